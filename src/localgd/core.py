@@ -1,0 +1,290 @@
+"""The seven nouns: Shard, Loss, Message, Report, Task, Merge, Engine. Types and the monoid; no algorithm.
+
+The one verb is :meth:`Engine.round`: every node runs a task on a message, the reports are added up.
+Training, certificates, evaluation, scaling and label discovery are all rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
+
+UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+"""Largest relative error of one float64 operation, 2⁻⁵³."""
+
+TINY = float(np.finfo(np.float64).tiny)
+"""Smallest normal float64: covers what underflow can hide from a relative error bound."""
+
+
+def frozen(array: Any) -> FloatArray:
+    """Return `array` as read-only float64 (a copy only if it was writable or of another type)."""
+    out = np.asarray(array, dtype=np.float64)
+    if out.flags.writeable:
+        out = out.copy()
+        out.flags.writeable = False
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One node's signed rows ``z = y·x``; they never leave the node.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node; reports are added up in the order of these names.
+    rows : (n, d) float64 array or CSR array
+        Signed rows, finite, at least one. A bias is one more column holding y.
+
+    Raises
+    ------
+    ValueError
+        If there is no row or an entry is not finite.
+
+    Examples
+    --------
+    >>> shard = Shard("a", [[3.0, 4.0], [0.0, 1.0]])
+    >>> shard.n_rows, shard.n_features, round(shard.radius, 12)
+    (2, 2, 5.0)
+    """
+
+    node_id: str
+    rows: Rows
+
+    def __post_init__(self) -> None:
+        """Check the rows once and freeze them."""
+        rows: Any = self.rows
+        rows = csr_array(rows, dtype=np.float64) if issparse(rows) else frozen(rows)
+        if rows.ndim != 2 or rows.shape[0] == 0:
+            raise ValueError(f"node {self.node_id!r} has no rows (shape {rows.shape}); give it at least one or drop it")
+        values = rows.data if issparse(rows) else rows
+        if not np.isfinite(values).all():
+            raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
+        object.__setattr__(self, "rows", rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return int(self.rows.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns d, the bias column included."""
+        return int(self.rows.shape[1])
+
+    @cached_property
+    def row_length(self) -> int:
+        """Most entries that one inner product with a row adds up (d, or the fullest row's non-zeros)."""
+        if issparse(self.rows):
+            return int(np.diff(self.rows.indptr).max(initial=0))
+        return self.n_features
+
+    @cached_property
+    def radius(self) -> float:
+        """Upper bound on the largest row norm: max |z_i|, rounded up."""
+        rows: Any = self.rows
+        values = rows.data if issparse(rows) else rows
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest == 0.0:
+            return 0.0
+        scaled = rows / largest
+        squares = scaled.multiply(scaled).sum(axis=1) if issparse(rows) else np.einsum("ij,ij->i", scaled, scaled)
+        return float(np.sqrt(squares.max()) * largest * (1 + (self.row_length + 8) * UNIT_ROUNDOFF))
+
+    @cached_property
+    def gram(self) -> FloatArray:
+        """Inner products of the rows, (n, n)."""
+        product: Any = self.rows @ self.rows.T
+        return frozen(product.toarray() if issparse(product) else product)
+
+    def margins(self, w: FloatArray) -> FloatArray:
+        """Return z_i·w for every row, shape (n,)."""
+        return np.asarray(self.rows @ w)
+
+    def combine(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i, shape (d,)."""
+        return np.asarray(self.rows.T @ coefficients)
+
+    def margin_error(self, w_norm: float) -> float:
+        """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
+        return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY
+
+
+class Loss(Protocol):
+    """A convex decreasing function ℓ of the margin m = z·w; every method is elementwise on an array."""
+
+    name: str
+    loss_id: int
+
+    def value(self, margin: FloatArray) -> FloatArray:
+        """Return ℓ(m) >= 0."""
+
+    def slope(self, margin: FloatArray) -> FloatArray:
+        """Return −ℓ'(m) >= 0, the coefficient of the row in a gradient step."""
+
+    @property
+    def curvature(self) -> float:
+        """Bound on ℓ'' used for the step size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What the server sends to every node at the start of a round.
+
+    Parameters
+    ----------
+    round : int
+        Round number from 0. Round 0 of a task starts its node states afresh.
+    w : (d,) float64 array
+        The shared model; empty for rounds that need none.
+    extra : mapping from name to array
+        Anything else a task asks for.
+    """
+
+    round: int = 0
+    w: FloatArray = field(default_factory=lambda: np.zeros(0))
+    extra: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make the arrays read-only: a node copies what it wants to change."""
+        object.__setattr__(self, "w", frozen(self.w))
+        object.__setattr__(self, "extra", {name: frozen(value) for name, value in self.extra.items()})
+
+    @property
+    def n_floats(self) -> int:
+        """How many numbers one node receives."""
+        return int(self.w.size + sum(value.size for value in self.extra.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a node sends back: sums, minima and counts, never a row.
+
+    A commutative monoid under ``+`` with identity ``Report()``: `n_nodes`, `n_rows`, `sums` and `counts` add
+    name by name (a missing name counts as zero), `lows` take the elementwise minimum (missing: +∞). Addition is
+    exactly commutative; it is associative up to float rounding of the sums, which is why engines that promise
+    identical bits add in the order of the node names.
+
+    Parameters
+    ----------
+    n_nodes, n_rows : int
+        How many nodes and rows speak through this report.
+    sums : mapping from name to float64 array (0-d for a number)
+        Quantities that add.
+    lows : mapping from name to float64 array
+        Quantities of which the smallest counts.
+    counts : mapping from name to int
+        Tallies; the union of names is the union of what the nodes hold.
+
+    Examples
+    --------
+    >>> a = Report(1, 10, {"mass": 2.0}, {"margin": 0.3}, {"red": 4})
+    >>> b = Report(1, 20, {"mass": 3.0}, {"margin": 0.1}, {"blue": 1})
+    >>> total = a + b
+    >>> total.n_rows, float(total.sums["mass"]), float(total.lows["margin"]), dict(total.counts)
+    (30, 5.0, 0.1, {'red': 4, 'blue': 1})
+    """
+
+    n_nodes: int = 0
+    n_rows: int = 0
+    sums: Mapping[str, FloatArray] = field(default_factory=dict)
+    lows: Mapping[str, FloatArray] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make every array read-only float64."""
+        object.__setattr__(self, "sums", {name: frozen(value) for name, value in self.sums.items()})
+        object.__setattr__(self, "lows", {name: frozen(value) for name, value in self.lows.items()})
+
+    def __add__(self, other: Report) -> Report:
+        """Return the report of both."""
+        return Report(
+            self.n_nodes + other.n_nodes,
+            self.n_rows + other.n_rows,
+            _joined(self.sums, other.sums, np.add),
+            _joined(self.lows, other.lows, np.minimum),
+            _joined(self.counts, other.counts, int.__add__),
+        )
+
+    @property
+    def n_floats(self) -> int:
+        """How many numbers this report carries, its two tallies of nodes and rows included."""
+        arrays = [*self.sums.values(), *self.lows.values()]
+        return 2 + int(sum(value.size for value in arrays)) + len(self.counts)
+
+
+Value = TypeVar("Value")
+
+
+def _joined(a: Mapping[str, Value], b: Mapping[str, Value], add: Callable[[Any, Any], Any]) -> dict[str, Value]:
+    out = dict(a)
+    for name, value in b.items():
+        out[name] = add(out[name], value) if name in out else value
+    return out
+
+
+class Task(Protocol):
+    """What a node does in a round. A frozen dataclass: its fields are its configuration."""
+
+    def init(self, shard: Any) -> Any:
+        """Return the state that stays on the node between rounds (None if there is none)."""
+
+    def run(self, message: Message, shard: Any, state: Any) -> tuple[Report, Any]:
+        """Return the report and the next state."""
+
+
+class Merge(Protocol):
+    """What the server does with the sum of the reports. Only `step` makes a new shared model."""
+
+    def init(self, w0: FloatArray) -> Any:
+        """Return the server's state before the first round."""
+
+    def message(self, state: Any) -> Message:
+        """Return what the nodes get this round."""
+
+    def step(self, state: Any, report: Report) -> Any:
+        """Return the server's state after the round."""
+
+
+class Engine(Protocol):
+    """Where nodes live. An engine knows no algorithm, an algorithm knows no engine."""
+
+    floats_up: int
+    floats_down: int
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Names of all nodes, sorted."""
+
+    def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
+        """Run `task` once on every node (or on those named), return the sum of the reports."""
+
+    def map(self, encode: Callable[[Any], Any]) -> Engine:
+        """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent."""
+
+
+class NodeError(RuntimeError):
+    """A node failed: names the round and the node, and carries the node's own error as its cause."""
+
+    def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
+        self.round = round_
+        self.node_id = node_id
+        super().__init__(f"round {round_}, node {node_id!r}: {type(error).__name__}: {error}")
+
+
+def in_order(reports: Mapping[str, Report]) -> Report:
+    """Add reports in the order of their node names: the fold that makes reruns identical to the last bit."""
+    total = Report()
+    for node_id in sorted(reports):
+        total = total + reports[node_id]
+    return total
+
