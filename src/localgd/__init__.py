@@ -1,0 +1,59 @@
+"""Train classifiers over data that cannot be pooled, and prove which model came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from localgd.certify import Certificate, Status, certify, until_angle, until_margin_ratio
+from localgd.core import Engine, Loss, Merge, Message, NodeError, Report, Shard, Task
+from localgd.data.load import load
+from localgd.data.partition import partition
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Recipe
+from localgd.engine.inprocess import InProcess
+from localgd.losses import Exponential, Logistic
+from localgd.rules.named import Method, local_gd, local_sgd, modified_local_gd
+from localgd.train import Run, SampledNodes, train
+
+if TYPE_CHECKING:
+    from localgd.estimators import LocalGDClassifier
+
+__all__ = [
+    "Certificate",
+    "Engine",
+    "Exponential",
+    "InProcess",
+    "LocalGDClassifier",
+    "Logistic",
+    "Loss",
+    "Merge",
+    "Message",
+    "Method",
+    "NodeError",
+    "Recipe",
+    "Report",
+    "Run",
+    "SampledNodes",
+    "Shard",
+    "Status",
+    "Task",
+    "certify",
+    "load",
+    "local_gd",
+    "local_sgd",
+    "modified_local_gd",
+    "partition",
+    "prepare",
+    "train",
+    "until_angle",
+    "until_margin_ratio",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimator on first use: scikit-learn takes a second that the command line need not pay."""
+    if name == "LocalGDClassifier":
+        from localgd.estimators import LocalGDClassifier  # noqa: PLC0415
+
+        return LocalGDClassifier
+    raise AttributeError(f"module 'localgd' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,11 +62,12 @@ class Shard:
 
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
-        rows: Any = self.rows
-        rows = csr_array(rows, dtype=np.float64) if issparse(rows) else frozen(rows)
+        given: Any = self.rows
+        sparse = issparse(given)
+        rows: Rows = csr_array(given, dtype=np.float64) if sparse else frozen(given)
         if rows.ndim != 2 or rows.shape[0] == 0:
             raise ValueError(f"node {self.node_id!r} has no rows (shape {rows.shape}); give it at least one or drop it")
-        values = rows.data if issparse(rows) else rows
+        values = rows.data if isinstance(rows, csr_array) else rows
         if not np.isfinite(values).all():
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
         object.__setattr__(self, "rows", rows)
@@ -84,7 +85,7 @@ class Shard:
     @cached_property
     def row_length(self) -> int:
         """Most entries that one inner product with a row adds up (d, or the fullest row's non-zeros)."""
-        if issparse(self.rows):
+        if isinstance(self.rows, csr_array):
             return int(np.diff(self.rows.indptr).max(initial=0))
         return self.n_features
 
@@ -92,19 +93,19 @@ class Shard:
     def radius(self) -> float:
         """Upper bound on the largest row norm: max |z_i|, rounded up."""
         rows: Any = self.rows
-        values = rows.data if issparse(rows) else rows
-        largest = float(np.abs(values).max(initial=0.0))
+        sparse = isinstance(rows, csr_array)
+        largest = float(np.abs(rows.data if sparse else rows).max(initial=0.0))
         if largest == 0.0:
             return 0.0
         scaled = rows / largest
-        squares = scaled.multiply(scaled).sum(axis=1) if issparse(rows) else np.einsum("ij,ij->i", scaled, scaled)
+        squares = scaled.multiply(scaled).sum(axis=1) if sparse else np.einsum("ij,ij->i", scaled, scaled)
         return float(np.sqrt(squares.max()) * largest * (1 + (self.row_length + 8) * UNIT_ROUNDOFF))
 
     @cached_property
     def gram(self) -> FloatArray:
         """Inner products of the rows, (n, n)."""
         product: Any = self.rows @ self.rows.T
-        return frozen(product.toarray() if issparse(product) else product)
+        return frozen(product.toarray() if isinstance(self.rows, csr_array) else product)
 
     def margins(self, w: FloatArray) -> FloatArray:
         """Return z_i·w for every row, shape (n,)."""
@@ -122,8 +123,13 @@ class Shard:
 class Loss(Protocol):
     """A convex decreasing function ℓ of the margin m = z·w; every method is elementwise on an array."""
 
-    name: str
-    loss_id: int
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def loss_id(self) -> int:
+        """Number it goes by in compiled kernels."""
 
     def value(self, margin: FloatArray) -> FloatArray:
         """Return ℓ(m) >= 0."""
@@ -196,8 +202,8 @@ class Report:
 
     n_nodes: int = 0
     n_rows: int = 0
-    sums: Mapping[str, FloatArray] = field(default_factory=dict)
-    lows: Mapping[str, FloatArray] = field(default_factory=dict)
+    sums: Mapping[str, Any] = field(default_factory=dict)
+    lows: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -268,12 +274,22 @@ class Engine(Protocol):
     def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
         """Run `task` once on every node (or on those named), return the sum of the reports."""
 
-    def map(self, encode: Callable[[Any], Any]) -> Engine:
+    def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent."""
 
 
 class NodeError(RuntimeError):
-    """A node failed: names the round and the node, and carries the node's own error as its cause."""
+    """A node failed: names the round and the node, and carries the node's own error as its cause.
+
+    Parameters
+    ----------
+    round_ : int
+        The round.
+    node_id : str
+        The node.
+    error : BaseException
+        What it raised.
+    """
 
     def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
         self.round = round_
@@ -287,4 +303,3 @@ def in_order(reports: Mapping[str, Report]) -> Report:
     for node_id in sorted(reports):
         total = total + reports[node_id]
     return total
-

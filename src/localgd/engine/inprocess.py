@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from threadpoolctl import ThreadpoolController
 
@@ -42,7 +43,7 @@ class InProcess:
             raise ValueError("shards is empty: a federation needs at least one node")
         if len(self.shards) < len(held):
             names = sorted(str(shard.node_id) for shard in held)
-            twice = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
+            twice = next(a for a, b in itertools.pairwise(names) if a == b)
             raise ValueError(f"two nodes are called {twice!r}; give every node its own node_id")
         if n_jobs < 1:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
@@ -99,7 +100,7 @@ class InProcess:
         self.floats_down += message.n_floats * len(chosen)
         return in_order(reports)
 
-    def map(self, encode: Callable[[Any], Any]) -> InProcess:
+    def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.
 
         Raises
@@ -115,7 +116,9 @@ class InProcess:
                 if self.debug:
                     raise
                 raise NodeError(0, node_id, error) from error
-        return InProcess(held, n_jobs=self.n_jobs, debug=self.debug)
+        mapped = type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
+        mapped.floats_up, mapped.floats_down = self.floats_up, self.floats_down
+        return mapped
 
     def _chosen(self, nodes: Collection[str] | None) -> list[str]:
         if nodes is None:

@@ -1,0 +1,386 @@
+"""The certificate: how far a model is from the pooled max-margin model, proved without pooling a row.
+
+Write γ* = max_{|u|=1} min_i z_i·u for the pooled margin and u* for its direction. For any q >= 0 with Σ q_i = mass and
+s = Σ q_i z_i, and any model w,
+
+    min_i z_i·w/|w| <= γ* <= |s|/mass,        cos∠(s, u*) >= γ*·mass/|s|,        cos∠(w, u*) >= min_i z_i·w/(|w| γ*).
+
+The first cosine falls and the second rises as γ* shrinks inside its bracket, so the worse of the best of both is a
+bound on the angle; for s = w it is acos sqrt(low/high). Every quantity enters with its rounding error against us.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from localgd.core import TINY, UNIT_ROUNDOFF, Engine, FloatArray, Message, Report
+from localgd.rules.probes import Evaluate, TemperedDual, comfortable
+
+SEPARABLE_TOL = 1e-9
+"""A pooled margin proved below this share of the largest row is called "not separable"; the words say the bound."""
+
+TAUS = np.geomspace(1.0, 1e5, 21)
+"""Sharpnesses tried for a model from elsewhere, in units of 1/largest row."""
+
+
+class Status(StrEnum):
+    """What became of a run, in words."""
+
+    CERTIFIED = "certified"
+    SEPARABLE = "separable, not yet certified"
+    UNDECIDED = "undecided"
+    NOT_SEPARABLE = "not separable"
+    STALLED = "stalled by underflow"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proved about a model, in the space and the unit of the rows it was trained on.
+
+    Parameters
+    ----------
+    margin_low, margin_high : float
+        Bounds on the pooled margin γ*; −inf and inf where nothing is proved. Unit: that of the rows.
+    angle_deg : float
+        Upper bound in degrees on the angle to the pooled max-margin direction; NaN if there is none below 90.
+    margin : float
+        Lower bound on the model's own margin min z_i·w/|w|; negative if a row is wrong, NaN if not all nodes spoke.
+    verdict : Status
+        The verdict in a word.
+    reason : str
+        The verdict in a sentence.
+    kind : str
+        What the model is compared with; "max-margin".
+    """
+
+    margin_low: float = -math.inf
+    margin_high: float = math.inf
+    angle_deg: float = math.nan
+    margin: float = math.nan
+    verdict: Status = Status.UNDECIDED
+    reason: str = "nothing measured yet"
+    kind: str = "max-margin"
+
+    @property
+    def separable(self) -> bool | None:
+        """True if proved, False if disproved (see `SEPARABLE_TOL`), None if open."""
+        if self.margin_low > 0:
+            return True
+        return False if self.verdict is Status.NOT_SEPARABLE else None
+
+    @property
+    def margin_ratio(self) -> float:
+        """Proved share of the pooled margin that the model itself has: margin/margin_high."""
+        return self.margin / self.margin_high if self.margin_high > 0 else math.nan
+
+    @property
+    def status(self) -> str:
+        """Verdict and reason in one line of plain words."""
+        return f"{self.verdict}: {self.reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries of ``certificate.json``; numbers that are not known are None."""
+        known = {
+            "margin_low": self.margin_low,
+            "margin_high": self.margin_high,
+            "angle_deg_max": self.angle_deg,
+            "margin": self.margin,
+        }
+        numbers = {name: value if math.isfinite(value) else None for name, value in known.items()}
+        return {"kind": self.kind, **numbers, "separable": self.separable, "status": self.status}
+
+
+Rule: TypeAlias = Callable[[Certificate], bool]
+"""A stop rule: true once the certificate is good enough."""
+
+
+def until_angle(deg: float) -> Rule:
+    """Stop once the model is proved to be within `deg` degrees of the pooled one.
+
+    Parameters
+    ----------
+    deg : float, 0 to 90
+        Angle in degrees that must be proved.
+
+    Returns
+    -------
+    callable
+        A stop rule for `localgd.train`.
+
+    Raises
+    ------
+    ValueError
+        If `deg` is not between 0 and 90.
+
+    Examples
+    --------
+    >>> until_angle(1.0)(Certificate(angle_deg=0.3))
+    True
+    """
+    if not 0 < deg < 90:
+        raise ValueError(f"angle_tol_deg must be between 0 and 90 degrees, got {deg!r}")
+    return lambda certificate: certificate.angle_deg <= deg
+
+
+def until_margin_ratio(ratio: float) -> Rule:
+    """Stop once the model's margin is proved to be at least `ratio` times the pooled margin.
+
+    Parameters
+    ----------
+    ratio : float, 0 to 1
+        Share of the pooled margin that must be proved.
+
+    Returns
+    -------
+    callable
+        A stop rule for `localgd.train`.
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> until_margin_ratio(0.9)(Certificate(margin=0.5, margin_high=0.52))
+    True
+    """
+    if not 0 < ratio < 1:
+        raise ValueError(f"ratio must be between 0 and 1, got {ratio!r}")
+    return lambda certificate: certificate.margin_ratio >= ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """A vector s = Σ q_i z_i, q >= 0, up to an error of norm at most `drift`, with Σ q_i >= mass.
+
+    Examples
+    --------
+    >>> round(Dual(np.array([3.0, 4.0]), mass=10.0).high, 12)
+    0.5
+    """
+
+    vector: FloatArray
+    mass: float
+    drift: float = 0.0
+
+    @property
+    def norm(self) -> float:
+        """|s|, rounded up."""
+        return float(np.linalg.norm(self.vector)) * (1 + (2 * self.vector.size + 8) * UNIT_ROUNDOFF) + TINY
+
+    @property
+    def high(self) -> float:
+        """Upper bound |s|/mass on γ*, rounded up; inf where the mass is not known."""
+        if not self.mass > 0:
+            return math.inf
+        return (self.norm + self.drift) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
+
+    def angle(self, gamma: float) -> float:
+        """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
+        if not self.mass > 0:
+            return math.pi
+        along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.drift
+        return _acos(along, self.norm)
+
+
+def _acos(along: float, length: float) -> float:
+    """Angle whose cosine is along/length, accurate near 0; 0 where rounding would put the cosine above 1."""
+    if along >= length:
+        return 0.0
+    return math.atan2(math.sqrt((length - along) * (length + max(along, -length))), along) * (1 + 1e-14)
+
+
+def _between(a: FloatArray, b: FloatArray) -> float:
+    """Angle in radians between two vectors, rounded up (Kahan's formula)."""
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    return (
+        2 * math.atan2(float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b))) + (4 * a.size + 32) * UNIT_ROUNDOFF
+    )
+
+
+def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: float) -> float:
+    """Upper bound in degrees on ∠(w, u*), given γ* in [low, high], w's own margin and one dual vector.
+
+    max over γ in [low, high] of min(acos(margin/γ), ∠(w, s) + acos(γ·mass/|s|)). The first rises and the second falls
+    with γ, so at any split the larger of the two is a bound; bisection finds the split where they meet.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The model.
+    margin : float
+        Lower bound on min z_i·w/|w|.
+    dual : Dual
+        Any dual vector, w itself included.
+    low, high : float
+        Bounds on γ*.
+
+    Returns
+    -------
+    float
+        Degrees; 90 or more says nothing.
+
+    Examples
+    --------
+    >>> w = np.array([1.0, 0.0])
+    >>> round(angle_bound(w, 0.5, Dual(w, mass=1.0), 0.5, 1.0), 9)  # acos(sqrt(0.5/1))
+    45.0
+    """
+    if not 0 < low <= high:
+        return math.inf
+    apart = 0.0 if dual.vector is w else _between(w, dual.vector)
+
+    def by_margin(gamma: float) -> float:
+        return _acos(margin, gamma) if margin > 0 else math.pi
+
+    def by_dual(gamma: float) -> float:
+        return apart + dual.angle(gamma)
+
+    left, right = low, high
+    if by_dual(low) <= by_margin(low):
+        return math.degrees(by_dual(low))
+    if math.isinf(high) or by_margin(high) <= by_dual(high):
+        return math.degrees(by_margin(high)) if math.isfinite(high) else math.inf
+    for _ in range(60):
+        middle = 0.5 * (left + right)
+        left, right = (left, middle) if by_dual(middle) <= by_margin(middle) else (middle, right)
+    return math.degrees(max(by_margin(right), by_dual(right)))
+
+
+def certificate(
+    w: FloatArray,
+    margin: float,
+    duals: Iterable[Dual],
+    *,
+    bracket: tuple[float, float] = (-math.inf, math.inf),
+    radius: float,
+    stop: Sequence[Rule] = (),
+) -> Certificate:
+    """Return what is proved about w.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The model.
+    margin : float
+        Lower bound on min z_i·w over all rows of all nodes; NaN if not all nodes spoke.
+    duals : iterable of Dual
+        Dual vectors of the same rows.
+    bracket : pair of float
+        What is proved of γ* already.
+    radius : float
+        Largest row norm, for the words about separability.
+    stop : sequence of rules
+        What was asked for; without any, every angle below 90 degrees counts as certified.
+    """
+    norm = float(np.linalg.norm(w))
+    slack = (2 * w.size + 8) * UNIT_ROUNDOFF
+    own = math.nan if norm == 0 or math.isnan(margin) else margin / (norm * (1 + math.copysign(slack, margin)))
+    own = own * (1 - math.copysign(4 * UNIT_ROUNDOFF, own)) - TINY
+    duals = list(duals)
+    low = max(bracket[0], own) if not math.isnan(own) else bracket[0]
+    high = min([bracket[1], *(dual.high for dual in duals)])
+    bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if norm > 0 else []
+    angle = min([angle for angle in bounds if angle < 90], default=math.nan)
+    found = Certificate(low, high, angle, own)
+    return judged(found, radius, stop)
+
+
+def judged(found: Certificate, radius: float, stop: Sequence[Rule] = ()) -> Certificate:
+    """Return the certificate with its verdict: pure arithmetic on what is proved, in words."""
+    low, high, angle = found.margin_low, found.margin_high, found.angle_deg
+    within = f"within {angle:.3g}° of the pooled max-margin model"
+    if low > 0 and not math.isnan(angle) and all(rule(found) for rule in stop):
+        verdict, reason = Status.CERTIFIED, within
+    elif low > 0:
+        verdict = Status.SEPARABLE
+        so_far = "no bound on the angle below 90° so far" if math.isnan(angle) else f"{within} so far"
+        reason = f"{so_far}; the pooled margin is at least {low:.3g}"
+    elif high <= SEPARABLE_TOL * radius:
+        verdict = Status.NOT_SEPARABLE
+        reason = f"no direction separates the rows by more than {high:.1e} (largest row {radius:.3g})"
+    else:
+        verdict = Status.UNDECIDED
+        reason = "no model so far gets every row right"
+        reason += f"; the pooled margin, if any, is at most {high:.3g}" if math.isfinite(high) else ""
+    return Certificate(low, high, angle, found.margin, verdict, reason)
+
+
+def certify(w: FloatArray, engine: Engine, *, angle_tol_deg: float | None = None) -> Certificate:
+    """Certify a linear model from anywhere against the rows of a federation, in three rounds.
+
+    The model brings no mass, so the dual vectors are Σ q_i z_i with q_i ∝ exp(−τ z_i·w/|w|) for several τ, summed over
+    the nodes in one round. The tightest of them gives the bracket and the angle.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The model, bias last if the rows have a bias column.
+    engine : Engine
+        The federation; its nodes hold signed rows.
+    angle_tol_deg : float, optional
+        Degrees asked for; only the words of the verdict depend on it.
+
+    Returns
+    -------
+    Certificate
+        What is proved about the model.
+
+    Raises
+    ------
+    ValueError
+        If w is zero, not finite, or of another length than the rows.
+
+    Examples
+    --------
+    >>> from localgd.core import Shard
+    >>> from localgd.engine.inprocess import InProcess
+    >>> federation = InProcess([Shard("a", [[1.0, 0.2]]), Shard("b", [[1.0, -0.2]])])
+    >>> certify(np.array([1.0, 0.0]), federation).angle_deg < 1e-3
+    True
+    """
+    w = np.asarray(w, dtype=np.float64)
+    if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
+        raise ValueError(f"the model must be a finite vector other than zero, got shape {w.shape}")
+    engine, divisor = comfortable(engine, w.size)
+    largest = float(np.abs(w).max())
+    w = w / largest
+    w = w / np.linalg.norm(w)
+    report = engine.round(Evaluate(), Message(0, w))
+    low, radius = float(report.lows["margin"]), -float(report.lows["-radius"])
+    stop = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
+    taus = TAUS / radius if radius > 0 else TAUS
+    tempered = engine.round(TemperedDual(), Message(0, w, {"low": np.asarray(low), "tau": taus}))
+    parts = (tempered.sums["dual"], tempered.sums["mass"], tempered.sums["drift"])
+    duals = [merged_dual(s, mass, drift, tempered.n_nodes) for s, mass, drift in zip(*parts, strict=True)]
+    return in_unit(certificate(w, low, duals, radius=radius, stop=stop), radius, divisor, stop)
+
+
+def merged_dual(vector: FloatArray, mass: Any, drift: Any, n_nodes: int) -> Dual:
+    """Return the dual vector that nodes summed: their drift covers the fold too, once per node."""
+    return Dual(vector, float(mass) * (1 - 2 * (n_nodes + 2) * UNIT_ROUNDOFF), float(drift) * (2 + n_nodes))
+
+
+def step_dual(report: Report) -> Dual:
+    """Return the round's own step Σ p_m (v_m − w) as a dual vector.
+
+    Late steps lean on the rows nearest to the boundary only, so |step|/mass is often the tightest bound; where the
+    data cannot be separated the step tends to 0 while its mass does not, which is Gordan's proof of that.
+    """
+    return merged_dual(report.sums["step"], report.sums["mass"], report.sums["drift"], report.n_nodes)
+
+
+def in_unit(found: Certificate, radius: float, divisor: float, stop: Sequence[Rule] = ()) -> Certificate:
+    """Return the certificate of rows divided by `divisor` (a power of two) in the unit of the rows themselves."""
+    if divisor == 1.0:
+        return found
+    low, high, margin = found.margin_low * divisor, found.margin_high * divisor, found.margin * divisor
+    return judged(Certificate(low, high, found.angle_deg, margin), radius * divisor, stop)

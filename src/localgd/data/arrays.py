@@ -1,0 +1,115 @@
+"""Tables from arrays and data frames in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.sparse import issparse
+
+from localgd.data.columns import as_text, tables_of_sheets
+from localgd.data.files import Sheet
+from localgd.data.table import Table
+
+
+def from_arrays(X: Any, y: Any, groups: Any = None, *, source: str = "the arrays given") -> list[Table]:
+    """Return one table per group of rows.
+
+    Parameters
+    ----------
+    X : (n, k) array, sparse array, or pandas or polars DataFrame
+        The rows. In a frame, missing values are allowed; in an array they are not.
+    y : (n,) array-like
+        Labels: numbers, strings or bools.
+    groups : (n,) array-like, optional
+        The node of every row; without it there is one node ``node-0``.
+    source : str
+        What error messages call the rows.
+
+    Returns
+    -------
+    list of Table
+        In the order of the node names.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a label or group is missing, or a value is not finite.
+
+    Examples
+    --------
+    >>> [table.node_id for table in from_arrays(np.eye(3), [0, 1, 1], groups=["b", "a", "b"])]
+    ['a', 'b']
+    """
+    rows = unlabelled(X, source=source)
+    if isinstance(rows.features, pl.DataFrame):
+        sheet = Sheet("node-0", rows.features, source, np.arange(1, rows.n_rows + 1), as_written=False)
+        rows = tables_of_sheets([sheet], None)[0]
+    labels = _listed(y, rows, "y")
+    whole = Table("node-0", rows.features, np.array(labels), rows.names, source)
+    return [whole] if groups is None else split_by(whole, groups)
+
+
+def split_by(table: Table, groups: Any) -> list[Table]:
+    """Return one table per distinct entry of `groups`, named by it, in sorted order.
+
+    Raises
+    ------
+    ValueError
+        If there is not one group per row.
+
+    Examples
+    --------
+    >>> table = Table("all", np.eye(3), np.array([0, 1, 1]))
+    >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
+    [('1', 1), ('2', 2)]
+    """
+    text = as_text(pl.Series(_listed(groups, table, "groups")))
+    parts = []
+    for node_id in sorted(text.unique().to_list()):
+        part = table.take((text == node_id).to_numpy().nonzero()[0], node_id)
+        parts.append(replace(part, source=f"{table.source} (node {node_id!r})"))
+    return parts
+
+
+def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
+    """Return rows without labels, from an array, a sparse array, or a pandas or polars frame.
+
+    Raises
+    ------
+    ValueError
+        If there is no row, or a value of an array is not finite.
+
+    Examples
+    --------
+    >>> unlabelled(np.eye(2)).n_rows
+    2
+    """
+    features = X
+    if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
+        # By way of lists: polars' own conversion from pandas needs pyarrow.
+        features = pl.DataFrame([pl.Series(str(name), _plain(X[name]), strict=False) for name in X.columns])
+    elif not hasattr(X, "columns") and not issparse(X):
+        features = np.asarray(X)
+    return Table("node-0", features, np.zeros(0), source=source)
+
+
+def _plain(values: Any) -> list[Any]:
+    """Return values as a list of Python objects, None where missing."""
+    if hasattr(values, "notna"):  # pandas, whose missing values come in several kinds
+        values = values.astype(object).where(values.notna(), None)
+    listed = values.to_list() if hasattr(values, "to_list") else np.asarray(values).tolist()
+    return [None if isinstance(value, float) and np.isnan(value) else value for value in listed]
+
+
+def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
+    listed = _plain(values)
+    if np.ndim(values) != 1 or len(listed) != table.n_rows:
+        raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
+    if None in listed:
+        raise ValueError(
+            f"{table.place(listed.index(None))}: missing entry in {parameter}; fill it in or remove the row"
+        )
+    return listed

@@ -1,0 +1,198 @@
+"""The bundled real data sets, each with its source, its licence and how it wants to be prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import polars as pl
+
+from localgd.data.arrays import split_by
+from localgd.data.columns import nearest, split_sheet, tables_of_sheets
+from localgd.data.files import read_csv, read_npz
+from localgd.data.table import Table
+
+_FOLDER = Path(__file__).with_name("bundled")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known about a bundled data set.
+
+    Parameters
+    ----------
+    name, title : str
+        Its name here, and what it is.
+    file : str
+        File in the folder ``bundled``.
+    rows, columns : int
+        Size of the table, label and node columns not counted.
+    nodes : tuple of str
+        Names of the natural nodes; empty if it needs a partitioner.
+    node, label : str or None
+        The columns they come from.
+    source, licence : str
+        Where it comes from, and its terms.
+    separable : bool
+        Whether the pooled rows, prepared with `options`, can be separated (with a bias).
+    scale : "standard" or None
+        Default scaling.
+    text : tuple of str
+        Columns prepared as TF-IDF.
+    missing : "category", "zeros" or "most-frequent"
+        What a missing category becomes.
+    drop : tuple of str
+        Columns left out.
+    notes : str
+        What a user should know.
+    """
+
+    name: str
+    title: str
+    file: str
+    rows: int
+    columns: int
+    nodes: tuple[str, ...]
+    node: str | None
+    label: str
+    source: str
+    licence: str
+    separable: bool
+    scale: Literal["standard"] | None = None
+    text: tuple[str, ...] = ()
+    missing: Literal["category", "zeros", "most-frequent"] = "category"
+    drop: tuple[str, ...] = ()
+    notes: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The defaults for `localgd.data.prepare.prepare`, as keyword arguments."""
+        return {"scale": self.scale, "text": self.text, "missing": self.missing}
+
+
+_ALL = (
+    Dataset(
+        name="mushroom",
+        title="Edible or poisonous mushrooms by their looks; nodes are habitats",
+        file="mushroom.csv.gz",
+        rows=8124,
+        columns=21,
+        nodes=("grasses", "leaves", "meadows", "paths", "urban", "waste", "woods"),
+        node="habitat",
+        label="class",
+        source="UCI Machine Learning Repository, id 73 (Mushroom), doi:10.24432/C5959T",
+        licence="CC BY 4.0",
+        separable=True,
+        missing="zeros",
+        notes="109 one-hot columns; the node 'waste' has one class; stalk_root is missing in 2480 rows",
+    ),
+    Dataset(
+        name="sentences",
+        title="Positive or negative review sentences; nodes are web sites",
+        file="sentences.csv.gz",
+        rows=3000,
+        columns=1,
+        nodes=("amazon", "imdb", "yelp"),
+        node="site",
+        label="label",
+        source="UCI Machine Learning Repository, id 331 (Sentiment Labelled Sentences), doi:10.24432/C57604",
+        licence="CC BY 4.0",
+        separable=True,
+        text=("sentence",),
+        notes="5155 TF-IDF unigrams; 17 sentences occur twice",
+    ),
+    Dataset(
+        name="heart",
+        title="Heart disease or not; nodes are four hospitals",
+        file="heart.csv.gz",
+        rows=920,
+        columns=13,
+        nodes=("Cleveland", "Hungary", "Switzerland", "VA Long Beach"),
+        node="dataset",
+        label="num",
+        source="UCI Machine Learning Repository, id 45 (Heart Disease), doi:10.24432/C52P4X",
+        licence="CC BY 4.0",
+        separable=False,
+        scale="standard",
+        # a column for the two rows without restecg, both ill, would push its coefficient to infinity
+        missing="most-frequent",
+        drop=("id",),
+        notes="label is num > 0; chol = 0 and trestbps = 0 mean missing; ca, thal, slope mostly missing elsewhere "
+        "than in Cleveland",
+    ),
+    Dataset(
+        name="bladder",
+        title="Bladder cancer or normal tissue by gene expression; nodes are processing batches",
+        file="bladder.npz",
+        rows=57,
+        columns=22283,
+        nodes=("1", "2", "3", "4", "5"),
+        node="batch",
+        label="y",
+        source="Bioconductor package bladderbatch (Dyrskjøt et al. 2004; Leek et al. 2010)",
+        licence="Artistic-2.0",
+        separable=True,
+        scale="standard",
+        notes="far more columns than rows; three of the five nodes have one class",
+    ),
+    Dataset(
+        name="golub",
+        title="Two kinds of leukaemia by gene expression; no natural nodes",
+        file="golub.npz",
+        rows=38,
+        columns=3051,
+        nodes=(),
+        node=None,
+        label="y",
+        source="Bioconductor package multtest (Golub et al. 1999)",
+        licence="LGPL",
+        separable=True,
+        notes="one table: split it with a partitioner",
+    ),
+)
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType({dataset.name: dataset for dataset in _ALL})
+"""The bundled data sets by name."""
+
+
+def load_dataset(name: str) -> list[Table]:
+    """Return a bundled data set, one table per natural node (one table in all if it has none).
+
+    Parameters
+    ----------
+    name : str
+        A key of `DATASETS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no bundled data set of this name.
+
+    Examples
+    --------
+    >>> [(table.node_id, table.n_rows) for table in load_dataset("heart")]
+    [('Cleveland', 304), ('Hungary', 293), ('Switzerland', 123), ('VA Long Beach', 200)]
+    """
+    if name not in DATASETS:
+        raise ValueError(f"name={name!r} is no bundled data set{nearest(name, DATASETS)}")
+    dataset = DATASETS[name]
+    path = _FOLDER / dataset.file
+    if dataset.file.endswith(".npz"):
+        table, nodes = read_npz(path, dataset.label, dataset.node)
+        return [table] if nodes is None else split_by(table, nodes)
+    sheet = read_csv(path)
+    if name == "heart":
+        sheet = replace(sheet, frame=_heart(sheet.frame))
+    sheets = [sheet] if dataset.node is None else split_sheet(sheet, dataset.node)
+    return tables_of_sheets(sheets, dataset.label, dataset.drop)
+
+
+def _heart(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the heart table with two classes, and blanks where a zero stands for 'not measured'."""
+    not_measured = [
+        pl.when(pl.col(name).cast(pl.Float64) != 0).then(pl.col(name)).alias(name) for name in ("chol", "trestbps")
+    ]
+    return frame.with_columns(*not_measured, num=(pl.col("num") != "0").cast(pl.Int8).cast(pl.String))

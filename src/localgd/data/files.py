@@ -1,0 +1,254 @@
+"""Read one file: CSV, Parquet, NPZ or svmlight. Never unpickles; every error names the file, and the row if it can."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from localgd.data.table import IntArray, Table
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
+"""Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
+
+_UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, KeyError)
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """One node's columns as read, before types are decided over all nodes.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node.
+    frame : polars DataFrame
+        The columns, label and node columns included.
+    source : str
+        Where it came from, as error messages say it.
+    row_numbers : (n,) int array
+        Place of every row in the source, from 1.
+    as_written : bool
+        True if every column is text from a file without types (CSV).
+    """
+
+    node_id: str
+    frame: pl.DataFrame
+    source: str
+    row_numbers: IntArray
+    as_written: bool
+
+    def place(self, row: int) -> str:
+        """Return where the row with this index came from."""
+        return f"{self.source}, row {self.row_numbers[row]}"
+
+
+def format_of(path: Path) -> str | None:
+    """Return ``csv``, ``parquet``, ``npz`` or ``svmlight``, or None for any other file.
+
+    Examples
+    --------
+    >>> format_of(Path("a.csv.gz")), format_of(Path("a.libsvm")), format_of(Path("README.md"))
+    ('csv', 'svmlight', None)
+    """
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    if not name.endswith(SUFFIXES) and not (name.endswith(".gz") and suffix in SUFFIXES[4:]):
+        return None
+    return {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}.get(suffix, "svmlight")
+
+
+def stem_of(path: Path) -> str:
+    """Return the file's name without its ending: the node's name in a folder of files."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {first}); it seems cut short, damaged or of another "
+            "format: copy or write it again"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    """Return the (unzipped) file as text."""
+    with _readable(path):
+        raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file with UTF-8 encoding"
+        ) from error
+
+
+def read_csv(path: Path) -> Sheet:
+    """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
+
+    Raises
+    ------
+    ValueError
+        If the file is unreadable, has no rows, a column name twice, or a row with another number of fields.
+    """
+    text = _text(path)
+    header = next(csv.reader(io.StringIO(text)), [])
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}, row 1: two columns are called {twice[0]!r}; rename one")
+    if not header:
+        raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
+    try:
+        frame = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False)
+    except pl.exceptions.PolarsError:
+        _check_fields(path, text, len(header))
+        with _readable(path):
+            raise
+    # polars fills short rows with nulls: only rows that end in one can be short.
+    if frame[:, -1].null_count():
+        _check_fields(path, text, len(header))
+    row_numbers = np.arange(2, frame.height + 2)
+    filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
+    if frame.width > 1 and not filled.all():
+        frame, row_numbers = frame.filter(filled), row_numbers[filled]
+    return _sheet(path, frame, row_numbers, as_written=True)
+
+
+def _check_fields(path: Path, text: str, n_columns: int) -> None:
+    for row, fields in enumerate(csv.reader(io.StringIO(text)), start=1):
+        if fields and len(fields) != n_columns:
+            raise ValueError(
+                f"{path}, row {row}: {len(fields)} fields where the header has {n_columns}; the row is cut short or a "
+                "comma in a text lacks its quotes"
+            )
+
+
+def read_parquet(path: Path) -> Sheet:
+    """Read a Parquet file; numbers, bools and text keep their types.
+
+    Raises
+    ------
+    ValueError
+        If the file is unreadable or has no rows.
+    """
+    with _readable(path):
+        frame = pl.read_parquet(io.BytesIO(path.read_bytes()))
+    return _sheet(path, frame, np.arange(1, frame.height + 1), as_written=False)
+
+
+def _sheet(path: Path, frame: pl.DataFrame, row_numbers: IntArray, *, as_written: bool) -> Sheet:
+    if frame.height == 0:
+        raise ValueError(f"{path}: the file has no rows; add some, or remove it")
+    return Sheet(stem_of(path), frame, str(path), row_numbers, as_written)
+
+
+def read_npz(path: Path, label: str | None = None, node: str | None = None) -> tuple[Table, NDArray[Any] | None]:
+    """Read an NPZ file: `X` (or CSR parts `data`, `indices`, `indptr`, `shape`), labels `y`, optionally `columns`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    label : str, optional
+        Name of the label array; ``y`` by default. Rows for prediction may lack it: then the labels have length 0.
+    node : str, optional
+        Name of the array that holds every row's node.
+
+    Returns
+    -------
+    table : Table
+        All rows.
+    nodes : (n,) array or None
+        The node array, if asked for.
+
+    Raises
+    ------
+    ValueError
+        If the file is unreadable or pickled, or an array is missing or of the wrong shape.
+    """
+    with _readable(path):
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+                arrays: dict[str, NDArray[Any]] = dict(archive.items())
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: holds pickled Python objects or no arrays ({error}); save plain arrays with numpy.savez"
+            ) from error
+        except TypeError as error:  # a single .npy array under the name .npz has no items
+            raise ValueError(f"{path}: holds one array, not named ones; save X and y with numpy.savez") from error
+    missing = [name for name in (label, node) if name is not None and name not in arrays]
+    parts = ("data", "indices", "indptr", "shape")
+    if "X" not in arrays and not all(part in arrays for part in parts):
+        missing.append("X")
+    if missing:
+        raise ValueError(f"{path}: no array {missing[0]!r} among {sorted(arrays)}; add it or give another name")
+    try:
+        X = arrays["X"] if "X" in arrays else _csr(*(arrays[part] for part in parts))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: data, indices, indptr and shape are no CSR matrix ({error}); save it again"
+        ) from error
+    columns = tuple(str(name) for name in arrays.get("columns", ()))
+    labels = arrays.get(label or "y", np.zeros(0))
+    return Table(stem_of(path), X, labels, columns, str(path)), None if node is None else arrays[node]
+
+
+def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], shape: NDArray[Any]) -> csr_array[np.float64]:
+    n_rows, n_columns = (int(size) for size in shape)
+    rows = csr_array((data.astype(np.float64), indices, indptr), shape=(n_rows, n_columns))
+    rows.check_format(full_check=True)  # an index outside the shape would read foreign memory
+    return rows
+
+
+def read_svmlight(path: Path) -> Table:
+    """Read an svmlight file (``label index:value …``); column x``i`` is index i, ``x0`` included.
+
+    Raises
+    ------
+    ValueError
+        If the file is unreadable or empty, or an entry is not ``index:value``; names the row.
+    """
+    labels, data, indices, indptr, row_numbers = [], [], [], [0], []
+    for row, line in enumerate(_text(path).splitlines(), start=1):
+        tokens = line.partition("#")[0].split()
+        if not tokens:
+            continue
+        token = tokens[0]
+        try:
+            labels.append(float(token))
+            for token in tokens[1:]:
+                index, _, value = token.partition(":")
+                if index != "qid":
+                    indices.append(int(index))
+                    data.append(float(value))
+        except ValueError:
+            raise ValueError(
+                f"{path}, row {row}: {token!r} is not label or index:value; correct or remove it"
+            ) from None
+        if indices and min(indices[indptr[-1] :], default=0) < 0:
+            raise ValueError(f"{path}, row {row}: a negative column index; number the columns from 0 or 1")
+        indptr.append(len(indices))
+        row_numbers.append(row)
+    if not labels:
+        raise ValueError(f"{path}: the file is empty; add rows, or remove it")
+    shape = (len(labels), max(indices, default=0) + 1)
+    X = csr_array((np.array(data, dtype=np.float64), np.array(indices, dtype=np.int64), indptr), shape=shape)
+    return Table(stem_of(path), X, np.array(labels), (), str(path), np.array(row_numbers))

@@ -1,0 +1,179 @@
+"""Turn a folder of per-node files, one table with a node column, arrays, or a bundled name into tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from localgd.data.arrays import split_by
+from localgd.data.columns import nearest, same_width, split_sheet, tables_alike, tables_of_sheets
+from localgd.data.datasets import DATASETS, load_dataset
+from localgd.data.files import SUFFIXES, Sheet, format_of, read_csv, read_npz, read_parquet, read_svmlight, stem_of
+from localgd.data.table import Table
+
+_IGNORED = (".md", ".txt", ".json", ".rst")
+
+
+def load(
+    source: str | Path,
+    *,
+    label: str | None = None,
+    node: str | None = None,
+    drop: Collection[str] = (),
+    categorical: Collection[str] = (),
+) -> list[Table]:
+    """Return one table per node from a folder, a file, or the name of a bundled data set.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder with one file per node (the node's name is the file's, without its ending), one file with all rows,
+        or a name in `localgd.data.datasets.DATASETS`. Files are CSV (also ``.csv.gz``), Parquet, NPZ (arrays X and
+        y, or CSR parts data, indices, indptr, shape; optionally columns), or svmlight.
+    label : str, optional
+        Label column; needed for CSV and Parquet, the array ``y`` for NPZ.
+    node : str, optional
+        Column (or NPZ array) that says which node a row of a single file belongs to; without it, one node.
+    drop : collection of str
+        Columns to leave out.
+    categorical : collection of str
+        Columns to keep as text although most of their values look like numbers.
+
+    Returns
+    -------
+    list of Table
+        In the order of the node names. Column types are decided over all nodes together.
+
+    Raises
+    ------
+    ValueError
+        If the source is unknown or unreadable, or its content is not fit for use: names file, row and remedy.
+
+    Examples
+    --------
+    >>> [(table.node_id, table.n_rows) for table in load("sentences")]
+    [('amazon', 1000), ('imdb', 1000), ('yelp', 1000)]
+    """
+    path = Path(source)
+    if path.is_dir():
+        if node is not None:
+            raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
+        return _load_files(_node_files(path), label, drop, categorical)
+    if path.is_file():
+        return _load_file(path, label, node, drop, categorical)
+    if str(source) in DATASETS:
+        if label or node or drop or categorical:
+            raise ValueError(
+                f"{str(source)!r} is bundled with its own columns; leave label, node, drop, categorical out"
+            )
+        return load_dataset(str(source))
+    raise ValueError(
+        f"{str(source)!r} is neither a folder, a file nor a bundled data set{nearest(str(source), DATASETS)}"
+    )
+
+
+def _node_files(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = [p for p in found if p.suffix.lower() not in _IGNORED]
+    for path in files:
+        if format_of(path) is None:
+            raise ValueError(
+                f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)} or move it away"
+            )
+    if not files:
+        raise ValueError(f"{folder}: no node files; put one file per node there, ending in {', '.join(SUFFIXES)}")
+    stems: dict[str, Path] = {}
+    for path in files:
+        if stem_of(path) in stems:
+            raise ValueError(f"{stems[stem_of(path)]} and {path} name the same node {stem_of(path)!r}; rename one")
+        stems[stem_of(path)] = path
+    return [stems[stem] for stem in sorted(stems)]
+
+
+def _load_files(
+    paths: Sequence[Path], label: str | None, drop: Collection[str], categorical: Collection[str]
+) -> list[Table]:
+    formats = {path: format_of(path) for path in paths}
+    framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
+    if framed and len(framed) < len(paths):
+        other = next(path for path in paths if path not in framed)
+        raise ValueError(
+            f"{framed[0]} is a table with named columns but {other} holds arrays; give all nodes one format"
+        )
+    if framed:
+        sheets = [read_csv(path) if formats[path] == "csv" else read_parquet(path) for path in paths]
+        return tables_of_sheets(sheets, _needed(label, sheets[0]), drop, categorical)
+    _only_frames("categorical", categorical, paths[0])
+    numbered = [read_svmlight(path) for path in paths if formats[path] == "svmlight"]
+    named = [_labelled(read_npz(path, label)[0]) for path in paths if formats[path] == "npz"]
+    if numbered:
+        _only_frames("label", (label,) if label else (), paths[0])
+    tables = [*named, *(same_width(numbered) if numbered else [])]
+    return sorted(tables_alike(tables, drop), key=lambda table: table.node_id)
+
+
+def _load_file(
+    path: Path, label: str | None, node: str | None, drop: Collection[str], categorical: Collection[str]
+) -> list[Table]:
+    kind = format_of(path)
+    if kind is None:
+        raise ValueError(f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)}")
+    if node is None:
+        return _load_files([path], label, drop, categorical)
+    if kind == "svmlight":
+        raise ValueError(f"node={node!r}: {path} has no node column; give one svmlight file per node in a folder")
+    if kind == "npz":
+        _only_frames("categorical", categorical, path)
+        table, nodes = read_npz(path, label, node)
+        return split_by(tables_alike([_labelled(table)], drop)[0], nodes)
+    sheet = read_csv(path) if kind == "csv" else read_parquet(path)
+    sheets = split_sheet(sheet, node)
+    return tables_of_sheets(sheets, _needed(label, sheets[0]), drop, categorical)
+
+
+def _needed(label: str | None, sheet: Sheet) -> str:
+    if label is None:
+        columns = sheet.frame.columns
+        listed = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+        raise ValueError(f"{sheet.source}: which column is the label? Give label (--label), one of: {listed}")
+    return label
+
+
+def _labelled(table: Table) -> Table:
+    if table.labels.size == 0:
+        raise ValueError(f"{table.source}: no label array 'y'; save it in the file, or give label (--label)")
+    return table
+
+
+def _only_frames(parameter: str, given: Collection[str], path: Path) -> None:
+    if given:
+        raise ValueError(f"{parameter}={list(given)}: {path} holds arrays, which have none; use CSV or Parquet for it")
+
+
+def load_unlabelled(path: str | Path) -> Table:
+    """Return a file's rows without labels, to predict on; a column of labels among them does no harm.
+
+    Columns of a CSV file stay as written: the recipe knows which of them are numbers.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV, Parquet, NPZ or svmlight file.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read.
+    """
+    file = Path(path)
+    kind = format_of(file)
+    if not file.is_file() or kind is None:
+        raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
+    if kind == "npz":
+        return read_npz(file)[0]
+    if kind == "svmlight":
+        return read_svmlight(file)
+    sheet = read_csv(file) if kind == "csv" else read_parquet(file)
+    return Table(sheet.node_id, sheet.frame, np.zeros(0), source=sheet.source, row_numbers=sheet.row_numbers)

@@ -1,0 +1,338 @@
+"""Federated preparation: kinds, classes, categories, vocabularies, means and scales, learned in rounds.
+
+Every number the server learns is a sum, a minimum or a count over nodes; no row leaves its node. Values of a
+category column and words of a text column do leave, as tallies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array
+
+from localgd.core import Engine, FloatArray, Message, Report
+from localgd.data.columns import as_text, check_known
+from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, plain_label
+from localgd.data.table import Table
+
+Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
+AnyEngine = TypeVar("AnyEngine", bound=Engine)
+
+_SPARSE_BELOW = 0.1
+"""Share of entries that can be non-zero, below which the encoded rows are stored as CSR."""
+
+_MANY = 200
+"""A column of text with more distinct values than this, and than half the rows, is no category."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Tell kinds of columns and tallies of labels; no value of any column."""
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return ``column``, ``label`` and ``distinct`` tallies (the last for columns that look like text or ids)."""
+        features = shard.features
+        counts = {}
+        for place, name in enumerate(shard.names):
+            kind = "sparse" if isinstance(features, csr_array) else "number"
+            if isinstance(features, pl.DataFrame) and features[name].dtype == pl.String:
+                kind = "text"
+                if features[name].n_unique() > max(_MANY, shard.n_rows / 2):
+                    counts[_key("distinct", name)] = 1
+            counts[_key("column", place, name, kind)] = 1
+        for value, count in zip(*np.unique(shard.labels, return_counts=True), strict=True):
+            counts[_key("label", plain_label(value))] = int(count)
+        return Report(1, shard.n_rows, counts=counts), None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Count the values of category columns and the rows that hold each word; find the largest sizes of numbers."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return sums ``present``, lows ``minus_peak`` = −max|x|, and ``category``, ``missing``, ``word`` tallies."""
+        counts: dict[str, int] = {}
+        frame: Any = shard.features
+        for name in self.categories:
+            values = as_text(frame[name]).value_counts(name="count")
+            for value, count in values.iter_rows():
+                counts[_key("missing", name) if value is None else _key("category", name, value)] = count
+        for name in self.texts:
+            for word, count in _document_frequencies(as_text(frame[name])).items():
+                counts[_key("word", name, word)] = count
+        x: Any = _numbers(shard, self.numbers)
+        if isinstance(x, csr_array):
+            present = np.full(x.shape[1], float(shard.n_rows))
+            peak = np.asarray(abs(x).max(axis=0).toarray()).ravel()
+        else:
+            present = (~np.isnan(x)).sum(axis=0)
+            peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
+        return Report(1, shard.n_rows, {"present": present}, {"minus_peak": -peak}, counts), None
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sum the deviations of numbers from a center, and their squares, in units of a power of two per column."""
+
+    numbers: tuple[str, ...]
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return sums ``first`` = Σ(x·2⁻ᵉ − c) and ``second`` = Σ(x·2⁻ᵉ − c)² over present values."""
+        exponent = message.extra["exponent"].astype(np.int64)
+        center = message.extra["center"]
+        x: Any = _numbers(shard, self.numbers)
+        if isinstance(x, csr_array):
+            deviation = x.copy()
+            deviation.data = np.ldexp(x.data, -exponent[x.indices]) - center[x.indices]
+            zeros = shard.n_rows - np.bincount(x.indices, minlength=x.shape[1])
+            first = deviation.sum(axis=0) - zeros * center
+            second = deviation.power(2).sum(axis=0) + zeros * center**2
+        else:
+            dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
+            first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
+        return Report(1, shard.n_rows, {"first": first, "second": second}), None
+
+
+def prepare(
+    engine: AnyEngine,
+    *,
+    scale: Literal["standard"] | None = None,
+    intercept: bool = True,
+    text: Collection[str] = (),
+    categorical: Collection[str] = (),
+    missing: Missing = "category",
+) -> tuple[AnyEngine, Recipe]:
+    """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
+
+    Numbers: a missing value becomes the mean over all nodes; with ``scale="standard"``, x becomes (x − mean)/std over
+    all rows of all nodes (imputed ones included), a constant column keeps scale 1, and a CSR table is divided but
+    not centered. Categories become one column each. Text becomes TF-IDF, idf = log((1 + n)/(1 + df)) + 1, rows of
+    norm 1. Each equals what scikit-learn gives on the pooled rows.
+
+    Parameters
+    ----------
+    engine : Engine
+        Its nodes hold `Table`s.
+    scale : "standard" or None
+        Scaling of the numbers.
+    intercept : bool, default True
+        Append a column for the bias.
+    text : collection of str
+        Text columns to prepare as TF-IDF; other text columns are categories.
+    categorical : collection of str
+        Columns to treat as categories although they hold numbers, or more values than categories usually have.
+    missing : "category", "zeros" or "most-frequent"
+        What a missing value of a category column becomes, where training has any: a category of its own, zeros, or
+        the category most frequent over all nodes.
+
+    Returns
+    -------
+    engine : Engine
+        Its nodes hold `Shard`s of signed rows.
+    recipe : Recipe
+        What was learned.
+
+    Raises
+    ------
+    ValueError
+        If there are not exactly two classes, columns differ between nodes, or a column cannot be prepared.
+
+    Examples
+    --------
+    >>> from localgd.data.arrays import from_arrays
+    >>> from localgd.engine.inprocess import InProcess
+    >>> tables = from_arrays([[1.0], [2.0], [3.0]], ["no", "yes", "yes"], groups=["a", "a", "b"])
+    >>> shards, recipe = prepare(InProcess(tables), scale="standard")
+    >>> recipe.classes, recipe.columns
+    (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726),))
+    """
+    _check_option("scale", scale, (None, "standard"))
+    _check_option("missing", missing, get_args(Missing))
+    survey = engine.round(Survey(), Message())
+    classes = _classes(survey)
+    kinds = _kinds(survey, tuple(text), tuple(categorical))
+    numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
+    tally = engine.round(
+        Tally(
+            numbers, tuple(n for n in kinds if kinds[n] == "category"), tuple(n for n in kinds if kinds[n] == "words")
+        ),
+        Message(),
+    )
+    encodings: dict[str, Encoding] = {
+        **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
+        **_category_columns(tally, kinds, frozenset(categorical), missing),
+        **_word_columns(tally, kinds),
+    }
+    columns = tuple(encodings[name] for name in kinds)
+    # An upper bound on the non-zeros of a row: known without a round, so every node stores alike.
+    filled = sum(not isinstance(column, Words) for column in columns) + intercept
+    width = sum(len(column.feature_names) for column in columns) + intercept
+    sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
+    recipe = Recipe(columns, classes, intercept, sparse)
+    return engine.map(recipe.encode), recipe
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def _tallies(report: Report, what: str) -> Iterator[tuple[list[Any], int]]:
+    for key, count in report.counts.items():
+        head, *parts = json.loads(key)
+        if head == what:
+            yield parts, count
+
+
+def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
+
+
+def _classes(survey: Report) -> tuple[Label, Label]:
+    tally: dict[Label, int] = {parts[0]: count for parts, count in _tallies(survey, "label")}
+    classes = sorted(tally, key=lambda value: (isinstance(value, str), value))
+    if len(classes) == 2:
+        return classes[0], classes[1]
+    if not classes:
+        raise ValueError("the tables have no labels; load them with their label column")
+    if len(classes) == 1:
+        raise ValueError(f"label: all {tally[classes[0]]} rows of all nodes are {classes[0]!r}; two classes are needed")
+    listed = ", ".join(f"{value!r} ({tally[value]} rows)" for value in classes[:10])
+    more = ", …" if len(classes) > 10 else ""
+    raise ValueError(f"label: {len(classes)} classes, {listed}{more}; merge or remove rows until two are left")
+
+
+def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
+    """Return ``number``, ``sparse``, ``category`` or ``words`` for every column, in the order of the table."""
+    found = sorted((parts[0], parts[1], parts[2], count) for parts, count in _tallies(survey, "column"))
+    for place, name, kind, count in found:
+        if count != survey.n_nodes:
+            raise ValueError(
+                f"column {name!r} (place {place}, {kind}) is at {count} of {survey.n_nodes} nodes only; give all nodes "
+                "the same columns in the same order"
+            )
+    stored = {name: kind for _, name, kind, _ in found}
+    for parameter, names in (("text", text), ("categorical", categorical)):
+        check_known(parameter, names, list(stored), "the tables")
+        for name in names:
+            if stored[name] == "sparse" or (parameter == "text" and stored[name] != "text"):
+                raise ValueError(f"{parameter}={name!r} is a column of numbers ({stored[name]}); leave it out")
+    both = sorted(set(text) & set(categorical))
+    if both:
+        raise ValueError(f"column {both[0]!r} is declared both text and categorical; keep one")
+    identifying = {parts[0] for parts, _ in _tallies(survey, "distinct")} - set(text) - set(categorical)
+    for name in stored:
+        if name in identifying:
+            raise ValueError(_too_many(name, f"more than {_MANY}"))
+    category = {name for name in stored if stored[name] == "text"} | set(categorical)
+    return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
+
+
+def _too_many(name: str, how_many: str) -> str:
+    return (
+        f"column {name!r} has {how_many} distinct values, in more than half the rows: it looks like text or an id; "
+        "declare it text (or categorical), or drop it"
+    )
+
+
+def _document_frequencies(texts: pl.Series) -> dict[str, int]:
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
+
+    words = CountVectorizer().build_analyzer()
+    frequencies: dict[str, int] = {}
+    for line in texts.drop_nulls().to_list():
+        for word in set(words(line)):
+            frequencies[word] = frequencies.get(word, 0) + 1
+    return dict(sorted(frequencies.items()))
+
+
+def _numbers(table: Table, names: tuple[str, ...]) -> Any:
+    """Return the number columns, NaN where missing: (n, k), dense or CSR."""
+    features: Any = table.features
+    if isinstance(features, pl.DataFrame):
+        return features.select(names).to_numpy().reshape(table.n_rows, len(names)).astype(np.float64)
+    if names == table.names:
+        return features
+    at = {name: j for j, name in enumerate(table.names)}
+    return features[:, [at[name] for name in names]]
+
+
+def _number_columns(
+    engine: Engine, names: tuple[str, ...], tally: Report, *, scale: str | None, centered: bool
+) -> dict[str, Number]:
+    present: FloatArray = tally.sums["present"]
+    for name, count in zip(names, present, strict=True):
+        if count == 0:
+            raise ValueError(f"column {name!r} is missing in all rows of all nodes; drop it")
+    if not names or (scale is None and bool((present == tally.n_rows).all())):
+        return {name: Number(name) for name in names}
+    # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
+    exponent = np.frexp(-tally.lows["minus_peak"])[1].astype(np.float64)
+    task = Moments(names)
+
+    def moments(center: FloatArray) -> Mapping[str, FloatArray]:
+        return engine.round(task, Message(extra={"exponent": exponent, "center": center})).sums
+
+    mean = moments(np.zeros(len(names)))["first"] / present
+    spread = np.ones(len(names))
+    if scale == "standard":
+        sums = moments(mean)
+        n = tally.n_rows
+        variance = np.maximum(sums["second"] / n - (sums["first"] / n) ** 2, 0.0)
+        # Rounding noise around the mean of a constant column; the bound is scikit-learn's.
+        eps = np.finfo(np.float64).eps
+        constant = variance <= n * eps * variance + (n * mean * eps) ** 2
+        spread = np.ldexp(np.where(constant, 1.0, np.sqrt(variance)), np.where(constant, 0, exponent).astype(np.int64))
+    mean = np.ldexp(mean, exponent.astype(np.int64))
+    center = mean if scale == "standard" and centered else np.zeros(len(names))
+    values = zip(names, mean.tolist(), center.tolist(), spread.tolist(), strict=True)
+    return {name: Number(name, *learned) for name, *learned in values}
+
+
+def _category_columns(
+    tally: Report, kinds: Mapping[str, str], declared: frozenset[str], missing: Missing
+) -> dict[str, Category]:
+    values: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "category"}
+    for (name, value), count in _tallies(tally, "category"):
+        values[name][value] = count
+    blank = {parts[0] for parts, _ in _tallies(tally, "missing")}
+    columns = {}
+    for name, known in values.items():
+        if name not in declared and len(known) > max(_MANY, tally.n_rows / 2):
+            raise ValueError(_too_many(name, str(len(known))))
+        mode = min(known, key=lambda value: (-known[value], value), default=None)
+        fill = mode if missing == "most-frequent" and name in blank else None
+        columns[name] = Category(name, tuple(sorted(known)), missing if name in blank else "unseen", fill)
+    return columns
+
+
+def _word_columns(tally: Report, kinds: Mapping[str, str]) -> dict[str, Words]:
+    frequency: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "words"}
+    for (name, word), count in _tallies(tally, "word"):
+        frequency[name][word] = count
+    columns = {}
+    for name, found in frequency.items():
+        if not found:
+            raise ValueError(f"column {name!r} has no word of two letters or more in any row; drop it")
+        words = tuple(sorted(found))
+        idf = np.log((1 + tally.n_rows) / (1 + np.array([found[word] for word in words]))) + 1
+        columns[name] = Words(name, words, tuple(idf.tolist()))
+    return columns

@@ -1,0 +1,152 @@
+"""One node's rows as they came: columns, labels, and where each row stood in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+
+from localgd.core import FloatArray, frozen
+
+IntArray: TypeAlias = NDArray[np.int64]
+Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One node's rows before preparation.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node.
+    features : polars DataFrame, (n, k) float64 array or CSR array
+        A frame has Float64 columns (numbers, null where missing) and String columns (categories or text); arrays
+        hold finite numbers.
+    labels : (n,) array of numbers, strings or bools
+        One per row; of length 0 if the rows have none (prediction).
+    names : tuple of str
+        One per column; ``x0, x1, …`` if left empty.
+    source : str
+        Where the rows came from, as error messages say it.
+    row_numbers : (n,) int array, optional
+        The rows' places in `source`, from 1 (in a CSV file the header is row 1); 1, 2, … by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no row, an array entry is not finite, or labels, names or row numbers do not fit the features.
+
+    Examples
+    --------
+    >>> table = Table("a", np.eye(2), np.array([0, 1]), source="a.npz")
+    >>> table.n_rows, table.names, table.place(1)
+    (2, ('x0', 'x1'), 'a.npz, row 2')
+    """
+
+    node_id: str
+    features: Features
+    labels: NDArray[Any]
+    names: tuple[str, ...] = ()
+    source: str = "the arrays given"
+    row_numbers: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit each other and freeze the arrays."""
+        features: Any = self.features
+        if not isinstance(features, pl.DataFrame):
+            sparse: bool = issparse(features)
+            features = _csr(features) if sparse else _dense(features, self.source)
+            object.__setattr__(self, "features", features)
+        n_rows, n_columns = features.shape
+        if n_rows == 0:
+            raise ValueError(f"{self.source}: node {self.node_id!r} has no rows; add some or leave the node out")
+        names = features.columns if isinstance(features, pl.DataFrame) else self.names
+        object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
+        numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
+        object.__setattr__(self, "row_numbers", _read_only(numbers))
+        object.__setattr__(self, "labels", _read_only(np.asarray(self.labels)))
+        if len(self.names) != n_columns or len(set(self.names)) != n_columns:
+            raise ValueError(f"{self.source}: {n_columns} columns need as many distinct names, got {self.names[:9]}")
+        for what, given in (("labels", self.labels), ("row numbers", numbers)):
+            if given.ndim != 1 or given.size not in ({n_rows} if what == "row numbers" else {0, n_rows}):
+                raise ValueError(f"{self.source}: {n_rows} rows but {what} of shape {given.shape}; give one per row")
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        features = self.features
+        if isinstance(features, pl.DataFrame):
+            return
+        values: Any = features.data if isinstance(features, csr_array) else features
+        bad = np.argwhere(~np.isfinite(values))
+        if bad.size == 0:
+            return
+        if isinstance(features, csr_array):
+            entry = int(bad[0, 0])
+            row = int(np.searchsorted(features.indptr, entry, side="right")) - 1
+            column, value = int(features.indices[entry]), features.data[entry]
+        else:
+            row, column = (int(i) for i in bad[0])
+            value = features[row, column]
+        raise ValueError(
+            f"{self.place(row)}: column {self.names[column]!r} holds {value}; impute the value or remove the row"
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return int(self.features.shape[0])
+
+    def place(self, row: int) -> str:
+        """Return where the row with this index came from, as error messages say it."""
+        numbers: Any = self.row_numbers
+        return f"{self.source}, row {numbers[row]}"
+
+    def take(self, index: NDArray[Any] | Sequence[int], node_id: str | None = None) -> Table:
+        """Return the rows with these indices as another table, of node `node_id` if given.
+
+        Examples
+        --------
+        >>> Table("a", np.eye(3), np.array([0, 1, 1])).take([2], "b").place(0)
+        'the arrays given, row 3'
+        """
+        chosen = np.asarray(index, dtype=np.int64)
+        features: Any = self.features
+        numbers: Any = self.row_numbers
+        return replace(
+            self,
+            node_id=self.node_id if node_id is None else node_id,
+            features=features[chosen],
+            labels=self.labels[chosen] if self.labels.size else self.labels,
+            row_numbers=numbers[chosen],
+        )
+
+
+def _csr(features: Any) -> csr_array[np.float64]:
+    rows = csr_array(features, dtype=np.float64)
+    if not rows.has_canonical_format:
+        rows = rows.copy()  # the caller's own array stays as it is
+        rows.sum_duplicates()
+    return rows
+
+
+def _dense(features: Any, source: str) -> FloatArray:
+    try:
+        array = frozen(features)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: the array holds text ({error}); give numbers, or a frame with columns") from error
+    if array.ndim != 2:
+        raise ValueError(f"{source}: X must have rows and columns, got shape {array.shape}; reshape it")
+    return array
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

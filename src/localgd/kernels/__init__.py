@@ -1,0 +1,66 @@
+"""Local gradient steps on one shard, once per way of storing the rows.
+
+Every kernel has the same contract. It starts at ``v = w`` and takes `local_steps` steps
+
+    v ← w + shrink·(v − w) + (lr/b) Σ_{i in batch} slope(z_i·v) z_i,        b = batch size,
+
+and returns the coefficients a >= 0, shape (n,), of ``v − w = Σ a_i z_i``. The caller forms that sum once, so its
+rounding error does not grow with the number of steps, and Σ a_i is the mass that the certificate needs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from scipy.sparse import csr_array
+
+from localgd.core import FloatArray, Loss, Shard
+from localgd.kernels import csr, dense, gram, reference
+from localgd.kernels.reference import Batches
+
+MOST_GRAM_ROWS = 2048
+"""Largest Gram matrix kept on a node: 2048² float64 are 32 MB."""
+
+COMPILED_FROM = 10_000_000
+"""Entries touched in one round from which a compiled kernel is worth seconds of compiling (about 10 ms in NumPy)."""
+
+
+class Kernel(Protocol):
+    """The signature all kernels share."""
+
+    def __call__(
+        self,
+        shard: Shard,
+        w: FloatArray,
+        margins: FloatArray,
+        *,
+        local_steps: int,
+        lr: float,
+        loss: Loss,
+        shrink: float,
+        batches: Batches | None,
+    ) -> FloatArray:
+        """Return the coefficients a >= 0, shape (n,), of the rows in v − w."""
+
+
+def pick(shard: Shard, local_steps: int, batch_size: int | None = None) -> Kernel:
+    """Return the fastest kernel for this shard; the choice depends on sizes only, never on timing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pick(Shard("wide", np.ones((3, 50))), local_steps=10) is gram.coefficients
+    True
+    >>> pick(Shard("tall", np.ones((50, 3))), local_steps=10) is reference.coefficients
+    True
+    """
+    sparse = isinstance(shard.rows, csr_array)
+    stored = shard.rows.nnz if isinstance(shard.rows, csr_array) else shard.rows.size
+    share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_rows)
+    if local_steps == 1:
+        return reference.coefficients
+    if shard.n_rows**2 <= 2 * stored and shard.n_rows <= MOST_GRAM_ROWS:
+        return gram.coefficients
+    if local_steps * stored * share < COMPILED_FROM:
+        return reference.coefficients
+    return csr.coefficients if sparse else dense.coefficients

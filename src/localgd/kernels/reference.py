@@ -1,0 +1,60 @@
+"""The specification of a local step, in NumPy, for dense and CSR rows alike."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localgd.core import FloatArray, Loss, Shard
+
+Batches: TypeAlias = NDArray[np.int64]
+"""Row numbers of the mini-batches, shape (local_steps, batch_size)."""
+
+
+def coefficients(
+    shard: Shard,
+    w: FloatArray,
+    margins: FloatArray,
+    *,
+    local_steps: int,
+    lr: float,
+    loss: Loss,
+    shrink: float,
+    batches: Batches | None,
+) -> FloatArray:
+    """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps.
+
+    Parameters
+    ----------
+    shard : Shard
+        The node's rows, (n, d).
+    w : (d,) float64 array
+        The shared model the node starts from.
+    margins : (n,) float64 array
+        z_i·w, known already from the evaluation of w.
+    local_steps : int
+        Number L of steps.
+    lr : float
+        Step size η.
+    loss : Loss
+        Gives the slope of a margin.
+    shrink : float
+        1 − ηλ, the pull towards w of the proximal form; 1 for plain steps.
+    batches : (local_steps, batch_size) int array or None
+        Rows of each step; None for full batches.
+    """
+    rows: Any = shard.rows
+    a = np.zeros(shard.n_rows)
+    drift = np.zeros_like(w)
+    for step in range(local_steps):
+        index: Any = slice(None) if batches is None else batches[step]
+        block = rows if batches is None else rows[index]
+        at = margins[index] if step == 0 else block @ (w + drift)
+        c = loss.slope(at) * (lr / at.size)
+        a *= shrink
+        np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
+        if step + 1 < local_steps:
+            drift = shrink * drift + block.T @ c
+    return a

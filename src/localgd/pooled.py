@@ -1,0 +1,352 @@
+"""Reference answers for when the rows may be pooled: the yardsticks a federated run is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array, issparse
+from scipy.sparse import vstack as sparse_vstack
+
+from localgd.core import FloatArray, Loss, Rows, Shard
+from localgd.kernels.project import SEPARABLE, project
+from localgd.losses import Logistic
+
+KKT_TOL = 1e-8
+"""Largest KKT residual with which a max-margin answer is handed out; 1e-13 is usual."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaxMargin:
+    """The pooled max-margin direction and its proof.
+
+    Parameters
+    ----------
+    direction : (d,) float64 array
+        Unit vector u*.
+    margin_low, margin_high : float
+        ``min_i z_i·u* <= γ* <= |Σ α_i z_i| / Σ α_i``, in the units of the rows; equal up to rounding.
+    duals : (N,) float64 array, >= 0
+        α with ``Σ α_i z_i = u*/γ*``. Linearly dependent rows leave it free; at most rank(Z) are above 0.
+    kkt_residual : float
+        The larger of the shortfall ``1 − min_i z_i·ŵ`` and the mean of ``|z_i·ŵ − 1|`` under α, where ŵ = Zᵀα.
+    n_support : int
+        Distinct rows on the margin (within 1e-9 of it).
+    """
+
+    direction: FloatArray
+    margin_low: float
+    margin_high: float
+    duals: FloatArray
+    kkt_residual: float
+    n_support: int
+
+
+class NotSeparableError(ValueError):
+    """No direction has all rows on its right side; `margin_bound` is a proven bound on the margin of any direction."""
+
+    def __init__(self, margin_bound: float) -> None:
+        self.margin_bound = margin_bound
+        super().__init__(
+            f"the rows are not separable: a non-negative combination of them cancels, so no margin exceeds "
+            f"{margin_bound:.3g}; ask for the minimiser instead"
+        )
+
+
+def max_margin(rows: Rows) -> MaxMargin:
+    """Return the hard-margin direction of the pooled signed rows, exact to rounding.
+
+    ``γ* = max_{|u|=1} min_i z_i·u``, attained at ``u* = ŵ/|ŵ|`` with ``ŵ = argmin ½|w|² s.t. Zw >= 1``. A primal–dual
+    interior point finds the rows on the margin, an active set then solves them exactly, and the optimality conditions
+    are checked on the answer.
+
+    Parameters
+    ----------
+    rows : (N, d) float64 array or CSR array
+        Signed rows z = y·x; a bias is one more column holding y.
+
+    Returns
+    -------
+    MaxMargin
+        Direction, margin from both sides, duals and residual.
+
+    Raises
+    ------
+    NotSeparableError
+        If the rows are not separable, or by less than 1e-8 of the largest row norm.
+    ValueError
+        If no answer reaches the residual 1e-8.
+
+    Notes
+    -----
+    Mehrotra (1992), *On the implementation of a primal-dual interior point method*. Costs N d² + d³ a step where
+    N >= d and N³ where N < d, some 20 steps.
+
+    Examples
+    --------
+    >>> found = max_margin(np.array([[1.0, 1.0], [3.0, 0.0], [0.0, 1.0]]))
+    >>> found.direction.round(6), round(found.margin_low, 6), found.n_support
+    (array([0.316228, 0.948683]), 0.948683, 2)
+    """
+    shard = Shard("pooled", rows)
+    scale = shard.radius or 1.0
+    unit = Shard("pooled", _scaled(shard.rows, np.full(shard.n_rows, 1.0 / scale)))
+    rough, slack = _interior_point(unit)
+    found = project(unit, np.zeros(unit.n_features), warm=rough * (rough > slack))
+    if not found.feasible:
+        raise NotSeparableError(_norm(shard.combine(found.duals)) / float(found.duals.sum()))
+    duals = found.duals
+    w = unit.combine(duals)
+    margins = unit.margins(w)
+    residual = max(0.0, 1.0 - float(margins.min()), float(duals @ np.abs(margins - 1.0) / duals.sum()))
+    if not residual <= KKT_TOL:
+        raise ValueError(
+            f"max_margin: KKT residual {residual:.1e}: a margin of {_norm(w) / float(duals.sum()):.1e} of the largest "
+            f"row norm is too small for float64; scale the columns"
+        )
+    support = unit.rows[np.flatnonzero(margins <= margins.min() * (1 + 1e-9))]
+    return MaxMargin(
+        direction=w / _norm(w),
+        margin_low=scale * float(margins.min()) / _norm(w),
+        margin_high=scale * _norm(w) / float(duals.sum()),
+        duals=duals / scale**2,
+        kkt_residual=residual,
+        n_support=len(np.unique(support.toarray() if isinstance(support, csr_array) else support, axis=0)),
+    )
+
+
+def _norm(vector: FloatArray) -> float:
+    return float(np.linalg.norm(vector))
+
+
+def _interior_point(shard: Shard, max_steps: int = 100) -> tuple[FloatArray, FloatArray]:
+    """Return the best duals a >= 0 and slacks s of ``min ½|w|² s.t. Zw − s = 1, s >= 0`` with w = Zᵀa throughout."""
+    a = np.full(shard.n_rows, 1.0 / shard.n_rows)
+    s = np.ones(shard.n_rows)
+    best, best_residual = (a, s), np.inf
+    for _ in range(max_steps):
+        w = shard.combine(a)
+        margins = shard.margins(w)
+        infeasible = margins - s - 1.0
+        gap = float(a @ s)
+        residual = max(float(np.abs(infeasible).max()), gap / float(a.sum()))
+        if residual < best_residual:
+            best, best_residual = (a, s), residual
+        if gap <= 1e-14 * a.sum() or _norm(w) <= SEPARABLE * a.sum():
+            break
+        try:
+            solve = _newton(shard, s / a)
+        except np.linalg.LinAlgError:  # a/s spans more than float64 holds: nothing left to gain
+            break
+        da = solve(1.0 - margins)
+        ds = shard.margins(shard.combine(da)) + infeasible
+        affine = _longest(a, da, s, ds)
+        centre = ((a + affine * da) @ (s + affine * ds) / gap) ** 3 * gap / a.size
+        da = solve(1.0 - margins + (centre - da * ds) / a)
+        ds = shard.margins(shard.combine(da)) + infeasible
+        step = 0.995 * _longest(a, da, s, ds)
+        a, s = a + step * da, s + step * ds
+        if not (np.isfinite(a).all() and step > 1e-10):
+            break
+    return best
+
+
+def _longest(a: FloatArray, da: FloatArray, s: FloatArray, ds: FloatArray) -> float:
+    """Return the largest step up to 1 that keeps a and s non-negative."""
+    fastest = max(float((-da / a).max()), float((-ds / s).max()))
+    return 1.0 if fastest <= 1.0 else 1.0 / fastest
+
+
+def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Return the map ``r -> (ZZᵀ + diag(ratio))⁻¹ r``, through the smaller of ZZᵀ and ZᵀZ (Woodbury)."""
+    if shard.n_rows <= shard.n_features:
+        small = cho_factor(shard.gram + np.diag(ratio), check_finite=False)
+        return lambda r: np.asarray(cho_solve(small, r, check_finite=False))
+    normal = cho_factor(np.eye(shard.n_features) + _weighted_gram(shard, 1.0 / ratio), check_finite=False)
+    return lambda r: (r - shard.margins(cho_solve(normal, shard.combine(r / ratio), check_finite=False))) / ratio
+
+
+def _scaled(rows: Rows, factors: FloatArray) -> Rows:
+    """Return the rows, each times its factor."""
+    if isinstance(rows, csr_array):
+        return csr_array(rows.multiply(factors[:, None]))
+    return rows * factors[:, None]
+
+
+def _weighted_gram(shard: Shard, weights: FloatArray) -> FloatArray:
+    """Return ``Σ weights_i z_i z_iᵀ``, (d, d)."""
+    product = shard.rows.T @ _scaled(shard.rows, weights)
+    return np.asarray(product.toarray() if issparse(product) else product)
+
+
+def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:
+    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``.
+
+    ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce.
+
+    Parameters
+    ----------
+    rows : (N, d) float64 array or CSR array
+        Signed rows.
+    weights : (N,) float64 array, >= 0, sum 1
+        Weight of each row: p_m/n_m for a row of node m.
+    loss : Loss
+        ℓ, through its `slope` −ℓ'.
+    lr : float
+        Step size.
+    n_steps : int
+        Number of steps.
+
+    Returns
+    -------
+    (d,) float64 array
+        The last iterate.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the rows or do not sum to 1.
+
+    Examples
+    --------
+    >>> pooled_gd(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.5]), Logistic(), lr=1.0, n_steps=1)
+    array([0.5 , 0.25])
+    """
+    weights = _checked(weights, rows)
+    z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
+    for _ in range(n_steps):
+        w = w + lr * z.combine(weights * loss.slope(z.margins(w)))
+    return w
+
+
+def minimiser(rows: Rows, weights: FloatArray) -> FloatArray:
+    """Return the minimiser of the weighted logistic loss ``F(w) = Σ weights_i log(1 + exp(−z_i·w))``.
+
+    Newton's method with backtracking; where columns are dependent, the minimiser of least norm, which is the one
+    gradient descent from 0 tends to.
+
+    Parameters
+    ----------
+    rows : (N, d) float64 array or CSR array
+        Signed rows, not separable.
+    weights : (N,) float64 array, >= 0, sum 1
+        Weight of each row: p_m/n_m for a row of node m.
+
+    Returns
+    -------
+    (d,) float64 array
+        w with ``|∇F(w)| <= 1e-12 · max |z_i|``.
+
+    Raises
+    ------
+    ValueError
+        If there is no minimiser because some direction separates rows without misplacing any, or if Newton's method
+        does not reach the gradient norm.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0], [1.0], [1.0], [-1.0]])
+    >>> minimiser(rows, np.full(4, 0.25)).round(12) == np.log(3).round(12)
+    array([ True])
+    """
+    shard, weights, loss = Shard("pooled", rows), _checked(weights, rows), Logistic()
+    z = shard.rows.toarray() if isinstance(shard.rows, csr_array) else shard.rows
+    w = np.zeros(shard.n_features)
+    for _ in range(200):
+        margins = shard.margins(w)
+        slope = loss.slope(margins)
+        gradient = -shard.combine(weights * slope)
+        # The Newton step as least squares over rows, not over the Hessian: that would square the condition number.
+        root = np.sqrt(weights * slope * loss.slope(-margins))
+        newton, _, rank, values = np.linalg.lstsq(root[:, None] * z, np.sqrt(weights) * np.exp(-margins / 2))
+        if not w.any():
+            full_rank, faint = rank, 1e-8 * values[rank - 1]
+        # A direction along which every curvature fades is one along which the loss falls for ever.
+        if margins.min() > 0 or rank < full_rank or values[rank - 1] < faint:
+            raise ValueError(
+                "the logistic loss has no minimiser: a direction separates rows without misplacing any; use max_margin"
+            )
+        step = np.asarray(newton)
+        if _norm(step) <= 1e-9 * (1.0 + _norm(w)) and _norm(gradient) <= 1e-12 * shard.radius:
+            return w
+        value = weights @ loss.value(margins)
+        while weights @ loss.value(shard.margins(w + step)) > value * (1 + 1e-14):
+            step /= 2
+        w = w + step
+    raise ValueError(f"minimiser: gradient norm {_norm(gradient):.1e} after 200 Newton steps; scale the columns")
+
+
+def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> FloatArray:
+    """Return the model that pooling the nodes' rows would give: max-margin if they are separable, else the minimiser.
+
+    Parameters
+    ----------
+    shards : iterable of Shard
+        The nodes' rows.
+    weighted_by : "uniform" or "num-examples"
+        Node weights of the objective; only the minimiser depends on them.
+
+    Returns
+    -------
+    (d,) float64 array
+        Unit max-margin direction, or the logistic minimiser.
+
+    Examples
+    --------
+    >>> pooled_direction([Shard("a", [[2.0, 0.0]]), Shard("b", [[0.0, 2.0]])]).round(6).tolist()
+    [0.707107, 0.707107]
+    """
+    held = list(shards)
+    stack: Callable[[list[Any]], Rows] = sparse_vstack if issparse(held[0].rows) else np.vstack
+    rows = stack([shard.rows for shard in held])
+    try:
+        return max_margin(rows).direction
+    except NotSeparableError:
+        sizes = np.array([shard.n_rows for shard in held])
+        each = np.full(len(held), 1.0 / len(held)) if weighted_by == "uniform" else sizes / sizes.sum()
+        return minimiser(rows, np.repeat(each / sizes, sizes))
+
+
+def _checked(weights: FloatArray, rows: Rows) -> FloatArray:
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (rows.shape[0],):
+        raise ValueError(f"weights must have one entry per row ({rows.shape[0]}), got shape {weights.shape}")
+    if not (weights.min() >= 0 and abs(weights.sum() - 1.0) <= 1e-9):
+        raise ValueError(f"weights must be non-negative and sum to 1, got sum {weights.sum()!r}; divide by the sum")
+    return weights
+
+
+def angle_deg(a: FloatArray, b: FloatArray) -> float:
+    """Return the angle between two vectors in degrees, accurate to the last digits near 0 and 180 too.
+
+    ``2 atan2(|a/|a| − b/|b||, |a/|a| + b/|b||)``; nan if either is the zero vector.
+
+    Parameters
+    ----------
+    a, b : (d,) float64 array
+        Two vectors of any length.
+
+    Returns
+    -------
+    float
+        Degrees in [0, 180], or nan.
+
+    Notes
+    -----
+    Kahan (2006), *How futile are mindless assessments of roundoff in floating-point computation?*, section 12.
+
+    Examples
+    --------
+    >>> angle_deg(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    45.0
+    >>> float(f"{angle_deg(np.array([1.0, 0.0]), np.array([1.0, 1e-12])):.6e}")
+    5.729578e-11
+    """
+    if not (np.any(a) and np.any(b)):
+        return float("nan")
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # so that no square under- or overflows
+    a, b = a / _norm(a), b / _norm(b)
+    return float(np.degrees(2.0 * np.arctan2(_norm(a - b), _norm(a + b))))

@@ -1,0 +1,246 @@
+"""Run folders: what a run leaves on disk, written whole or not at all.
+
+RUN/config.json        method, data, seed, versions: how to do it again
+    history.csv        one row per round (`localgd.train.Row`)
+    model.json         coefficients, intercept, classes, feature names, preparation
+    certificate.json   what is proved about the model
+    convergence.png    margin bounds and certified angle against rounds (written by `localgd.report.plots`)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from localgd.core import FloatArray, frozen
+from localgd.data.recipe import Recipe, Unseen
+from localgd.data.table import Table
+from localgd.train import Row, Run
+
+FILES = ("config.json", "history.csv", "model.json", "certificate.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A linear classifier: sign(x·coef + intercept), and how rows are prepared for it.
+
+    Parameters
+    ----------
+    coef : (d,) float64 array
+        One coefficient per prepared column, the bias excluded.
+    intercept : float
+        0 if none was fitted.
+    classes : tuple
+        The two labels; the second is the positive side. None if not known (a model from elsewhere).
+    recipe : Recipe or None
+        The preparation; None for a model from elsewhere.
+
+    Examples
+    --------
+    >>> Model.from_vector(np.array([1.0, 2.0, 0.5]), fit_intercept=True).intercept
+    0.5
+    """
+
+    coef: FloatArray
+    intercept: float = 0.0
+    classes: tuple[Any, ...] | None = None
+    recipe: Recipe | None = None
+
+    @classmethod
+    def from_vector(
+        cls,
+        w: FloatArray,
+        *,
+        fit_intercept: bool,
+        classes: tuple[Any, ...] | None = None,
+        recipe: Recipe | None = None,
+    ) -> Model:
+        """Return the model of a vector whose last entry is the bias if one was fitted."""
+        if fit_intercept:
+            return cls(frozen(w[:-1]), float(w[-1]), classes, recipe)
+        return cls(frozen(w), 0.0, classes, recipe)
+
+    def vector(self, *, fit_intercept: bool) -> FloatArray:
+        """Return coefficients and, if asked, the intercept in one vector."""
+        return np.append(self.coef, self.intercept) if fit_intercept else np.asarray(self.coef)
+
+    def predict(self, table: Table, *, unseen: Unseen = "error") -> list[Any]:
+        """Return the predicted label of every row.
+
+        Raises
+        ------
+        ValueError
+            If the model brings no preparation, a column is missing, or a category was never seen in training.
+        """
+        if self.recipe is None or self.classes is None:
+            raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
+        rows = self.recipe.matrix(table, unseen=unseen)
+        scores = np.asarray(rows @ self.vector(fit_intercept=self.recipe.intercept))
+        return [self.classes[int(score > 0)] for score in scores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries of ``model.json``."""
+        return {
+            "coef": [float(value) for value in self.coef],
+            "intercept": self.intercept,
+            "classes": None if self.classes is None else list(self.classes),
+            "feature_names": None if self.recipe is None else list(self.recipe.feature_names[: self.coef.size]),
+            "scaling": None if self.recipe is None else self.recipe.to_dict(),
+        }
+
+
+def write(
+    folder: Path,
+    run: Run,
+    model: Model,
+    config: Mapping[str, Any],
+    *,
+    draw: Callable[[Mapping[str, list[Any]], Path], None] | None = None,
+    force: bool = False,
+) -> None:
+    """Write a run folder: all files into a hidden neighbour first, which then takes the name in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; its parent must exist.
+    run, model, config
+        What to write.
+    draw : callable, optional
+        Draws ``convergence.png`` from the history's columns.
+    force : bool
+        Replace a run folder that is there already.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there and `force` is off, or it is no run folder.
+    OSError
+        If the disk is full or not writable; the old folder, if any, is untouched.
+    """
+    check_free(folder, force=force)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_json(fresh / "config.json", {**config, "method": _described(run)})
+        pl.DataFrame(run.columns()).write_csv(fresh / "history.csv")
+        _write_json(fresh / "model.json", model.to_dict())
+        _write_json(fresh / "certificate.json", run.certificate.to_dict())
+        if draw is not None:
+            draw(run.columns(), fresh / "convergence.png")
+        fresh.chmod(0o755)  # mkdtemp makes private folders
+        _swap(fresh, folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that must not be written, before any work is done.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there and `force` is off, or it is there and is no run folder.
+    FileNotFoundError
+        If the folder it is to be made in is not there.
+    """
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
+    if not os.access(folder.parent, os.W_OK):
+        raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not force:
+        raise FileExistsError(f"--out {folder} exists already; choose another name, or replace it with --force")
+    if not folder.is_dir() or folder.is_symlink() or not all((folder / name).is_file() for name in FILES):
+        raise FileExistsError(
+            f"--out {folder} is not a run folder, so --force will not replace it; choose another name"
+        )
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        (old / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_json(path: Path, entries: Mapping[str, Any]) -> None:
+    # no NaN or Infinity: other languages' JSON readers refuse them
+    path.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _described(run: Run) -> dict[str, Any]:
+    """Return the method as data: a rule is its own configuration."""
+
+    def plain(value: Any) -> Any:
+        return (
+            {"rule": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
+            if (hasattr(value, "__dataclass_fields__"))
+            else value
+        )
+
+    return {"name": run.method.name, "task": plain(run.method.task), "merge": plain(run.method.merge)}
+
+
+def read_history(folder: Path) -> tuple[Row, ...]:
+    """Return the history of a run folder."""
+    frame = pl.read_csv(folder / "history.csv")
+    return tuple(Row(**row) for row in frame.iter_rows(named=True))
+
+
+def read_model(path: Path) -> Model:
+    """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or holds no finite coefficients; it names the file and the remedy.
+    """
+    path = path / "model.json" if path.is_dir() else path
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as held:
+                entries: dict[str, Any] = {name: held[name] for name in held.files}
+        else:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such model file; give a run folder, a model.json or an .npz with coef") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a readable model ({error}); expected JSON or NPZ with coef, intercept"
+        ) from error
+    if not isinstance(entries, dict) or "coef" not in entries:
+        raise ValueError(f"{path} has no 'coef'; expected JSON or NPZ with coef (d numbers) and intercept (one number)")
+    try:
+        coef = np.asarray(entries["coef"], dtype=np.float64)
+        intercept = np.asarray(entries.get("intercept") or 0.0, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: coef and intercept must be numbers ({error})") from error
+    # scikit-learn writes coef_ as (1, d) and intercept_ as (1,) for two classes
+    if coef.size != max(coef.shape, default=0) or intercept.size != 1:
+        raise ValueError(f"{path}: coef has shape {coef.shape}; expected one row of coefficients (two classes)")
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise ValueError(f"{path}: coef and intercept must be finite")
+    classes = entries.get("classes")
+    recipe = Recipe.from_dict(entries["scaling"]) if entries.get("scaling") else None
+    known = None if classes is None else tuple(np.asarray(classes).tolist())
+    return Model(frozen(coef.ravel()), float(intercept.ravel()[0]), known, recipe)

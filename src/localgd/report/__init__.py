@@ -1,0 +1,1 @@
+"""Figures and words: rows in, artefacts out, nothing computed again."""

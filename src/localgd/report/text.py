@@ -1,0 +1,64 @@
+"""Numbers in plain words: degrees, rounds, megabytes."""
+
+from __future__ import annotations
+
+import math
+
+from localgd.certify import Certificate
+from localgd.train import Row
+
+BYTES_PER_FLOAT = 8
+
+
+def degrees(angle: float) -> str:
+    """Return an angle in words.
+
+    Examples
+    --------
+    >>> degrees(0.8412), degrees(float("nan"))
+    ('0.841°', 'no bound')
+    """
+    return "no bound" if math.isnan(angle) else f"{angle:.3g}°" if angle < 99.95 else f"{angle:.0f}°"
+
+
+def megabytes(n_floats: float) -> str:
+    """Return the size of so many float64 numbers.
+
+    Examples
+    --------
+    >>> megabytes(1_000_000), megabytes(100)
+    ('8.0 MB', '0.8 kB')
+    """
+    size = n_floats * BYTES_PER_FLOAT
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent; 100 % only if it is all.
+
+    Examples
+    --------
+    >>> percent(1.0), percent(0.99999)
+    ('100 %', '99.99 %')
+    """
+    return "100 %" if share == 1 else f"{math.floor(share * 1e4) / 1e2:.2f} %"
+
+
+def progress(row: Row) -> str:
+    """Return the progress line of a round."""
+    return (
+        f"round {row.round}: loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, "
+        f"certified angle {degrees(row.angle_deg_max)}, sent {megabytes(row.floats_up + row.floats_down)}"
+    )
+
+
+def verdict(certificate: Certificate, row: Row) -> list[str]:
+    """Return what came out, in a few lines."""
+    sent = f"{megabytes(row.floats_up)} up and {megabytes(row.floats_down)} down"
+    correct = f"accuracy on all training rows {percent(row.accuracy)}"
+    lines = [certificate.status, f"after {row.round} rounds, {row.seconds:.1f} s, {sent}; {correct}"]
+    if math.isfinite(certificate.margin_high) and certificate.margin_low > 0:
+        lines.append(f"pooled margin proved between {certificate.margin_low:.6g} and {certificate.margin_high:.6g}")
+    if not math.isnan(row.true_angle_deg):
+        lines.append(f"true angle to the pooled model {degrees(row.true_angle_deg)} (rows were pooled to compare)")
+    return lines

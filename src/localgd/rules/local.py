@@ -1,0 +1,169 @@
+"""What a node does with its rows between two messages."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from localgd.core import UNIT_ROUNDOFF, FloatArray, Loss, Message, Report, Shard
+from localgd.kernels import pick
+from localgd.kernels.project import project
+from localgd.kernels.reference import Batches
+from localgd.losses import Logistic
+from localgd.rules.probes import Weighting, check_weighting, combine_error, node_weight, standing
+
+
+def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
+    """Return the report of a node that moved the model by Σ a_i z_i, with a >= 0.
+
+    Adds to the standing `here` the sums ``step`` p_m Σ a_i z_i, ``mass`` p_m Σ a_i (rounded down) and ``drift``, p_m
+    times a bound on the rounding error of the computed step; and the low ``high``, the node's own upper bound
+    |Σ a_i z_i|/Σ a_i on γ*: the pooled margin is at most that of any single node.
+    """
+    step = shard.combine(coefficients)
+    total = float(coefficients.sum())
+    mass = total * (1 - 2 * shard.n_rows * UNIT_ROUNDOFF)
+    drift = combine_error(shard, total)
+    own = (float(np.linalg.norm(step)) * (1 + 2 * (step.size + 2) * UNIT_ROUNDOFF) + drift) / mass if mass > 0 else None
+    sums = {"step": weight * step, "mass": weight * mass, "drift": weight * drift}
+    lows = {} if own is None else {"high": own}
+    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows})
+
+
+@dataclass(frozen=True)
+class GradientSteps:
+    """L local gradient steps v ← v − η(∇f_m(v) + λ(v − w)) from the shared model w.
+
+    Parameters
+    ----------
+    local_steps : int, at least 1
+        L, gradient steps per round (not epochs).
+    lr : float > 0, "auto" or "paper"
+        Step size η. "auto" is 1/(β + λ) with β the largest smoothness constant over the nodes (one extra round);
+        "paper" is that over L, the step size of the theorem in Zhu, Vardhan, Mazumdar (arXiv 2412.07971).
+    loss : Loss
+        Logistic or exponential.
+    batch_size : int or None
+        Rows per step; None is the full batch. A node with fewer rows uses all of them.
+    replacement : bool
+        Draw each batch with replacement. Otherwise batches are cut from a chain of shuffled passes over the rows.
+    prox : float >= 0
+        λ of the proximal form; 0 for plain steps. Needs ηλ <= 1, so that no coefficient turns negative.
+    weighted_by : "uniform" or "num-examples"
+        Node weight in the average.
+    seed : int
+        Batches are drawn from ``default_rng([seed, round, node])``.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range.
+    """
+
+    local_steps: int = 100
+    lr: float | Literal["auto", "paper"] = "auto"
+    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    batch_size: int | None = None
+    replacement: bool = False
+    prox: float = 0.0
+    weighted_by: Weighting = "uniform"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.local_steps < 1 or self.local_steps != int(self.local_steps):
+            raise ValueError(f"local_steps must be a whole number of at least 1, got {self.local_steps!r}")
+        if isinstance(self.lr, str):
+            if self.lr not in ("auto", "paper"):
+                raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
+        elif not (np.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
+        if not (np.isfinite(self.prox) and self.prox >= 0):
+            raise ValueError(f"prox must be a number of at least 0, got {self.prox!r}")
+        if not isinstance(self.lr, str) and self.lr * self.prox > 1:
+            raise ValueError(f"lr·prox must be at most 1, got {self.lr!r}·{self.prox!r}; lower lr or prox")
+        check_weighting(self.weighted_by)
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing between rounds."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        """Take the local steps; report the standing at w and the weighted move."""
+        if isinstance(self.lr, str):
+            raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
+        # A step size far too large overflows; the loop sees that and says so, without a warning from every node.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._steps(self.lr, message, shard), state
+
+    def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
+        weight = node_weight(shard, self.weighted_by)
+        margins = shard.margins(message.w)
+        kernel = pick(shard, self.local_steps, self.batch_size)
+        a = kernel(
+            shard,
+            message.w,
+            margins,
+            local_steps=self.local_steps,
+            lr=lr,
+            loss=self.loss,
+            shrink=1.0 - lr * self.prox,
+            batches=self._batches(shard, message.round),
+        )
+        report = moved(shard, standing(shard, message.w, margins, self.loss, weight), a, weight)
+        return report if a.any() else replace(report, counts={"underflow": 1})
+
+    def _batches(self, shard: Shard, round_: int) -> Batches | None:
+        if self.batch_size is None or (self.batch_size >= shard.n_rows and not self.replacement):
+            return None
+        size = min(self.batch_size, shard.n_rows)
+        # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
+        rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])
+        if self.replacement:
+            return rng.integers(shard.n_rows, size=(self.local_steps, size))
+        passes = -(-self.local_steps * size // shard.n_rows)
+        chain = np.concatenate([rng.permutation(shard.n_rows) for _ in range(passes)])
+        return chain[: self.local_steps * size].reshape(self.local_steps, size)
+
+
+@dataclass(frozen=True)
+class Project:
+    """Project the shared model onto C_m = {v : z·v >= 1 for every row of the node}.
+
+    The λ → 0 limit of solving argmin f_m(v) + (λ/2)|v − w|² to the end (Zhu, Vardhan, Mazumdar, arXiv 2412.07971,
+    Modified Local-GD). The node keeps its dual coefficients to start from next time. A node whose own rows cannot be
+    separated stays where it is and reports the proof of that as its ``high``.
+
+    Parameters
+    ----------
+    loss : Loss
+        Only reported, never used.
+    weighted_by : "uniform" or "num-examples"
+        Node weight in the average.
+    """
+
+    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    weighted_by: Weighting = "uniform"
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_weighting(self.weighted_by)
+
+    def init(self, shard: Shard) -> FloatArray:
+        """Start from zero duals."""
+        return np.zeros(shard.n_rows)
+
+    def run(self, message: Message, shard: Shard, state: FloatArray) -> tuple[Report, FloatArray]:
+        """Project; report the standing at w and the weighted move."""
+        weight = node_weight(shard, self.weighted_by)
+        here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
+        projection = project(shard, message.w, warm=state)
+        report = moved(shard, here, projection.duals, weight)
+        if projection.feasible:
+            return report, projection.duals
+        stay = moved(shard, here, np.zeros(shard.n_rows), weight)
+        return replace(stay, lows=report.lows, counts={"inseparable": 1}), state

@@ -1,0 +1,199 @@
+"""Rounds that only look: evaluation of a model, constants of the data, a dual bound for a model from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from localgd.core import UNIT_ROUNDOFF, Engine, FloatArray, Loss, Message, Report, Shard
+from localgd.losses import Logistic
+
+Weighting: TypeAlias = Literal["uniform", "num-examples"]
+
+MAX_POWER_STEPS = 1000
+POWER_TOL = 1e-6
+
+COMFORTABLE_EXPONENT = 100
+"""Rows of norm 2⁻¹⁰⁰ to 2¹⁰⁰ leave float64 room for every square and product here."""
+
+
+def node_weight(shard: Shard, weighted_by: Weighting) -> float:
+    """Return the weight p_m of a node before normalisation: 1, or its number of rows."""
+    return 1.0 if weighted_by == "uniform" else float(shard.n_rows)
+
+
+def check_weighting(weighted_by: str) -> None:
+    """Refuse a weighting nobody knows."""
+    if weighted_by not in ("uniform", "num-examples"):
+        raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
+
+
+def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
+    """Return how the shared model w stands on this node.
+
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` rows with z·w > 0. Lows: ``margin``, a lower bound on
+    min z_i·w (the computed one less its rounding error), and ``-radius``, so that the minimum over nodes is
+    −max |z_i|.
+    """
+    low = float(margins.min()) - shard.margin_error(float(np.linalg.norm(w)))
+    with np.errstate(over="ignore"):
+        value = float(loss.value(margins).mean())
+    sums = {"weight": weight, "loss": weight * value, "correct": int(np.count_nonzero(margins > 0))}
+    return Report(1, shard.n_rows, sums, {"margin": low, "-radius": -shard.radius})
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Report the standing of the shared model on every node, nothing else."""
+
+    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    weighted_by: Weighting = "uniform"
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        """Return `standing` at ``message.w``."""
+        margins = shard.margins(message.w)
+        return standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by)), state
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Report the largest row norm and the fewest and most columns of any node.
+
+    Lows: ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted).
+    """
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
+        """Return the node's sizes."""
+        lows = {"-radius": -shard.radius, "n_features": shard.n_features, "-n_features": -shard.n_features}
+        return Report(1, shard.n_rows, {}, lows), state
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Report the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes, as the low ``-eigenvalue``.
+
+    By power iteration on the node with a start fixed by its size, relative accuracy 1e-6, rounded up by as much.
+    """
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
+        """Return the node's eigenvalue."""
+        return Report(1, shard.n_rows, {}, {"-eigenvalue": -largest_eigenvalue(shard)}), state
+
+
+def largest_eigenvalue(shard: Shard) -> float:
+    """Return the largest eigenvalue of ZᵀZ/n, by power iteration on the smaller of the two Gram matrices.
+
+    Examples
+    --------
+    >>> round(largest_eigenvalue(Shard("a", [[3.0, 0.0], [0.0, 1.0]])), 4)
+    4.5
+    """
+    if shard.radius == 0.0:
+        return 0.0
+    rows: Any = shard.rows / shard.radius
+    v = np.random.default_rng(shard.n_features).standard_normal(shard.n_features)
+    v /= np.linalg.norm(v)
+    value = 0.0
+    for _ in range(MAX_POWER_STEPS):
+        image = np.asarray(rows.T @ (rows @ v))
+        norm = float(np.linalg.norm(image))
+        if norm == 0.0:
+            break
+        v = image / norm
+        if abs(norm - value) <= POWER_TOL * norm:
+            value = norm
+            break
+        value = norm
+    # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
+    trace = float((rows.multiply(rows) if isinstance(shard.rows, csr_array) else rows * rows).sum())
+    value = min(max(value * (1 + POWER_TOL), trace / shard.n_features), trace)
+    return value / shard.n_rows * shard.radius**2
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """Shards with every row divided by a power of two: exact, so it changes no model and no angle.
+
+    Examples
+    --------
+    >>> Rescaled(2.0)(Shard("a", [[2.0, 4.0]])).rows.tolist()
+    [[1.0, 2.0]]
+    """
+
+    divisor: float
+
+    def __call__(self, shard: Shard) -> Shard:
+        """Return the rescaled shard."""
+        rows: Any = shard.rows
+        return Shard(shard.node_id, rows / self.divisor)
+
+
+def comfortable(engine: Engine, n_features: int | None = None) -> tuple[Engine, float]:
+    """Return an engine whose rows are of a size that float64 squares safely, and the power of two they were divided by.
+
+    One round finds the largest row norm. Rows between 2⁻¹⁰⁰ and 2¹⁰⁰ stay as they are, divisor 1.
+
+    Raises
+    ------
+    ValueError
+        If nodes differ in their number of features, or all rows are zero.
+    """
+    report = engine.round(Sizes(), Message())
+    radius = -float(report.lows["-radius"])
+    fewest, most = float(report.lows["n_features"]), -float(report.lows["-n_features"])
+    if fewest != most:
+        raise ValueError(
+            f"nodes differ in their number of features ({fewest:.0f} to {most:.0f}); give all the same columns"
+        )
+    if n_features is not None and n_features != fewest:
+        raise ValueError(
+            f"the model has {n_features} coefficients but the rows have {fewest:.0f} columns, the bias included"
+        )
+    if radius == 0.0:
+        raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
+    exponent = int(np.frexp(radius)[1])
+    if abs(exponent) <= COMFORTABLE_EXPONENT:
+        return engine, 1.0
+    divisor = float(np.ldexp(1.0, exponent))
+    return engine.map(Rescaled(divisor)), divisor
+
+
+@dataclass(frozen=True)
+class TemperedDual:
+    """Report Σ q_i z_i and Σ q_i for q_i = exp(−τ (z_i·w − low)) at several sharpnesses τ.
+
+    For any q >= 0, γ* <= |Σ q_i z_i| / Σ q_i; the sharper τ, the more q leans on the rows nearest to the boundary.
+    ``message.extra``: ``low`` (smallest margin over all nodes, so that every exponent is <= 0) and ``tau`` (T,).
+    Sums: ``dual`` (T, d), ``mass`` (T,), ``drift`` (T,) bounds the rounding error of each dual vector.
+    """
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        """Return the tempered dual vectors of this node."""
+        above = np.maximum(shard.margins(message.w) - message.extra["low"], 0.0)
+        dual, mass, drift = [], [], []
+        for tau in message.extra["tau"]:
+            q = np.exp(-tau * above)
+            dual.append(shard.combine(q))
+            mass.append(float(q.sum()) * (1 - 2 * shard.n_rows * UNIT_ROUNDOFF))
+            drift.append(combine_error(shard, float(q.sum())))
+        return Report(1, shard.n_rows, {"dual": dual, "mass": mass, "drift": drift}), state
+
+
+def combine_error(shard: Shard, mass: float) -> float:
+    """Bound on the rounding error of a computed Σ a_i z_i with Σ a_i = mass: about n·u·Σ a_i |z_i|."""
+    return 2 * (shard.n_rows + 4) * UNIT_ROUNDOFF * mass * shard.radius

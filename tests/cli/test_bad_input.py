@@ -1,0 +1,133 @@
+"""Bad input ends in one clear line that names what is wrong and how to mend it, and exit code 2."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+from command import localgd, patients
+
+HEAD = "age,marker,site,outcome\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def refused(*words):
+    done = localgd(*words)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "patients.csv"
+    patients().write_csv(path)
+    return path
+
+
+LABELS = ("--label", "outcome", "--node", "site")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--label", "outcom"), "outcom"),
+        (("--label", "outcome", "--node", "sit"), "site"),
+        ((*LABELS, "--method", "local-dg"), "did you mean 'local-gd'"),
+        ((*LABELS, "--local-steps", "0"), "local_steps must be"),
+        ((*LABELS, "--lr", "fast"), "lr must be a positive number, 'auto' or 'paper', got 'fast'"),
+        ((*LABELS, "--n-rounds", "-1"), "n_rounds must be"),
+        ((*LABELS, "--angle-tol-deg", "0"), "angle_tol_deg must be"),
+        ((*LABELS, "--margin-ratio", "2"), "ratio must be"),
+        ((*LABELS, "--fraction", "0"), "fraction of the nodes"),
+        ((*LABELS, "--max-seconds", "0"), "max_seconds must be"),
+        ((*LABELS, "--batch-size", "8"), "batch_size has no meaning for method 'local-gd'"),
+        ((*LABELS, "--method", "modified-local-gd", "--local-steps", "5"), "local_steps has no meaning"),
+        ((*LABELS, "--loss", "hinge"), "unknown loss 'hinge'"),
+        ((*LABELS, "--weighted-by", "size"), "weighted_by must be"),
+        ((*LABELS, "--drop", "agee"), "agee"),
+        ((*LABELS, "--partition", "iid"), "--partition and --n-nodes go together"),
+        ((*LABELS, "--partition", "iid", "--n-nodes", "2"), "has 3 nodes"),
+        (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "n_nodes=999"),
+        ((*LABELS, "--out", "/nowhere/RUN"), "does not exist"),
+        (("--node", "site"), "label"),
+        (("--label", "site"), "3 classes"),
+    ],
+)
+def test_bad_flags(table, words, message):
+    assert message in refused("train", table, *words)
+
+
+def test_unknown_sources_and_models_are_named(tmp_path, table):
+    assert "mushroom" in refused("train", "mushrom")
+    assert "nosuch.csv" in refused("train", tmp_path / "nosuch.csv", *LABELS)
+    assert "no such model file" in refused("certify", tmp_path / "nosuch", table, *LABELS)
+    assert "not a readable model" in refused("certify", table, table, *LABELS)
+    assert "no 'coef'" in refused("certify", write(tmp_path / "m.json", "{}"), table, *LABELS)
+    assert "finite" in refused("certify", write(tmp_path / "n.json", '{"coef": [NaN]}'), table, *LABELS)
+    assert "predict" in refused("predict", write(tmp_path / "o.json", '{"coef": [1]}'), table)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "50,1,a,x\n51,inf,a,y\n", "row 3"),
+        (HEAD + "".join(f"{i},1,a,{'xy'[i % 2]}\n" for i in range(30)) + "old,1,a,x\n", "'old'"),
+        (HEAD + "50,1,a,x\n51,2,b,x\n", "'x'"),
+        (HEAD + "50,1,a,x\n51,2,b,\n", "row 3"),
+        (HEAD, "no rows"),
+        ("", "empty"),
+    ],
+    ids=["inf", "text among numbers", "one class over all nodes", "no label", "no rows", "empty file"],
+)
+def test_bad_tables_are_refused_by_row(tmp_path, text, message):
+    error = refused("train", write(tmp_path / "bad.csv", text), *LABELS)
+    assert message in error
+    assert "bad.csv" in error or "all 2 rows" in error
+
+
+def test_columns_that_differ_between_nodes_name_both(tmp_path):
+    (tmp_path / "sites").mkdir()
+    write(tmp_path / "sites" / "north.csv", "age,marker,outcome\n50,1,x\n51,2,y\n")
+    write(tmp_path / "sites" / "south.csv", "age,markr,outcome\n50,1,x\n51,2,y\n")
+    error = refused("train", tmp_path / "sites", "--label", "outcome")
+    for word in ("north.csv", "south.csv", "marker", "markr"):
+        assert word in error
+
+
+def test_an_empty_node_is_named(tmp_path):
+    (tmp_path / "sites").mkdir()
+    write(tmp_path / "sites" / "north.csv", "age,outcome\n50,x\n51,y\n")
+    write(tmp_path / "sites" / "south.csv", "age,outcome\n")
+    assert "south.csv" in refused("train", tmp_path / "sites", "--label", "outcome")
+
+
+def test_truncated_files_are_named(tmp_path, table):
+    whole = gzip.compress(table.read_bytes())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    assert "cut.csv.gz" in refused("train", tmp_path / "cut.csv.gz", *LABELS)
+    np.savez(tmp_path / "rows.npz", X=np.eye(4), y=[0, 1, 0, 1])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "rows.npz").read_bytes()[:100])
+    assert "cut.npz" in refused("train", tmp_path / "cut.npz")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and then nothing")
+    assert "cut.parquet" in refused("train", tmp_path / "cut.parquet", *LABELS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "50,1,a,x\n50,1,a,y\n40,2,b,x\n30,3,b,y\n",
+        HEAD + "50,1,a,x\n51,1,a,y\n52,1,b,x\n57,1,b,y\n",
+        HEAD + "50,1,a,x\n51,2,a,x\n52,3,b,y\n57,4,b,y\n",
+    ],
+    ids=["contradictory rows", "a constant column", "single-class nodes"],
+)
+def test_odd_but_honest_tables_work(tmp_path, text):
+    done = localgd("train", write(tmp_path / "odd.csv", text), *LABELS, "--n-rounds", "200")
+    assert done.returncode == 0, done.stderr

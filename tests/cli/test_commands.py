@@ -1,0 +1,241 @@
+"""The real command, run as its user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import LOCALGD, localgd, patients
+from localgd import record
+
+FILES = {"config.json", "history.csv", "model.json", "certificate.json", "convergence.png"}
+COLUMNS = ["round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "seconds"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "patients.csv"
+    patients().write_csv(path)
+    return path
+
+
+TRAIN = ("--label", "outcome", "--node", "site", "--n-rounds", "60", "--local-steps", "20")
+
+
+@pytest.fixture
+def run(table, tmp_path):
+    done = localgd("train", table, *TRAIN, "--out", tmp_path / "RUN")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "RUN"
+
+
+def test_a_users_own_csv_trains_and_leaves_a_whole_run_folder(run):
+    assert {path.name for path in run.iterdir()} == FILES
+    history = pl.read_csv(run / "history.csv")
+    assert history.columns[:9] == COLUMNS
+    assert history["round"].to_list() == list(range(61))
+    certificate = json.loads((run / "certificate.json").read_text())
+    names = {"kind", "margin_low", "margin_high", "angle_deg_max", "separable", "status"}
+    assert names <= set(certificate)
+    assert certificate["separable"] is True
+    assert certificate["status"].startswith("certified: within ")
+    model = json.loads((run / "model.json").read_text())
+    assert model["classes"] == ["ill", "well"]
+    assert model["feature_names"] == ["age", "marker", "smoker=former", "smoker=no", "smoker=yes"]
+    assert len(model["coef"]) == 5
+    assert {column["name"] for column in model["scaling"]["columns"]} == {"age", "marker", "smoker"}
+    config = json.loads((run / "config.json").read_text())
+    assert config["method"]["task"]["local_steps"] == 20
+    assert config["flags"]["label"] == "outcome"
+    assert (run / "convergence.png").read_bytes()[:4] == b"\x89PNG"
+    assert record.read_history(run)[-1].round == 60
+
+
+def test_predict_labels_rows_with_the_trained_model(run, table, tmp_path):
+    done = localgd("predict", run, table)
+    predicted = done.stdout.split()[1:]
+    truth = pl.read_csv(table)["outcome"].to_list()
+    assert predicted == truth
+    saved = localgd("predict", run / "model.json", table, "--out", tmp_path / "labels.csv")
+    assert saved.returncode == 0, saved.stderr
+    assert pl.read_csv(tmp_path / "labels.csv")["prediction"].to_list() == truth
+    assert json.loads(localgd("predict", run, table, "--json").stdout) == truth
+
+
+def test_predict_refuses_an_unseen_category_by_row_and_name(run, table, tmp_path):
+    strange = tmp_path / "strange.csv"
+    strange.write_text(table.read_text().splitlines()[0] + "\n61.0,0.2,sometimes,north,ill\n")
+    done = localgd("predict", run, strange)
+    assert done.returncode == 2
+    assert "strange.csv, row 2: column 'smoker' holds 'sometimes'" in done.stderr
+    assert localgd("predict", run, strange, "--unseen", "zeros").returncode == 0
+
+
+def test_the_runs_own_model_is_certified_and_agrees_with_its_run(run, table):
+    words = ("certify", run, table, "--label", "outcome", "--node", "site")
+    found = json.loads(localgd(*words, "--json").stdout)
+    own = json.loads((run / "certificate.json").read_text())
+    assert found["separable"] is True
+    assert found["margin_low"] <= own["margin_high"]
+    assert own["margin_low"] <= found["margin_high"]
+    short = localgd(*words, "--angle-tol-deg", "0.001")
+    assert short.returncode == 3
+    assert short.stdout.startswith("separable, not yet certified")
+
+
+def test_a_model_from_elsewhere_is_certified(table, tmp_path):
+    np.savez(tmp_path / "other.npz", coef=np.array([[-0.1, -2.0, 0.0, 0.0, -1.0]]), intercept=np.array([6.0]))
+    done = localgd("certify", tmp_path / "other.npz", table, "--label", "outcome", "--node", "site", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["separable"] is True
+    (tmp_path / "few.json").write_text('{"coef": [1, 2], "intercept": 0}')
+    few = localgd("certify", tmp_path / "few.json", table, "--label", "outcome", "--node", "site")
+    assert few.returncode == 2
+    assert "2 coefficients, but" in few.stderr
+    assert "has 5 columns (age, marker, smoker=former" in few.stderr
+
+
+def test_a_folder_with_one_file_per_node_gives_the_same_model(run, table, tmp_path):
+    folder = tmp_path / "sites"
+    folder.mkdir()
+    for (site,), part in pl.read_csv(table).group_by("site"):
+        part.drop("site").write_csv(folder / f"{site}.csv")
+    done = localgd("train", folder, "--label", "outcome", *TRAIN[4:], "--out", tmp_path / "FOLDER")
+    assert done.returncode == 0, done.stderr
+    a, b = (json.loads((path / "model.json").read_text()) for path in (run, tmp_path / "FOLDER"))
+    assert a["coef"] == b["coef"]
+
+
+def test_json_prints_one_object_only(table):
+    done = localgd("train", table, *TRAIN, "--json", "--compare", "pooled")
+    assert done.returncode == 0
+    entries = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert entries["rounds"] == 60
+    assert 0 < entries["true_angle_deg"] <= entries["angle_deg_max"]
+
+
+def test_falling_short_of_the_angle_asked_for_exits_3_and_keeps_the_run(table, tmp_path):
+    done = localgd("train", table, *TRAIN, "--angle-tol-deg", "0.01", "--out", tmp_path / "RUN")
+    assert done.returncode == 3
+    assert "separable, not yet certified" in done.stdout
+    assert (tmp_path / "RUN" / "model.json").exists()
+    reached = localgd("train", table, *TRAIN, "--angle-tol-deg", "60")
+    assert reached.returncode == 0
+    assert reached.stdout.startswith("certified: within ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--method", "local-sgd", "--batch-size", "4", "--seed", "3"),
+        ("--method", "modified-local-gd"),
+        ("--method", "modified-local-gd", "--form", "proximal", "--prox", "0.01"),
+        ("--loss", "exponential", "--lr", "paper", "--weighted-by", "num-examples", "--no-fit-intercept"),
+        ("--fraction", "0.5", "--max-seconds", "60", "--margin-ratio", "0.01", "--n-jobs", "2", "--scale", "none"),
+    ],
+)
+def test_flags_reach_the_method(table, words):
+    done = localgd("train", table, "--label", "outcome", "--node", "site", "--n-rounds", "20", *words)
+    assert done.returncode in (0, 3), done.stderr
+
+
+def test_an_existing_run_is_kept_without_force_and_replaced_whole_with_it(run, table):
+    before = (run / "model.json").read_text()
+    refused = localgd("train", table, *TRAIN, "--out", run)
+    assert refused.returncode == 2
+    assert "exists already" in refused.stderr
+    assert (run / "model.json").read_text() == before
+    forced = localgd("train", table, *TRAIN, "--lr", "0.01", "--out", run, "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert (run / "model.json").read_text() != before
+    assert {path.name for path in run.iterdir()} == FILES
+    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".RUN")] == []
+
+
+def test_force_never_replaces_what_is_no_run_folder(table, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    done = localgd("train", table, *TRAIN, "--out", tmp_path / "thesis", "--force")
+    assert done.returncode == 2
+    assert "not a run folder" in done.stderr
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def small_files():
+    """No file above 2 kB can be written: what a full disk does to the history and the figure."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+
+
+def test_a_full_disk_loses_neither_the_old_run_nor_the_new_model(run, table):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    done = localgd("train", table, *TRAIN, "--lr", "0.01", "--out", run, "--force", preexec_fn=small_files)
+    assert done.returncode == 1
+    assert "could not write" in done.stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".")] == []
+    printed = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert len(printed["coef"]) == 5
+
+
+def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
+    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--n-rounds", "1000000"]
+    words += ["--local-steps", "10", "--out", str(tmp_path / "RUN")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("round 50:"):
+                break
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "written to" in output
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+
+
+def test_golub_needs_a_partition_and_bundled_names_train(tmp_path):
+    done = localgd("train", "golub", "--partition", "by_label", "--n-nodes", "5", "--method", "modified-local-gd")
+    assert done.returncode == 0, done.stderr
+    assert "5 nodes, 38 rows" in done.stderr
+    again = localgd(
+        "train", "golub", "--partition", "by_label", "--n-nodes", "5", "--n-rounds", "3", "--out", tmp_path / "G"
+    )
+    assert again.returncode == 0
+    found = localgd("certify", tmp_path / "G", "golub", "--partition", "by_label", "--n-nodes", "5")
+    assert found.returncode == 0, found.stderr
+
+
+def test_datasets_lists_what_is_bundled():
+    done = localgd("datasets")
+    for name in ("mushroom", "sentences", "heart", "bladder", "golub"):
+        assert name in done.stdout
+    assert len(json.loads(localgd("datasets", "--json").stdout)) == 5
+
+
+def test_help_names_the_commands():
+    done = localgd("--help", env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100"})
+    for name in ("demo", "train", "certify", "predict", "datasets"):
+        assert name in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_shows_certified_angles_above_the_true_ones():
+    start = time.monotonic()
+    done = localgd("demo", "--n-rounds", "100", env=os.environ | {"COLUMNS": "120"})
+    assert done.returncode == 0, done.stderr
+    assert "modified-local-gd" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if "≤" in line]
+    assert len(rows) == 2
+    for row in rows:
+        certified, true = (float(word.rstrip("°")) for word in row if word.endswith("°"))
+        assert true <= certified
+    assert time.monotonic() - start < 300

@@ -1,0 +1,74 @@
+"""What the suites share: tolerances, federations, and the table of methods."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from localgd import InProcess, Method, Shard, load, local_gd, local_sgd, modified_local_gd, partition, prepare
+from localgd.data.datasets import DATASETS
+from localgd.data.synthetic import gaussian_problem
+from localgd.pooled import MaxMargin, max_margin
+
+SAME_ORDER = 1e-12  # the same sums in the same order, other code
+OTHER_ORDER = 1e-9  # the same sums in another order
+SOLVER = 1e-6  # two solvers of one problem
+
+METHODS: dict[str, Method] = {
+    "local-gd": local_gd(local_steps=20),
+    "local-gd, one step": local_gd(local_steps=1),
+    "local-gd, paper's step size": local_gd(local_steps=20, lr="paper"),
+    "local-gd, exponential": local_gd(local_steps=5, loss="exponential"),
+    "local-gd, by size": local_gd(local_steps=20, weighted_by="num-examples"),
+    "local-sgd": local_sgd(local_steps=20, batch_size=3),
+    "local-sgd, replacement": local_sgd(local_steps=20, batch_size=3, replacement=True),
+    "modified, projection": modified_local_gd(),
+    "modified, proximal": modified_local_gd(form="proximal", local_steps=20, prox=0.01),
+}
+
+
+def random_rows(
+    seed: int, n_nodes: int = 4, n: int = 7, d: int = 5, shift: float = 0.5, *, single_class: bool = True
+) -> list[Shard]:
+    """Separable shards of unlike sizes; the first node has one row, the second one class."""
+    rng = np.random.default_rng(seed)
+    w = rng.standard_normal(d)
+    shards = []
+    for m in range(n_nodes):
+        x = rng.standard_normal((1 if m == 0 else n + m, d)) + shift * rng.standard_normal(d)
+        x += np.outer(np.sign(x @ w), w) * 0.1  # a margin that rounding cannot close
+        y = np.sign(x @ w)
+        if single_class and m == 1:
+            x, y = x * y[:, None], np.ones(len(y))  # all on the positive side
+        shards.append(Shard(f"node-{m}", x * y[:, None]))
+    return shards
+
+
+def stacked(shards: list[Shard] | dict[str, Shard]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """All rows in one place."""
+    held = list(shards.values()) if isinstance(shards, dict) else shards
+    return np.vstack([s.rows.toarray() if isinstance(s.rows, csr_array) else s.rows for s in held])
+
+
+def as_csr(shards: list[Shard]) -> list[Shard]:
+    return [Shard(s.node_id, csr_array(s.rows)) for s in shards]
+
+
+@cache
+def federation(name: str) -> InProcess:
+    """A bundled or synthetic federation of signed rows."""
+    if name in DATASETS:
+        tables = load(name)
+        if len(tables) == 1:
+            tables = partition(tables[0], "by_label", 5)
+        return prepare(InProcess(tables), **DATASETS[name].options)[0]
+    return InProcess(gaussian_problem(name))
+
+
+@cache
+def answer(name: str) -> MaxMargin:
+    """The exact pooled answer of a federation."""
+    return max_margin(stacked(federation(name).shards))

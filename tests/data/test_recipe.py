@@ -1,0 +1,120 @@
+"""A recipe on rows it has not seen: what it accepts, what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy.sparse import csr_array, issparse
+from sklearn.datasets import dump_svmlight_file
+
+from localgd.data.arrays import from_arrays
+from localgd.data.load import load, load_unlabelled
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Category, Number, Recipe, Words
+from localgd.engine.inprocess import InProcess
+
+RECIPE = Recipe(
+    (Number("age", 50.0, 40.0, 10.0), Category("town", ("hull", "york"))), ("no", "yes"), intercept=True, sparse=False
+)
+
+
+def test_a_csv_file_with_other_columns_too(tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("ill,town,age\nyes,york,60\nno,hull,\n")
+    np.testing.assert_array_equal(RECIPE.matrix(load_unlabelled(path)), [[2, 0, 1, 1], [1, 1, 0, 1]])
+
+
+@pytest.mark.parametrize("frame", [pl.DataFrame, pd.DataFrame])
+def test_frames(frame: Any) -> None:
+    rows = RECIPE.matrix(frame({"town": ["york"], "age": [60], "more": [1]}))
+    np.testing.assert_array_equal(rows, [[2, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_storage_is_the_recipes(sparse: bool) -> None:
+    recipe = Recipe(RECIPE.columns, RECIPE.classes, intercept=False, sparse=sparse)
+    assert issparse(recipe.matrix(pl.DataFrame({"town": ["york"], "age": [60.0]}))) is sparse
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("age,town\n1,hull\n2,leeds\n", r"new\.csv, row 3: column 'town' holds 'leeds', unseen .*known: hull, york"),
+        ("age,town\n1,\n", r"new\.csv, row 2: column 'town' holds nothing, unseen"),
+        ("age,town\n1,hull\nold,york\n", r"new\.csv, row 3: column 'age' holds 'old', no finite number"),
+        ("age,town\ninf,hull\n", r"new\.csv, row 2: column 'age' holds 'inf', no finite number"),
+        ("town\nhull\n", r"new\.csv: no column 'age', which training used; add it"),
+    ],
+)
+def test_faults_in_new_rows(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        RECIPE.matrix(load_unlabelled(path))
+
+
+def test_unseen_categories_as_zeros() -> None:
+    frame = pl.DataFrame({"town": ["leeds", None, "york"], "age": [50.0] * 3})
+    np.testing.assert_array_equal(RECIPE.matrix(frame, unseen="zeros")[:, 1:3], [[0, 0], [0, 0], [0, 1]])
+    with pytest.raises(ValueError, match="unseen must be 'error' or 'zeros'"):
+        RECIPE.matrix(frame, unseen="ignore")  # type: ignore[arg-type]
+
+
+def test_arrays_go_by_position_and_must_fit() -> None:
+    recipe = Recipe((Number("p", 0, 1, 2), Number("q")), (0, 1), intercept=True, sparse=False)
+    np.testing.assert_array_equal(recipe.matrix([[3.0, 4.0]]), [[1, 4, 1]])
+    np.testing.assert_array_equal(recipe.matrix(csr_array([[3.0, 4.0]])), [[1, 4, 1]])
+    with pytest.raises(ValueError, match="3 columns where the recipe has 2"):
+        recipe.matrix(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="an array, but the recipe has categories or text"):
+        RECIPE.matrix(np.ones((1, 2)))
+
+
+def test_npz_columns_go_by_name(tmp_path: Path) -> None:
+    recipe = Recipe((Number("p"), Number("q")), (0, 1), intercept=False, sparse=False)
+    np.savez(tmp_path / "new.npz", X=[[1.0, 2.0, 3.0]], columns=["r", "q", "p"])
+    np.testing.assert_array_equal(recipe.matrix(load_unlabelled(tmp_path / "new.npz")), [[3, 2]])
+    np.savez(tmp_path / "new.npz", X=[[1.0]], columns=["q"])
+    with pytest.raises(ValueError, match=r"new\.npz: no column 'p'"):
+        recipe.matrix(load_unlabelled(tmp_path / "new.npz"))
+
+
+@pytest.mark.parametrize("zero_based", [False, True])
+def test_svmlight_columns_keep_their_index(tmp_path: Path, zero_based: bool) -> None:
+    """A file to predict on may lack the first or last columns, and may hold more."""
+    dump_svmlight_file(np.eye(4), [0, 1, 0, 1], str(tmp_path / "train.svm"), zero_based=zero_based)
+    _, recipe = prepare(InProcess(load(tmp_path / "train.svm")), intercept=False)
+    dump_svmlight_file([[0, 5, 0]], [0], str(tmp_path / "new.svm"), zero_based=zero_based)
+    np.testing.assert_array_equal(recipe.matrix(load_unlabelled(tmp_path / "new.svm")).toarray(), [[0, 5, 0, 0]])
+    dump_svmlight_file([[0, 5, 0, 0, 7]], [0], str(tmp_path / "new.svm"), zero_based=zero_based)
+    np.testing.assert_array_equal(recipe.matrix(load_unlabelled(tmp_path / "new.svm")).toarray(), [[0, 5, 0, 0]])
+
+
+def test_unknown_words_and_empty_texts_are_zero_rows() -> None:
+    recipe = Recipe((Words("t", ("bad", "good"), (1.0, 2.0)),), (0, 1), intercept=False, sparse=True)
+    rows = recipe.matrix(pl.DataFrame({"t": ["Good bad", "strange", None]})).toarray()
+    np.testing.assert_allclose(rows, [[1 / 5**0.5, 2 / 5**0.5], [0, 0], [0, 0]])
+    assert recipe.feature_names == ("t:bad", "t:good")
+
+
+def test_labels_must_be_the_classes() -> None:
+    (table,) = from_arrays(pl.DataFrame({"age": [1.0, 2.0], "town": ["hull", "york"]}), ["yes", "maybe"])
+    with pytest.raises(ValueError, match="the arrays given, row 2: label 'maybe' is neither 'no' nor 'yes'"):
+        RECIPE.encode(table)
+    with pytest.raises(ValueError, match="the rows have no labels"):
+        RECIPE.encode(load_unlabelled_like(table))
+
+
+def load_unlabelled_like(table: Any) -> Any:
+    return type(table)(table.node_id, table.features, np.zeros(0))
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"columns": [{"kind": "colour"}]}, {"columns": [{"kind": "number", "size": 1}]}]
+)
+def test_values_that_are_no_recipe(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="values is no recipe"):
+        Recipe.from_dict(values)

@@ -1,0 +1,183 @@
+"""The engine contract, one suite for every engine."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from common import random_rows
+from localgd import InProcess, Message, NodeError, Report, Shard, local_gd, train
+from localgd.rules.probes import Evaluate
+
+ENGINES = {
+    "in-process": InProcess,
+    "in-process, threads": lambda shards: InProcess(shards, n_jobs=3),
+}
+
+engines = pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
+
+
+@dataclass(frozen=True)
+class CountRounds:
+    """Report how often this node ran; the count is the node's state."""
+
+    def init(self, shard):  # noqa: ARG002
+        return 0
+
+    def run(self, message, shard, state):
+        return Report(1, shard.n_rows, {"runs": state + 1.0, "w": message.w}), state + 1
+
+
+@dataclass(frozen=True)
+class FailOn:
+    """Fail on one node."""
+
+    node_id: str
+
+    def init(self, shard):
+        pass
+
+    def run(self, message, shard, state):  # noqa: ARG002
+        if shard.node_id == self.node_id:
+            raise RuntimeError("the disk of this node is gone")
+        return Report(1, shard.n_rows), None
+
+
+@engines
+def test_a_round_runs_every_node_once_and_keeps_its_state(make):
+    engine = make(random_rows(1))
+    for expected in (1, 2, 3):
+        report = engine.round(CountRounds(), Message(expected - 1))
+        assert float(report.sums["runs"]) == expected * 4
+        assert report.n_nodes == 4
+
+
+@engines
+def test_round_zero_starts_node_states_afresh(make):
+    engine = make(random_rows(1))
+    for round_ in (0, 1, 0):
+        report = engine.round(CountRounds(), Message(round_))
+    assert float(report.sums["runs"]) == 4
+
+
+@engines
+def test_only_the_named_nodes_take_part(make):
+    engine = make(random_rows(1))
+    assert engine.round(CountRounds(), Message(0), ["node-2"]).n_nodes == 1
+    assert float(engine.round(CountRounds(), Message(1)).sums["runs"]) == 1 + 2 + 1 + 1
+    with pytest.raises(ValueError, match="nowhere"):
+        engine.round(CountRounds(), Message(0), ["nowhere"])
+    with pytest.raises(ValueError, match="nodes"):
+        engine.round(CountRounds(), Message(0), [])
+
+
+@engines
+def test_floats_are_counted_from_what_is_sent(make):
+    engine = make(random_rows(1))
+    engine.round(CountRounds(), Message(0, np.zeros(5), {"more": np.zeros(2)}))
+    assert engine.floats_down == 4 * 7
+    assert engine.floats_up == 4 * (2 + 1 + 5)
+
+
+@engines
+def test_a_failing_node_is_named_with_its_own_traceback(make):
+    engine = make(random_rows(1))
+    with pytest.raises(NodeError, match="round 3, node 'node-1': RuntimeError: the disk") as caught:
+        engine.round(FailOn("node-1"), Message(3))
+    assert (caught.value.round, caught.value.node_id) == (3, "node-1")
+    assert "in run" in "".join(traceback.format_exception(caught.value.__cause__))
+
+
+def test_debug_lets_the_nodes_own_error_through_with_its_arguments():
+    engine = InProcess(random_rows(1), debug=True)
+    with pytest.raises(RuntimeError, match="the disk") as caught:
+        engine.round(FailOn("node-1"), Message(3))
+    assert "round 3, node 'node-1'" in caught.value.__notes__[0]
+    assert "FailOn" in caught.value.__notes__[0]
+
+
+@engines
+def test_messages_cannot_be_written_to(make):
+    @dataclass(frozen=True)
+    class Vandal:
+        def init(self, shard):
+            pass
+
+        def run(self, message, shard, state):  # noqa: ARG002
+            message.w[0] = 1.0
+
+    with pytest.raises(NodeError, match="read-only"):
+        make(random_rows(1)).round(Vandal(), Message(0, np.zeros(2)))
+
+
+@engines
+def test_every_engine_reports_what_in_process_reports(make):
+    shards = random_rows(2)
+    w = np.arange(5.0)
+    expected = InProcess(shards).round(Evaluate(), Message(0, w))
+    found = make(shards).round(Evaluate(), Message(0, w))
+    assert found.counts == expected.counts
+    for part in ("sums", "lows"):
+        for name, value in getattr(expected, part).items():
+            np.testing.assert_array_equal(getattr(found, part)[name], value)
+
+
+@engines
+def test_map_encodes_every_node_and_carries_the_count_of_floats_on(make):
+    engine = make(random_rows(2))
+    engine.round(CountRounds(), Message(0, np.zeros(5)))
+    doubled = engine.map(lambda shard: Shard(shard.node_id, 2 * shard.rows))
+    assert doubled.node_ids == engine.node_ids
+    assert doubled.floats_up == engine.floats_up
+    with pytest.raises(NodeError, match="node-0"):
+        engine.map(lambda shard: shard.nothing)
+
+
+def test_a_run_counts_the_floats_of_its_rounds():
+    shards = random_rows(3)
+    run = train(InProcess(shards), local_gd(local_steps=2, lr=0.1), n_rounds=10)
+    d, nodes = shards[0].n_features, len(shards)
+    down = np.diff([row.floats_down for row in run.history])
+    assert Counter(down.tolist()) == {d * nodes: 10}
+    assert (np.diff([row.floats_up for row in run.history[:-1]]) >= nodes * d).all()
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([], "needs at least one node"),
+        ([Shard("a", [[1.0]]), Shard("a", [[2.0]])], "two nodes are called 'a'"),
+    ],
+)
+def test_bad_federations_are_refused(shards, message):
+    with pytest.raises(ValueError, match=message):
+        InProcess(shards)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.zeros((0, 3)), "has no rows"),
+        ([[1.0, float("nan")]], "NaN or infinite"),
+        ([1.0, 2.0], "has no rows"),
+    ],
+)
+def test_bad_shards_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        Shard("a", rows)
+
+
+def test_nodes_of_unlike_width_are_refused():
+    with pytest.raises(ValueError, match="differ in their number of features"):
+        train(InProcess([Shard("a", [[1.0]]), Shard("b", [[1.0, 2.0]])]), local_gd())
+
+
+def test_rows_of_zeros_only_are_refused_and_some_zeros_work():
+    with pytest.raises(ValueError, match="every entry of every row is zero"):
+        train(InProcess([Shard("a", [[0.0, 0.0]])]), local_gd())
+    run = train(InProcess([Shard("a", [[0.0, 0.0], [1.0, 0.0]])]), local_gd(local_steps=3), n_rounds=20)
+    assert not run.certificate.separable  # a row of zeros is on nobody's right side

@@ -1,0 +1,72 @@
+"""Known trajectories: the published figures of Modified Local-GD, and runs that must not move unnoticed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common import OTHER_ORDER, answer, federation
+from localgd import Method, local_gd, local_sgd, modified_local_gd, train
+from localgd.data.synthetic import KNOWN
+from localgd.pooled import angle_deg
+from localgd.rules.local import Project
+from localgd.rules.merge import Mean
+
+
+@pytest.mark.parametrize("name", ["gauss-400", "gauss-400-shifted", "hard", "many-nodes"])
+def test_the_exact_answer_has_the_known_margin(name):
+    assert answer(name).margin_low == pytest.approx(KNOWN[name].margin, abs=2e-9)
+    assert answer(name).margin_high == pytest.approx(KNOWN[name].margin, abs=2e-9)
+
+
+def test_modified_local_gd_is_near_two_degrees_after_500_rounds_and_the_plain_average_is_stuck():
+    pooled = answer("gauss-400").direction
+    engine = federation("gauss-400")
+    anchored = train(engine, modified_local_gd(), n_rounds=500, reference=pooled)
+    assert anchored.history[-1].true_angle_deg == pytest.approx(2.1, abs=0.3)
+    plain = train(engine, Method("plain-average", Project(), Mean()), n_rounds=500, reference=pooled)
+    assert plain.history[-1].true_angle_deg == pytest.approx(8.4, abs=0.1)
+    assert plain.history[-1].true_angle_deg == pytest.approx(plain.history[250].true_angle_deg, abs=0.02)
+    # ~1/k: half the rounds, twice the angle
+    ratio = anchored.history[250].true_angle_deg / anchored.history[500].true_angle_deg
+    assert ratio == pytest.approx(2.0, abs=0.3)
+
+
+def test_the_rate_law_problem_has_its_known_angles():
+    """method: L=10, η = 0.5/(λ_max L), exponential loss: 9.04 degrees at round 260."""
+    lr = train(federation("rate-law"), local_gd(local_steps=10, lr="paper", loss="exponential"), n_rounds=0)
+    half = 0.5 * lr.method.task.lr
+    run = train(federation("rate-law"), local_gd(local_steps=10, lr=half, loss="exponential"), n_rounds=260)
+    assert angle_deg(run.w, answer("rate-law").direction) == pytest.approx(9.04, abs=0.02)
+
+
+# method, then loss and upper bound on the pooled margin after 1, 5 and 20 rounds of gauss-400
+GOLDEN = [
+    (
+        local_gd(local_steps=10),
+        [(0.5070064794020767, 0.05831141451960441), (0.234261630784581, 0.05093507837078329)],
+        (0.06644902023951559, 0.04593779736442823),
+    ),
+    (
+        local_sgd(local_steps=10, batch_size=8, seed=7),
+        [(0.4482633186304391, 0.05586025127049558), (0.18984443440991708, 0.049196930848368264)],
+        (0.051635970315032406, 0.04587540622800447),
+    ),
+    (
+        modified_local_gd(),
+        [(0.661092101057195, 0.05887622640765783), (0.5744134842460136, 0.05379931779255)],
+        (0.44932452507721454, 0.0474453140682051),
+    ),
+    (
+        modified_local_gd(form="proximal", local_steps=10),
+        [(0.6192075794951325, 0.06036890667592121), (0.4315047146432257, 0.056710386588388596)],
+        (0.20488466412812048, 0.05085001290825623),
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "early", "late"), GOLDEN, ids=["local-gd", "local-sgd", "modified", "proximal"])
+def test_trajectories_do_not_move_unnoticed(method, early, late):
+    run = train(federation("gauss-400"), method, n_rounds=20)
+    found = [(run.history[k].loss, run.history[k].high) for k in (1, 5, 20)]
+    np.testing.assert_allclose(found, [*early, late], rtol=OTHER_ORDER)

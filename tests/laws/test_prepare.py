@@ -1,0 +1,259 @@
+"""Preparation by rounds equals preparation of the pooled rows, whatever the split, and sends only sums."""
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array, issparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from localgd.data.arrays import from_arrays
+from localgd.data.datasets import DATASETS, load_dataset
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Recipe
+from localgd.data.table import Table
+from localgd.engine.inprocess import InProcess
+
+SAME = 1e-12
+
+
+def halves(n_rows: int, n_nodes: int = 3) -> tuple[Any, Any]:
+    return np.arange(n_rows) % n_nodes, np.arange(n_rows) % 2
+
+
+def pooled(tables: list[Table]) -> Any:
+    """All rows as one table, in the order of the nodes."""
+    frames = [t.features for t in sorted(tables, key=lambda t: t.node_id)]
+    return pl.concat(frames) if isinstance(frames[0], pl.DataFrame) else np.vstack(frames)
+
+
+def unsigned(engine: InProcess, recipe: Recipe, tables: list[Table]) -> Any:
+    """The encoded rows of all nodes, signs taken off again, as one dense array."""
+    parts = []
+    for table in sorted(tables, key=lambda t: t.node_id):
+        rows = engine.shards[table.node_id].rows
+        dense = rows.toarray() if issparse(rows) else rows
+        parts.append(dense * recipe.signs(table)[:, None])
+    return np.vstack(parts)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10**6), power=st.integers(-150, 150), n_nodes=st.integers(1, 5), offset=st.floats(-10, 10))
+def test_scaling_equals_the_pooled_scaler_at_any_magnitude(seed: int, power: int, n_nodes: int, offset: float) -> None:
+    X = np.random.default_rng(seed).standard_normal((20, 3)) + offset
+    groups, y = halves(20, n_nodes)
+    tables = from_arrays(X * 10.0**power, y, groups)
+    engine, recipe = prepare(InProcess(tables), scale="standard", intercept=False)
+    expected = StandardScaler().fit_transform(pooled(from_arrays(X, y, groups)))
+    np.testing.assert_allclose(unsigned(engine, recipe, tables), expected, rtol=SAME, atol=100 * SAME)
+
+
+def test_scaling_equals_the_pooled_scaler_closely() -> None:
+    X = np.random.default_rng(0).standard_normal((50, 4)) * [1, 10, 1e3, 1e-3] + [0, 1, -5, 0]
+    groups, y = halves(50)
+    tables = from_arrays(X, y, groups)
+    engine, recipe = prepare(InProcess(tables), scale="standard", intercept=False)
+    scaler = StandardScaler().fit(pooled(tables))
+    np.testing.assert_allclose([c.center for c in recipe.columns], scaler.mean_, rtol=SAME)
+    np.testing.assert_allclose([c.scale for c in recipe.columns], scaler.scale_, rtol=SAME)
+    np.testing.assert_allclose(unsigned(engine, recipe, tables), scaler.transform(pooled(tables)), atol=SAME)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e150, 1e-150])
+def test_a_constant_column_keeps_scale_one(value: float) -> None:
+    groups, y = halves(30)
+    _, recipe = prepare(InProcess(from_arrays(np.full((30, 1), value), y, groups)), scale="standard")
+    assert recipe.columns[0].scale == 1.0
+    np.testing.assert_allclose(recipe.columns[0].center, value, rtol=SAME)
+
+
+@pytest.mark.parametrize("scale", [None, "standard"])
+def test_imputation_equals_the_pooled_imputer(scale: Any) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((40, 3)) + 3
+    X[rng.random(X.shape) < 0.3] = np.nan
+    X[np.arange(40) % 3 == 1, 2] = np.nan  # one node has never measured this column
+    groups, y = halves(40)
+    tables = from_arrays(pl.DataFrame(X, schema=["a", "b", "c"]), y, groups)
+    engine, recipe = prepare(InProcess(tables), scale=scale, intercept=False)
+    expected = SimpleImputer().fit_transform(pooled(tables).to_numpy())
+    if scale:
+        expected = StandardScaler().fit_transform(expected)
+    np.testing.assert_allclose(unsigned(engine, recipe, tables), expected, atol=SAME)
+
+
+def test_sparse_rows_are_scaled_but_not_centered() -> None:
+    rng = np.random.default_rng(2)
+    X = csr_array(rng.standard_normal((30, 6)) * (rng.random((30, 6)) < 0.3) * 1e150)
+    groups, y = halves(30)
+    tables = from_arrays(X, y, groups)
+    engine, recipe = prepare(InProcess(tables), scale="standard", intercept=False)
+    order = np.argsort(groups, kind="stable")
+    expected = StandardScaler(with_mean=False).fit_transform(X * 1e-150).toarray()[order]
+    assert recipe.sparse
+    assert all(issparse(shard.rows) for shard in engine.shards.values())
+    np.testing.assert_allclose(unsigned(engine, recipe, tables), expected, rtol=1e-11)
+
+
+def test_one_hot_equals_the_pooled_encoder() -> None:
+    rng = np.random.default_rng(3)
+    frame = pl.DataFrame({name: rng.choice(list("pqrs"), 60) for name in ("u", "v")})
+    groups, y = halves(60)
+    tables = from_arrays(frame, y, groups)
+    engine, recipe = prepare(InProcess(tables), intercept=False)
+    expected = OneHotEncoder(sparse_output=False).fit(frame.to_numpy())
+    np.testing.assert_array_equal(unsigned(engine, recipe, tables), expected.transform(pooled(tables).to_numpy()))
+    assert recipe.feature_names[:5] == ("u=p", "u=q", "u=r", "u=s", "v=p")
+
+
+def test_tfidf_equals_the_pooled_vectorizer_on_the_sentences() -> None:
+    tables = load_dataset("sentences")
+    engine, recipe = prepare(InProcess(tables), intercept=False, **DATASETS["sentences"].options)
+    vectorizer = TfidfVectorizer()
+    expected = vectorizer.fit_transform(pooled(tables)["sentence"].to_list())
+    assert expected.shape == (3000, 5155)
+    assert recipe.columns[0].vocabulary == tuple(vectorizer.get_feature_names_out())
+    np.testing.assert_allclose(recipe.columns[0].idf, vectorizer.idf_, rtol=SAME)
+    np.testing.assert_allclose(unsigned(engine, recipe, tables), expected.toarray(), atol=SAME)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(deadline=None, max_examples=20)
+def test_the_split_does_not_change_the_recipe(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame = pl.DataFrame({"size": rng.integers(0, 9, 40).astype(float), "town": rng.choice(list("abc"), 40)})
+    y = rng.permutation(40) % 2
+    one, many = (
+        prepare(InProcess(from_arrays(frame, y, groups)), scale="standard")[1]
+        for groups in (None, rng.integers(0, 6, 40))
+    )
+    assert one.feature_names == many.feature_names
+    assert one.classes == many.classes
+    np.testing.assert_allclose(one.matrix(frame), many.matrix(frame), atol=SAME)
+
+
+def test_signed_rows_and_the_bias_column() -> None:
+    tables = from_arrays([[1.0], [2.0], [3.0]], ["no", "yes", "yes"], groups=["a", "b", "b"])
+    engine, recipe = prepare(InProcess(tables))
+    np.testing.assert_array_equal(engine.shards["a"].rows, [[-1.0, -1.0]])
+    np.testing.assert_array_equal(engine.shards["b"].rows, [[2.0, 1.0], [3.0, 1.0]])
+    np.testing.assert_array_equal(recipe.matrix(tables[0]), [[1.0, 1.0]])
+
+
+def test_nodes_whose_labels_are_stored_differently_agree() -> None:
+    one = Table("a", np.eye(2), np.array([0.0, 1.0]))
+    two = Table("b", np.eye(2), np.array([0, 0], dtype=np.int8))
+    _, recipe = prepare(InProcess([one, two]))
+    assert recipe.classes == (0, 1)
+
+
+@pytest.mark.parametrize("missing", ["category", "zeros", "most-frequent"])
+def test_missing_categories(missing: Any) -> None:
+    frame = pl.DataFrame({"town": ["a", None, "b", "a"], "full": ["p", "q", "p", "q"]})
+    engine, recipe = prepare(InProcess(from_arrays(frame, [0, 1, 0, 1], [0, 0, 1, 1])), missing=missing)
+    width = 3 if missing == "category" else 2
+    assert recipe.columns[0].missing == missing
+    assert recipe.columns[1].missing == "unseen"
+    assert recipe.feature_names[width:] == ("full=p", "full=q", "(bias)")
+    town = engine.shards["0"].rows[1, :width]
+    expected = {"category": [0, 0, 1], "zeros": [0, 0], "most-frequent": [1, 0]}
+    np.testing.assert_array_equal(town, expected[missing])
+
+
+def test_declared_categories_may_be_numbers() -> None:
+    frame = pl.DataFrame({"code": [1.0, 2.0, 2.5, 1.0]})
+    _, recipe = prepare(InProcess(from_arrays(frame, [0, 1, 0, 1], [0, 0, 1, 1])), categorical=["code"])
+    assert recipe.columns[0].categories == ("1", "2", "2.5")
+
+
+def test_many_categories_make_sparse_rows_at_every_node() -> None:
+    frame = pl.DataFrame({"town": [f"t{i % 40}" for i in range(100)]})
+    engine, recipe = prepare(InProcess(from_arrays(frame, np.arange(100) % 2, np.arange(100) % 7)))
+    assert recipe.sparse
+    assert all(issparse(shard.rows) for shard in engine.shards.values())
+    assert len(recipe.feature_names) == 41
+
+
+@pytest.mark.parametrize("name", ["heart", "mushroom", "sentences"])
+def test_a_recipe_survives_json(name: str) -> None:
+    tables = load_dataset(name)
+    engine, recipe = prepare(InProcess(tables), **DATASETS[name].options)
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert again == recipe
+    rows = again.encode(tables[0]).rows
+    held = engine.shards[tables[0].node_id].rows
+    assert (rows != held).sum() == 0
+
+
+def test_no_value_of_an_identifying_column_leaves_its_node() -> None:
+    class Listening(InProcess):
+        def round(self, task: Any, message: Any, nodes: Any = None) -> Any:
+            report = super().round(task, message, nodes)
+            keys.extend(report.counts)
+            return report
+
+    keys = []
+    frame = pl.DataFrame({"name": [f"secret {i}" for i in range(300)]})
+    with pytest.raises(ValueError, match=r"column 'name' has more than 200 distinct values.*declare it text"):
+        prepare(Listening(from_arrays(frame, np.arange(300) % 2)))
+    assert keys
+    assert not any("secret" in key for key in keys)
+
+
+def test_values_spread_over_many_nodes_are_recognised_as_ids_too() -> None:
+    frame = pl.DataFrame({"id": [f"patient {i}" for i in range(300)]})
+    tables = from_arrays(frame, np.arange(300) % 2, np.arange(300) % 10)
+    with pytest.raises(ValueError, match="column 'id' has 300 distinct values"):
+        prepare(InProcess(tables))
+    _, recipe = prepare(InProcess(tables), categorical=["id"])
+    assert len(recipe.feature_names) == 301
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 1, 1], "label: all 3 rows of all nodes are 1; two classes are needed"),
+        (["a", "b", "c"], r"label: 3 classes, 'a' \(1 rows\), 'b' \(1 rows\), 'c' \(1 rows\)"),
+    ],
+)
+def test_two_classes_are_needed(labels: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(InProcess(from_arrays(np.eye(3), labels, [0, 1, 2])))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": "minmax"}, "scale must be one of"),
+        ({"missing": "drop"}, "missing must be one of"),
+        ({"text": ["twon"]}, r"text='twon' is not a column .* did you mean 'town'"),
+        ({"text": ["size"]}, "text='size' is a column of numbers"),
+        ({"text": ["town"], "categorical": ["town"]}, "declared both text and categorical"),
+        ({"text": ["town"]}, "column 'town' has no word of two letters"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    frame = pl.DataFrame({"size": [1.0, 2.0], "town": ["a", "b"]})
+    with pytest.raises(ValueError, match=message):
+        prepare(InProcess(from_arrays(frame, [0, 1])), **options)
+
+
+def test_a_column_missing_everywhere() -> None:
+    frame = pl.DataFrame({"a": [1.0, 2.0], "b": [None, None]})
+    with pytest.raises(ValueError, match="column 'b' is missing in all rows of all nodes; drop it"):
+        prepare(InProcess(from_arrays(frame, [0, 1])))
+
+
+def test_columns_that_differ_between_nodes() -> None:
+    tables = [
+        Table("p", pl.DataFrame({"a": [1.0]}), np.array([0])),
+        Table("q", pl.DataFrame({"b": [1.0]}), np.array([1])),
+    ]
+    with pytest.raises(ValueError, match=r"column 'a' .* is at 1 of 2 nodes"):
+        prepare(InProcess(tables))

@@ -1,0 +1,133 @@
+"""What Local-GD must be in the cases where the answer is known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from common import METHODS, SAME_ORDER, random_rows, stacked
+from localgd import Exponential, InProcess, Method, Shard, local_gd, local_sgd, modified_local_gd, train
+from localgd.losses import Logistic
+from localgd.pooled import angle_deg, pooled_gd
+from localgd.rules.local import GradientSteps, Project
+from localgd.rules.merge import Anchored, Mean
+
+
+def relative(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "exponential"])
+@pytest.mark.parametrize("weighted_by", ["num-examples", "uniform"])
+def test_one_full_batch_local_step_is_pooled_gradient_descent(weighted_by, loss):
+    shards = random_rows(1)
+    run = train(InProcess(shards), local_gd(local_steps=1, lr=0.3, weighted_by=weighted_by, loss=loss), n_rounds=100)
+    sizes = np.array([shard.n_rows for shard in shards])
+    share = sizes / sizes.sum() if weighted_by == "num-examples" else np.full(len(sizes), 1 / len(sizes))
+    yardstick = Logistic() if loss == "logistic" else Exponential()
+    pooled = pooled_gd(stacked(shards), np.repeat(share / sizes, sizes), yardstick, 0.3, 100)
+    assert relative(run.w, pooled) <= SAME_ORDER
+
+
+def test_one_node_is_centralized_training():
+    shard = random_rows(2)[-1]
+    run = train(InProcess([shard]), local_gd(local_steps=10, lr=0.3), n_rounds=10)
+    pooled = pooled_gd(shard.rows, np.full(shard.n_rows, 1 / shard.n_rows), Logistic(), 0.3, 100)
+    assert relative(run.w, pooled) <= SAME_ORDER
+
+
+def test_alike_nodes_are_centralized_training_whatever_the_local_steps():
+    rows = random_rows(3)[-1].rows
+    run = train(InProcess([Shard(name, rows) for name in "abc"]), local_gd(local_steps=10, lr=0.3), n_rounds=10)
+    pooled = pooled_gd(rows, np.full(len(rows), 1 / len(rows)), Logistic(), 0.3, 100)
+    assert relative(run.w, pooled) <= SAME_ORDER
+
+
+def test_a_batch_of_all_rows_is_the_full_batch():
+    engine = InProcess(random_rows(4))
+    full = train(engine, local_gd(local_steps=5, lr=0.3), n_rounds=5)
+    batch = train(engine, local_sgd(local_steps=5, lr=0.3, batch_size=1000), n_rounds=5)
+    assert np.array_equal(full.w, batch.w)
+
+
+def test_the_proximal_form_tends_to_the_projection_as_the_pull_weakens():
+    shard = Shard("a", [[1.0, 0.3], [0.8, -0.4]])
+    projected = train(InProcess([shard]), Method("projection", Project(), Mean()), n_rounds=1).w
+    angles, scales = [], []
+    for prox in (1e-1, 1e-2, 1e-3):
+        steps = GradientSteps(local_steps=20_000, lr=3.0, prox=prox)
+        proximal = train(InProcess([shard]), Method("proximal", steps, Mean()), n_rounds=1).w
+        angles.append(angle_deg(proximal, projected))
+        scales.append(np.linalg.norm(proximal) / np.log(1 / prox) / np.linalg.norm(projected))
+    assert angles[0] > angles[1] > angles[2]
+    assert angles[2] < 10
+    assert abs(scales[2] - 1) < 0.5
+
+
+def test_the_anchor_shrinks_by_k_over_k_plus_one():
+    shards = random_rows(5)
+    plain = train(InProcess(shards), Method("plain", Project(), Mean()), n_rounds=1)
+    anchored = train(InProcess(shards), Method("anchored", Project(), Anchored()), n_rounds=1)
+    np.testing.assert_allclose(anchored.w, plain.w / 2, rtol=SAME_ORDER)
+
+
+CHANGES = {
+    "local_steps": 7,
+    "lr": 0.05,
+    "loss": Exponential(),
+    "batch_size": 2,
+    "replacement": True,
+    "prox": 0.5,
+    "weighted_by": "num-examples",
+    "seed": 5,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(GradientSteps)])
+def test_every_field_of_gradient_steps_does_something(name):
+    before = GradientSteps(local_steps=5, lr=0.3, batch_size=3)
+    after = replace(before, **{name: CHANGES[name]})
+    engine = InProcess(random_rows(6))
+    a, b = (train(engine, Method("x", task, Mean()), n_rounds=3).w for task in (before, after))
+    assert not np.allclose(a, b, rtol=1e-6)
+
+
+def test_every_field_of_project_does_something():
+    engine = InProcess(random_rows(6))
+    plain = train(engine, modified_local_gd(), n_rounds=3)
+    by_size = train(engine, modified_local_gd(weighted_by="num-examples"), n_rounds=3)
+    assert not np.allclose(plain.w, by_size.w, rtol=1e-6)
+    other_loss = train(engine, modified_local_gd(loss="exponential"), n_rounds=3)
+    assert other_loss.history[-1].loss != plain.history[-1].loss
+
+
+BAD_FIELDS = [
+    (GradientSteps, {"local_steps": 0}, "local_steps must be"),
+    (GradientSteps, {"local_steps": 1.5}, "local_steps must be"),
+    (GradientSteps, {"lr": 0.0}, "lr must be"),
+    (GradientSteps, {"lr": float("nan")}, "lr must be"),
+    (GradientSteps, {"lr": "fast"}, "lr must be"),
+    (GradientSteps, {"batch_size": 0}, "batch_size must be"),
+    (GradientSteps, {"prox": -1.0}, "prox must be"),
+    (GradientSteps, {"lr": 3.0, "prox": 1.0}, "lr·prox must be at most 1"),
+    (GradientSteps, {"weighted_by": "size"}, "weighted_by must be"),
+    (Project, {"weighted_by": "size"}, "weighted_by must be"),
+    (modified_local_gd, {"local_steps": 5}, "local_steps has no meaning"),
+    (modified_local_gd, {"form": "dual"}, "form must be"),
+    (local_gd, {"loss": "hinge"}, "unknown loss 'hinge'"),
+]
+
+
+@pytest.mark.parametrize(("make", "given", "message"), BAD_FIELDS)
+def test_bad_fields_are_refused_by_name(make, given, message):
+    with pytest.raises(ValueError, match=message):
+        make(**given)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_sizes_are_found_once_and_kept_in_the_run(name):
+    run = train(InProcess(random_rows(7)), METHODS[name], n_rounds=1)
+    lr = getattr(run.method.task, "lr", None)
+    assert lr is None or lr > 0

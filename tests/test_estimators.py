@@ -1,0 +1,124 @@
+"""The scikit-learn estimator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from common import SAME_ORDER, random_rows, stacked
+from localgd import LocalGDClassifier, Status, local_gd
+from localgd.losses import Logistic
+from localgd.pooled import angle_deg, max_margin, pooled_gd
+
+
+@parametrize_with_checks([LocalGDClassifier(n_rounds=30), LocalGDClassifier("local-sgd", n_rounds=30, random_state=0)])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def data():
+    rows = stacked(random_rows(1, n_nodes=4, n=50))
+    y = np.where(np.arange(len(rows)) % 2 == 0, "no", "yes")
+    X = rows * np.where(y == "yes", 1.0, -1.0)[:, None]
+    return X, y, np.arange(len(rows)) % 3
+
+
+def test_it_trains_over_groups_and_certifies(data):
+    X, y, groups = data
+    clf = LocalGDClassifier(n_rounds=100, fit_intercept=False).fit(X, y, groups=groups)
+    assert clf.score(X, y) == 1.0
+    signed = X * np.where(y == "yes", 1.0, -1.0)[:, None]
+    true = angle_deg(clf.coef_[0], max_margin(signed).direction)
+    assert true <= clf.certificate_.angle_deg < 60
+    assert clf.certificate_.margin_low <= max_margin(signed).margin_high
+    assert clf.intercept_.tolist() == [0.0]
+    assert clf.n_iter_ == 100
+    assert len(clf.history_) == 101
+    assert set(clf.history_[0]) >= {"round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up"}
+
+
+def test_without_groups_it_is_pooled_training(data):
+    X, y, _ = data
+    clf = LocalGDClassifier(local_steps=1, lr=0.1, n_rounds=100, fit_intercept=True).fit(X, y)
+    signs = np.where(y == "yes", 1.0, -1.0)[:, None]
+    signed = np.hstack([X, np.ones((len(X), 1))]) * signs
+    w = pooled_gd(signed, np.full(len(X), 1 / len(X)), Logistic(), 0.1, 100)
+    np.testing.assert_allclose(np.append(clf.coef_[0], clf.intercept_), w, rtol=SAME_ORDER * 10)
+
+
+def test_sparse_rows_give_the_same_model(data):
+    X, y, groups = data
+    dense = LocalGDClassifier(n_rounds=20).fit(X, y, groups=groups)
+    sparse = LocalGDClassifier(n_rounds=20).fit(csr_array(X), y, groups=groups)
+    np.testing.assert_allclose(dense.coef_, sparse.coef_, rtol=1e-9)
+    assert (sparse.predict(csr_array(X)) == dense.predict(X)).all()
+
+
+def test_it_stops_at_the_angle_asked_for(data):
+    X, y, groups = data
+    clf = LocalGDClassifier("modified-local-gd", angle_tol_deg=30.0).fit(X, y, groups=groups)
+    assert clf.n_iter_ < 500
+    assert clf.certificate_.verdict is Status.CERTIFIED
+    assert clf.certificate_.angle_deg <= 30.0
+
+
+def test_a_method_of_its_own_and_grid_search(data):
+    X, y, groups = data
+    own = LocalGDClassifier(local_gd(local_steps=3, loss="exponential"), n_rounds=5)
+    assert clone(own).fit(X, y, groups=groups).n_iter_ == 5
+    search = GridSearchCV(LocalGDClassifier(n_rounds=5), {"local_steps": [1, 10]}, cv=GroupKFold(2))
+    assert search.fit(X, y, groups=groups).best_score_ > 0.5
+
+
+def test_random_state_rules_the_batches(data):
+    X, y, groups = data
+    a, b, c = (
+        LocalGDClassifier("local-sgd", n_rounds=5, local_steps=3, random_state=seed).fit(X, y, groups=groups).coef_
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_falling_short_of_the_angle_asked_for_warns(data):
+    X, y, groups = data
+    with pytest.warns(ConvergenceWarning, match="separable, not yet certified"):
+        LocalGDClassifier(n_rounds=3, angle_tol_deg=0.01).fit(X, y, groups=groups)
+
+
+def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data):
+    X, y, groups = data
+    X, y, groups = np.vstack([X, X[:3]]), np.append(y, np.where(y[:3] == "no", "yes", "no")), np.append(groups, [0] * 3)
+    with pytest.warns(ConvergenceWarning, match="not separable: .* use local-gd"):
+        clf = LocalGDClassifier("modified-local-gd").fit(X, y, groups=groups)
+    assert clf.certificate_.separable is False
+    assert LocalGDClassifier().fit(X, y, groups=groups).score(X, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "local-dg"}, "did you mean 'local-gd'"),
+        ({"local_steps": 0}, "local_steps must be"),
+        ({"lr": -1.0}, "lr must be"),
+        ({"n_rounds": -1}, "n_rounds must be"),
+        ({"angle_tol_deg": 0.0}, "angle_tol_deg must be"),
+        ({"weighted_by": "size"}, "weighted_by must be"),
+    ],
+)
+def test_bad_parameters_are_named(data, change, message):
+    X, y, groups = data
+    with pytest.raises(ValueError, match=message):
+        LocalGDClassifier(**change).fit(X, y, groups=groups)
+
+
+def test_groups_must_match_the_rows(data):
+    X, y, _ = data
+    with pytest.raises(ValueError, match="one entry for each of the"):
+        LocalGDClassifier().fit(X, y, groups=[1, 2])
