@@ -230,7 +230,7 @@ def test_help_names_the_commands():
 @pytest.mark.slow
 def test_the_demo_shows_certified_angles_above_the_true_ones():
     start = time.monotonic()
-    done = localgd("demo", "--n-rounds", "100", env=os.environ | {"COLUMNS": "120"})
+    done = localgd("demo", "--n-rounds", "200", env=os.environ | {"COLUMNS": "120"})
     assert done.returncode == 0, done.stderr
     assert "modified-local-gd" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if "≤" in line]
