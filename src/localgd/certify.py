@@ -369,12 +369,14 @@ def merged_dual(vector: FloatArray, mass: Any, drift: Any, n_nodes: int) -> Dual
     return Dual(vector, float(mass) * (1 - 2 * (n_nodes + 2) * UNIT_ROUNDOFF), float(drift) * (2 + n_nodes))
 
 
-def step_dual(report: Report) -> Dual:
-    """Return the round's own step Σ p_m (v_m − w) as a dual vector.
+def step_dual(report: Report) -> Dual | None:
+    """Return the round's own step Σ p_m (v_m − w) as a dual vector; None if the round took no step.
 
     Late steps lean on the rows nearest to the boundary only, so |step|/mass is often the tightest bound; where the
     data cannot be separated the step tends to 0 while its mass does not, which is Gordan's proof of that.
     """
+    if "step" not in report.sums or not float(report.sums["mass"]) > 0:
+        return None
     return merged_dual(report.sums["step"], report.sums["mass"], report.sums["drift"], report.n_nodes)
 
 

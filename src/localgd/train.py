@@ -209,7 +209,7 @@ def train(
     method = _in_unit(method, divisor).tuned(engine)
     look = Evaluate(method.task.loss, method.task.weighted_by)
     state: Iterate = method.merge.init(_start(engine, w0, divisor))
-    found, shown = Certificate(), Certificate()
+    found, shown, step = Certificate(), Certificate(), None
     history: list[Row] = []
     limit = n_rounds
     while True:
@@ -218,7 +218,8 @@ def train(
         report = engine.round(look if final else method.task, method.merge.message(state), chosen)
         whole = report.n_nodes == len(engine.node_ids)
         with np.errstate(over="ignore", invalid="ignore"):  # a model on its way out of float64 ends with a status
-            found = _standing(state, report, found, stop, whole=whole)
+            step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
+            found = _standing(state, report, found, step, stop, whole=whole)
         shown = _explained(in_unit(found, -float(report.lows["-radius"]), divisor, stop), report)
         row = _row(state, report, shown, ledger.entries(engine), reference)
         if history and history[-1].round == row.round:
@@ -259,12 +260,12 @@ def _start(engine: Engine, w0: FloatArray | None, divisor: float) -> FloatArray:
     return w0 * divisor
 
 
-def _standing(state: Iterate, report: Report, before: Certificate, stop: Sequence[Rule], *, whole: bool) -> Certificate:
+def _standing(
+    state: Iterate, report: Report, before: Certificate, step: Dual | None, stop: Sequence[Rule], *, whole: bool
+) -> Certificate:
     """Return the certificate of the current model from a round's report."""
     radius = -float(report.lows["-radius"])
-    duals = [Dual(state.w, state.mass, state.drift)]
-    if "step" in report.sums and float(report.sums["mass"]) > 0:
-        duals.append(step_dual(report))
+    duals = [Dual(state.w, state.mass, state.drift), *([] if step is None else [step])]
     high = min(before.margin_high, float(report.lows.get("high", np.inf)))
     margin = float(report.lows["margin"]) if whole else math.nan
     return certificate(state.w, margin, duals, bracket=(before.margin_low, high), radius=radius, stop=stop)

@@ -321,3 +321,11 @@ def test_the_drift_covers_the_rounding_of_the_accumulated_model():
         apart = math.sqrt(float(sum((Fraction(float(w)) - e) ** 2 for w, e in zip(state.w, exact, strict=True))))
         assert 0 < apart <= state.drift < 1e-10
         assert Fraction(state.mass) <= mass
+
+
+def test_the_last_look_is_no_looser_than_the_round_before():
+    """The round that only looks takes no step, so it must remember the dual vector of the last step."""
+    run = train(federation("gauss-400"), local_gd(local_steps=100), n_rounds=100)
+    before, last = run.history[-2], run.history[-1]
+    assert last.high <= before.high
+    assert last.angle_deg_max <= before.angle_deg_max

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 LOW, HIGH, ANGLE, TRUE = "#0072B2", "#D55E00", "#000000", "#009E73"  # Okabe–Ito: safe for colour-blind readers
+
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
@@ -26,47 +29,57 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
 
     rounds = np.asarray(columns["round"], dtype=float)
     late = rounds >= 1
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    x = rounds[late]
+    low, high, proved, true, loss = (
+        np.asarray(columns[name], dtype=float)[late]
+        for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss")
+    )
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     margins, angles, losses = figure.subplots(1, 3)
-    _line(margins, rounds[late], _array(columns, "high")[late], HIGH, "at most")
-    _line(margins, rounds[late], np.maximum(_array(columns, "low")[late], 0.0), LOW, "at least")
+    _line(margins, x, high, HIGH, "at most", above=True)
+    _line(margins, x, np.where(low > 0, low, np.nan), LOW, "at least", above=False)
     margins.set(title="Pooled margin, proved", ylabel="margin (unit of the rows)")
-    margins.set_yscale("symlog", linthresh=_smallest(_array(columns, "low")[late]))
-    proved = _line(angles, rounds[late], _array(columns, "angle_deg_max")[late], ANGLE, "proved: at most")
-    true = _line(angles, rounds[late], _array(columns, "true_angle_deg")[late], TRUE, "true")
+    drawn = [
+        _line(angles, x, proved, ANGLE, "proved", above=True),
+        _line(angles, x, true, TRUE, "true", above=False),
+    ]
     angles.set(title="Angle to the pooled model", ylabel="angle (degrees)")
-    angles.set_yscale("log" if proved or true else "linear")
-    if not (proved or true):
+    if not any(drawn):
         angles.text(0.5, 0.5, "no bound below 90°", ha="center", va="center", transform=angles.transAxes)
-    _line(losses, rounds[late], _array(columns, "loss")[late], ANGLE, "")
+        angles.set(xticks=[], yticks=[])
+    _line(losses, x, loss, ANGLE)
     losses.set(title="Training loss", ylabel="mean loss per row")
-    if (_array(columns, "loss")[late] > 0).all():
-        losses.set_yscale("log")
     for axes in (margins, angles, losses):
         axes.set_xlabel("rounds")
-        if late.sum() > 1:
-            axes.set_xscale("log")
         axes.grid(visible=True, which="major", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(frameon=False)
+        if axes.lines:
+            _log_axis(axes.xaxis, x)
+            _log_axis(axes.yaxis, np.concatenate([line.get_ydata() for line in axes.lines]))
     figure.savefig(path, dpi=130)
 
 
-def _array(columns: Mapping[str, list[Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(columns[name], dtype=np.float64)
-
-
-def _smallest(low: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    positive = low[low > 0]
-    return float(positive.min()) if positive.size else 1e-3
-
-
-def _line(axes: Any, x: Any, y: Any, color: str, label: str) -> bool:
-    """Draw the finite part of a line; return whether there was any."""
+def _line(axes: Any, x: Floats, y: Floats, color: str, label: str = "", *, above: bool = True) -> bool:
+    """Draw the finite part of a line and name it at its end; return whether there was any."""
     finite = np.isfinite(y)
     if not finite.any():
         return False
-    axes.plot(x[finite], y[finite], color=color, lw=1.8, marker="o" if finite.sum() == 1 else None, label=label or None)
+    x, y = x[finite], y[finite]
+    axes.plot(x, y, color=color, lw=1.8, marker="o" if x.size == 1 else None, ms=4)
+    place: dict[str, Any] = {"ha": "left", "va": "bottom" if above else "top", "color": color}
+    axes.annotate(label, (x[-1], y[-1]), xytext=(5, -3 if above else 3), textcoords="offset points", **place)
     return True
+
+
+def _log_axis(axis: Any, values: Floats) -> None:
+    """Scale an axis by the logarithm where its values allow it, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415  as above
+
+    if values.size < 2 or not values.min() > 0 or values.max() == values.min():
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    decades = np.log10(values.max() / values.min())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
