@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from localgd.core import Shard
-from localgd.kernels import COMPILED_FROM, csr, dense, gram, pick, reference
+from localgd.kernels import CACHED_ENTRIES, COMPILED_FROM, csr, dense, gram, pick, reference
 from localgd.losses import Exponential, Logistic
 
 AGREE = 1e-10
@@ -74,11 +74,14 @@ def test_the_table_picks_by_size_only():
     tall, tall_csr = shards(400, 20)
     assert pick(wide, 100) is gram.coefficients
     assert pick(wide, 1) is reference.coefficients
+    assert pick(wide_csr, 100) is gram.coefficients
     assert pick(tall, 100) is reference.coefficients
-    long = -(-COMPILED_FROM // (400 * 20 // 3))
-    assert pick(tall, long) is dense.coefficients
-    assert pick(tall_csr, 3 * long) is csr.coefficients
-    assert pick(wide_csr, 100) in (gram.coefficients, reference.coefficients)
+    long = -(-COMPILED_FROM // tall_csr.rows.nnz)
+    assert pick(tall_csr, long) is csr.coefficients
+    assert pick(tall_csr, long, batch_size=100) is reference.coefficients
+    assert pick(tall, long) is reference.coefficients
+    large = Shard("large", np.ones((CACHED_ENTRIES // 5 + 1, 5)))
+    assert pick(large, 10) is dense.coefficients
 
 
 def test_small_problems_never_start_the_compiler():

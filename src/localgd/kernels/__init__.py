@@ -24,6 +24,9 @@ MOST_GRAM_ROWS = 2048
 COMPILED_FROM = 10_000_000
 """Entries touched in one round from which a compiled kernel is worth seconds of compiling (about 10 ms in NumPy)."""
 
+CACHED_ENTRIES = 1_000_000
+"""Dense rows up to here (8 MB) stay in cache, where two BLAS passes a step beat one compiled pass (`benchmarks/`)."""
+
 
 class Kernel(Protocol):
     """The signature all kernels share."""
@@ -61,6 +64,6 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None) -> Kerne
         return reference.coefficients
     if shard.n_rows**2 <= 2 * stored and shard.n_rows <= MOST_GRAM_ROWS:
         return gram.coefficients
-    if local_steps * stored * share < COMPILED_FROM:
+    if local_steps * stored * share < COMPILED_FROM or (not sparse and stored <= CACHED_ENTRIES):
         return reference.coefficients
     return csr.coefficients if sparse else dense.coefficients

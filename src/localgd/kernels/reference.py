@@ -54,7 +54,10 @@ def coefficients(
         at = margins[index] if step == 0 else block @ (w + drift)
         c = loss.slope(at) * (lr / at.size)
         a *= shrink
-        np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
+        if batches is None:
+            a += c
+        else:
+            np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
         if step + 1 < local_steps:
             drift = shrink * drift + block.T @ c
     return a
