@@ -34,6 +34,21 @@ def frozen(array: Any) -> FloatArray:
     return out
 
 
+def sealed(array: Any) -> FloatArray:
+    """Make an array of our own read-only float64 in place, without a copy."""
+    out = np.asarray(array, dtype=np.float64)
+    out.flags.writeable = False
+    return out
+
+
+def _sealed_csr(given: Any) -> csr_array[np.float64]:
+    rows = csr_array(given, dtype=np.float64, copy=True)
+    rows.sum_duplicates()
+    for part in (rows.data, rows.indices, rows.indptr):
+        part.flags.writeable = False
+    return rows
+
+
 @dataclass(frozen=True, eq=False)
 class Shard:
     """One node's signed rows ``z = y·x``; they never leave the node.
@@ -63,8 +78,7 @@ class Shard:
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
         given: Any = self.rows
-        sparse = issparse(given)
-        rows: Rows = csr_array(given, dtype=np.float64) if sparse else frozen(given)
+        rows: Rows = _sealed_csr(given) if issparse(given) else frozen(given)
         if rows.ndim != 2 or rows.shape[0] == 0:
             raise ValueError(f"node {self.node_id!r} has no rows (shape {rows.shape}); give it at least one or drop it")
         values = rows.data if isinstance(rows, csr_array) else rows
@@ -105,7 +119,7 @@ class Shard:
     def gram(self) -> FloatArray:
         """Inner products of the rows, (n, n)."""
         product: Any = self.rows @ self.rows.T
-        return frozen(product.toarray() if isinstance(self.rows, csr_array) else product)
+        return sealed(product.toarray() if isinstance(self.rows, csr_array) else product)
 
     def margins(self, w: FloatArray) -> FloatArray:
         """Return z_i·w for every row, shape (n,)."""
@@ -216,8 +230,8 @@ class Report:
         return Report(
             self.n_nodes + other.n_nodes,
             self.n_rows + other.n_rows,
-            _joined(self.sums, other.sums, np.add),
-            _joined(self.lows, other.lows, np.minimum),
+            _joined(self.sums, other.sums, lambda a, b: sealed(a + b)),
+            _joined(self.lows, other.lows, lambda a, b: sealed(np.minimum(a, b))),
             _joined(self.counts, other.counts, int.__add__),
         )
 

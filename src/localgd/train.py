@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from localgd.certify import Certificate, Dual, Rule, Status, certificate, in_unit, step_dual
-from localgd.core import Engine, FloatArray, Message, Report, frozen
+from localgd.core import Engine, FloatArray, Message, Report, sealed
 from localgd.pooled import angle_deg
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
@@ -239,7 +239,7 @@ def train(
             shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64; lower lr")
             break
         state = following
-    return Run(frozen(state.w / divisor), shown, tuple(history), method)
+    return Run(sealed(state.w / divisor), shown, tuple(history), method)
 
 
 def _in_unit(method: Method, divisor: float) -> Method:

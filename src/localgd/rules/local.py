@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from localgd.core import UNIT_ROUNDOFF, FloatArray, Loss, Message, Report, Shard
+from localgd.core import UNIT_ROUNDOFF, FloatArray, Loss, Message, Report, Shard, sealed
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches
@@ -28,7 +28,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -
     mass = total * (1 - 2 * shard.n_rows * UNIT_ROUNDOFF)
     drift = combine_error(shard, total)
     own = (float(np.linalg.norm(step)) * (1 + 2 * (step.size + 2) * UNIT_ROUNDOFF) + drift) / mass if mass > 0 else None
-    sums = {"step": weight * step, "mass": weight * mass, "drift": weight * drift}
+    sums = {"step": sealed(weight * step), "mass": weight * mass, "drift": weight * drift}
     lows = {} if own is None else {"high": own}
     return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localgd.core import UNIT_ROUNDOFF, FloatArray, Message, Report, frozen
+from localgd.core import UNIT_ROUNDOFF, FloatArray, Message, Report, frozen, sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Mean:
         # The nodes' own errors, the fold over the nodes (their drift is more than 8 u times what they move), the sum.
         fold = float(report.sums["drift"]) / weight * (2 + report.n_nodes)
         rounding = 4 * UNIT_ROUNDOFF * float(np.linalg.norm(state.w) + np.linalg.norm(w))
-        return Iterate(frozen(w), state.round + 1, mass, state.drift + fold + rounding)
+        return Iterate(sealed(w), state.round + 1, mass, state.drift + fold + rounding)
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ class Anchored:
         a = mean.round / (mean.round + 1)
         w = a * mean.w
         rounding = 4 * UNIT_ROUNDOFF * float(np.linalg.norm(w))
-        return Iterate(frozen(w), mean.round, a * mean.mass * (1 - 8 * UNIT_ROUNDOFF), a * mean.drift + rounding)
+        return Iterate(sealed(w), mean.round, a * mean.mass * (1 - 8 * UNIT_ROUNDOFF), a * mean.drift + rounding)
