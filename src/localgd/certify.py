@@ -350,7 +350,7 @@ def certify(w: FloatArray, engine: Engine, *, angle_tol_deg: float | None = None
     w = np.asarray(w, dtype=np.float64)
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
         raise ValueError(f"the model must be a finite vector other than zero, got shape {w.shape}")
-    engine, divisor = comfortable(engine, w.size)
+    engine, divisor, _ = comfortable(engine, w.size)
     largest = float(np.abs(w).max())
     w = w / largest
     w = w / np.linalg.norm(w)

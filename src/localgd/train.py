@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from localgd.certify import Certificate, Dual, Rule, Status, certificate, in_unit, step_dual
-from localgd.core import Engine, FloatArray, Message, Report, sealed
+from localgd.core import Engine, FloatArray, Report, sealed
 from localgd.pooled import angle_deg
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
 from localgd.rules.named import Method
-from localgd.rules.probes import Evaluate, Sizes, comfortable
+from localgd.rules.probes import Evaluate, comfortable
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,10 @@ def train(
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
     ledger = Ledger(engine)
-    engine, divisor = comfortable(engine, None if w0 is None else np.size(w0))
+    engine, divisor, n_features = comfortable(engine, None if w0 is None else np.size(w0))
     method = _in_unit(method, divisor).tuned(engine)
     look = Evaluate(method.task.loss, method.task.weighted_by)
-    state: Iterate = method.merge.init(_start(engine, w0, divisor))
+    state: Iterate = method.merge.init(np.zeros(n_features) if w0 is None else _start(w0, divisor))
     found, shown, step = Certificate(), Certificate(), None
     history: list[Row] = []
     limit = n_rounds
@@ -251,9 +251,7 @@ def _in_unit(method: Method, divisor: float) -> Method:
     return replace(method, task=replace(task, lr=lr, prox=task.prox / divisor**2))
 
 
-def _start(engine: Engine, w0: FloatArray | None, divisor: float) -> FloatArray:
-    if w0 is None:
-        return np.zeros(int(engine.round(Sizes(), Message()).lows["n_features"]))
+def _start(w0: FloatArray, divisor: float) -> FloatArray:
     w0 = np.asarray(w0, dtype=np.float64)
     if w0.ndim != 1 or not np.isfinite(w0).all():
         raise ValueError(f"w0 must be a finite vector, got shape {w0.shape}")

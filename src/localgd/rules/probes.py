@@ -140,8 +140,8 @@ class Rescaled:
         return Shard(shard.node_id, rows / self.divisor)
 
 
-def comfortable(engine: Engine, n_features: int | None = None) -> tuple[Engine, float]:
-    """Return an engine whose rows are of a size that float64 squares safely, and the power of two they were divided by.
+def comfortable(engine: Engine, n_features: int | None = None) -> tuple[Engine, float, int]:
+    """Return an engine whose rows float64 squares safely, the power of two they were divided by, and their width.
 
     One round finds the largest row norm. Rows between 2⁻¹⁰⁰ and 2¹⁰⁰ stay as they are, divisor 1.
 
@@ -165,9 +165,9 @@ def comfortable(engine: Engine, n_features: int | None = None) -> tuple[Engine, 
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
     exponent = int(np.frexp(radius)[1])
     if abs(exponent) <= COMFORTABLE_EXPONENT:
-        return engine, 1.0
+        return engine, 1.0, int(fewest)
     divisor = float(np.ldexp(1.0, exponent))
-    return engine.map(Rescaled(divisor)), divisor
+    return engine.map(Rescaled(divisor)), divisor, int(fewest)
 
 
 @dataclass(frozen=True)
