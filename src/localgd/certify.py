@@ -12,18 +12,16 @@ bound on the angle; for s = w it is acos sqrt(low/high). Every quantity enters w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from localgd.core import TINY, UNIT_ROUNDOFF, Engine, FloatArray, Message, Report
+from localgd.core import Engine, Message, Report
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, acos_above, angle_above, below, norm, norm_above
 from localgd.rules.probes import Evaluate, TemperedDual, comfortable
-
-SEPARABLE_TOL = 1e-9
-"""A pooled margin proved below this share of the largest row is called "not separable"; the words say the bound."""
 
 TAUS = np.geomspace(1.0, 1e5, 21)
 """Sharpnesses tried for a model from elsewhere, in units of 1/largest row."""
@@ -70,7 +68,7 @@ class Certificate:
 
     @property
     def separable(self) -> bool | None:
-        """True if proved, False if disproved (see `SEPARABLE_TOL`), None if open."""
+        """True if proved; False if rows cancel to within rounding, so that any margin is below it; None if open."""
         if self.margin_low > 0:
             return True
         return False if self.verdict is Status.NOT_SEPARABLE else None
@@ -157,55 +155,6 @@ def until_margin_ratio(ratio: float) -> Rule:
     return lambda certificate: certificate.margin_ratio >= ratio
 
 
-@dataclass(frozen=True, eq=False)
-class Dual:
-    """A vector s = Σ q_i z_i, q >= 0, up to an error of norm at most `drift`, with Σ q_i >= mass.
-
-    Examples
-    --------
-    >>> round(Dual(np.array([3.0, 4.0]), mass=10.0).high, 12)
-    0.5
-    """
-
-    vector: FloatArray
-    mass: float
-    drift: float = 0.0
-
-    @property
-    def norm(self) -> float:
-        """|s|, rounded up."""
-        return float(np.linalg.norm(self.vector)) * (1 + (2 * self.vector.size + 8) * UNIT_ROUNDOFF) + TINY
-
-    @property
-    def high(self) -> float:
-        """Upper bound |s|/mass on γ*, rounded up; inf where the mass is not known."""
-        if not self.mass > 0:
-            return math.inf
-        return (self.norm + self.drift) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
-
-    def angle(self, gamma: float) -> float:
-        """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
-        if not self.mass > 0:
-            return math.pi
-        along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.drift
-        return _acos(along, self.norm)
-
-
-def _acos(along: float, length: float) -> float:
-    """Angle whose cosine is along/length, accurate near 0; 0 where rounding would put the cosine above 1."""
-    if along >= length:
-        return 0.0
-    return math.atan2(math.sqrt((length - along) * (length + max(along, -length))), along) * (1 + 1e-14)
-
-
-def _between(a: FloatArray, b: FloatArray) -> float:
-    """Angle in radians between two vectors, rounded up (Kahan's formula)."""
-    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
-    return (
-        2 * math.atan2(float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b))) + (4 * a.size + 32) * UNIT_ROUNDOFF
-    )
-
-
 def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: float) -> float:
     """Upper bound in degrees on ∠(w, u*), given γ* in [low, high], w's own margin and one dual vector.
 
@@ -236,10 +185,10 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
     """
     if not 0 < low <= high:
         return math.inf
-    apart = 0.0 if dual.vector is w else _between(w, dual.vector)
+    apart = 0.0 if dual.vector is w else angle_above(w, dual.vector)
 
     def by_margin(gamma: float) -> float:
-        return _acos(margin, gamma) if margin > 0 else math.pi
+        return acos_above(margin, gamma) if margin > 0 else math.pi
 
     def by_dual(gamma: float) -> float:
         return apart + dual.angle(gamma)
@@ -258,10 +207,11 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
 def certificate(
     w: FloatArray,
     margin: float,
-    duals: Iterable[Dual],
+    duals: Sequence[Dual],
     *,
-    bracket: tuple[float, float] = (-math.inf, math.inf),
-    radius: float,
+    before: Certificate | None = None,
+    node_high: float = math.inf,
+    cancels: bool = False,
     stop: Sequence[Rule] = (),
 ) -> Certificate:
     """Return what is proved about w.
@@ -272,30 +222,40 @@ def certificate(
         The model.
     margin : float
         Lower bound on min z_i·w over all rows of all nodes; NaN if not all nodes spoke.
-    duals : iterable of Dual
+    duals : sequence of Dual
         Dual vectors of the same rows.
-    bracket : pair of float
-        What is proved of γ* already.
-    radius : float
-        Largest row norm, for the words about separability.
+    before : Certificate, optional
+        What is proved of the same rows already.
+    node_high : float
+        Smallest upper bound on γ* that a single node found for its own rows.
+    cancels : bool
+        Whether a node's own rows cancel to within rounding.
     stop : sequence of rules
         What was asked for; without any, every angle below 90 degrees counts as certified.
+
+    Raises
+    ------
+    ArithmeticError
+        If the bounds cross: a fault of the proof or of this program, never to be published.
     """
-    norm = float(np.linalg.norm(w))
-    slack = (2 * w.size + 8) * UNIT_ROUNDOFF
-    own = math.nan if norm == 0 or math.isnan(margin) else margin / (norm * (1 + math.copysign(slack, margin)))
-    own = own * (1 - math.copysign(4 * UNIT_ROUNDOFF, own)) - TINY
-    duals = list(duals)
-    low = max(bracket[0], own) if not math.isnan(own) else bracket[0]
-    high = min([bracket[1], *(dual.high for dual in duals)])
-    bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if norm > 0 else []
+    before = Certificate() if before is None else before
+    length = norm(w)
+    own = math.nan
+    if 0 < length < math.inf:
+        own = margin / (norm_above(w) if margin > 0 else length * (1 - (2 * w.size + 16) * UNIT_ROUNDOFF))
+        own = own * (1 - math.copysign(4 * UNIT_ROUNDOFF, own)) - TINY
+    low = before.margin_low if math.isnan(own) else max(before.margin_low, own)
+    high = min([before.margin_high, node_high, *(dual.high for dual in duals)])
+    if low > high:
+        raise ArithmeticError(f"margin bounds crossed ({low!r} > {high!r}); please report this as a bug, with the data")
+    bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if length > 0 else []
     angle = min([angle for angle in bounds if angle < 90], default=math.nan)
-    found = Certificate(low, high, angle, own)
-    return judged(found, radius, stop)
+    cancels = cancels or before.verdict is Status.NOT_SEPARABLE or any(dual.cancels for dual in duals)
+    return judged(Certificate(low, high, angle, own), stop, cancels=cancels)
 
 
-def judged(found: Certificate, radius: float, stop: Sequence[Rule] = ()) -> Certificate:
-    """Return the certificate with its verdict: pure arithmetic on what is proved, in words."""
+def judged(found: Certificate, stop: Sequence[Rule] = (), *, cancels: bool) -> Certificate:
+    """Return the certificate with its verdict: what is proved, in words."""
     low, high, angle = found.margin_low, found.margin_high, found.angle_deg
     within = f"within {angle:.3g}° of the pooled max-margin model"
     if low > 0 and not math.isnan(angle) and all(rule(found) for rule in stop):
@@ -304,14 +264,14 @@ def judged(found: Certificate, radius: float, stop: Sequence[Rule] = ()) -> Cert
         verdict = Status.SEPARABLE
         so_far = "no bound on the angle below 90° so far" if math.isnan(angle) else f"{within} so far"
         reason = f"{so_far}; the pooled margin is at least {low:.3g}"
-    elif high <= SEPARABLE_TOL * radius:
+    elif cancels:
         verdict = Status.NOT_SEPARABLE
-        reason = f"no direction separates the rows by more than {high:.1e} (largest row {radius:.3g})"
+        reason = f"no direction separates the rows by more than rounding ({high:.1e})"
     else:
         verdict = Status.UNDECIDED
-        reason = "no model so far gets every row right"
+        reason = "no model so far is proved to get every row right"
         reason += f"; the pooled margin, if any, is at most {high:.3g}" if math.isfinite(high) else ""
-    return Certificate(low, high, angle, found.margin, verdict, reason)
+    return replace(found, verdict=verdict, reason=reason)
 
 
 def certify(w: FloatArray, engine: Engine, *, angle_tol_deg: float | None = None) -> Certificate:
@@ -350,23 +310,21 @@ def certify(w: FloatArray, engine: Engine, *, angle_tol_deg: float | None = None
     w = np.asarray(w, dtype=np.float64)
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
         raise ValueError(f"the model must be a finite vector other than zero, got shape {w.shape}")
-    engine, divisor, _ = comfortable(engine, w.size)
-    largest = float(np.abs(w).max())
-    w = w / largest
-    w = w / np.linalg.norm(w)
-    report = engine.round(Evaluate(), Message(0, w))
-    low, radius = float(report.lows["margin"]), -float(report.lows["-radius"])
+    rows = comfortable(engine, w.size)
+    w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
+    w = w / norm(w)
+    low = float(rows.engine.round(Evaluate(), Message(0, w)).lows["margin"])
     stop = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
-    taus = TAUS / radius if radius > 0 else TAUS
-    tempered = engine.round(TemperedDual(), Message(0, w, {"low": np.asarray(low), "tau": taus}))
-    parts = (tempered.sums["dual"], tempered.sums["mass"], tempered.sums["drift"])
-    duals = [merged_dual(s, mass, drift, tempered.n_nodes) for s, mass, drift in zip(*parts, strict=True)]
-    return in_unit(certificate(w, low, duals, radius=radius, stop=stop), radius, divisor, stop)
+    message = Message(0, w, {"low": np.asarray(low), "tau": TAUS / rows.radius})
+    report = rows.engine.round(TemperedDual(), message)
+    parts = (report.sums["dual"], report.sums["mass"], report.sums["drift"])
+    duals = [merged_dual(*part, report.n_nodes) for part in zip(*parts, strict=True)]
+    return in_unit(certificate(w, low, duals, stop=stop), rows.divisor, stop)
 
 
 def merged_dual(vector: FloatArray, mass: Any, drift: Any, n_nodes: int) -> Dual:
     """Return the dual vector that nodes summed: their drift covers the fold too, once per node."""
-    return Dual(vector, float(mass) * (1 - 2 * (n_nodes + 2) * UNIT_ROUNDOFF), float(drift) * (2 + n_nodes))
+    return Dual(vector, below(mass, n_nodes), float(drift) * (2 + n_nodes))
 
 
 def step_dual(report: Report) -> Dual | None:
@@ -380,9 +338,11 @@ def step_dual(report: Report) -> Dual | None:
     return merged_dual(report.sums["step"], report.sums["mass"], report.sums["drift"], report.n_nodes)
 
 
-def in_unit(found: Certificate, radius: float, divisor: float, stop: Sequence[Rule] = ()) -> Certificate:
+def in_unit(found: Certificate, divisor: float, stop: Sequence[Rule] = ()) -> Certificate:
     """Return the certificate of rows divided by `divisor` (a power of two) in the unit of the rows themselves."""
     if divisor == 1.0:
         return found
-    low, high, margin = found.margin_low * divisor, found.margin_high * divisor, found.margin * divisor
-    return judged(Certificate(low, high, found.angle_deg, margin), radius * divisor, stop)
+    low, margin = (math.nextafter(value * divisor, -math.inf) for value in (found.margin_low, found.margin))
+    high = math.nextafter(found.margin_high * divisor, math.inf)
+    scaled = replace(found, margin_low=low, margin_high=high, margin=margin)
+    return judged(scaled, stop, cancels=found.verdict is Status.NOT_SEPARABLE)

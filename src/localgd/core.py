@@ -12,26 +12,20 @@ from functools import cached_property
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-FloatArray: TypeAlias = NDArray[np.float64]
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray
+
 Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
-
-UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
-"""Largest relative error of one float64 operation, 2⁻⁵³."""
-
-TINY = float(np.finfo(np.float64).tiny)
-"""Smallest normal float64: covers what underflow can hide from a relative error bound."""
 
 
 def frozen(array: Any) -> FloatArray:
-    """Return `array` as read-only float64 (a copy only if it was writable or of another type)."""
+    """Return `array` as read-only float64; a copy if it, or what it is a view of, can be written to."""
     out = np.asarray(array, dtype=np.float64)
-    if out.flags.writeable:
-        out = out.copy()
-        out.flags.writeable = False
-    return out
+    owner = out
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sealed(out.copy()) if out.flags.writeable or owner.flags.writeable else out
 
 
 def sealed(array: Any) -> FloatArray:
@@ -104,16 +98,27 @@ class Shard:
         return self.n_features
 
     @cached_property
-    def radius(self) -> float:
-        """Upper bound on the largest row norm: max |z_i|, rounded up."""
+    def peak(self) -> float:
+        """Largest entry in absolute value."""
         rows: Any = self.rows
-        sparse = isinstance(rows, csr_array)
-        largest = float(np.abs(rows.data if sparse else rows).max(initial=0.0))
-        if largest == 0.0:
-            return 0.0
-        scaled = rows / largest
+        return float(np.abs(rows.data if isinstance(rows, csr_array) else rows).max(initial=0.0))
+
+    @cached_property
+    def norms(self) -> FloatArray:
+        """Upper bounds on the row norms |z_i|, shape (n,)."""
+        if self.peak == 0.0:
+            return sealed(np.zeros(self.n_rows))
+        exponent = int(np.frexp(self.peak)[1])
+        scaled: Any = self.rows * np.ldexp(1.0, -exponent) if abs(exponent) < 1000 else self.rows / self.peak
+        sparse = isinstance(self.rows, csr_array)
         squares = scaled.multiply(scaled).sum(axis=1) if sparse else np.einsum("ij,ij->i", scaled, scaled)
-        return float(np.sqrt(squares.max()) * largest * (1 + (self.row_length + 8) * UNIT_ROUNDOFF))
+        unit = np.ldexp(1.0, exponent) if abs(exponent) < 1000 else self.peak
+        return sealed(np.sqrt(squares) * unit * (1 + (2 * self.row_length + 16) * UNIT_ROUNDOFF) + TINY)
+
+    @property
+    def radius(self) -> float:
+        """Upper bound on the largest row norm max |z_i|."""
+        return float(self.norms.max())
 
     @cached_property
     def gram(self) -> FloatArray:
@@ -132,6 +137,11 @@ class Shard:
     def margin_error(self, w_norm: float) -> float:
         """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
         return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY
+
+    def combine_error(self, coefficients: FloatArray) -> float:
+        """Bound on the rounding error of a computed Σ a_i z_i, a >= 0, from n·u·Σ a_i |z_i| for n-term sums."""
+        length = float((coefficients * self.norms).sum())
+        return 2 * (self.n_rows + 4) * UNIT_ROUNDOFF * length + self.n_features * TINY
 
 
 class Loss(Protocol):

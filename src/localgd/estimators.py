@@ -15,8 +15,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from localgd.certify import Status, until_angle
-from localgd.core import FloatArray, Shard
+from localgd.core import Shard
 from localgd.engine.inprocess import InProcess
+from localgd.rounding import FloatArray
 from localgd.rules.named import Method, method_named
 from localgd.rules.probes import Weighting
 from localgd.train import Run, train

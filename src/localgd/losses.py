@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit
 
-from localgd.core import FloatArray, Loss
+from localgd.core import Loss
+from localgd.rounding import FloatArray
 
 LARGEST_EXPONENT = 700.0
 """Exponential slopes stop growing at e^700, short of float64's e^709: finite, and still a non-negative coefficient."""

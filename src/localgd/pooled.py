@@ -11,9 +11,10 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, issparse
 from scipy.sparse import vstack as sparse_vstack
 
-from localgd.core import FloatArray, Loss, Rows, Shard
+from localgd.core import Loss, Rows, Shard
 from localgd.kernels.project import SEPARABLE, project
 from localgd.losses import Logistic
+from localgd.rounding import FloatArray
 
 KKT_TOL = 1e-8
 """Largest KKT residual with which a max-margin answer is handed out; 1e-13 is usual."""

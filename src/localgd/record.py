@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from localgd.core import FloatArray, frozen
+from localgd.core import frozen
 from localgd.data.recipe import Recipe, Unseen
 from localgd.data.table import Table
+from localgd.rounding import FloatArray
 from localgd.train import Row, Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from localgd.certify import Certificate, Dual, Rule, Status, certificate, in_unit, step_dual
-from localgd.core import Engine, FloatArray, Report, sealed
+from localgd.certify import Certificate, Rule, Status, certificate, in_unit, step_dual
+from localgd.core import Engine, Report, sealed
 from localgd.pooled import angle_deg
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
 from localgd.rules.named import Method
@@ -205,7 +206,7 @@ def train(
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
     ledger = Ledger(engine)
-    engine, divisor, n_features = comfortable(engine, None if w0 is None else np.size(w0))
+    engine, divisor, n_features, _ = comfortable(engine, None if w0 is None else np.size(w0))
     method = _in_unit(method, divisor).tuned(engine)
     look = Evaluate(method.task.loss, method.task.weighted_by)
     state: Iterate = method.merge.init(np.zeros(n_features) if w0 is None else _start(w0, divisor))
@@ -220,7 +221,7 @@ def train(
         with np.errstate(over="ignore", invalid="ignore"):  # a model on its way out of float64 ends with a status
             step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
             found = _standing(state, report, found, step, stop, whole=whole)
-        shown = _explained(in_unit(found, -float(report.lows["-radius"]), divisor, stop), report)
+        shown = _explained(in_unit(found, divisor, stop), report, whole=whole)
         row = _row(state, report, shown, ledger.entries(engine), reference)
         if history and history[-1].round == row.round:
             history.pop()
@@ -236,19 +237,42 @@ def train(
         with np.errstate(over="ignore", invalid="ignore"):
             following = method.merge.step(state, report)
         if not np.isfinite(following.w).all():
-            shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64; lower lr")
+            remedy = "; lower lr" if isinstance(method.task, GradientSteps) else ""
+            shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64{remedy}")
             break
         state = following
-    return Run(sealed(state.w / divisor), shown, tuple(history), method)
+    return Run(sealed(_out_of_unit(state.w, divisor)), shown, tuple(history), method)
 
 
 def _in_unit(method: Method, divisor: float) -> Method:
-    """Carry a step size given for the user's rows over to rows divided by `divisor`: η scales with |z|²."""
+    """Carry a step size for the user's rows over to rows divided by `divisor`: η scales as |z|², λ as 1/|z|²."""
     task = method.task
     if divisor == 1.0 or not isinstance(task, GradientSteps):
         return method
-    lr = task.lr if isinstance(task.lr, str) else task.lr * divisor**2
-    return replace(method, task=replace(task, lr=lr, prox=task.prox / divisor**2))
+    doubled = 2 * (math.frexp(divisor)[1] - 1)
+    changes: dict[str, Any] = {}
+    for name, value, exponent in (("lr", task.lr, doubled), ("prox", task.prox, -doubled)):
+        if isinstance(value, str) or value == 0:
+            continue
+        try:
+            changes[name] = math.ldexp(value, exponent)
+        except OverflowError:
+            changes[name] = math.inf
+        if not 0 < changes[name] < math.inf:
+            raise ValueError(
+                f"{name}={value!r} does not fit rows of size {divisor:.0e}; leave it out or scale the rows"
+            )
+    return replace(method, task=replace(task, **changes))
+
+
+def _out_of_unit(w: FloatArray, divisor: float) -> FloatArray:
+    """Undo the division of the rows; a model that float64 cannot hold is given at length about 1 instead."""
+    with np.errstate(over="ignore", under="ignore"):
+        out = w / divisor
+    largest = np.abs(out).max(initial=0.0)
+    if divisor == 1.0 or not w.any() or TINY / UNIT_ROUNDOFF < largest < np.inf:
+        return out
+    return np.ldexp(w, -int(np.frexp(np.abs(w).max())[1]))
 
 
 def _start(w0: FloatArray, divisor: float) -> FloatArray:
@@ -262,19 +286,23 @@ def _standing(
     state: Iterate, report: Report, before: Certificate, step: Dual | None, stop: Sequence[Rule], *, whole: bool
 ) -> Certificate:
     """Return the certificate of the current model from a round's report."""
-    radius = -float(report.lows["-radius"])
-    duals = [Dual(state.w, state.mass, state.drift), *([] if step is None else [step])]
-    high = min(before.margin_high, float(report.lows.get("high", np.inf)))
-    margin = float(report.lows["margin"]) if whole else math.nan
-    return certificate(state.w, margin, duals, bracket=(before.margin_low, high), radius=radius, stop=stop)
+    return certificate(
+        state.w,
+        float(report.lows["margin"]) if whole else math.nan,
+        [Dual(state.w, state.mass, state.drift), *([] if step is None else [step])],
+        before=before,
+        node_high=float(report.lows.get("high", np.inf)),
+        cancels=report.counts.get("cancels", 0) > 0,
+        stop=stop,
+    )
 
 
-def _explained(found: Certificate, report: Report) -> Certificate:
+def _explained(found: Certificate, report: Report, *, whole: bool) -> Certificate:
     """Say so if more rounds would change nothing: no gradient left in float64, or a projection onto an empty set."""
     if report.counts.get("inseparable", 0) > 0:
-        remedy = "projections need separable rows; use local-gd, or form='proximal'"
-        return replace(found, reason=f"{found.reason}; {remedy}")
-    if found.verdict is Status.CERTIFIED or report.counts.get("underflow", 0) < report.n_nodes:
+        stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
+        return replace(found, reason=f"{found.reason}; {stopped}: use local-gd, or form='proximal'")
+    if found.verdict is Status.CERTIFIED or not whole or report.counts.get("underflow", 0) < report.n_nodes:
         return found
     return replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")
 

@@ -26,9 +26,10 @@ from localgd import (
     until_angle,
     until_margin_ratio,
 )
-from localgd.certify import Dual, angle_bound, certificate
+from localgd.certify import angle_bound, certificate
 from localgd.core import Message
 from localgd.pooled import NotSeparableError, angle_deg, max_margin
+from localgd.rounding import Dual
 from localgd.rules.named import Method
 from localgd.rules.probes import Evaluate
 
@@ -268,7 +269,7 @@ def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio
 
 def test_without_drift_the_bound_is_the_square_root_of_low_over_high():
     w = np.array([3.0, 4.0])
-    found = certificate(w, 5 * 0.3, [Dual(w, mass=5 / 0.4)], radius=1.0)
+    found = certificate(w, 5 * 0.3, [Dual(w, mass=5 / 0.4)])
     assert found.angle_deg == pytest.approx(math.degrees(math.acos(math.sqrt(0.3 / 0.4))), rel=1e-9)
     assert found.margin_low <= 0.3
     assert found.margin_high >= 0.4

@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
-from localgd.core import Engine, FloatArray, Message, Report
+from localgd.core import Engine, Message, Report
 from localgd.data.columns import as_text, check_known
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, plain_label
 from localgd.data.table import Table
+from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
 AnyEngine = TypeVar("AnyEngine", bound=Engine)

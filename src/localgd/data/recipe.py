@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array, diags_array, hstack
 
-from localgd.core import FloatArray, Rows, Shard
+from localgd.core import Rows, Shard
 from localgd.data.arrays import unlabelled
 from localgd.data.columns import as_text, number_column
 from localgd.data.table import Table
+from localgd.rounding import FloatArray
 
 Label: TypeAlias = "str | int | float | bool"
 Unseen: TypeAlias = Literal["error", "zeros"]

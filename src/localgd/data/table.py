@@ -11,7 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from localgd.core import FloatArray, frozen
+from localgd.core import frozen
+from localgd.rounding import FloatArray
 
 IntArray: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from scipy.sparse import csr_array
 
-from localgd.core import FloatArray, Loss, Shard
+from localgd.core import Loss, Shard
 from localgd.kernels import csr, dense, gram, reference
 from localgd.kernels.reference import Batches
+from localgd.rounding import FloatArray
 
 MOST_GRAM_ROWS = 2048
 """Largest Gram matrix kept on a node: 2048² float64 are 32 MB."""

@@ -12,9 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from localgd.core import FloatArray, Loss, Shard
+from localgd.core import Loss, Shard
 from localgd.kernels.dense import NO_BATCHES, slope
 from localgd.kernels.reference import Batches
+from localgd.rounding import FloatArray
 
 
 @njit(cache=True, nogil=True)

@@ -11,9 +11,10 @@ import math
 import numpy as np
 from numba import njit
 
-from localgd.core import FloatArray, Loss, Shard
+from localgd.core import Loss, Shard
 from localgd.kernels.reference import Batches
 from localgd.losses import LARGEST_EXPONENT
+from localgd.rounding import FloatArray
 
 NO_BATCHES = np.zeros((0, 0), dtype=np.int64)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from localgd.core import FloatArray, Loss, Shard
+from localgd.core import Loss, Shard
 from localgd.kernels.reference import Batches
+from localgd.rounding import FloatArray
 
 
 def coefficients(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.sparse import csr_array
 
-from localgd.core import UNIT_ROUNDOFF, FloatArray, Rows, Shard
+from localgd.core import Rows, Shard
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray
 
 Index: TypeAlias = NDArray[np.intp]
 

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import FloatArray, Loss, Shard
+from localgd.core import Loss, Shard
+from localgd.rounding import FloatArray
 
 Batches: TypeAlias = NDArray[np.int64]
 """Row numbers of the mini-batches, shape (local_steps, batch_size)."""

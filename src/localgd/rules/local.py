@@ -8,29 +8,27 @@ from typing import Literal
 
 import numpy as np
 
-from localgd.core import UNIT_ROUNDOFF, FloatArray, Loss, Message, Report, Shard, sealed
+from localgd.core import Loss, Message, Report, Shard, sealed
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches
 from localgd.losses import Logistic
-from localgd.rules.probes import Weighting, check_weighting, combine_error, node_weight, standing
+from localgd.rounding import Dual, FloatArray, below
+from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
     """Return the report of a node that moved the model by Σ a_i z_i, with a >= 0.
 
     Adds to the standing `here` the sums ``step`` p_m Σ a_i z_i, ``mass`` p_m Σ a_i (rounded down) and ``drift``, p_m
-    times a bound on the rounding error of the computed step; and the low ``high``, the node's own upper bound
-    |Σ a_i z_i|/Σ a_i on γ*: the pooled margin is at most that of any single node.
+    times a bound on the rounding error of the computed step; the low ``high``, the node's own upper bound on γ* (the
+    pooled margin is at most that of any single node); and the count ``cancels`` if its own rows cancel.
     """
-    step = shard.combine(coefficients)
-    total = float(coefficients.sum())
-    mass = total * (1 - 2 * shard.n_rows * UNIT_ROUNDOFF)
-    drift = combine_error(shard, total)
-    own = (float(np.linalg.norm(step)) * (1 + 2 * (step.size + 2) * UNIT_ROUNDOFF) + drift) / mass if mass > 0 else None
-    sums = {"step": sealed(weight * step), "mass": weight * mass, "drift": weight * drift}
-    lows = {} if own is None else {"high": own}
-    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows})
+    own = Dual(shard.combine(coefficients), below(coefficients.sum(), shard.n_rows), shard.combine_error(coefficients))
+    sums = {"step": sealed(weight * own.vector), "mass": weight * own.mass, "drift": weight * own.drift}
+    lows = {"high": own.high} if own.known else {}
+    counts = {"cancels": 1} if own.cancels else {}
+    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows}, counts)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,10 @@ class GradientSteps:
             batches=self._batches(shard, message.round),
         )
         report = moved(shard, standing(shard, message.w, margins, self.loss, weight), a, weight)
-        return report if a.any() else replace(report, counts={"underflow": 1})
+        # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
+        if a.any() or (self.loss.slope(margins) * (lr / shard.n_rows)).any():
+            return report
+        return replace(report, counts={"underflow": 1})
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         if self.batch_size is None or (self.batch_size >= shard.n_rows and not self.replacement):
@@ -166,4 +167,4 @@ class Project:
         if projection.feasible:
             return report, projection.duals
         stay = moved(shard, here, np.zeros(shard.n_rows), weight)
-        return replace(stay, lows=report.lows, counts={"inseparable": 1}), state
+        return replace(stay, lows=report.lows, counts={**report.counts, "inseparable": 1}), state

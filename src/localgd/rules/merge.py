@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localgd.core import UNIT_ROUNDOFF, FloatArray, Message, Report, frozen, sealed
+from localgd.core import Message, Report, frozen, sealed
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, below, norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +41,10 @@ class Mean:
         """Return w + Σ p_m (v_m − w) / Σ p_m, and the mass and drift that go with it."""
         weight = float(report.sums["weight"])
         w = state.w + report.sums["step"] / weight
-        mass = (state.mass + float(report.sums["mass"]) / weight) * (1 - 8 * UNIT_ROUNDOFF)
+        mass = below(state.mass + below(report.sums["mass"], report.n_nodes) / weight, 2)
         # The nodes' own errors, the fold over the nodes (their drift is more than 8 u times what they move), the sum.
         fold = float(report.sums["drift"]) / weight * (2 + report.n_nodes)
-        rounding = 4 * UNIT_ROUNDOFF * float(np.linalg.norm(state.w) + np.linalg.norm(w))
+        rounding = 4 * UNIT_ROUNDOFF * (norm(state.w) + norm(w))
         return Iterate(sealed(w), state.round + 1, mass, state.drift + fold + rounding)
 
 
@@ -68,5 +69,5 @@ class Anchored:
         mean = Mean().step(state, report)
         a = mean.round / (mean.round + 1)
         w = a * mean.w
-        rounding = 4 * UNIT_ROUNDOFF * float(np.linalg.norm(w))
-        return Iterate(sealed(w), mean.round, a * mean.mass * (1 - 8 * UNIT_ROUNDOFF), a * mean.drift + rounding)
+        rounding = 4 * UNIT_ROUNDOFF * norm(w) + w.size * TINY
+        return Iterate(sealed(w), mean.round, below(a * mean.mass, 2), a * mean.drift + rounding)

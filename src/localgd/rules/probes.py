@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import UNIT_ROUNDOFF, Engine, FloatArray, Loss, Message, Report, Shard
+from localgd.core import Engine, Loss, Message, Report, Shard
 from localgd.losses import Logistic
+from localgd.rounding import FloatArray, below, norm
 
 Weighting: TypeAlias = Literal["uniform", "num-examples"]
 
@@ -35,14 +37,13 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weigh
     """Return how the shared model w stands on this node.
 
     Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` rows with z·w > 0. Lows: ``margin``, a lower bound on
-    min z_i·w (the computed one less its rounding error), and ``-radius``, so that the minimum over nodes is
-    −max |z_i|.
+    min z_i·w (the computed one less its rounding error).
     """
-    low = float(margins.min()) - shard.margin_error(float(np.linalg.norm(w)))
+    low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
         value = float(loss.value(margins).mean())
     sums = {"weight": weight, "loss": weight * value, "correct": int(np.count_nonzero(margins > 0))}
-    return Report(1, shard.n_rows, sums, {"margin": low, "-radius": -shard.radius})
+    return Report(1, shard.n_rows, sums, {"margin": low})
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Report the largest row norm and the fewest and most columns of any node.
+    """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
-    Lows: ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted).
+    Lows: ``-peak``, ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted).
     """
 
     def init(self, shard: Shard) -> None:
@@ -73,8 +74,9 @@ class Sizes:
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes."""
-        lows = {"-radius": -shard.radius, "n_features": shard.n_features, "-n_features": -shard.n_features}
-        return Report(1, shard.n_rows, {}, lows), state
+        sizes = {"-peak": -shard.peak, "-radius": -shard.radius}
+        widths = {"n_features": shard.n_features, "-n_features": -shard.n_features}
+        return Report(1, shard.n_rows, {}, sizes | widths), state
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,14 @@ def largest_eigenvalue(shard: Shard) -> float:
         return 0.0
     rows: Any = shard.rows / shard.radius
     v = np.random.default_rng(shard.n_features).standard_normal(shard.n_features)
-    v /= np.linalg.norm(v)
+    v /= norm(v)
     value = 0.0
     for _ in range(MAX_POWER_STEPS):
         image = np.asarray(rows.T @ (rows @ v))
-        norm = float(np.linalg.norm(image))
-        if norm == 0.0:
+        before, value = value, norm(image)
+        if value == 0.0 or abs(value - before) <= POWER_TOL * value:
             break
-        v = image / norm
-        if abs(norm - value) <= POWER_TOL * norm:
-            value = norm
-            break
-        value = norm
+        v = image / value
     # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
     trace = float((rows.multiply(rows) if isinstance(shard.rows, csr_array) else rows * rows).sum())
     value = min(max(value * (1 + POWER_TOL), trace / shard.n_features), trace)
@@ -140,34 +138,40 @@ class Rescaled:
         return Shard(shard.node_id, rows / self.divisor)
 
 
-def comfortable(engine: Engine, n_features: int | None = None) -> tuple[Engine, float, int]:
-    """Return an engine whose rows float64 squares safely, the power of two they were divided by, and their width.
+class Comfortable(NamedTuple):
+    """A federation whose rows float64 can square, the power of two they were divided by, and their sizes."""
 
-    One round finds the largest row norm. Rows between 2⁻¹⁰⁰ and 2¹⁰⁰ stay as they are, divisor 1.
+    engine: Engine
+    divisor: float
+    n_features: int
+    radius: float
+
+
+def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
+    """Divide rows of extreme size by a power of two, which is exact; one round finds out whether they are.
+
+    Rows whose largest entry is between 2⁻¹⁰⁰ and 2¹⁰⁰ stay as they are, divisor 1.
 
     Raises
     ------
     ValueError
         If nodes differ in their number of features, or all rows are zero.
     """
-    report = engine.round(Sizes(), Message())
-    radius = -float(report.lows["-radius"])
-    fewest, most = float(report.lows["n_features"]), -float(report.lows["-n_features"])
+    lows = engine.round(Sizes(), Message()).lows
+    fewest, most = int(lows["n_features"]), -int(lows["-n_features"])
     if fewest != most:
-        raise ValueError(
-            f"nodes differ in their number of features ({fewest:.0f} to {most:.0f}); give all the same columns"
-        )
+        raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
     if n_features is not None and n_features != fewest:
-        raise ValueError(
-            f"the model has {n_features} coefficients but the rows have {fewest:.0f} columns, the bias included"
-        )
-    if radius == 0.0:
+        raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
+    peak = -float(lows["-peak"])
+    if peak == 0.0:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
-    exponent = int(np.frexp(radius)[1])
+    exponent = math.frexp(peak)[1]
     if abs(exponent) <= COMFORTABLE_EXPONENT:
-        return engine, 1.0, int(fewest)
-    divisor = float(np.ldexp(1.0, exponent))
-    return engine.map(Rescaled(divisor)), divisor, int(fewest)
+        return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]))
+    divisor = math.ldexp(1.0, max(min(exponent, 1000), -1000))  # a normal number, and so is its inverse
+    engine = engine.map(Rescaled(divisor))
+    return Comfortable(engine, divisor, fewest, -float(engine.round(Sizes(), Message()).lows["-radius"]))
 
 
 @dataclass(frozen=True)
@@ -189,11 +193,6 @@ class TemperedDual:
         for tau in message.extra["tau"]:
             q = np.exp(-tau * above)
             dual.append(shard.combine(q))
-            mass.append(float(q.sum()) * (1 - 2 * shard.n_rows * UNIT_ROUNDOFF))
-            drift.append(combine_error(shard, float(q.sum())))
+            mass.append(below(q.sum(), shard.n_rows))
+            drift.append(shard.combine_error(q))
         return Report(1, shard.n_rows, {"dual": dual, "mass": mass, "drift": drift}), state
-
-
-def combine_error(shard: Shard, mass: float) -> float:
-    """Bound on the rounding error of a computed Σ a_i z_i with Σ a_i = mass: about n·u·Σ a_i |z_i|."""
-    return 2 * (shard.n_rows + 4) * UNIT_ROUNDOFF * mass * shard.radius

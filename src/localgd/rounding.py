@@ -1,0 +1,118 @@
+"""What float64 can be trusted with: norms, sums and angles rounded to the safe side.
+
+A relative error bound says nothing once numbers underflow, so every bound also carries an absolute part, `TINY`, the
+smallest normal number; and norms are those of vectors scaled by a power of two, so that no square is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+"""Largest relative error of one float64 operation, 2⁻⁵³."""
+
+TINY = float(np.finfo(np.float64).tiny)
+"""Smallest normal float64: more than underflow can take from a sum of fewer than 2⁵⁰ terms."""
+
+CANCELS = 8.0
+"""A combination of rows shorter than this many times its own rounding error is said to cancel."""
+
+
+def norm(vector: FloatArray) -> float:
+    """Return |v| to about size·2⁻⁵³, whatever its magnitude, and to the same bits on any number of threads.
+
+    Examples
+    --------
+    >>> f"{norm(np.array([3e-200, 4e-200])):.12g} {norm(np.array([3e200, 4e200])):.12g}"
+    '5e-200 5e+200'
+    """
+    largest = float(np.abs(vector).max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    exponent = math.frexp(largest)[1]
+    squares = np.square(np.ldexp(vector, -exponent))
+    with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
+        return float(np.ldexp(np.sqrt(np.add.reduce(squares)), exponent))
+
+
+def norm_above(vector: FloatArray) -> float:
+    """Return an upper bound on |v|."""
+    return norm(vector) * (1 + (2 * vector.size + 16) * UNIT_ROUNDOFF) + TINY
+
+
+def below(total: Any, terms: int) -> float:
+    """Return a lower bound on the exact sum of so many non-negative numbers, given the computed one."""
+    return float(total) * (1 - 2 * (terms + 4) * UNIT_ROUNDOFF) - TINY
+
+
+def acos_above(along: float, length: float) -> float:
+    """Return the angle whose cosine is along/length, rounded up and accurate near 0; 0 where along >= length.
+
+    Examples
+    --------
+    >>> round(math.degrees(acos_above(1.0, 2.0)), 9), acos_above(1.0, 1.0)
+    (60.0, 0.0)
+    """
+    if along >= length:
+        return 0.0
+    # Two roots, not the root of a product that may vanish or overflow.
+    opposite = math.sqrt(length - along) * math.sqrt(length + max(along, -length))
+    return math.atan2(opposite, along) * (1 + 1e-14)
+
+
+def angle_above(a: FloatArray, b: FloatArray) -> float:
+    """Return the angle in radians between two vectors, rounded up (Kahan's formula); inf if one is 0 or not finite."""
+    lengths = norm(a), norm(b)
+    if not all(0 < length < math.inf for length in lengths):
+        return math.inf
+    a, b = (np.ldexp(v, -math.frexp(length)[1]) for v, length in zip((a, b), lengths, strict=True))
+    a, b = a / norm(a), b / norm(b)
+    return 2 * math.atan2(norm(a - b), norm(a + b)) + (4 * a.size + 32) * UNIT_ROUNDOFF
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """A vector s = Σ q_i z_i with q >= 0, known up to an error of norm at most `drift`, with Σ q_i >= mass.
+
+    It speaks of the rows, not of a model: γ* <= |s|/Σ q_i and cos∠(s, u*) >= γ* Σ q_i/|s|.
+
+    Examples
+    --------
+    >>> round(Dual(np.array([3.0, 4.0]), mass=10.0).high, 12)
+    0.5
+    """
+
+    vector: FloatArray
+    mass: float
+    drift: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether it says anything: NaN, infinite or vanishing masses do not."""
+        return 0 < self.mass < math.inf and self.drift < math.inf
+
+    @property
+    def high(self) -> float:
+        """Upper bound |s|/Σ q_i on γ*; inf where nothing is known."""
+        if not self.known:
+            return math.inf
+        return (norm_above(self.vector) + self.drift) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
+
+    @property
+    def cancels(self) -> bool:
+        """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
+        return self.known and norm(self.vector) <= CANCELS * self.drift
+
+    def angle(self, gamma: float) -> float:
+        """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
+        if not self.known:
+            return math.inf
+        along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.drift - TINY
+        return acos_above(along, norm_above(self.vector))
