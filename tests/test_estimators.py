@@ -108,6 +108,7 @@ def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data)
         ({"local_steps": 0}, "local_steps must be"),
         ({"lr": -1.0}, "lr must be"),
         ({"n_rounds": -1}, "n_rounds must be"),
+        ({"n_rounds": 1.5}, "n_rounds must be"),
         ({"angle_tol_deg": 0.0}, "angle_tol_deg must be"),
         ({"weighted_by": "size"}, "weighted_by must be"),
     ],
@@ -122,3 +123,5 @@ def test_groups_must_match_the_rows(data):
     X, y, _ = data
     with pytest.raises(ValueError, match="one entry for each of the"):
         LocalGDClassifier().fit(X, y, groups=[1, 2])
+    with pytest.raises(ValueError, match="no value in row 1"):
+        LocalGDClassifier().fit(X, y, groups=["a", None, *["b"] * (len(X) - 2)])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from localgd.certify import Certificate, Status, certify, until_angle, until_margin_ratio
 from localgd.core import Engine, Loss, Merge, Message, NodeError, Report, Shard, Task
+from localgd.data.arrays import from_arrays
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
@@ -38,6 +39,7 @@ __all__ = [
     "Status",
     "Task",
     "certify",
+    "from_arrays",
     "load",
     "local_gd",
     "local_sgd",

@@ -1,10 +1,8 @@
-"""The command line: ``localgd demo | train | certify | predict | datasets``.
-
-Exit codes: 0 done, 1 failed on the way, 2 bad input, 3 stopped short of the asked certificate, 130 interrupted.
-"""
+"""The command line: ``localgd demo | train | certify | predict | datasets``."""
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import sys
@@ -20,7 +18,7 @@ from scipy.sparse import issparse
 
 from localgd import record
 from localgd.certify import Rule, Status, certify, until_angle, until_margin_ratio
-from localgd.core import NodeError
+from localgd.core import Message, NodeError
 from localgd.data.datasets import DATASETS
 from localgd.data.load import load, load_unlabelled
 from localgd.data.partition import partition
@@ -33,16 +31,20 @@ from localgd.pooled import pooled_direction
 from localgd.report import text
 from localgd.report.plots import convergence
 from localgd.report.progress import Progress
+from localgd.rounding import FloatArray
 from localgd.rules.named import METHODS, method_named
+from localgd.rules.probes import Evaluate
 from localgd.train import Run, SampledNodes, train
 
-FAILED, BAD_INPUT, SHORT, INTERRUPTED = 1, 2, 3, 130
+FAILED, BAD_INPUT, SHORT, SIGNALLED = 1, 2, 3, 128
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train a linear classifier where the data lives, and prove which model came out.",
+    epilog="Exit codes: 0 done; 1 no usable model, or not written; 2 bad input; 3 the certificate asked for was not "
+    "reached; 130 interrupted (the run is written).",
 )
 
 Data = Annotated[str, typer.Argument(help="Folder with one file per node, one table, or a bundled data set's name.")]
@@ -145,11 +147,11 @@ def train_command(
     stop += [] if margin_ratio is None else [until_margin_ratio(margin_ratio)]
     sampled = None if fraction is None else SampledNodes(fraction, seed)
     options = {"drop": drop, "categorical": categorical}
-    tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
     kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
-    federation, recipe = federation_of(tables, data, scale, kinds, n_jobs=n_jobs, intercept=fit_intercept)
-    reference = pooled_direction(federation.shards.values(), chosen.task.weighted_by) if compare else None
     with Progress(quiet=as_json) as progress:
+        progress.say(f"reading {data}")
+        tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
+        federation, recipe = federation_of(tables, data, scale, kinds, n_jobs=n_jobs, intercept=fit_intercept)
         progress.say(_introduction(federation, recipe, method))
         run = train(
             federation,
@@ -159,13 +161,13 @@ def train_command(
             max_seconds=max_seconds,
             nodes=sampled,
             on_round=progress.on_round,
-            reference=reference,
+            reference=_reference(federation, chosen.task.weighted_by, progress) if compare else None,
         )
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
     model = record.Model.from_vector(run.w, fit_intercept=fit_intercept, classes=recipe.classes, recipe=recipe)
     place = _saved(out, run, model, flags, force=force)
     _tell(run, place, as_json=as_json)
-    raise typer.Exit(INTERRUPTED if progress.interrupted else _exit_code(run, asked=bool(stop)))
+    raise typer.Exit(_exit_code(run, asked=bool(stop), interrupted=progress.interrupted))
 
 
 @app.command("certify")
@@ -186,10 +188,13 @@ def certify_command(
 ) -> None:
     """Bound the angle between any linear model and the pooled one; no row leaves its node.
 
-    A model of localgd brings its own preparation. One trained elsewhere is taken as it is: its coefficients must be
-    in the order of the prepared columns, and --scale is none unless said otherwise.
+    A model of localgd brings its own preparation. One trained elsewhere is taken as it is: coefficients of the
+    prepared columns (in their order, unless it says feature_names), positive for the class that sorts last (unless it
+    says classes). Either way the proof is made from the model alone, so it is looser than a run's own.
     """
     held = record.read_model(model)
+    if held.recipe is not None and (scale or text_column):
+        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     options = {"drop": drop, "categorical": categorical}
     tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
     if held.recipe is not None:
@@ -197,17 +202,16 @@ def certify_command(
     else:
         kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
         federation, recipe = federation_of(tables, data, scale or "none", kinds)
-    width = len(recipe.feature_names) - recipe.intercept
-    if held.coef.size != width:
-        few = ", ".join(recipe.feature_names[:5])
-        raise ValueError(f"{model} has {held.coef.size} coefficients, but {data} has {width} columns ({few}, …)")
-    found = certify(held.vector(fit_intercept=recipe.intercept), federation, angle_tol_deg=angle_tol_deg)
+    w = held.aligned(recipe, f"{model}")
+    found = certify(w, federation, angle_tol_deg=angle_tol_deg)
+    look = federation.round(Evaluate(), Message(0, w))
+    accuracy = float(look.sums["correct"]) / look.n_rows
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1))
+        typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
-        typer.echo(found.status)
-        if found.separable:
-            typer.echo(f"pooled margin proved between {found.margin_low:.6g} and {found.margin_high:.6g}")
+        typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
+        for line in text.next_step(found):
+            typer.echo(line)
     asked = angle_tol_deg is not None
     raise typer.Exit(SHORT if asked and found.verdict is not Status.CERTIFIED else 0)
 
@@ -217,22 +221,24 @@ def predict_command(
     model: Annotated[Path, typer.Argument(help="Run folder or its model.json.")],
     file: Annotated[Path, typer.Argument(help="Rows to label: CSV, Parquet, NPZ or svmlight.")],
     out: Annotated[Path | None, typer.Option(help="CSV to write.", show_default="standard output")] = None,
+    force: Annotated[bool, typer.Option(help="Replace the CSV if it is there.")] = False,
     unseen: Annotated[
         Literal["error", "zeros"], typer.Option(help="What a category never seen in training means.")
     ] = "error",
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model."""
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     labels = record.read_model(model).predict(load_unlabelled(file), unseen=unseen)
     frame = pl.DataFrame({"prediction": labels})
     if out is not None:
-        if out.exists():
-            raise FileExistsError(f"--out {out} exists already; choose another name")
         frame.write_csv(out)
-    typer.echo(
-        json.dumps(labels) if as_json else f"{len(labels)} rows labelled in {out}" if out else frame.write_csv(),
-        nl=bool(as_json or out),
-    )
+        typer.echo(f"{text.counted(len(labels), 'row')} labelled in {out}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(labels))
+    elif out is None:
+        typer.echo(frame.write_csv(), nl=False)
 
 
 @app.command("datasets")
@@ -247,19 +253,31 @@ def datasets_command(as_json: Json = False) -> None:
     for entry in DATASETS.values():
         nodes = f"{len(entry.nodes)} nodes" if entry.nodes else "one node: add --partition by_label --n-nodes 5"
         kind = "separable" if entry.separable else "not separable"
-        typer.echo(
-            f"{entry.name:10s} {entry.title}\n{'':10s} {entry.rows} rows of {entry.columns} columns, {nodes}, {kind}"
-        )
-        typer.echo(f"{'':10s} {entry.source}; {entry.licence}\n")
+        size = f"{entry.rows} rows of {entry.columns} columns"
+        for head, line in ((entry.name, entry.title), ("", f"{size}, {nodes}, {kind}"), ("", entry.source)):
+            typer.echo(f"{head:10s} {line}")
+        typer.echo(f"{'':10s} {entry.licence}\n")
 
 
 @app.command("demo")
 def demo_command(
     n_rounds: Annotated[int, typer.Option(help="Rounds of each method.")] = 500,
-    out: Annotated[Path | None, typer.Option(help="Also draw the runs into this PNG file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also draw each run into this folder.")] = None,
 ) -> None:
     """Mushrooms from 7 habitats: alone, together, and the proof of which model came out."""
-    run_demo(n_rounds=n_rounds, out=out)
+    if out is not None:
+        out.mkdir(exist_ok=True)
+    for method, run in run_demo(n_rounds=n_rounds).items():
+        if out is not None:
+            convergence(run.columns(), out / f"{method}.png")
+            typer.echo(f"drawn: {out / f'{method}.png'}")
+
+
+@app.callback(invoke_without_command=True)
+def about(show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Train a linear classifier where the data lives, and prove which model came out."""
+    if show:
+        typer.echo(f"localgd {version('localgd')}")
 
 
 def _step_size(lr: str | None) -> float | str | None:
@@ -270,12 +288,22 @@ def _step_size(lr: str | None) -> float | str | None:
 
 
 def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
-    rows = sum(shard.n_rows for shard in federation.shards.values())
+    nodes = text.counted(len(federation.node_ids), "node")
+    rows = text.counted(sum(shard.n_rows for shard in federation.shards.values()), "row")
+    columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
-    return (
-        f"{len(federation.node_ids)} nodes, {rows} rows, {len(recipe.feature_names) - recipe.intercept} columns{bias}; "
-        f"classes {recipe.classes[0]!s} / {recipe.classes[1]!s}; method {method}"
-    )
+    made = f" (from {recipe.summary})"
+    return f"{nodes}, {rows}, {columns}{bias}{made}; classes {recipe.classes[0]} / {recipe.classes[1]}; method {method}"
+
+
+def _reference(federation: InProcess, weighted_by: str, progress: Progress) -> FloatArray | None:
+    """Return the pooled model, or say why there is none to compare with."""
+    progress.say("computing the pooled model, to compare with")
+    try:
+        return pooled_direction(federation.shards.values(), weighted_by)
+    except ValueError as error:
+        progress.say(f"no comparison: {error}")
+        return None
 
 
 def _saved(out: Path | None, run: Run, model: record.Model, flags: dict[str, Any], *, force: bool) -> Path | None:
@@ -314,8 +342,10 @@ def _tell(run: Run, place: Path | None, *, as_json: bool) -> None:
         entries |= {"true_angle_deg": _known(last.true_angle_deg), "out": None if place is None else str(place)}
         typer.echo(json.dumps(entries, indent=1, allow_nan=False))
         return
-    for line in text.verdict(run.certificate, last):
+    for line in (*text.verdict(run.certificate, last), *text.next_step(run.certificate)):
         typer.echo(line)
+    if not run.w.any():
+        typer.echo("the model is 0 in every entry: there is nothing to predict with")
     typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
 
 
@@ -323,19 +353,26 @@ def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _exit_code(run: Run, *, asked: bool) -> int:
-    if run.certificate.verdict is Status.DIVERGED:
+def _exit_code(run: Run, *, asked: bool, interrupted: int | None) -> int:
+    if interrupted is not None:
+        return SIGNALLED + interrupted
+    if run.certificate.verdict is Status.DIVERGED or not run.w.any():
         return FAILED
     return SHORT if asked and run.certificate.verdict is not Status.CERTIFIED else 0
 
 
 def main() -> None:
     """Run the command line; turn expected errors into one clear line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ° or ≤ shows a question mark, not a traceback
     try:
         app()
     except NodeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(BAD_INPUT if isinstance(error.__cause__, ValueError) else FAILED)
+        expected = isinstance(error.__cause__, ValueError)
+        message = f"node {error.node_id!r}: {error.__cause__}" if expected else str(error)
+        typer.echo(f"error: {message}", err=True)
+        sys.exit(BAD_INPUT if expected else FAILED)
     except (ValueError, FileExistsError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -15,7 +14,6 @@ from localgd.data.prepare import prepare
 from localgd.engine.inprocess import InProcess
 from localgd.pooled import pooled_direction
 from localgd.report import text
-from localgd.report.plots import convergence
 from localgd.report.progress import Progress
 from localgd.rules.named import local_gd, modified_local_gd
 from localgd.rules.probes import Evaluate
@@ -26,15 +24,13 @@ ROUNDS_ALONE = 20
 """Rounds of a habitat on its own: 2,000 gradient steps."""
 
 
-def demo(n_rounds: int = 500, out: Path | None = None) -> dict[str, Run]:
+def demo(n_rounds: int = 500) -> dict[str, Run]:
     """Train on the bundled mushrooms and print what each way of training gives.
 
     Parameters
     ----------
     n_rounds : int
         Rounds of each federated method.
-    out : Path, optional
-        PNG to draw the runs into, one file per method with the method's name appended.
 
     Returns
     -------
@@ -60,7 +56,7 @@ def demo(n_rounds: int = 500, out: Path | None = None) -> dict[str, Run]:
             runs[method.name] = train(
                 federation, method, n_rounds=n_rounds, on_round=progress.on_round, reference=reference
             )
-            if progress.interrupted:
+            if progress.interrupted is not None:
                 break
     console.print()
     look = federation.round(Evaluate(), Message(0, reference))
@@ -72,9 +68,6 @@ def demo(n_rounds: int = 500, out: Path | None = None) -> dict[str, Run]:
         "Next: localgd train YOUR.csv --label COLUMN --node COLUMN --out RUN",
         soft_wrap=True,
     )
-    for name, run in runs.items():
-        if out is not None:
-            convergence(run.columns(), out.with_stem(f"{out.stem}-{name}"))
     return runs
 
 

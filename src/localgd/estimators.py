@@ -118,6 +118,9 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         names = np.zeros(len(signs), dtype=int) if groups is None else np.asarray(groups)
         if names.shape != signs.shape:
             raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {len(signs)} rows")
+        nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
+        if nobody.size:
+            raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
         rows: Any = self._augmented(X)
         rows = csr_array(rows.multiply(signs[:, None])) if issparse(X) else rows * signs[:, None]
         engine = InProcess(Shard(str(name), rows[np.flatnonzero(names == name)]) for name in np.unique(names))
@@ -153,7 +156,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
                 f"y has {len(self.classes_)} classes. Keep two, or make it one against the rest."
             )
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs rows of two classes")
+            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
         return np.where(y == self.classes_[1], 1.0, -1.0)
 
     def _warn(self, run: Run) -> None:

@@ -29,6 +29,7 @@ from localgd.rounding import FloatArray
 from localgd.train import Row, Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
+FIGURE = "convergence.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,8 @@ class Model:
         The two labels; the second is the positive side. None if not known (a model from elsewhere).
     recipe : Recipe or None
         The preparation; None for a model from elsewhere.
+    names : tuple of str or None
+        Columns that the coefficients belong to, if a model from elsewhere says so.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Model:
     intercept: float = 0.0
     classes: tuple[Any, ...] | None = None
     recipe: Recipe | None = None
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def from_vector(
@@ -71,9 +75,31 @@ class Model:
             return cls(frozen(w[:-1]), float(w[-1]), classes, recipe)
         return cls(frozen(w), 0.0, classes, recipe)
 
-    def vector(self, *, fit_intercept: bool) -> FloatArray:
-        """Return coefficients and, if asked, the intercept in one vector."""
-        return np.append(self.coef, self.intercept) if fit_intercept else np.asarray(self.coef)
+    def aligned(self, recipe: Recipe, source: str) -> FloatArray:
+        """Return the model as a vector for rows prepared by `recipe`: columns in its order, positive for its class.
+
+        Raises
+        ------
+        ValueError
+            If columns or classes do not match.
+        """
+        names = recipe.feature_names[: len(recipe.feature_names) - recipe.intercept]
+        if self.coef.size != len(names):
+            few = ", ".join(names[:5])
+            raise ValueError(f"{source} has {self.coef.size} coefficients, but the rows have {len(names)} ({few}, …)")
+        coef, intercept = np.asarray(self.coef), self.intercept
+        if self.names is not None and self.names != names:
+            strange = sorted(set(self.names) - set(names))
+            if strange or len(set(self.names)) != len(names):
+                raise ValueError(
+                    f"{source}: feature_names {strange[:5]} are not among the rows' ({', '.join(names[:5])}, …)"
+                )
+            coef = coef[[self.names.index(name) for name in names]]
+        if self.classes is not None and self.classes != recipe.classes:
+            if self.classes != recipe.classes[::-1]:
+                raise ValueError(f"{source} has classes {list(self.classes)}, but the rows have {list(recipe.classes)}")
+            coef, intercept = -coef, -intercept
+        return np.append(coef, intercept) if recipe.intercept else coef
 
     def predict(self, table: Table, *, unseen: Unseen = "error") -> list[Any]:
         """Return the predicted label of every row.
@@ -83,10 +109,12 @@ class Model:
         ValueError
             If the model brings no preparation, a column is missing, or a category was never seen in training.
         """
+        if not (self.coef.any() or self.intercept):
+            raise ValueError("this model is 0 in every entry: its run never found one (see its certificate.json)")
         if self.recipe is None or self.classes is None:
             raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
         rows = self.recipe.matrix(table, unseen=unseen)
-        scores = np.asarray(rows @ self.vector(fit_intercept=self.recipe.intercept))
+        scores = np.asarray(rows @ self.aligned(self.recipe, "this model"))
         return [self.classes[int(score > 0)] for score in scores]
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,9 +165,9 @@ def write(
         _write_json(fresh / "model.json", model.to_dict())
         _write_json(fresh / "certificate.json", run.certificate.to_dict())
         if draw is not None:
-            draw(run.columns(), fresh / "convergence.png")
+            draw(run.columns(), fresh / FIGURE)
         fresh.chmod(0o755)  # mkdtemp makes private folders
-        _swap(fresh, folder)
+        _swap(fresh, folder, force=force)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -167,11 +195,16 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise FileExistsError(
             f"--out {folder} is not a run folder, so --force will not replace it; choose another name"
         )
+    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE}
+    if strange:
+        raise FileExistsError(
+            f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
+        )
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    if not folder.exists():
-        fresh.rename(folder)
+def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
+    if not (force and folder.exists()):
+        fresh.rename(folder)  # refused by the system if another run took the name meanwhile
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.rename(old / folder.name)
@@ -244,4 +277,6 @@ def read_model(path: Path) -> Model:
     classes = entries.get("classes")
     recipe = Recipe.from_dict(entries["scaling"]) if entries.get("scaling") else None
     known = None if classes is None else tuple(np.asarray(classes).tolist())
-    return Model(frozen(coef.ravel()), float(intercept.ravel()[0]), known, recipe)
+    names = entries.get("feature_names")
+    named = None if names is None else tuple(str(name) for name in np.asarray(names).ravel())
+    return Model(frozen(coef.ravel()), float(intercept.ravel()[0]), known, recipe, named)

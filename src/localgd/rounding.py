@@ -108,7 +108,8 @@ class Dual:
     @property
     def cancels(self) -> bool:
         """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
-        return self.known and norm(self.vector) <= CANCELS * self.drift
+        above_underflow = self.drift > self.vector.size * TINY / UNIT_ROUNDOFF  # else the drift is all absolute part
+        return self.known and above_underflow and norm(self.vector) <= CANCELS * self.drift
 
     def angle(self, gamma: float) -> float:
         """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""

@@ -139,12 +139,13 @@ class Ledger:
         }
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64 ends with a status, not a warning
 def train(
     engine: Engine,
     method: Method,
     *,
     n_rounds: int = 500,
-    stop: Sequence[Rule] = (),
+    stop: Rule | Sequence[Rule] = (),
     max_seconds: float | None = None,
     nodes: Callable[[int, Sequence[str]], Collection[str]] | None = None,
     w0: FloatArray | None = None,
@@ -165,7 +166,7 @@ def train(
         For example ``local_gd(local_steps=100)``.
     n_rounds : int, at least 0
         Most rounds to run.
-    stop : sequence of rules
+    stop : rule or sequence of rules
         Stop as soon as all hold: ``until_angle(1.0)``, ``until_margin_ratio(0.9)``.
     max_seconds : float, optional
         Stop after this wall time.
@@ -175,7 +176,7 @@ def train(
     w0 : (d,) float64 array, optional
         Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own steps.
     on_round : callable, optional
-        Called with every history row and its certificate; a true answer stops the run after this round.
+        Called with every history row and its certificate; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
         Pooled direction to compare with where pooling is allowed (`localgd.pooled.max_margin`).
 
@@ -201,10 +202,8 @@ def train(
     >>> str(run.certificate.verdict), run.certificate.angle_deg < 1.0
     ('certified', True)
     """
-    if n_rounds < 0:
-        raise ValueError(f"n_rounds must be at least 0, got {n_rounds!r}")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
+    _check(method, n_rounds, max_seconds)
+    rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
     engine, divisor, n_features, _ = comfortable(engine, None if w0 is None else np.size(w0))
     method = _in_unit(method, divisor).tuned(engine)
@@ -218,30 +217,33 @@ def train(
         chosen = None if nodes is None or final else nodes(state.round, engine.node_ids)
         report = engine.round(look if final else method.task, method.merge.message(state), chosen)
         whole = report.n_nodes == len(engine.node_ids)
-        with np.errstate(over="ignore", invalid="ignore"):  # a model on its way out of float64 ends with a status
-            step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
-            found = _standing(state, report, found, step, stop, whole=whole)
-        shown = _explained(in_unit(found, divisor, stop), report, whole=whole)
+        step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
+        found = _standing(state, report, found, step, rules, whole=whole)
+        shown = _explained(in_unit(found, divisor, rules), report, whole=whole)
         row = _row(state, report, shown, ledger.entries(engine), reference)
-        if history and history[-1].round == row.round:
-            history.pop()
         history.append(row)
         asked_to_stop = bool(on_round(row, shown)) if on_round is not None else False
-        if final or (whole and _finished(shown, report, stop)):
+        if final or (whole and _finished(shown, report, rules)):
             break
         if asked_to_stop or (max_seconds is not None and row.seconds >= max_seconds):
-            if whole:
-                break
-            limit = state.round  # one more round that only looks, at all nodes
-            continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            following = method.merge.step(state, report)
+            limit = state.round + 1  # keep this round's work; then one last look, at all nodes
+        following = method.merge.step(state, report)
         if not np.isfinite(following.w).all():
             remedy = "; lower lr" if isinstance(method.task, GradientSteps) else ""
             shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64{remedy}")
             break
         state = following
     return Run(sealed(_out_of_unit(state.w, divisor)), shown, tuple(history), method)
+
+
+def _check(method: Method, n_rounds: int, max_seconds: float | None) -> None:
+    """Check what no type checker sees in an interactive session."""
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a Method such as local_gd(), got {method!r}")
+    if n_rounds < 0 or n_rounds != int(n_rounds):
+        raise ValueError(f"n_rounds must be a whole number of at least 0, got {n_rounds!r}")
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
 
 
 def _in_unit(method: Method, divisor: float) -> Method:

@@ -149,7 +149,7 @@ def test_stopping_in_a_partial_round_still_looks_at_all_nodes():
         nodes=SampledNodes(0.5, seed=1),
         on_round=lambda row, certificate: row.round == 30,  # noqa: ARG005
     )
-    assert [row.round for row in run.history] == list(range(31))
+    assert [row.round for row in run.history] == list(range(32))
     assert np.isfinite(run.history[-1].margin)
 
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from localgd.core import FloatArray, Shard
 from localgd.losses import Exponential, Logistic
 from localgd.pooled import NotSeparableError, angle_deg, max_margin, minimiser, pooled_direction, pooled_gd
+from localgd.rounding import norm
 
 SAME_ORDER, SOLVER = 1e-12, 1e-6
 
@@ -149,12 +150,98 @@ def test_rows_that_cannot_be_separated_are_refused_with_the_proof(rows: FloatArr
     assert 0 <= caught.value.margin_bound <= 1e-12
 
 
-def test_a_margin_too_small_for_float64_is_refused() -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((200, 10))
-    rows[:, 0] = 1e-5
-    with pytest.raises(ValueError, match="KKT residual"):
+@pytest.mark.parametrize("margin", [1e-9, 1e-12])
+def test_a_margin_too_small_for_float64_is_refused_with_a_bound_that_holds(margin: float) -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 10))
+    rows[:, 0] = margin  # no direction has less than this
+    with pytest.raises(NotSeparableError, match="less than 1e-08 of a row's length") as caught:
         max_margin(rows)
+    assert margin <= caught.value.margin_bound <= 1e-8 * np.linalg.norm(rows, axis=1).max()
+
+
+def test_an_answer_that_fails_its_check_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localgd.pooled.KKT_TOL", -1.0)
+    with pytest.raises(ValueError, match="KKT residual"):
+        max_margin(np.eye(2))
+
+
+def test_an_ascent_that_rounding_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("localgd.pooled.MARGIN_TOL", -10.0)
+    with pytest.raises(ValueError, match="max_margin: projection: rounding stopped the ascent"):
+        max_margin(np.array([[1.0], [2.0]]))
+
+
+def known(shape: tuple[int, int, int], margin: float, spread: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Rows whose u* = (±1, …, ±1)/√d holds exactly, and u*: every entry and every sum is an integer times 2^-k.
+
+    The support rows are margin·top·u*√d + t_i with ``Σ p_i t_i/size_i = 0`` for some p > 0 and t_i·u* = 0.
+    """
+    (d, n_support, n_beyond), rng = shape, np.random.default_rng(seed)
+    tangents = rng.integers(-9, 10, (n_support + n_beyond, d)).astype(float)
+    tangents[:, -1] -= tangents.sum(axis=1)
+    weights = rng.integers(1, 6, n_support - 1)
+    tangents[n_support - 1] = -weights @ tangents[: n_support - 1]
+    tangents *= 2.0 ** rng.integers(0, spread + 1, len(tangents))[:, None]
+    top = 2.0 ** np.ceil(np.log2(np.linalg.norm(tangents, axis=1).max() / np.sqrt(d)))
+    heights = np.append(np.ones(n_support), rng.integers(2, 9, n_beyond))
+    signs = rng.choice([-1.0, 1.0], d)
+    rows = (tangents + margin * top * heights[:, None]) * signs
+    return rows[rng.permutation(len(rows))], signs / np.sqrt(d)
+
+
+@pytest.mark.parametrize("exponent", [3, 7, 10, 13, 17, 20])
+@pytest.mark.parametrize("spread", [0, 10])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shape", [(4, 2, 0), (4, 4, 30), (16, 6, 30), (64, 25, 200)])
+def test_known_directions_to_a_part_in_ten_to_the_eight_of_a_degree(
+    exponent: int, spread: int, seed: int, shape: tuple[int, int, int]
+) -> None:
+    rows, u = known(shape, margin=2.0**-exponent, spread=spread, seed=seed)
+    found = max_margin(rows)
+    assert angle_deg(found.direction, u) <= 1e-8
+    assert found.margin_low == pytest.approx((rows @ u).min(), rel=1e-8)
+    assert found.margin_high == pytest.approx((rows @ u).min(), rel=1e-8)
+
+
+def test_a_margin_of_a_hundred_thousandth_is_answered() -> None:
+    found = max_margin(np.array([[7.0, 6.1e-5], [-7.0, 6.1e-5], [3.0, 9.2e-5]]))
+    assert angle_deg(found.direction, np.array([0.0, 1.0])) <= 1e-10
+    assert found.kkt_residual <= 1e-10
+    assert found.n_support == 2
+
+
+@pytest.mark.parametrize("ratio", [1e9, 1e10, 1e15])
+def test_rows_of_unlike_lengths_are_separable(ratio: float) -> None:
+    found = max_margin(np.array([[ratio, 0.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(found.direction, [1 / ratio, 1.0], rtol=SAME_ORDER)
+    assert found.margin_low == pytest.approx(1.0, rel=SAME_ORDER)
+    assert found.margin_high == pytest.approx(1.0, rel=SAME_ORDER)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_of_any_lengths_get_an_answer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = gaussian(1, 8, 5, 0.0, seed) * 10.0 ** rng.uniform(-100, 100, 8)[:, None]
+    found = max_margin(rows)
+    lengths = np.array([norm(row) for row in rows])
+    assert (rows @ found.direction >= -1e-12 * lengths).all()
+    assert 0 < found.margin_high <= lengths.min() * (1 + SAME_ORDER)
+
+
+@pytest.mark.parametrize("exponent", [-1060, -600, 530, 1020])
+@pytest.mark.parametrize("storage", [np.asarray, csr_array])
+def test_rows_at_the_ends_of_float64_have_the_same_direction(storage: type, exponent: int) -> None:
+    rows = np.array([[1.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
+    base, found = max_margin(storage(rows)), max_margin(storage(np.ldexp(rows, exponent)))
+    assert found.direction.tobytes() == base.direction.tobytes()
+    assert found.margin_low == np.ldexp(base.margin_low, exponent)
+    assert found.kkt_residual == base.kkt_residual
+    if exponent < -512:
+        assert np.isinf(found.duals.max())
+    opposite = np.ldexp([[1.0], [-1.0]], exponent)
+    with pytest.raises(NotSeparableError) as caught:
+        max_margin(storage(opposite))
+    assert 0 < caught.value.margin_bound <= 1e-12 * np.ldexp(1.0, exponent) + 5e-324
 
 
 @pytest.mark.parametrize("loss", [Logistic(), Exponential()])
@@ -233,6 +320,26 @@ def test_pooling_the_nodes_gives_the_margin_or_else_the_minimiser(storage: type)
     np.testing.assert_allclose(pooled_direction(nodes), by_node, rtol=1e-9)
     by_row = minimiser(mixed, np.full(100, 0.01))
     np.testing.assert_allclose(pooled_direction(nodes, "num-examples"), by_row, rtol=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+def test_the_minimiser_does_not_depend_on_units(exponent: int) -> None:
+    rows, weights = overlapping(50, 3, 5), np.full(50, 0.02)
+    scaled = minimiser(np.ldexp(rows, exponent), weights)
+    assert np.ldexp(scaled, exponent).tobytes() == minimiser(rows, weights).tobytes()
+
+
+def test_where_nothing_answers_one_error_says_so() -> None:
+    nodes = [Shard("a", [[1.0, 0.0], [0.5, 1.0]]), Shard("b", [[-1.0, 0.0]])]
+    with pytest.raises(ValueError, match="no pooled model to compare with") as caught:
+        pooled_direction(nodes)
+    assert "max_margin" not in str(caught.value)
+
+
+@given(st.integers(-1000, 1000), st.integers(-1000, 1000))
+def test_angles_do_not_depend_on_lengths(a: int, b: int) -> None:
+    first, second = np.array([3.0, 1.0]), np.array([1.0, 2.0])
+    assert angle_deg(np.ldexp(first, a), np.ldexp(second, b)) == pytest.approx(45.0, rel=SAME_ORDER)
 
 
 @given(st.floats(1e-150, 180 - 1e-6), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))

@@ -100,7 +100,7 @@ def test_a_model_from_elsewhere_is_certified(table, tmp_path):
     few = localgd("certify", tmp_path / "few.json", table, "--label", "outcome", "--node", "site")
     assert few.returncode == 2
     assert "2 coefficients, but" in few.stderr
-    assert "has 5 columns (age, marker, smoker=former" in few.stderr
+    assert "the rows have 5 (age, marker, smoker=former" in few.stderr
 
 
 def test_a_folder_with_one_file_per_node_gives_the_same_model(run, table, tmp_path):
@@ -200,6 +200,107 @@ def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
     assert "interrupted" in errors
     assert "written to" in output
     assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+
+
+def test_sigterm_writes_the_run_too(table, tmp_path):
+    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--n-rounds", "1000000"]
+    with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("round 20:"):
+                break
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+
+
+def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
+    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--local-steps", "300000"]
+    with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "nodes," in line:
+                break
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert record.read_history(tmp_path / "RUN")[-1].round >= 1
+    assert record.read_model(tmp_path / "RUN").coef.any()
+
+
+def test_a_reader_that_goes_away_does_not_lose_the_run(table, tmp_path):
+    line = f"{LOCALGD[0]} train {table} {' '.join(TRAIN)} --out {tmp_path / 'RUN'} 2>&1 | head -1"
+    subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True, timeout=120)
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+
+
+def test_two_runs_at_once_into_one_folder_overwrite_nothing(table, tmp_path):
+    words = [*LOCALGD, "train", str(table), *TRAIN, "--out", str(tmp_path / "RUN")]
+    pair = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate(timeout=120), process.returncode) for process in pair]
+    codes = sorted(code for _, code in ends)
+    assert codes[0] == 0
+    assert codes[1] in (1, 2), "the second must say that it did not write there"
+    loser = next(errors for (_, errors), code in ends if code != 0)
+    assert "exists already" in loser or "could not write" in loser
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+
+
+def test_force_keeps_files_that_are_not_the_runs_own(run, table):
+    (run / "notes.txt").write_text("call the lab")
+    done = localgd("train", table, *TRAIN, "--out", run, "--force")
+    assert done.returncode == 2
+    assert "also holds notes.txt" in done.stderr
+    assert (run / "notes.txt").read_text() == "call the lab"
+
+
+def test_projections_of_rows_that_cannot_be_separated_fail_and_leave_no_model_to_predict_with(tmp_path):
+    done = localgd("train", "heart", "--method", "modified-local-gd", "--out", tmp_path / "H")
+    assert done.returncode == 1
+    assert "use local-gd, or form='proximal'" in done.stdout
+    assert "the model is 0 in every entry" in done.stdout
+    predicted = localgd("predict", tmp_path / "H", tmp_path / "H" / "history.csv")
+    assert predicted.returncode == 2
+    assert "0 in every entry" in predicted.stderr
+
+
+def test_a_terminal_without_degree_signs_gets_everything_else(table):
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = localgd("train", table, *TRAIN, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "certified: within" in done.stdout
+
+
+FOREIGN = {"coef": [-0.1, -2.0, 0.0, 0.0, -1.0], "intercept": 6.0}
+
+
+def certified(tmp_path, table, **entries):
+    (tmp_path / "foreign.json").write_text(json.dumps(FOREIGN | entries))
+    words = ("certify", tmp_path / "foreign.json", table, "--label", "outcome", "--node", "site", "--json")
+    return localgd(*words)
+
+
+def test_a_foreign_model_is_read_by_its_own_classes_and_column_names(table, tmp_path):
+    plain = json.loads(certified(tmp_path, table).stdout)
+    assert plain["accuracy"] == 1.0
+    names = ["age", "marker", "smoker=former", "smoker=no", "smoker=yes"]
+    turned = {"coef": [0.1, 2.0, 0.0, 0.0, 1.0], "intercept": -6.0, "classes": ["well", "ill"]}
+    assert json.loads(certified(tmp_path, table, **turned).stdout) == plain
+    swapped = {"coef": FOREIGN["coef"][::-1], "feature_names": names[::-1]}
+    assert json.loads(certified(tmp_path, table, **swapped).stdout) == plain
+    for entries, message in (
+        ({"classes": ["x", "y"]}, "has classes"),
+        ({"feature_names": ["a", "b", "c", "d", "e"]}, "feature_names"),
+    ):
+        refused = certified(tmp_path, table, **entries)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
+def test_flags_that_a_run_makes_meaningless_are_refused(run, table):
+    done = localgd("certify", run, table, "--label", "outcome", "--node", "site", "--scale", "standard")
+    assert done.returncode == 2
+    assert "brings its own preparation" in done.stderr
 
 
 def test_golub_needs_a_partition_and_bundled_names_train(tmp_path):

@@ -140,6 +140,19 @@ def test_the_name_of_a_bundled_set() -> None:
 def test_what_is_not_there() -> None:
     refused("mushrom", "'mushrom' is neither a folder, a file nor a bundled data set", "did you mean 'mushroom'?")
     refused("/no/such.csv", "Known are: mushroom, sentences, heart, bladder, golub")
+    refused("", "source is empty; give a folder, a file or the name of a bundled data set")
+
+
+def test_near_names_in_the_same_folder_are_offered(tmp_path: Path) -> None:
+    write(tmp_path, patients__csv=A)
+    refused(tmp_path / "patient.csv", f"did you mean {str(tmp_path / 'patients.csv')!r}?")
+
+
+def test_arrays_are_sent_to_from_arrays() -> None:
+    with pytest.raises(
+        TypeError, match=r"source is of type tuple, not a path .* use localgd\.from_arrays\(X, y"
+    ):
+        load((np.eye(2), [0, 1]))  # type: ignore[arg-type]
 
 
 def test_label_and_node_columns(tmp_path: Path) -> None:
@@ -156,9 +169,9 @@ FAULTS: list[tuple[str, str | bytes, tuple[str, ...]]] = [
     (
         "text in a number column",
         "x,y\n1,0\n2,1\nabc,1\n",
-        ("a.csv, row 4: column 'x' holds 'abc' but 2 of 3", "correct"),
+        ("a.csv, row 4: column 'x' holds 'abc' but 2 of 3", "correct the value or leave it blank", "--categorical x"),
     ),
-    ("infinite", "x,y\n1,0\n-inf,1\n", ("a.csv, row 3: column 'x' holds '-inf'", "blank it")),
+    ("infinite", "x,y\n1,0\n-inf,1\n", ("a.csv, row 3: column 'x' holds '-inf'", "correct it or leave it blank")),
     ("no label", "x,y\n1,0\n2,\n", ("a.csv, row 3: no label in column 'y'; fill it in",)),
     ("nothing", "", ("a.csv: the file is empty",)),
     ("header only", "x,y\n", ("a.csv: the file has no rows; add some, or remove it",)),
@@ -230,7 +243,13 @@ def test_faults_in_an_npz_file(tmp_path: Path) -> None:
     np.savez(path, X=np.array([["u"]]), y=[0])
     refused(path, "a.npz: the array holds text")
     np.savez(path, X=np.eye(2), y=[0, 1], columns=["p"])
-    refused(path, "a.npz: 2 columns need as many distinct names, got ('p',)")
+    refused(path, "a.npz: 2 columns need as many distinct names, got 1")
+    np.savez(path, X=np.eye(2), y=[0, 1], columns=["p", "p"])
+    refused(path, "a.npz: 2 columns need as many distinct names, two are called 'p'; name each once")
+    np.savez(path, X=np.eye(2), y=[0, np.nan])
+    refused(path, "a.npz, row 2: the label is nan; fill it in or remove the row")
+    np.savez(path, X=np.eye(2), y=[0, 1])
+    refused(path, "a.npz: no array 'z' among ['X', 'y']; add it, or say which one is the label", label="z")
     np.savez(path, data=[1.0], indices=[9], indptr=[0, 1], shape=[1, 2], y=[0])
     refused(path, "a.npz: data, indices, indptr and shape are no CSR matrix")
     with path.open("wb") as file:
@@ -244,6 +263,7 @@ def test_faults_in_an_npz_file(tmp_path: Path) -> None:
         ("1 1:2\n0 1:nan\n", "a.svm, row 2: column 'x1' holds nan"),
         ("# title\n1 1:2\n0 1:two\n", "a.svm, row 3: '1:two' is not label or index:value"),
         ("1 1:2\nyes 1:2\n", "a.svm, row 2: 'yes' is not label or index:value"),
+        ("1 1:2\nnan 1:2\n", "a.svm, row 2: 'nan' is not label or index:value"),
         ("1 -1:2\n", "a.svm, row 1: a negative column index"),
         ("# title\n", "a.svm: the file is empty"),
     ],
@@ -286,7 +306,7 @@ def test_types_in_parquet_files_must_agree_too(tmp_path: Path) -> None:
     pl.DataFrame({"x": ["1.0"], "y": [1]}).write_parquet(tmp_path / "b.parquet")
     refused(tmp_path, "column 'x' holds numbers in", "a.parquet (node 'a') but text in", "b.parquet", label="y")
     pl.DataFrame({"x": [[1.0]], "y": [1]}).write_parquet(tmp_path / "a.parquet")
-    refused(tmp_path, "a.parquet: column 'x' holds List(Float64); drop it, or save it as", label="y")
+    refused(tmp_path, "a.parquet: column 'x' holds List(Float64); turn it into numbers or text, or drop it", label="y")
 
 
 def test_a_node_with_few_values_follows_the_others(tmp_path: Path) -> None:
@@ -298,14 +318,24 @@ def test_a_node_with_few_values_follows_the_others(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     refused(write(tmp_path / "empty"), "empty: no node files; put one file per node there")
-    refused(write(tmp_path / "odd", a__csv=A, b__xlsx="?"), "b.xlsx: unknown kind of file", label="ill")
-    refused(tmp_path / "odd" / "b.xlsx", "b.xlsx: unknown kind of file")
+    refused(write(tmp_path / "odd", a__csv=A, b__dat="?"), "b.dat: unknown kind of file", label="ill")
+    refused(tmp_path / "odd" / "b.dat", "b.dat: unknown kind of file")
+    only = write(tmp_path / "only", b__xlsx="?", notes__md="?")
+    refused(only, "only: no node files, only b.xlsx, notes.md; put one file per node there, ending in .csv")
     refused(write(tmp_path / "same", a__csv=A, a__parquet=B), "name the same node 'a'; rename one", label="ill")
     mixed = write(tmp_path / "mixed", a__csv=A, b__svm="1 1:2\n")
     refused(mixed, "a.csv is a table with named columns but", "b.svm holds arrays", label="ill")
     svm = write(tmp_path / "svm", b__svm="1 1:2\n")
     refused(svm / "b.svm", "b.svm has no node column", node="site")
     refused(svm, "categorical=['x1']", categorical=["x1"])
+    refused(svm, "label='ill'", "b.svm has no names for columns", "leave label out", label="ill")
+    assert load(svm, label="y")[0].labels.tolist() == [1]
+
+
+def test_what_lies_beside_the_nodes_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, a__csv=A, report__xlsx="?", README__md="?", figure__png="?", __hidden="?")
+    write(tmp_path / "RUN", b__csv=B)
+    assert [table.node_id for table in load(tmp_path, label="ill")] == ["a"]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
@@ -336,6 +366,12 @@ def test_arrays_stay_as_they_were() -> None:
         ((np.eye(2), [0, np.nan]), "the arrays given, row 2: missing entry in y"),
         ((np.eye(2), [0, 1], ["a", None]), "the arrays given, row 2: missing entry in groups"),
         ((np.ones(2), [0, 1]), r"X must have rows and columns, got shape \(2,\)"),
+        ((np.eye(2), [0, 1], ["a", np.nan]), "the arrays given, row 2: missing entry in groups"),
+        ((np.eye(2), [0, 1], ["a", " "]), "the arrays given, row 2: missing entry in groups"),
+        ((np.eye(2), [0, 1], ["a", pd.NA]), "the arrays given, row 2: missing entry in groups"),
+        ((np.eye(2), [0, 1], 7), r"groups has shape \(\) for 2 rows; give one entry per row"),
+        ((pd.DataFrame(np.eye(2), columns=["a", "a"]), [0, 1]), "two columns are called 'a'; rename one"),
+        ((pl.DataFrame({"d": ["2020-01-31", "2020-02-01"]}), [0, 1]), "row 1: column 'd' holds '2020-01-31', and most"),
         ((csr_array(np.diag([1, np.inf])), [0, 1]), "the arrays given, row 2: column 'x1' holds inf"),
         ((np.array([["a"]]), [0]), "the arrays given: the array holds text"),
     ],

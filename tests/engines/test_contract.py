@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common import random_rows
-from localgd import InProcess, Message, NodeError, Report, Shard, local_gd, train
+from localgd import InProcess, Message, NodeError, Report, Shard, load, local_gd, train, until_angle
 from localgd.rules.probes import Evaluate
 
 ENGINES = {
@@ -181,3 +181,12 @@ def test_rows_of_zeros_only_are_refused_and_some_zeros_work():
         train(InProcess([Shard("a", [[0.0, 0.0]])]), local_gd())
     run = train(InProcess([Shard("a", [[0.0, 0.0], [1.0, 0.0]])]), local_gd(local_steps=3), n_rounds=20)
     assert not run.certificate.separable  # a row of zeros is on nobody's right side
+
+
+def test_misuse_from_a_session_is_answered_in_words():
+    engine = InProcess(random_rows(1))
+    with pytest.raises(TypeError, match="method must be a Method such as local_gd"):
+        train(engine, "local-gd")
+    with pytest.raises(NodeError, match="call prepare"):
+        train(InProcess(load("golub")), local_gd())
+    assert train(engine, local_gd(), n_rounds=3, stop=until_angle(89.0)).n_rounds <= 3

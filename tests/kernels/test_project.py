@@ -12,7 +12,7 @@ from scipy.sparse import csc_array, csr_array, eye_array
 from localgd.core import FloatArray, Shard
 from localgd.kernels.project import SEPARABLE, Projection, project
 
-SOLVER = 1e-6
+SAME, SOLVER = 1e-12, 1e-6
 
 small = st.integers(-3, 3).map(float)
 rows_ = st.tuples(st.integers(1, 12), st.integers(1, 6)).flatmap(
@@ -136,6 +136,52 @@ def test_sparse_rows_give_the_same_point(rows: FloatArray, point: FloatArray) ->
     rows, w = separable(rows * (np.abs(rows) > 1)), point[: rows.shape[1]]
     dense, _ = image(Shard("a", rows), w)
     np.testing.assert_allclose(image(Shard("a", csr_array(rows)), w)[0], dense, atol=1e-9)
+
+
+def test_a_long_row_does_not_hide_a_short_one() -> None:
+    shard = Shard("a", [[1e9, 0.0], [0.0, 1.0]])
+    v, duals = image(shard, np.zeros(2))
+    np.testing.assert_allclose(duals, [1e-18, 1.0], rtol=SAME)
+    np.testing.assert_allclose(shard.margins(v), 1.0, rtol=SAME)
+    assert not project(Shard("a", [[1e9, 0.0], [0.0, 1.0], [0.0, -1.0]]), np.zeros(2)).feasible
+
+
+@pytest.mark.parametrize("storage", [np.asarray, csr_array])
+@given(rows_, points, st.floats(0, 100), st.integers(0, 2**32 - 1))
+def test_rows_may_be_of_any_length(
+    storage: type, rows: FloatArray, point: FloatArray, spread: float, seed: int
+) -> None:
+    exponents = np.random.default_rng(seed).uniform(-spread, spread, len(rows))
+    held, w = separable(rows) * 10.0 ** exponents[:, None], point[: rows.shape[1]] / 10.0**spread
+    shard = Shard("a", storage(held))
+    v, _ = image(shard, w)
+    lengths = np.linalg.norm(separable(rows), axis=1) * 10.0**exponents
+    assert ((shard.margins(v) - 1) / lengths >= -1e-9 * np.minimum(1 / lengths + np.linalg.norm(v), 1e300)).all()
+
+
+@given(rows_, points, st.integers(-150, 150))
+def test_powers_of_two_change_no_digit(rows: FloatArray, point: FloatArray, exponent: int) -> None:
+    rows, w = separable(rows), point[: rows.shape[1]]
+    scaled = project(Shard("a", np.ldexp(rows, exponent)), np.ldexp(w, -exponent))
+    assert scaled.duals.tobytes() == np.ldexp(project(Shard("a", rows), w).duals, -2 * exponent).tobytes()
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e170])
+def test_duals_that_do_not_fit_float64_are_an_error(size: float) -> None:
+    with pytest.raises(ArithmeticError, match="scale the rows"):
+        project(Shard("a", size * np.eye(2)), np.zeros(2))
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (1e-100, 1e100), (1e100, 1e-100)])
+def test_the_proof_of_infeasibility_counts_rows_by_their_length(sizes: tuple[float, float]) -> None:
+    rows, w = gaussian(20, 10, seed=3)
+    rows = np.vstack([sizes[0] * rows, -sizes[1] * rows[:1]])
+    found = project(Shard("a", rows), np.zeros(10))
+    assert not found.feasible
+    mass = found.duals @ np.linalg.norm(rows, axis=1)
+    assert 0 < mass < np.inf
+    assert np.linalg.norm(found.duals @ rows) <= SEPARABLE * mass
+    assert not project(Shard("a", rows), w / max(sizes)).feasible
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (20, 10), (30, 400)])

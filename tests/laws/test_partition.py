@@ -128,7 +128,9 @@ def test_specs(spec: str, expected: Partitioner) -> None:
     ("spec", "message"),
     [
         ("idd", "'idd' is no partitioner"),
-        ("iid:2", "'iid:2' is no partitioner"),
+        ("iid:2", "'iid:2' is no partitioner; write iid,"),
+        ("by-label", r"'by-label' is no partitioner; did you mean 'by_label'\? Write iid,"),
+        ("by-size:2", "did you mean 'by_size'"),
         ("by_feature", "by_feature:column"),
         ("dirichlet:many", "'many' is not a number"),
         ("dirichlet:0", "alpha must be a finite number above 0, got 0.0"),

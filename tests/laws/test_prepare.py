@@ -191,7 +191,8 @@ def test_a_recipe_survives_json(name: str) -> None:
     assert (rows != held).sum() == 0
 
 
-def test_no_value_of_an_identifying_column_leaves_its_node() -> None:
+@pytest.mark.parametrize(("n_rows", "n_nodes"), [(300, 1), (120, 1), (120, 4), (24, 1)])
+def test_no_value_of_an_identifying_column_leaves_its_node(n_rows: int, n_nodes: int) -> None:
     class Listening(InProcess):
         def round(self, task: Any, message: Any, nodes: Any = None) -> Any:
             report = super().round(task, message, nodes)
@@ -199,20 +200,66 @@ def test_no_value_of_an_identifying_column_leaves_its_node() -> None:
             return report
 
     keys = []
-    frame = pl.DataFrame({"name": [f"secret {i}" for i in range(300)]})
-    with pytest.raises(ValueError, match=r"column 'name' has more than 200 distinct values.*declare it text"):
-        prepare(Listening(from_arrays(frame, np.arange(300) % 2)))
+    frame = pl.DataFrame({"name": [f"secret {i}" for i in range(n_rows)]})
+    with pytest.raises(ValueError, match=r"column 'name' has more than 20 distinct values.*--drop name.*--text name"):
+        prepare(Listening(from_arrays(frame, np.arange(n_rows) % 2, np.arange(n_rows) % n_nodes)))
     assert keys
     assert not any("secret" in key for key in keys)
 
 
 def test_values_spread_over_many_nodes_are_recognised_as_ids_too() -> None:
-    frame = pl.DataFrame({"id": [f"patient {i}" for i in range(300)]})
-    tables = from_arrays(frame, np.arange(300) % 2, np.arange(300) % 10)
-    with pytest.raises(ValueError, match="column 'id' has 300 distinct values"):
+    frame = pl.DataFrame({"id": [f"P{i:04d}" for i in range(120)]})
+    tables = from_arrays(frame, np.arange(120) % 2, np.arange(120) % 10)
+    with pytest.raises(ValueError, match="column 'id' has 120 distinct values"):
         prepare(InProcess(tables))
     _, recipe = prepare(InProcess(tables), categorical=["id"])
-    assert len(recipe.feature_names) == 301
+    assert len(recipe.feature_names) == 121
+
+
+def test_a_node_where_ids_are_few_among_many_rows_is_refused_too() -> None:
+    frame = pl.DataFrame({"id": [f"patient {i}" for i in range(210)] + ["none"] * 600})
+    with pytest.raises(ValueError, match="column 'id' has more than 200 distinct values"):
+        prepare(InProcess(from_arrays(frame, np.arange(810) % 2, np.arange(810) < 210)))
+
+
+def test_small_tables_may_have_many_categories() -> None:
+    small = pl.DataFrame({"town": list("abcdefabcd")})
+    assert len(prepare(InProcess(from_arrays(small, np.arange(10) % 2)))[1].feature_names) == 7
+    # One small node meets many of the towns of all: no id, although it could be one there.
+    towns = pl.DataFrame({"town": [f"town {i % 50}" for i in range(530)]})
+    assert len(prepare(InProcess(from_arrays(towns, np.arange(530) % 2, np.arange(530) < 30)))[1].feature_names) == 51
+
+
+def test_what_was_missing_is_counted_over_all_nodes() -> None:
+    frame = pl.DataFrame(
+        {"a": [1.0, None, None, 4.0], "b": [1.0, 2.0, 3.0, 4.0], "t": ["p", None, "q", "p"], "w": ["good day"] * 4}
+    )
+    _, recipe = prepare(InProcess(from_arrays(frame, [0, 1, 0, 1], [0, 0, 1, 1])), text=["w"])
+    assert [getattr(column, "n_missing", 0) for column in recipe.columns] == [2, 0, 1, 0]
+    assert recipe.n_missing == 3
+    assert recipe.summary == ("2 numbers, 1 column of 2 categories, 1 text column of 2 words; 3 missing values filled")
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_rows_handed_over_are_the_recipes_own_and_not_copied(sparse: bool) -> None:
+    features = csr_array(np.eye(3)) if sparse else np.eye(3)
+    tables = from_arrays(features, [0, 1, 1])
+    engine, _ = prepare(InProcess(tables), intercept=False)
+    rows = engine.shards["node-0"].rows
+    np.testing.assert_array_equal(rows.toarray() if sparse else rows, np.diag([-1.0, 1, 1]))
+    assert (tables[0].features != features).sum() == 0
+    assert sparse or (rows.flags.c_contiguous and rows.base is None)
+
+
+def test_thousands_of_columns_are_prepared_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of polars per column would take a minute where rows are genes."""
+    X = np.random.default_rng(0).standard_normal((6, 3000))
+    frame = pl.DataFrame(X, schema=[f"g{j}" for j in range(3000)])
+    monkeypatch.setattr(pl.DataFrame, "__getitem__", None)
+    engine, recipe = prepare(InProcess(from_arrays(frame, np.arange(6) % 2)), intercept=False)
+    np.testing.assert_array_equal(recipe.matrix(frame), X)
+    assert engine.shards["node-0"].rows.shape == (6, 3000)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +11,15 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.columns import as_text, tables_of_sheets
+from localgd.data.columns import tables_of_sheets
 from localgd.data.files import Sheet
 from localgd.data.table import Table
+from localgd.data.values import as_text, label_array
 
 
-def from_arrays(X: Any, y: Any, groups: Any = None, *, source: str = "the arrays given") -> list[Table]:
+def from_arrays(
+    X: Any, y: Any, groups: Any = None, *, categorical: Collection[str] = (), source: str = "the arrays given"
+) -> list[Table]:
     """Return one table per group of rows.
 
     Parameters
@@ -25,6 +30,8 @@ def from_arrays(X: Any, y: Any, groups: Any = None, *, source: str = "the arrays
         Labels: numbers, strings or bools.
     groups : (n,) array-like, optional
         The node of every row; without it there is one node ``node-0``.
+    categorical : collection of str
+        Columns of a frame to keep as text although their values look like numbers or dates.
     source : str
         What error messages call the rows.
 
@@ -46,9 +53,9 @@ def from_arrays(X: Any, y: Any, groups: Any = None, *, source: str = "the arrays
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
         sheet = Sheet("node-0", rows.features, source, np.arange(1, rows.n_rows + 1), as_written=False)
-        rows = tables_of_sheets([sheet], None)[0]
+        rows = tables_of_sheets([sheet], None, categorical=categorical)[0]
     labels = _listed(y, rows, "y")
-    whole = Table("node-0", rows.features, np.array(labels), rows.names, source)
+    whole = Table("node-0", rows.features, label_array(labels), rows.names, source)
     return [whole] if groups is None else split_by(whole, groups)
 
 
@@ -58,7 +65,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     Raises
     ------
     ValueError
-        If there is not one group per row.
+        If there is not one group per row, or one is missing or blank.
 
     Examples
     --------
@@ -66,7 +73,9 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    text = as_text(pl.Series(_listed(groups, table, "groups")))
+    text = as_text(pl.Series(_listed(groups, table, "groups"), strict=False))
+    if text.null_count():
+        raise ValueError(_gap(table, int(text.is_null().arg_true()[0]), "groups"))
     parts = []
     for node_id in sorted(text.unique().to_list()):
         part = table.take((text == node_id).to_numpy().nonzero()[0], node_id)
@@ -89,27 +98,45 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     """
     features = X
     if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
-        # By way of lists: polars' own conversion from pandas needs pyarrow.
-        features = pl.DataFrame([pl.Series(str(name), _plain(X[name]), strict=False) for name in X.columns])
+        names = [str(name) for name in X.columns]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"{source}: two columns are called {twice[0]!r}; rename one")
+        # Column by column: polars' own conversion from pandas needs pyarrow.
+        features = pl.DataFrame([_series(str(name), X[name]) for name in X.columns])
     elif not hasattr(X, "columns") and not issparse(X):
         features = np.asarray(X)
     return Table("node-0", features, np.zeros(0), source=source)
+
+
+def _series(name: str, values: Any) -> pl.Series:
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
+        return pl.Series(name, values.to_numpy(), nan_to_null=True)
+    return pl.Series(name, _plain(values), strict=False)
 
 
 def _plain(values: Any) -> list[Any]:
     """Return values as a list of Python objects, None where missing."""
     if hasattr(values, "notna"):  # pandas, whose missing values come in several kinds
         values = values.astype(object).where(values.notna(), None)
-    listed = values.to_list() if hasattr(values, "to_list") else np.asarray(values).tolist()
-    return [None if isinstance(value, float) and np.isnan(value) else value for value in listed]
+    # An array of a list would turn the NaN among texts into the text 'nan'.
+    return [_python(value) for value in (values.tolist() if isinstance(values, np.ndarray) else list(values))]
+
+
+def _python(value: Any) -> Any:
+    plain = value.item() if isinstance(value, np.generic) else value
+    missing = type(plain).__name__ in {"NAType", "NaTType"} or (isinstance(plain, float) and np.isnan(plain))
+    return None if missing else plain
 
 
 def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
-    listed = _plain(values)
-    if np.ndim(values) != 1 or len(listed) != table.n_rows:
+    listed = _plain(values) if np.ndim(values) == 1 else []
+    if len(listed) != table.n_rows:
         raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
     if None in listed:
-        raise ValueError(
-            f"{table.place(listed.index(None))}: missing entry in {parameter}; fill it in or remove the row"
-        )
+        raise ValueError(_gap(table, listed.index(None), parameter))
     return listed
+
+
+def _gap(table: Table, row: int, parameter: str) -> str:
+    return f"{table.place(row)}: missing entry in {parameter}; fill it in or remove the row"

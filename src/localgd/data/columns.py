@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from localgd.data.files import Sheet
-from localgd.data.table import Table
-
-MISSING_NUMBERS = ("", "NA", "N/A", "nan", "NaN", "null", "?")
-"""What stands for a missing value in a column of numbers written as text; in other columns only the blank does."""
+from localgd.data.table import IntArray, Table
+from localgd.data.values import (
+    as_numbers,
+    as_text,
+    finite_numbers,
+    is_number_type,
+    lookalike,
+    not_numbers,
+    picked,
+    spelled_labels,
+)
 
 _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
-
-
-class _Tally(NamedTuple):
-    present: int
-    numbers: int
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -39,126 +41,76 @@ def nearest(name: str, known: Collection[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
 
 
-def as_numbers(column: pl.Series) -> pl.Series:
-    """Return a column as Float64: null where missing or not a number, ``true``/``false`` as 1/0.
+def option(parameter: str, column: str) -> str:
+    """Return how to say something about a column, in Python and on the command line.
 
     Examples
     --------
-    >>> as_numbers(pl.Series(["1.5", "True", "NA", "abc"])).to_list()
-    [1.5, 1.0, None, None]
+    >>> option("drop", "id")
+    "drop=['id'] (--drop id)"
     """
-    if column.dtype != pl.String:
-        return column.cast(pl.Float64).fill_nan(None)
-    plainly = column.cast(pl.Float64, strict=False)
-    if _all_finite(plainly):  # the common case, ten times as fast
-        return plainly
-    plain = column.str.strip_chars()
-    words = plain.str.to_lowercase()
-    numbers = plain.cast(pl.Float64, strict=False).fill_nan(None)
-    as_bool = pl.select(pl.when(words == "true").then(1.0).when(words == "false").then(0.0)).to_series()
-    return numbers.fill_null(as_bool).rename(column.name)
+    return f"{parameter}=[{column!r}] (--{parameter} {column})"
 
 
-def _all_finite(numbers: pl.Series) -> bool:
-    return bool(np.isfinite(numbers.to_numpy()).all())
+def _tally(sheet: Sheet, names: Sequence[str]) -> IntArray:
+    """Return how many numbers, and how many texts, every column holds: shape (2, number of columns)."""
+    columns = picked(sheet.frame, names)
+    if sheet.as_written:
+        numbers = as_numbers(columns)
+        return np.array([(~np.isnan(numbers)).sum(axis=0), not_numbers(columns, numbers).sum(axis=0)])
+    tally = np.zeros((2, len(names)), dtype=np.int64)
+    for j, column in enumerate(columns):
+        spelled = not is_number_type(column.dtype)
+        if spelled and column.dtype not in {pl.String, pl.Categorical, pl.Enum}:
+            raise ValueError(
+                f"{sheet.source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or drop "
+                f"it with {option('drop', column.name)}"
+            )
+        tally[int(spelled), j] = column.len() - column.null_count()
+    return tally
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """Return a column as String: null where blank, whole numbers without a decimal point.
-
-    Examples
-    --------
-    >>> as_text(pl.Series([1.0, 2.5, None])).to_list(), as_text(pl.Series([" a", ""])).to_list()
-    (['1', '2.5', None], ['a', None])
-    """
-    if column.dtype.is_numeric():
-        values = [None if v is None else str(int(v)) if v == int(v) else repr(v) for v in as_numbers(column).to_list()]
-        return pl.Series(column.name, values, dtype=pl.String)
-    plain = column.cast(pl.String).str.strip_chars()
-    return plain.set(plain == "", None)
+def _number_names(names: Sequence[str], sheets: Sequence[Sheet]) -> frozenset[str]:
+    """Return the columns that hold numbers at all nodes; raise if a column's values contradict each other."""
+    tallies = np.array([_tally(sheet, names) for sheet in sheets])
+    texts = tallies[:, 1].sum(axis=0)
+    return frozenset(
+        name for j, name in enumerate(names) if texts[j] == 0 or _is_number(name, sheets, tallies[:, :, j])
+    )
 
 
-def _present(column: pl.Series) -> pl.Series:
-    """Return where a column written as text holds something."""
-    plain = column.str.strip_chars()
-    return plain.is_not_null() & ~plain.is_in(MISSING_NUMBERS)
-
-
-def _tally(sheet: Sheet, name: str) -> _Tally:
-    column = sheet.frame[name]
-    dtype = column.dtype
-    if not sheet.as_written:
-        present = column.len() - column.null_count()
-        if dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}:
-            return _Tally(present, present)
-        if dtype in {pl.String, pl.Categorical, pl.Enum}:
-            return _Tally(present, 0)
-        raise ValueError(f"{sheet.source}: column {name!r} holds {dtype}; drop it, or save it as numbers or text")
-    numbers = as_numbers(column)
-    if _all_finite(numbers):
-        return _Tally(column.len(), column.len())
-    return _Tally(int(_present(column).sum()), column.len() - numbers.null_count())
-
-
-def _is_number(name: str, sheets: Sequence[Sheet]) -> bool:
-    """Return whether a column holds numbers at all nodes; raise if the nodes contradict each other."""
-    tallies = [_tally(sheet, name) for sheet in sheets]
-    present = sum(tally.present for tally in tallies)
-    numbers = sum(tally.numbers for tally in tallies)
-    if numbers == present:
-        return True
-    pure = [s for s, t in zip(sheets, tallies, strict=True) if 0 < t.present == t.numbers]
-    text = [s for s, t in zip(sheets, tallies, strict=True) if t.present > t.numbers == 0]
+def _is_number(name: str, sheets: Sequence[Sheet], tallies: IntArray) -> bool:
+    """Return whether a column that also holds text is meant as numbers, which raises: the text is a mistake."""
+    numbers, texts = (int(total) for total in tallies.sum(axis=0))
+    present = numbers + texts
+    pure = [s for s, (n, t) in zip(sheets, tallies, strict=True) if n and not t]
+    text = [s for s, (n, t) in zip(sheets, tallies, strict=True) if t and not n]
+    declare = f"declare it with {option('categorical', name)}"
     if pure and text and numbers > _STRAY * present:
         raise ValueError(
             f"column {name!r} holds numbers in {pure[0].source} (node {pure[0].node_id!r}) but text in "
-            f"{text[0].source} (node {text[0].node_id!r}); code it alike, or declare it categorical"
+            f"{text[0].source} (node {text[0].node_id!r}); code it alike, or {declare}"
+        )
+    columns = [as_text(sheet.frame[name]) for sheet in sheets]
+    if found := lookalike(columns):
+        raise ValueError(
+            f"{sheets[found.part].place(found.row)}: column {name!r} holds {columns[found.part][found.row]!r}, and "
+            f"most of its values look like {found.what}; {found.remedy}, drop the column with {option('drop', name)}, "
+            f"or {declare}"
         )
     if numbers <= present / 2:
         return False
     sheet, row = next((s, row) for s in sheets if (row := _first_text(s, name)) is not None)
     raise ValueError(
         f"{sheet.place(row)}: column {name!r} holds {sheet.frame[name][row]!r} but {numbers} of {present} values are "
-        "numbers; correct the value, or declare the column categorical"
+        f"numbers; correct the value or leave it blank; or, if the column is no number, {declare}"
     )
 
 
 def _first_text(sheet: Sheet, name: str) -> int | None:
-    column = sheet.frame[name]
-    if column.dtype != pl.String:
-        return None
-    rows = (_present(column) & as_numbers(column).is_null()).arg_true()
-    return int(rows[0]) if rows.len() else None
-
-
-def number_column(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
-    """Return a column as finite Float64, null where missing.
-
-    Parameters
-    ----------
-    column : polars Series
-        Numbers, bools, or text that spells them.
-    place : callable
-        Turns a row's index into words for the error message.
-
-    Raises
-    ------
-    ValueError
-        If an entry is text or infinite; names row and value.
-    """
-    numbers = as_numbers(column)
-    if _all_finite(numbers):
-        return numbers
-    wrong = numbers.is_infinite().fill_null(value=False)
-    if column.dtype == pl.String:
-        wrong |= _present(column) & numbers.is_null()
-    rows = wrong.arg_true()
-    if rows.len():
-        row = int(rows[0])
-        raise ValueError(
-            f"{place(row)}: column {column.name!r} holds {column[row]!r}, no finite number; correct or blank it"
-        )
-    return numbers
+    columns = [sheet.frame[name].cast(pl.String)]
+    rows = np.flatnonzero(not_numbers(columns, as_numbers(columns)))
+    return int(rows[0]) if rows.size else None
 
 
 def split_sheet(sheet: Sheet, node: str) -> list[Sheet]:
@@ -184,7 +136,7 @@ def split_sheet(sheet: Sheet, node: str) -> list[Sheet]:
 
 
 def _labels(name: str, sheets: Sequence[Sheet]) -> list[NDArray[Any]]:
-    """Return every sheet's labels: whole numbers if all are, else numbers, else text or bools."""
+    """Return every sheet's labels: bools, numbers if all are, else text."""
     columns = [sheet.frame[name] for sheet in sheets]
     for sheet, column in zip(sheets, columns, strict=True):
         plain = as_text(column)
@@ -194,12 +146,7 @@ def _labels(name: str, sheets: Sequence[Sheet]) -> list[NDArray[Any]]:
             raise ValueError(f"{sheet.place(int(rows[0]))}: no label in column {name!r}; fill it in or remove the row")
     if all(column.dtype == pl.Boolean for column in columns):
         return [column.to_numpy() for column in columns]
-    texts = [as_text(column) for column in columns]
-    numbers = [text.cast(pl.Float64, strict=False) for text in texts]
-    if all(number.is_finite().fill_null(value=False).all() for number in numbers):
-        whole = all((number == number.round()).all() for number in numbers)
-        return [number.cast(pl.Int64 if whole else pl.Float64).to_numpy() for number in numbers]
-    return [np.array(text.to_list(), dtype=np.str_) for text in texts]
+    return spelled_labels([as_text(column) for column in columns])
 
 
 def _differ(a: Any, b: Any) -> str:
@@ -257,20 +204,21 @@ def tables_of_sheets(
     names = [name for name in known if name != label and name not in set(drop)]
     if not names:
         raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {known[:20]}")
-    number = {name: name not in set(categorical) and _is_number(name, sheets) for name in names}
+    numbers = _number_names([name for name in names if name not in set(categorical)], sheets)
     labels = _labels(label, sheets) if label is not None else [np.zeros(0)] * len(sheets)
     return [
-        Table(
-            sheet.node_id,
-            pl.DataFrame(
-                [number_column(sheet.frame[n], sheet.place) if number[n] else as_text(sheet.frame[n]) for n in names]
-            ),
-            y,
-            source=sheet.source,
-            row_numbers=sheet.row_numbers,
-        )
+        Table(sheet.node_id, _typed(sheet, names, numbers), y, source=sheet.source, row_numbers=sheet.row_numbers)
         for sheet, y in zip(sheets, labels, strict=True)
     ]
+
+
+def _typed(sheet: Sheet, names: Sequence[str], numbers: Collection[str]) -> pl.DataFrame:
+    """Return a sheet's columns as Float64 where they are numbers, else as String; null where missing."""
+    columns = {column.name: column for column in picked(sheet.frame, names)}
+    chosen = [columns[name] for name in names if name in numbers]
+    for column, values in zip(chosen, finite_numbers(chosen, sheet.place).T, strict=True):
+        columns[column.name] = pl.Series(column.name, values, nan_to_null=True)
+    return pl.DataFrame([column if name in numbers else as_text(column) for name, column in columns.items()])
 
 
 def tables_alike(tables: Sequence[Table], drop: Collection[str] = ()) -> list[Table]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from localgd.data.table import IntArray, Table
+from localgd.data.values import spelled_labels
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
 """Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
 
-_UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, KeyError)
+_UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, csv.Error, KeyError)
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +94,13 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _text(path: Path) -> str:
-    """Return the (unzipped) file as text."""
+    """Return the (unzipped) file as text, its lines ended by a newline whatever ends them in the file."""
     with _readable(path):
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
+        row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file with UTF-8 encoding"
         ) from error
@@ -104,40 +109,54 @@ def _text(path: Path) -> str:
 def read_csv(path: Path) -> Sheet:
     """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
 
+    Columns are separated by commas; by semicolons or tabs if the header has those and no comma.
+
     Raises
     ------
     ValueError
         If the file is unreadable, has no rows, a column name twice, or a row with another number of fields.
     """
     text = _text(path)
-    header = next(csv.reader(io.StringIO(text)), [])
+    separator = _separator(path, text)
+    with _readable(path):
+        header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise ValueError(f"{path}, row 1: two columns are called {twice[0]!r}; rename one")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
     try:
-        frame = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False)
+        frame = pl.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError:
-        _check_fields(path, text, len(header))
+        _check_fields(path, text, len(header), separator)
         with _readable(path):
             raise
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
-        _check_fields(path, text, len(header))
+        _check_fields(path, text, len(header), separator)
     row_numbers = np.arange(2, frame.height + 2)
-    filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
-    if frame.width > 1 and not filled.all():
+    if frame.width > 1 and frame[:, 0].null_count():
+        filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
     return _sheet(path, frame, row_numbers, as_written=True)
 
 
-def _check_fields(path: Path, text: str, n_columns: int) -> None:
-    for row, fields in enumerate(csv.reader(io.StringIO(text)), start=1):
+def _separator(path: Path, text: str) -> str:
+    header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
+    found = [separator for separator in _SEPARATORS if separator in header]
+    if found == [";", "\t"]:
+        raise ValueError(f"{path}, row 1: both semicolons and tabs; separate the columns by commas")
+    return found[0] if found else ","
+
+
+def _check_fields(path: Path, text: str, n_columns: int, separator: str) -> None:
+    with _readable(path):
+        rows = list(csv.reader(io.StringIO(text), delimiter=separator))
+    for row, fields in enumerate(rows, start=1):
         if fields and len(fields) != n_columns:
             raise ValueError(
                 f"{path}, row {row}: {len(fields)} fields where the header has {n_columns}; the row is cut short or a "
-                "comma in a text lacks its quotes"
+                f"{_SEPARATORS[separator]} in a text lacks its quotes"
             )
 
 
@@ -199,7 +218,10 @@ def read_npz(path: Path, label: str | None = None, node: str | None = None) -> t
     if "X" not in arrays and not all(part in arrays for part in parts):
         missing.append("X")
     if missing:
-        raise ValueError(f"{path}: no array {missing[0]!r} among {sorted(arrays)}; add it or give another name")
+        raise ValueError(
+            f"{path}: no array {missing[0]!r} among {sorted(arrays)}; add it, or say which one is the label (y unless "
+            "label says otherwise) or the node"
+        )
     try:
         X = arrays["X"] if "X" in arrays else _csr(*(arrays[part] for part in parts))
     except (ValueError, TypeError) as error:
@@ -233,7 +255,9 @@ def read_svmlight(path: Path) -> Table:
             continue
         token = tokens[0]
         try:
-            labels.append(float(token))
+            if not isfinite(float(token)):
+                raise ValueError  # noqa: TRY301 - the same fault as text, said in one place
+            labels.append(token)
             for token in tokens[1:]:
                 index, _, value = token.partition(":")
                 if index != "qid":
@@ -251,4 +275,5 @@ def read_svmlight(path: Path) -> Table:
         raise ValueError(f"{path}: the file is empty; add rows, or remove it")
     shape = (len(labels), max(indices, default=0) + 1)
     X = csr_array((np.array(data, dtype=np.float64), np.array(indices, dtype=np.int64), indptr), shape=shape)
-    return Table(stem_of(path), X, np.array(labels), (), str(path), np.array(row_numbers))
+    y = spelled_labels([pl.Series(labels)])[0]
+    return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers))

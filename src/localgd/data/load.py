@@ -1,8 +1,9 @@
-"""Turn a folder of per-node files, one table with a node column, arrays, or a bundled name into tables."""
+"""Turn a folder of per-node files, one table with a node column, or a bundled name into tables."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Sheet, format_of, read_csv, read_npz, read_parquet, read_svmlight, stem_of
 from localgd.data.table import Table
 
-_IGNORED = (".md", ".txt", ".json", ".rst")
+_NO_DATA = (
+    *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
+    *(".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pptx", ".pdf", ".png", ".jpg", ".jpeg", ".svg"),
+)
+"""Endings of files that may lie beside the node files; a file of any other kind might be a node that is left out."""
 
 
 def load(
@@ -31,15 +36,17 @@ def load(
     source : str or Path
         A folder with one file per node (the node's name is the file's, without its ending), one file with all rows,
         or a name in `localgd.data.datasets.DATASETS`. Files are CSV (also ``.csv.gz``), Parquet, NPZ (arrays X and
-        y, or CSR parts data, indices, indptr, shape; optionally columns), or svmlight.
+        y, or CSR parts data, indices, indptr, shape; optionally columns), or svmlight. Sub-folders, hidden files,
+        notes, spreadsheets and pictures in a folder are left alone. For arrays in memory there is
+        `localgd.from_arrays`.
     label : str, optional
-        Label column; needed for CSV and Parquet, the array ``y`` for NPZ.
+        Label column; needed for CSV and Parquet, the array ``y`` for NPZ, the first entry of a row for svmlight.
     node : str, optional
         Column (or NPZ array) that says which node a row of a single file belongs to; without it, one node.
     drop : collection of str
         Columns to leave out.
     categorical : collection of str
-        Columns to keep as text although most of their values look like numbers.
+        Columns to keep as text although most of their values look like numbers or dates.
 
     Returns
     -------
@@ -50,12 +57,21 @@ def load(
     ------
     ValueError
         If the source is unknown or unreadable, or its content is not fit for use: names file, row and remedy.
+    TypeError
+        If the source is neither text nor a Path.
 
     Examples
     --------
     >>> [(table.node_id, table.n_rows) for table in load("sentences")]
     [('amazon', 1000), ('imdb', 1000), ('yelp', 1000)]
     """
+    if not isinstance(source, str | Path):
+        raise TypeError(
+            f"source is of type {type(source).__name__}, not a path or a name; for arrays and frames in memory use "
+            "localgd.from_arrays(X, y, groups)"
+        )
+    if not str(source).strip():
+        raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
     path = Path(source)
     if path.is_dir():
         if node is not None:
@@ -69,21 +85,26 @@ def load(
                 f"{str(source)!r} is bundled with its own columns; leave label, node, drop, categorical out"
             )
         return load_dataset(str(source))
-    raise ValueError(
-        f"{str(source)!r} is neither a folder, a file nor a bundled data set{nearest(str(source), DATASETS)}"
-    )
+    raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
+
+
+def _near_source(path: Path) -> str:
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, [name for name in beside if not name.startswith(".")], n=1)
+    return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else nearest(str(path), DATASETS)
 
 
 def _node_files(folder: Path) -> list[Path]:
     found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files = [p for p in found if p.suffix.lower() not in _IGNORED]
-    for path in files:
-        if format_of(path) is None:
+    files = [p for p in found if format_of(p) is not None]
+    if not files:
+        held = f"no node files, only {', '.join(p.name for p in found[:5])}" if found else "no node files"
+        raise ValueError(f"{folder}: {held}; put one file per node there, ending in {', '.join(SUFFIXES)}")
+    for path in found:
+        if format_of(path) is None and path.suffix.lower() not in _NO_DATA:
             raise ValueError(
                 f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)} or move it away"
             )
-    if not files:
-        raise ValueError(f"{folder}: no node files; put one file per node there, ending in {', '.join(SUFFIXES)}")
     stems: dict[str, Path] = {}
     for path in files:
         if stem_of(path) in stems:
@@ -106,11 +127,15 @@ def _load_files(
         sheets = [read_csv(path) if formats[path] == "csv" else read_parquet(path) for path in paths]
         return tables_of_sheets(sheets, _needed(label, sheets[0]), drop, categorical)
     _only_frames("categorical", categorical, paths[0])
-    numbered = [read_svmlight(path) for path in paths if formats[path] == "svmlight"]
-    named = [_labelled(read_npz(path, label)[0]) for path in paths if formats[path] == "npz"]
+    numbered = [path for path in paths if formats[path] == "svmlight"]
+    if numbered and label not in {None, "y"}:
+        raise ValueError(
+            f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
+            "leave label out"
+        )
+    tables = [_labelled(read_npz(path, label)[0]) for path in paths if formats[path] == "npz"]
     if numbered:
-        _only_frames("label", (label,) if label else (), paths[0])
-    tables = [*named, *(same_width(numbered) if numbered else [])]
+        tables += same_width([read_svmlight(path) for path in numbered])
     return sorted(tables_alike(tables, drop), key=lambda table: table.node_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Protocol
 
@@ -176,8 +177,10 @@ def partitioner(spec: str) -> Partitioner:
         except ValueError:
             raise ValueError(f"{spec!r}: {option!r} is not a number; write for example {name}:0.5") from None
         return Dirichlet(number) if name == "dirichlet" else BySize(number)
+    near = get_close_matches(name.replace("-", "_"), [*plain, "by_feature"], n=1)
+    meant = f"did you mean {near[0]!r}? Write" if near and near[0] != name else "write"
     raise ValueError(
-        f"{spec!r} is no partitioner; write iid, by_label, dirichlet[:alpha], by_size[:power] or by_feature:column"
+        f"{spec!r} is no partitioner; {meant} iid, by_label, dirichlet[:alpha], by_size[:power] or by_feature:column"
     )
 
 

@@ -16,9 +16,10 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from localgd.core import Engine, Message, Report
-from localgd.data.columns import as_text, check_known
+from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, plain_label
 from localgd.data.table import Table
+from localgd.data.values import as_numbers, as_text, picked
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -27,8 +28,8 @@ AnyEngine = TypeVar("AnyEngine", bound=Engine)
 _SPARSE_BELOW = 0.1
 """Share of entries that can be non-zero, below which the encoded rows are stored as CSR."""
 
-_MANY = 200
-"""A column of text with more distinct values than this, and than half the rows, is no category."""
+_FEW, _MANY = 20, 200
+"""Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,18 @@ class Survey:
         """Keep no state."""
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return ``column``, ``label`` and ``distinct`` tallies (the last for columns that look like text or ids)."""
+        """Return tallies ``column``, ``label`` and ``distinct``, the rows of nodes whose text looks like ids."""
         features = shard.features
         counts = {}
-        for place, name in enumerate(shard.names):
+        columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
+        for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
             kind = "sparse" if isinstance(features, csr_array) else "number"
-            if isinstance(features, pl.DataFrame) and features[name].dtype == pl.String:
+            if column is not None and column.dtype == pl.String:
                 kind = "text"
-                if features[name].n_unique() > max(_MANY, shard.n_rows / 2):
-                    counts[_key("distinct", name)] = 1
+                n_distinct = column.drop_nulls().n_unique()
+                for floor in (_FEW, _MANY):
+                    if n_distinct > max(floor, shard.n_rows / 2):
+                        counts[_key("distinct", name, floor)] = shard.n_rows
             counts[_key("column", place, name, kind)] = 1
         for value, count in zip(*np.unique(shard.labels, return_counts=True), strict=True):
             counts[_key("label", plain_label(value))] = int(count)
@@ -163,7 +167,7 @@ def prepare(
     >>> tables = from_arrays([[1.0], [2.0], [3.0]], ["no", "yes", "yes"], groups=["a", "a", "b"])
     >>> shards, recipe = prepare(InProcess(tables), scale="standard")
     >>> recipe.classes, recipe.columns
-    (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726),))
+    (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726, n_missing=0),))
     """
     _check_option("scale", scale, (None, "standard"))
     _check_option("missing", missing, get_args(Missing))
@@ -239,10 +243,9 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
     both = sorted(set(text) & set(categorical))
     if both:
         raise ValueError(f"column {both[0]!r} is declared both text and categorical; keep one")
-    identifying = {parts[0] for parts, _ in _tallies(survey, "distinct")} - set(text) - set(categorical)
-    for name in stored:
-        if name in identifying:
-            raise ValueError(_too_many(name, f"more than {_MANY}"))
+    for (name, floor), n_rows in _tallies(survey, "distinct"):
+        if name not in {*text, *categorical} and (floor == _MANY or n_rows > survey.n_rows / 2):
+            raise ValueError(_too_many(name, f"more than {floor}"))
     category = {name for name in stored if stored[name] == "text"} | set(categorical)
     return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
 
@@ -250,7 +253,8 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
 def _too_many(name: str, how_many: str) -> str:
     return (
         f"column {name!r} has {how_many} distinct values, in more than half the rows: it looks like text or an id; "
-        "declare it text (or categorical), or drop it"
+        f"drop it with {option('drop', name)}, or declare it with {option('text', name)} or "
+        f"{option('categorical', name)}"
     )
 
 
@@ -269,7 +273,7 @@ def _numbers(table: Table, names: tuple[str, ...]) -> Any:
     """Return the number columns, NaN where missing: (n, k), dense or CSR."""
     features: Any = table.features
     if isinstance(features, pl.DataFrame):
-        return features.select(names).to_numpy().reshape(table.n_rows, len(names)).astype(np.float64)
+        return as_numbers(picked(features, names)).reshape(table.n_rows, len(names))
     if names == table.names:
         return features
     at = {name: j for j, name in enumerate(table.names)}
@@ -282,7 +286,9 @@ def _number_columns(
     present: FloatArray = tally.sums["present"]
     for name, count in zip(names, present, strict=True):
         if count == 0:
-            raise ValueError(f"column {name!r} is missing in all rows of all nodes; drop it")
+            raise ValueError(
+                f"column {name!r} is missing in all rows of all nodes; drop it with {option('drop', name)}"
+            )
     if not names or (scale is None and bool((present == tally.n_rows).all())):
         return {name: Number(name) for name in names}
     # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
@@ -304,7 +310,8 @@ def _number_columns(
         spread = np.ldexp(np.where(constant, 1.0, np.sqrt(variance)), np.where(constant, 0, exponent).astype(np.int64))
     mean = np.ldexp(mean, exponent.astype(np.int64))
     center = mean if scale == "standard" and centered else np.zeros(len(names))
-    values = zip(names, mean.tolist(), center.tolist(), spread.tolist(), strict=True)
+    gaps = (tally.n_rows - present).astype(np.int64)
+    values = zip(names, mean.tolist(), center.tolist(), spread.tolist(), gaps.tolist(), strict=True)
     return {name: Number(name, *learned) for name, *learned in values}
 
 
@@ -314,14 +321,16 @@ def _category_columns(
     values: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "category"}
     for (name, value), count in _tallies(tally, "category"):
         values[name][value] = count
-    blank = {parts[0] for parts, _ in _tallies(tally, "missing")}
+    blank = {parts[0]: count for parts, count in _tallies(tally, "missing")}
     columns = {}
     for name, known in values.items():
-        if name not in declared and len(known) > max(_MANY, tally.n_rows / 2):
+        if name not in declared and len(known) > max(_FEW, tally.n_rows / 2):
             raise ValueError(_too_many(name, str(len(known))))
         mode = min(known, key=lambda value: (-known[value], value), default=None)
         fill = mode if missing == "most-frequent" and name in blank else None
-        columns[name] = Category(name, tuple(sorted(known)), missing if name in blank else "unseen", fill)
+        columns[name] = Category(
+            name, tuple(sorted(known)), missing if name in blank else "unseen", fill, blank.get(name, 0)
+        )
     return columns
 
 
@@ -332,7 +341,9 @@ def _word_columns(tally: Report, kinds: Mapping[str, str]) -> dict[str, Words]:
     columns = {}
     for name, found in frequency.items():
         if not found:
-            raise ValueError(f"column {name!r} has no word of two letters or more in any row; drop it")
+            raise ValueError(
+                f"column {name!r} has no word of two letters or more in any row; drop it with {option('drop', name)}"
+            )
         words = tuple(sorted(found))
         idf = np.log((1 + tally.n_rows) / (1 + np.array([found[word] for word in words]))) + 1
         columns[name] = Words(name, words, tuple(idf.tolist()))

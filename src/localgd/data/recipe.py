@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_array, diags_array, hstack
 
-from localgd.core import Rows, Shard
+from localgd.core import Rows, Shard, sealed
 from localgd.data.arrays import unlabelled
-from localgd.data.columns import as_text, number_column
 from localgd.data.table import Table
+from localgd.data.values import as_text, finite_numbers, picked
 from localgd.rounding import FloatArray
 
 Label: TypeAlias = "str | int | float | bool"
@@ -23,22 +24,18 @@ Unseen: TypeAlias = Literal["error", "zeros"]
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers: ``(x − center) / scale``, with `fill` for x where it is missing."""
+    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them."""
 
     name: str
     fill: float = 0.0
     center: float = 0.0
     scale: float = 1.0
+    n_missing: int = 0
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the encoded columns."""
         return (self.name,)
-
-    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:  # noqa: ARG002 - one signature for all
-        """Return the encoded column, shape (n, 1)."""
-        values = number_column(column, table.place).fill_null(self.fill).to_numpy()
-        return ((values - self.center) / self.scale)[:, None]
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,14 @@ class Category:
     """A column of categories: one column of zeros and ones for each.
 
     A missing value is a category of its own (`missing` = "category"), all zeros ("zeros"), the category `fill`
-    ("most-frequent"), or, if training never met one, unseen ("unseen").
+    ("most-frequent"), or, if training never met one, unseen ("unseen"). Training met `n_missing`.
     """
 
     name: str
     categories: tuple[str, ...]
     missing: Literal["category", "zeros", "most-frequent", "unseen"] = "unseen"
     fill: str | None = None
+    n_missing: int = 0
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -76,7 +74,7 @@ class Category:
             value = "nothing" if blank[row] else repr(text[row])
             raise ValueError(
                 f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
-                "correct it, or encode with unseen='zeros'"
+                "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
             )
         rows = np.flatnonzero(code >= 0)
         shape = (text.len(), len(self.feature_names))
@@ -149,6 +147,31 @@ class Recipe:
         names = [name for column in self.columns for name in column.feature_names]
         return (*names, "(bias)") if self.intercept else tuple(names)
 
+    @property
+    def n_missing(self) -> int:
+        """How many missing values training met, over all nodes."""
+        return sum(0 if isinstance(column, Words) else column.n_missing for column in self.columns)
+
+    @property
+    def summary(self) -> str:
+        """What the columns are, in one line.
+
+        Examples
+        --------
+        >>> Recipe((Number("age", n_missing=3), Category("sex", ("f", "m"))), (0, 1), True, False).summary
+        '1 number, 1 column of 2 categories; 3 missing values filled'
+        """
+        numbers = sum(isinstance(column, Number) for column in self.columns)
+        categories = [len(column.categories) for column in self.columns if isinstance(column, Category)]
+        words = [len(column.vocabulary) for column in self.columns if isinstance(column, Words)]
+        parts = [
+            _count(numbers, "number"),
+            f"{_count(len(categories), 'column')} of {_count(sum(categories), 'category', 'categories')}",
+            f"{_count(len(words), 'text column')} of {_count(sum(words), 'word')}",
+        ]
+        said = ", ".join(part for part, found in zip(parts, (numbers, categories, words), strict=True) if found)
+        return f"{said}; {_count(self.n_missing, 'missing value')} filled" if self.n_missing else said
+
     def matrix(self, features: Any, *, unseen: Unseen = "error") -> Rows:
         """Return rows ready for ``@ w``, without the sign of a label.
 
@@ -172,16 +195,30 @@ class Recipe:
             raise ValueError(f"unseen must be 'error' or 'zeros', got {unseen!r}")
         table = features if isinstance(features, Table) else unlabelled(features)
         frame = table.features
-        if not isinstance(frame, pl.DataFrame):
-            blocks = [self._numbers(table, named=isinstance(features, Table))]
-        else:
+        if isinstance(frame, pl.DataFrame):
             _check_columns([c.name for c in self.columns], frame.columns, table.source)
-            blocks = [column.block(frame[column.name], table, unseen) for column in self.columns]
-        if self.intercept:
-            blocks.append(np.ones((table.n_rows, 1)))
+            blocks = list(self._blocks(table, frame, unseen))
+        else:
+            blocks = [self._numbers(table, named=isinstance(features, Table))]
         if self.sparse:
-            return csr_array(hstack([csr_array(block) for block in blocks], format="csr"))
-        return np.hstack([block.toarray() if isinstance(block, csr_array) else block for block in blocks])
+            bias = [np.ones((table.n_rows, 1))] if self.intercept else []
+            return csr_array(hstack([csr_array(block) for block in [*blocks, *bias]], format="csr"))
+        out = np.ones((table.n_rows, len(self.feature_names)))  # the last column stays 1 if it is the bias
+        end = 0
+        for block in blocks:
+            start, end = end, end + block.shape[1]
+            out[:, start:end] = block.toarray() if isinstance(block, csr_array) else block
+        return out
+
+    def _blocks(self, table: Table, frame: pl.DataFrame, unseen: Unseen) -> Iterator[Rows]:
+        """Yield the encoded columns of a frame, in order; numbers side by side go together."""
+        for kind, run in groupby(zip(self.columns, picked(frame, [c.name for c in self.columns]), strict=True), _kind):
+            pairs: Any = list(run)
+            if kind is Number:
+                values = finite_numbers([column for _, column in pairs], table.place)
+                yield _scaled(values, [number for number, _ in pairs])
+            else:
+                yield from (encoding.block(column, table, unseen) for encoding, column in pairs)
 
     def _numbers(self, table: Table, *, named: bool) -> Rows:
         """Return the encoded rows of a table of arrays, whose columns are all numbers."""
@@ -206,14 +243,12 @@ class Recipe:
                 f"{table.source}: {features.shape[1]} columns where the recipe has {len(names)}; give those"
             )
         numbers: Any = self.columns
-        center = np.array([number.center for number in numbers])
-        scale = np.array([number.scale for number in numbers])
-        if isinstance(features, csr_array) and not center.any():
+        if isinstance(features, csr_array) and not any(number.center for number in numbers):
+            scale = np.array([number.scale for number in numbers])
             return csr_array(
                 (features.data / scale[features.indices], features.indices, features.indptr), features.shape
             )
-        dense = features.toarray() if isinstance(features, csr_array) else features
-        return np.asarray((dense - center) / scale)
+        return _scaled(features.toarray() if isinstance(features, csr_array) else features.copy(), numbers)
 
     def signs(self, table: Table) -> FloatArray:
         """Return y = ±1 for every row of a table.
@@ -240,7 +275,11 @@ class Recipe:
         """Return the table's signed rows y·x as a shard; what `Engine.map` takes."""
         rows: Any = self.matrix(table)
         signs = self.signs(table)
-        return Shard(table.node_id, csr_array(diags_array(signs) @ rows) if self.sparse else rows * signs[:, None])
+        if self.sparse:
+            rows.data *= np.repeat(signs, np.diff(rows.indptr))
+            return Shard(table.node_id, rows)
+        rows *= signs[:, None]
+        return Shard(table.node_id, sealed(rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON-able values."""
@@ -287,11 +326,29 @@ def plain_label(value: Any) -> Label:
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
+def _kind(pair: tuple[Encoding, pl.Series]) -> type[Encoding]:
+    return type(pair[0])
+
+
+def _scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:
+    """Fill, center and scale columns of numbers, in place."""
+    np.copyto(values, np.array([number.fill for number in numbers]), where=np.isnan(values))
+    values -= np.array([number.center for number in numbers])
+    values /= np.array([number.scale for number in numbers])
+    return values
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def _check_columns(needed: Any, given: Any, source: str) -> None:
     held = set(given)
     absent = [name for name in needed if name not in held]
     if absent:
+        listed = ", ".join(map(repr, absent[:8])) + (", …" if len(absent) > 8 else "")
+        said = f"column {listed} was" if len(absent) == 1 else f"columns {listed} were"
         raise ValueError(
-            f"{source}: no column {', '.join(map(repr, absent[:8]))}{', …' if len(absent) > 8 else ''}, which training "
-            "used; add it"
+            f"{source}: {said} used in training but not found among the features; was one given as label or node, or "
+            "dropped? Give the rows with the columns of training"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -41,7 +42,7 @@ class Table:
     Raises
     ------
     ValueError
-        If there is no row, an array entry is not finite, or labels, names or row numbers do not fit the features.
+        If there is no row, an array entry or label is not finite, or labels, names or row numbers do not fit.
 
     Examples
     --------
@@ -73,11 +74,16 @@ class Table:
         object.__setattr__(self, "row_numbers", _read_only(numbers))
         object.__setattr__(self, "labels", _read_only(np.asarray(self.labels)))
         if len(self.names) != n_columns or len(set(self.names)) != n_columns:
-            raise ValueError(f"{self.source}: {n_columns} columns need as many distinct names, got {self.names[:9]}")
+            twice = [repr(name) for name, count in Counter(self.names).items() if count > 1]
+            said = f"two are called {twice[0]}" if twice else f"got {len(self.names)}"
+            raise ValueError(f"{self.source}: {n_columns} columns need as many distinct names, {said}; name each once")
         for what, given in (("labels", self.labels), ("row numbers", numbers)):
             if given.ndim != 1 or given.size not in ({n_rows} if what == "row numbers" else {0, n_rows}):
                 raise ValueError(f"{self.source}: {n_rows} rows but {what} of shape {given.shape}; give one per row")
         self._check_finite()
+        if self.labels.dtype.kind == "f" and not np.isfinite(self.labels).all():
+            row = int(np.argmin(np.isfinite(self.labels)))
+            raise ValueError(f"{self.place(row)}: the label is {self.labels.item(row)}; fill it in or remove the row")
 
     def _check_finite(self) -> None:
         features = self.features

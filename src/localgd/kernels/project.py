@@ -1,35 +1,36 @@
 """Exact Euclidean projection onto the rows' own half-spaces, by a dual active set. NumPy and SciPy only.
 
-The dual of the projection is a quadratic program in one number α_i >= 0 per row. Its iterates are *faces*: linearly
-independent rows S with ``Z_S v = 1`` and α_S > 0. Every step moves to a face of higher dual value, so no face comes
-back and the number of steps is finite; a block of rows enters at once where that raises the value, else one row.
+The half-space of a row is the same at any length of the row, so the work is done on rows of length 1: ``ẑ·v >= 1/|z|``.
+The dual of the projection is a quadratic program in one number a_i >= 0 per row. Its iterates are *faces*: linearly
+independent rows S whose margins are met exactly, with a_S > 0. Every step moves to a face of higher dual value, so no
+face comes back and the number of steps is finite; a block of rows enters at once where that raises the value, else one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
+from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
 from localgd.core import Rows, Shard
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
 
 Index: TypeAlias = NDArray[np.intp]
 
 MARGIN_TOL = 1e-11
 """Shortfall of a margin below 1 that counts as feasible, before the rounding error of the margin itself."""
 
-DEPENDENT = 1e-4
-"""A row within this part of the least margin from the span of others is taken to lie in it."""
-
-
 SEPARABLE = 1e-8
-"""Least margin, relative to the radius, that counts as separable: below it the duals, 1/margin², exceed 1/eps."""
+"""Least margin, as part of a row's length, that counts as separable: below it the duals, 1/margin², exceed 1/eps."""
+
+DEPENDENT = 1e-12
+"""A row of length 1 that is this near to the span of others is taken to lie in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +41,61 @@ class Projection:
     ----------
     duals : (n,) float64 array, >= 0
         If `feasible`, the projection is ``w + Zᵀ duals``. If not, a Gordan vector: duals ≠ 0 and
-        ``|Zᵀ duals| <= 1e-8 · radius · Σ duals``, which bounds the margin of every direction.
+        ``|Zᵀ duals| <= 1e-8 · Σ duals_i |z_i|``, which bounds the margin of every direction.
     feasible : bool
-        Whether some v has ``z·v >= 1`` for every row, by a margin worth the name (more than 1e-8 of the radius).
+        Whether C was reached. If not, no direction has a cosine above 1e-8 with every row: the rows are not separable,
+        or by less than 1e-8 of a row's length.
     """
 
     duals: FloatArray
     feasible: bool
 
 
-class _Face(NamedTuple):
-    """Rows `on` with positive `duals`, zero elsewhere; `ray` if the duals are a Gordan vector instead."""
+class UnitRows(NamedTuple):
+    """Rows z = length · 2^exponent · ẑ with |ẑ| = 1 and length >= 1; for a zero row ẑ = 0 and length = 0.
+
+    No square of an entry under- or overflows on the way, so the rows may be of any size.
+    """
+
+    rows: Rows
+    lengths: FloatArray
+    exponents: NDArray[np.int_]
+
+    def per_length(self, values: FloatArray | float, scale: int = 0) -> FloatArray:
+        """Return ``2^scale · values / |z|``."""
+        return np.asarray(np.ldexp(values / self.lengths, scale - self.exponents))
+
+    def take(self, index: Index) -> UnitRows:
+        """Return the rows of that index."""
+        return UnitRows(self.rows[index], self.lengths[index], self.exponents[index])
+
+
+def unit_rows(rows: Rows) -> UnitRows:
+    """Return the rows at length 1 and how long they were."""
+    if isinstance(rows, csr_array):
+        of_row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        exponents = np.frexp(abs(rows).max(axis=1).toarray().ravel())[1].astype(int) - 1
+        values = np.ldexp(rows.data, -exponents[of_row])
+        lengths = np.sqrt(np.bincount(of_row, np.square(values), minlength=rows.shape[0]))
+        return UnitRows(
+            csr_array((values / lengths[of_row], rows.indices, rows.indptr), rows.shape), lengths, exponents
+        )
+    exponents = np.frexp(np.abs(rows).max(axis=1))[1].astype(int) - 1
+    values = np.ldexp(rows, -exponents[:, None])
+    lengths = np.sqrt(np.square(values).sum(axis=1))
+    return UnitRows(values / np.maximum(lengths, 1.0)[:, None], lengths, exponents)
+
+
+class Face(NamedTuple):
+    """Rows `on` with positive `duals`, zero elsewhere; `ray` if the duals are a Gordan vector instead.
+
+    `push` is ``Σ duals_i ẑ_i``, found as the shortest vector that meets the margins: to rounding of itself, where the
+    sum would be off by rounding of Σ duals, which is larger by one over the margin.
+    """
 
     on: Index
     duals: FloatArray
+    push: FloatArray
     ray: bool = False
 
 
@@ -65,7 +107,7 @@ def project(shard: Shard, w: FloatArray, warm: FloatArray | None = None) -> Proj
     Parameters
     ----------
     shard : Shard
-        The rows Z, (n, d), dense or CSR.
+        The rows Z, (n, d), dense or CSR. Their lengths may differ widely: every tolerance is per row.
     w : (d,) float64 array
         The point to project.
     warm : (n,) float64 array, >= 0, optional
@@ -74,13 +116,15 @@ def project(shard: Shard, w: FloatArray, warm: FloatArray | None = None) -> Proj
     Returns
     -------
     Projection
-        Its duals are exactly 0 if w is feasible. Margins reach 1 to 1e-11 plus rounding, eps·(|w|·radius·(row length)
-        + 2 radius²·Σα). C is empty exactly if the rows are not separable (Gordan).
+        Its duals are exactly 0 if w is feasible. Margins reach 1 to 1e-11 plus rounding, a few eps times
+        ``|z|·(|w|·(entries of a row) + Σ α_i |z_i|)``; where |w|·|z| exceeds 1e15 they drown in it. C is empty exactly
+        if the rows are not separable (Gordan); margins of at most 1e-8 of the row lengths count as none.
 
     Raises
     ------
     ArithmeticError
-        If rounding stops the ascent before every margin reaches 1 (rows dependent up to about 1e-12).
+        If rounding stops the ascent before every margin reaches 1 (rows dependent up to about 1e-12), or if the duals,
+        about 1/margin², do not fit float64.
 
     Notes
     -----
@@ -96,56 +140,67 @@ def project(shard: Shard, w: FloatArray, warm: FloatArray | None = None) -> Proj
     >>> project(Shard("b", [[1.0], [-1.0]]), np.zeros(1))
     Projection(duals=array([1., 1.]), feasible=False)
     """
-    gap = 1.0 - shard.margins(w)
-    tol = MARGIN_TOL + 2 * shard.margin_error(float(np.linalg.norm(w)))
+    unit = _coordinates(shard)
     duals = np.zeros(shard.n_rows)
-    if gap.max() <= tol:
+    if not unit.lengths.all():
+        duals[np.argmin(unit.lengths)] = 1.0  # a zero row has margin 0 with everything
+        return Projection(duals, feasible=False)
+    length, scale = norm(w), -int(unit.exponents.min())
+    if length > 0:
+        scale = max(scale, math.frexp(length)[1])
+    target = unit.per_length(1.0, -scale)  # v in units of 2^scale is neither tiny nor huge
+    gap = target - unit.per_length(shard.margins(np.ldexp(w, -scale)))
+    tol = MARGIN_TOL * target + 4 * (shard.row_length + 2) * UNIT_ROUNDOFF * math.ldexp(length, -scale)
+    if (gap <= tol).all():
         return Projection(duals, feasible=True)
     start = np.zeros(0, dtype=np.intp) if warm is None else np.flatnonzero(warm > 0)
-    face = _maximise(_coordinates(shard), gap, start, tol / 2, shard.radius)
-    duals[face.on] = face.duals
+    face = maximise(unit.rows, gap, start, tol / 2)
+    held = unit.take(face.on)
+    with np.errstate(over="ignore"):
+        duals[face.on] = held.per_length(face.duals, int(held.exponents.min()) if face.ray else scale)
+    if not TINY <= duals.max() < np.inf:
+        raise ArithmeticError("projection: the duals, about 1/margin², do not fit float64; scale the rows")
     return Projection(duals, feasible=not face.ray)
 
 
-_COORDINATES: WeakKeyDictionary[Shard, Rows] = WeakKeyDictionary()
+_COORDINATES: WeakKeyDictionary[Shard, UnitRows] = WeakKeyDictionary()
 
 
-def _coordinates(shard: Shard) -> Rows:
-    """Return the rows in an orthonormal basis of their span where that is narrower: same inner products."""
+def _coordinates(shard: Shard) -> UnitRows:
     if shard not in _COORDINATES:
-        rows = shard.rows
-        if isinstance(rows, csr_array):
-            rows = csr_array(rows[:, np.unique(rows.indices)])
-        if rows.shape[0] < rows.shape[1]:
-            rows = np.ascontiguousarray(_triangle(_dense(rows)).T)
-        _COORDINATES[shard] = rows
+        unit = unit_rows(shard.rows)
+        _COORDINATES[shard] = unit._replace(rows=narrowed(unit.rows))
     return _COORDINATES[shard]
 
 
-def _dense(rows: Rows) -> FloatArray:
+def narrowed(rows: Rows) -> Rows:
+    """Return the rows in an orthonormal basis of their span where that is narrower: same inner products."""
+    if isinstance(rows, csr_array):
+        rows = csr_array(rows[:, np.unique(rows.indices)])
+    if rows.shape[0] < rows.shape[1]:
+        rows = np.ascontiguousarray(np.asarray(np.linalg.qr(dense(rows).T, mode="r")).T)
+    return rows
+
+
+def dense(rows: Rows) -> FloatArray:
+    """Return the rows as a NumPy array."""
     return np.asarray(rows.toarray()) if isinstance(rows, csr_array) else rows
 
 
-def _triangle(block: FloatArray) -> FloatArray:
-    """Return R of Bᵀ = QR."""
-    return np.asarray(np.linalg.qr(block.T, mode="r"))
-
-
-def _maximise(rows: Rows, gap: FloatArray, start: Index, tol: float, radius: float) -> _Face:
-    """Climb from face to face until no row falls short of margin 1, or a ray shows that there is no end.
+def maximise(rows: Rows, gap: FloatArray, start: Index, tol: FloatArray) -> Face:
+    """Climb from face to face until no row of length 1 falls short of its gap, or a ray shows that there is no end.
 
     Any duals prove that no margin exceeds |Zᵀα|/Σα: where that is tiny, they are as good as a ray.
     """
-    width, tiny = rows.shape[1], SEPARABLE * radius
+    width = rows.shape[1]
     face = _settle(rows, gap, start)
     for _ in range(100 + 10 * width):
-        push = _dense(rows[face.on]).T @ face.duals
-        mass = float(face.duals.sum())
-        if face.on.size and np.linalg.norm(push) <= tiny * mass:
+        length = norm(face.push)
+        if face.on.size and length <= SEPARABLE * face.duals.sum():
             return face._replace(ray=True)
-        short = gap - rows @ push
+        short = gap - rows @ face.push
         short[face.on] = -np.inf
-        violated = np.flatnonzero(short > tol + 4 * UNIT_ROUNDOFF * radius**2 * mass)  # less is rounding of Zᵀα
+        violated = np.flatnonzero(short > tol + 4 * (2 + math.sqrt(width)) * UNIT_ROUNDOFF * length)
         if violated.size == 0:
             return face
         worst = violated[np.argsort(-short[violated], kind="stable")]
@@ -153,58 +208,58 @@ def _maximise(rows: Rows, gap: FloatArray, start: Index, tol: float, radius: flo
         if gap[block.on] @ block.duals > (1 + 1e-12) * (gap[face.on] @ face.duals):
             face = block
             continue
-        face = _enter(rows, gap, face, worst[0], tiny)
+        face = _enter(rows, gap, face, worst[0])
         if face.ray:
             return face
         face = _settle(rows, gap, face.on)
     raise ArithmeticError("projection: rounding stopped the ascent; scale the rows or remove near-contradictory ones")
 
 
-def _settle(rows: Rows, gap: FloatArray, index: Index) -> _Face:
-    """Solve ``Z_S Z_Sᵀ α = gap_S``, dropping dependent rows and rows with α <= 0, until α > 0."""
+def _settle(rows: Rows, gap: FloatArray, index: Index) -> Face:
+    """Meet the margins of these rows exactly, without dependent rows and rows with duals <= 0."""
     while index.size:
-        block = _dense(rows[index])
-        factor = _triangle(block)
+        block = dense(rows[index])
+        basis, factor = np.linalg.qr(block.T)
         pivots = np.zeros(index.size)
         pivots[: len(factor)] = np.abs(np.diag(factor))
-        keep = pivots > 1e-11 * np.linalg.norm(block, axis=1)
+        keep = pivots > 1e-11
         if keep.all():
-            duals = _solved(factor, block, gap[index])
+            push, duals = shortest(block, gap[index], basis, factor)
             keep = duals > 0
             if keep.all():
-                return _Face(index, duals)
+                return Face(index, duals, push)
         index = index[keep]
-    return _Face(index, np.zeros(0))
+    return Face(index, np.zeros(0), np.zeros(rows.shape[1]))
 
 
-def _solved(factor: FloatArray, block: FloatArray, target: FloatArray) -> FloatArray:
-    """Solve ``B Bᵀ x = target`` given R of Bᵀ = QR; one refinement makes R as good as Q and R."""
-    x = cho_solve((factor, False), target, check_finite=False)
-    residual = target - block @ (block.T @ x)
-    return np.asarray(x + cho_solve((factor, False), residual, check_finite=False))
+def shortest(
+    block: FloatArray, target: FloatArray, basis: FloatArray, factor: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the shortest x with ``B x = target``, given Bᵀ = QR, and the a with ``x = Bᵀ a``; one refinement."""
+    along = solve_triangular(factor, target, trans="T", check_finite=False)
+    along += solve_triangular(factor, target - block @ (basis @ along), trans="T", check_finite=False)
+    return basis @ along, np.asarray(solve_triangular(factor, along, check_finite=False))
 
 
-def _enter(rows: Rows, gap: FloatArray, face: _Face, row: np.intp, tiny: float) -> _Face:
+def _enter(rows: Rows, gap: FloatArray, face: Face, row: np.intp) -> Face:
     """Raise the dual of one violated row, dropping the rows whose duals reach 0, until its margin is 1."""
-    index, duals, raised = face.on, face.duals, 0.0
-    entering = _dense(rows[np.array([row])])[0]
+    index, duals, push, raised = face.on, face.duals, face.push, 0.0
+    entering = dense(rows[np.array([row])])[0]
     while True:
-        block = _dense(rows[index])
-        share = np.zeros(0)
-        if index.size:
-            share = _solved(_triangle(block), block, block @ entering)
-        away = entering - block.T @ share
-        size, distance = 1.0 + float(np.abs(share).sum()), float(np.linalg.norm(away))
+        basis, factor = np.linalg.qr(dense(rows[index]).T)
+        along = basis.T @ entering
+        share = solve_triangular(factor, along, check_finite=False)
+        away = entering - basis @ along
+        size, distance = 1.0 + float(np.abs(share).sum()), norm(away)
         falling = np.flatnonzero(share > 1e-14 * size)
-        if falling.size == 0 and distance <= tiny * size:
-            return _Face(np.append(index, row), np.append(np.maximum(-share, 0.0), 1.0), ray=True)
-        short = float(gap[row] - entering @ (block.T @ duals + raised * entering))
-        full = short / distance**2 if distance > DEPENDENT * tiny * size else np.inf
+        if falling.size == 0 and distance <= SEPARABLE * size:
+            return Face(np.append(index, row), np.append(np.maximum(-share, 0.0), 1.0), away, ray=True)
+        full = float(gap[row] - entering @ push) / distance**2 if distance > DEPENDENT * size else np.inf
         limits = duals[falling] / share[falling]
         step = min(full, float(limits.min(initial=np.inf)))
-        duals, raised = duals - step * share, raised + step
+        duals, push, raised = duals - step * share, push + step * away, raised + step
         if step == full:
-            return _Face(np.append(index, row), np.append(duals, raised))
+            return Face(np.append(index, row), np.append(duals, raised), push)
         stay = np.ones(index.size, dtype=bool)
         stay[falling[np.argmin(limits)]] = False
         index, duals = index[stay], np.maximum(duals[stay], 0.0)

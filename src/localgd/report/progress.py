@@ -13,25 +13,35 @@ from localgd.report import text
 from localgd.train import Row
 
 
+class _Patient(Console):
+    """A console that falls silent, rather than ending the program, when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without a reader: no reason to lose the run."""
+        self.quiet = True
+
+
 class Progress:
-    """Show rounds on standard error and turn Ctrl-C into a clean stop after the round.
+    """Show rounds on standard error and turn Ctrl-C and SIGTERM into a clean stop after the round.
+
+    `interrupted` is the number of the signal that came, or None.
 
     Parameters
     ----------
     quiet : bool
-        Show nothing (Ctrl-C still stops cleanly).
+        Show nothing (signals still stop cleanly).
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._console = _Patient(stderr=True, highlight=False, quiet=quiet)
         self._status: Any = None
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
         self._next = 1
-        self.interrupted = False
+        self.interrupted: int | None = None
 
     def __enter__(self) -> Self:
-        """Take over Ctrl-C."""
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        """Take over Ctrl-C and the polite request to end that schedulers send."""
+        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()
@@ -40,14 +50,17 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give Ctrl-C back."""
-        signal.signal(signal.SIGINT, self._before)
+        """Give both back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if self._status is not None:
             self._status.stop()
 
     def say(self, line: str) -> None:
-        """Print a line."""
+        """Print a line, and show it as what is going on."""
         self._console.print(line, markup=False, soft_wrap=True)
+        if self._status is not None:
+            self._status.update(line)
 
     def restart(self) -> None:
         """Begin counting rounds again, for a further run."""
@@ -62,10 +75,10 @@ class Progress:
             self.say(line)
             while self._next <= row.round:
                 self._next = self._next * 5 // 2 if str(self._next)[0] == "2" else self._next * 2
-        return self.interrupted
+        return self.interrupted is not None
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
-        if self.interrupted:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+        if self.interrupted is not None:
             raise KeyboardInterrupt
-        self.interrupted = True
+        self.interrupted = number
         self.say("interrupted: finishing this round (press again to stop at once)")

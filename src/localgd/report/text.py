@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from localgd.certify import Certificate
+from localgd.certify import Certificate, Status
 from localgd.train import Row
 
 BYTES_PER_FLOAT = 8
@@ -44,6 +44,17 @@ def percent(share: float) -> str:
     return "100 %" if share == 1 else f"{math.floor(share * 1e4) / 1e2:.2f} %"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "node"), counted(2000, "row")
+    ('1 node', '2,000 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def progress(row: Row) -> str:
     """Return the progress line of a round."""
     return (
@@ -58,7 +69,23 @@ def verdict(certificate: Certificate, row: Row) -> list[str]:
     correct = f"accuracy on all training rows {percent(row.accuracy)}"
     lines = [certificate.status, f"after {row.round} rounds, {row.seconds:.1f} s, {sent}; {correct}"]
     if math.isfinite(certificate.margin_high) and certificate.margin_low > 0:
-        lines.append(f"pooled margin proved between {certificate.margin_low:.6g} and {certificate.margin_high:.6g}")
+        low, high = f"{certificate.margin_low:.6g}", f"{certificate.margin_high:.6g}"
+        lines.append(f"pooled margin proved between {low} and {high} (in units of the prepared rows)")
     if not math.isnan(row.true_angle_deg):
         lines.append(f"true angle to the pooled model {degrees(row.true_angle_deg)} (rows were pooled to compare)")
     return lines
+
+
+LOOSE_DEG = 30.0
+"""A bound above this is worth a word on how to tighten it."""
+
+
+def next_step(certificate: Certificate) -> list[str]:
+    """Return what to do about a certificate that proves little; nothing if it proves enough."""
+    if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg <= LOOSE_DEG:
+        return ["a loose bound; to tighten it: more --n-rounds, or --method modified-local-gd"]
+    if certificate.verdict is Status.SEPARABLE:
+        return ["to get there: more --n-rounds, or --method modified-local-gd"]
+    if certificate.verdict is Status.UNDECIDED:
+        return ["to find out: more --n-rounds; if columns differ much in size, scale them"]
+    return []

@@ -73,7 +73,15 @@ class Sizes:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
-        """Return the node's sizes."""
+        """Return the node's sizes.
+
+        Raises
+        ------
+        TypeError
+            If the node holds no signed rows yet.
+        """
+        if not isinstance(shard, Shard):
+            raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
         sizes = {"-peak": -shard.peak, "-radius": -shard.radius}
         widths = {"n_features": shard.n_features, "-n_features": -shard.n_features}
         return Report(1, shard.n_rows, {}, sizes | widths), state

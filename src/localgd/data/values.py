@@ -1,0 +1,192 @@
+"""How values are spelled: what is missing, what is a number, and what is one only to the people who wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from localgd.rounding import FloatArray
+
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
+"""What stands for a missing value among numbers written as text, in any case; in text only the blank does."""
+
+_LOCAL_NUMBER = (
+    r"^[-+\x{2212}]?\s*[€$£¥]?\s*"
+    r"(?:(?:\d{1,3}(?:[ '\x{2019}.,\x{a0}\x{202f}]\d{3})+|\d+)(?:[.,]\d*)?|[.,]\d+)"
+    r"(?:[eE][-+]?\d+)?\s*[%€$£¥]?$"
+)
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATE = (
+    r"^(?i)(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    r"|\d{1,2}\.?[ -]" + _MONTH + r"[ ,-]+\d{2,4}|" + _MONTH + r" \d{1,2},? \d{4})(?:[T ].*)?$"
+)
+_LOOKS = {
+    "numbers, this one in a local style": (_LOCAL_NUMBER, "write plain numbers with a point, like 1234.5"),
+    "dates": (_DATE, "turn them into numbers, such as days since the first"),
+}
+
+
+class Lookalike(NamedTuple):
+    """A value of a text column most of whose values look like `what`, and what to do about it."""
+
+    part: int
+    row: int
+    what: str
+    remedy: str
+
+
+def picked(frame: pl.DataFrame, names: Sequence[str]) -> list[pl.Series]:
+    """Return columns of a frame, in this order; fast for thousands of them."""
+    held = {column.name: column for column in frame.get_columns()}
+    return [held[name] for name in names]
+
+
+def as_numbers(columns: Sequence[pl.Series]) -> FloatArray:
+    """Return columns as numbers, shape (n, k): NaN where missing or not a number, ``true``/``false`` as 1/0.
+
+    Examples
+    --------
+    >>> as_numbers([pl.Series(["1.5", "True", "NA", "abc"])]).ravel()
+    array([1.5, 1. , nan, nan])
+    """
+    numbers = np.empty((len(columns), columns[0].len() if columns else 0))
+    spelled = [j for j, column in enumerate(columns) if column.dtype == pl.String]
+    for j in set(range(len(columns))).difference(spelled):
+        numbers[j] = columns[j].cast(pl.Float64).to_numpy()
+    if spelled:
+        numbers[spelled] = _spelled_numbers(_joined([columns[j] for j in spelled])).reshape(len(spelled), -1)
+    return numbers.T
+
+
+def _joined(columns: Sequence[pl.Series]) -> pl.Series:
+    """Return columns as one: thousands of short ones would cost a call each."""
+    return pl.concat(columns, rechunk=True)
+
+
+def _spelled_numbers(text: pl.Series) -> FloatArray:
+    numbers = text.cast(pl.Float64, strict=False).to_numpy(writable=True)
+    odd = np.flatnonzero(~np.isfinite(numbers))
+    if odd.size:
+        plain = text.gather(odd).str.strip_chars()
+        words = plain.str.to_lowercase()
+        truth = words.replace_strict({"true": 1.0, "false": 0.0}, default=None, return_dtype=pl.Float64)
+        numbers[odd] = plain.cast(pl.Float64, strict=False).fill_null(truth).to_numpy()
+    return numbers
+
+
+def not_numbers(columns: Sequence[pl.Series], numbers: FloatArray) -> NDArray[np.bool_]:
+    """Return where columns, whose `as_numbers` are given, hold text that is neither a number nor a missing value."""
+    wrong: NDArray[np.bool_] = np.isnan(numbers) & np.array(
+        [column.dtype == pl.String for column in columns], dtype=bool
+    )
+    spelled = np.flatnonzero(wrong.any(axis=0)).tolist()
+    if spelled:
+        gaps = wrong[:, spelled].T.ravel()
+        words = _joined([columns[j] for j in spelled]).filter(gaps).str.strip_chars().str.to_lowercase()
+        gaps[gaps] = (words.is_not_null() & ~words.is_in(MISSING)).to_numpy()
+        wrong[:, spelled] = gaps.reshape(len(spelled), -1).T
+    return wrong
+
+
+def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) -> FloatArray:
+    """Return columns as finite numbers, shape (n, k), NaN where missing.
+
+    Parameters
+    ----------
+    columns : sequence of polars Series
+        Numbers, bools, or text that spells them.
+    place : callable
+        Turns a row's index into words for the error message.
+
+    Raises
+    ------
+    ValueError
+        If an entry is text or infinite; names row and value.
+    """
+    plain = [column if is_number_type(column.dtype) else column.cast(pl.String) for column in columns]
+    numbers = as_numbers(plain)
+    wrong = np.isinf(numbers) | not_numbers(plain, numbers)
+    if wrong.any():
+        row, j = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{place(row)}: column {columns[j].name!r} holds {plain[j][row]!r}, no finite number; correct it or leave "
+            "it blank"
+        )
+    return numbers
+
+
+def is_number_type(dtype: Any) -> bool:
+    """Return whether a column of this type holds numbers (or bools, or nothing at all)."""
+    return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """Return a column as String: null where blank, whole numbers with all their digits and no decimal point.
+
+    Examples
+    --------
+    >>> as_text(pl.Series([1.0, 2.5, None])).to_list(), as_text(pl.Series([" a", ""])).to_list()
+    (['1', '2.5', None], ['a', None])
+    """
+    if column.dtype.is_float() or column.dtype.is_decimal():
+        values = column.cast(pl.Float64).fill_nan(None).to_list()
+        texts = [None if v is None else str(int(v)) if v.is_integer() else repr(v) for v in values]
+        return pl.Series(column.name, texts, dtype=pl.String)
+    plain = column.cast(pl.String).str.strip_chars()
+    return plain.set(plain == "", None)
+
+
+def lookalike(texts: Sequence[pl.Series]) -> Lookalike | None:
+    """Return the first value that looks like a number or a date, if most values of all parts of a column do.
+
+    Examples
+    --------
+    >>> found = lookalike([pl.Series(["7", "12,5"]), pl.Series(["cold"])])
+    >>> found.part, found.row, found.what
+    (0, 1, 'numbers, this one in a local style')
+    """
+    present = sum(int((~text.str.to_lowercase().is_in(MISSING)).sum()) for text in texts)
+    for what, (pattern, remedy) in _LOOKS.items():
+        alike = [text.str.contains(pattern).fill_null(value=False) for text in texts]
+        if sum(int(mask.sum()) for mask in alike) <= present / 2:
+            continue
+        for part, (text, mask) in enumerate(zip(texts, alike, strict=True)):
+            rows = (mask & text.cast(pl.Float64, strict=False).is_null()).arg_true()
+            if rows.len():
+                return Lookalike(part, int(rows[0]), what, remedy)
+    return None
+
+
+def label_array(labels: Sequence[Any]) -> NDArray[Any]:
+    """Return labels as an array; of Python objects where float64 would lose digits.
+
+    Examples
+    --------
+    >>> label_array([0, 1]).dtype, label_array([2**53 + 1, 0.5]).dtype
+    (dtype('int64'), dtype('O'))
+    """
+    array = np.array(labels)
+    return array if array.dtype.kind != "f" or array.tolist() == list(labels) else np.array(labels, dtype=object)
+
+
+def spelled_labels(texts: Sequence[pl.Series]) -> list[NDArray[Any]]:
+    """Return labels written as text, per node: numbers if all of them are, whole ones to the last digit.
+
+    Examples
+    --------
+    >>> spelled_labels([pl.Series(["0", "9007199254740993"])])[0].tolist()
+    [0, 9007199254740993]
+    """
+    distinct = pl.concat(texts).unique()
+    if not distinct.cast(pl.Float64, strict=False).is_finite().fill_null(value=False).all():
+        return [np.array(text.to_list(), dtype=np.str_) for text in texts]
+    values = {
+        text: int(text.partition(".")[0]) if re.fullmatch(r"[-+]?\d+(\.0*)?", text) else float(text)
+        for text in distinct.to_list()
+    }
+    return [label_array([values[text] for text in part.to_list()]) for part in texts]
