@@ -105,15 +105,20 @@ class Shard:
 
     @cached_property
     def norms(self) -> FloatArray:
-        """Upper bounds on the row norms |z_i|, shape (n,)."""
-        if self.peak == 0.0:
-            return sealed(np.zeros(self.n_rows))
-        exponent = int(np.frexp(self.peak)[1])
-        scaled: Any = self.rows * np.ldexp(1.0, -exponent) if abs(exponent) < 1000 else self.rows / self.peak
-        sparse = isinstance(self.rows, csr_array)
-        squares = scaled.multiply(scaled).sum(axis=1) if sparse else np.einsum("ij,ij->i", scaled, scaled)
-        unit = np.ldexp(1.0, exponent) if abs(exponent) < 1000 else self.peak
-        return sealed(np.sqrt(squares) * unit * (1 + (2 * self.row_length + 16) * UNIT_ROUNDOFF) + TINY)
+        """Upper bounds on the row norms |z_i|, shape (n,), whatever their sizes: each row is scaled by its own."""
+        rows: Any = self.rows
+        if isinstance(rows, csr_array):
+            of_row = np.repeat(np.arange(self.n_rows), np.diff(rows.indptr))
+            exponents = np.frexp(abs(rows).max(axis=1).toarray().ravel())[1]
+            values = np.square(np.ldexp(rows.data, -exponents[of_row]))
+            squares = np.bincount(of_row, weights=values, minlength=self.n_rows)
+        else:
+            exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
+            scaled = np.ldexp(rows, -exponents[:, None])
+            squares = np.einsum("ij,ij->i", scaled, scaled)
+        above = np.sqrt(squares) * (1 + (2 * self.row_length + 16) * UNIT_ROUNDOFF)
+        with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
+            return sealed(np.ldexp(above, exponents) + TINY)
 
     @property
     def radius(self) -> float:

@@ -78,8 +78,9 @@ def max_margin(rows: Rows) -> MaxMargin:
     Returns
     -------
     MaxMargin
-        Direction, margin from both sides, duals and residual. On problems with known answers and margins from 1e-1 to
-        1e-6 of the row lengths the direction is right to 1e-8 degrees; the residual itself proves less than that.
+        Direction, margin from both sides, duals and residual. Measured on problems with known answers, margins of 1e-1
+        to 1e-6 of the largest row and rows 1000 times shorter among them: the direction is right to 1e-8 degrees. The
+        residual itself proves less than that.
 
     Raises
     ------
@@ -132,15 +133,14 @@ def _checked_answer(shard: Shard, unit: UnitRows, target: FloatArray, w: FloatAr
     smallest = int(unit.exponents.min())
     on = np.flatnonzero(short >= -1e-9 * target - 8 * UNIT_ROUNDOFF * length)
     with np.errstate(over="ignore"):
-        own = unit.per_length(duals, -smallest)
-    return MaxMargin(
-        direction=w / length,
-        margin_low=float(np.ldexp(unit.lengths * margins / length, unit.exponents).min()),
-        margin_high=math.ldexp(norm(combined) / typical, smallest),
-        duals=own,
-        kkt_residual=residual,
-        n_support=len(np.unique(dense(shard.rows[on]), axis=0)),
-    )
+        return MaxMargin(
+            direction=w / length,
+            margin_low=float(np.ldexp(unit.lengths * margins / length, unit.exponents).min()),
+            margin_high=float(np.ldexp(norm(combined) / typical, smallest)),
+            duals=unit.per_length(duals, -smallest),
+            kkt_residual=residual,
+            n_support=len(np.unique(dense(shard.rows[on]), axis=0)),
+        )
 
 
 def _bound(shard: Shard, unit: UnitRows, duals: FloatArray) -> float:

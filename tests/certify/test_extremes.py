@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from common import random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
@@ -217,3 +218,26 @@ def test_bounds_hold_for_any_step_size_and_rows_of_unlike_size(seed, small, lr, 
     assert run.certificate.margin_low <= pooled.margin_high * factor
     assert run.certificate.margin_high >= pooled.margin_low * factor
     assert run.certificate.separable is not False
+
+
+@pytest.mark.parametrize("storage", [np.array, csr_array], ids=["dense", "csr"])
+def test_row_norms_are_upper_bounds_for_rows_of_any_size(storage):
+    sizes = [1e300, 1.0, 1e-160, 1e-200, 1e-300, 5e-324, 0.0]
+    rows = np.array([[3.0 * size, 0.0, 4.0 * size] for size in sizes])
+    norms = Shard("a", storage(rows)).norms
+    for bound, row in zip(norms, rows, strict=True):
+        largest = np.abs(row).max()
+        exact = 0.0 if largest == 0 else float(np.sqrt(np.square(row / largest).sum())) * largest
+        assert exact <= bound <= exact * (1 + 1e-12) + 1e-307
+
+
+def test_rounding_of_a_tiny_row_alone_is_covered():
+    """Only the tiny row has a coefficient: its own norm, not the largest row's, is what its error scales with."""
+    from fractions import Fraction
+
+    rows = np.array([[1.0, 0.0], [1e-200, 3e-201]])
+    shard, a = Shard("a", rows), np.array([0.0, 0.1])
+    computed = shard.combine(a)
+    exact = [Fraction(0.1) * Fraction(float(x)) for x in rows[1]]
+    apart = max(abs(Fraction(float(c)) - e) for c, e in zip(computed, exact, strict=True))
+    assert apart <= Fraction(shard.combine_error(a))

@@ -149,9 +149,7 @@ def test_near_names_in_the_same_folder_are_offered(tmp_path: Path) -> None:
 
 
 def test_arrays_are_sent_to_from_arrays() -> None:
-    with pytest.raises(
-        TypeError, match=r"source is of type tuple, not a path .* use localgd\.from_arrays\(X, y"
-    ):
+    with pytest.raises(TypeError, match=r"source is of type tuple, not a path .* use localgd\.from_arrays\(X, y"):
         load((np.eye(2), [0, 1]))  # type: ignore[arg-type]
 
 

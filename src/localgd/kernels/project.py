@@ -77,9 +77,8 @@ def unit_rows(rows: Rows) -> UnitRows:
         exponents = np.frexp(abs(rows).max(axis=1).toarray().ravel())[1].astype(int) - 1
         values = np.ldexp(rows.data, -exponents[of_row])
         lengths = np.sqrt(np.bincount(of_row, np.square(values), minlength=rows.shape[0]))
-        return UnitRows(
-            csr_array((values / lengths[of_row], rows.indices, rows.indptr), rows.shape), lengths, exponents
-        )
+        values /= np.maximum(lengths, 1.0)[of_row]  # 1 for the stored zeros of a zero row
+        return UnitRows(csr_array((values, rows.indices, rows.indptr), rows.shape), lengths, exponents)
     exponents = np.frexp(np.abs(rows).max(axis=1))[1].astype(int) - 1
     values = np.ldexp(rows, -exponents[:, None])
     lengths = np.sqrt(np.square(values).sum(axis=1))
