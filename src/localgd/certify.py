@@ -20,7 +20,19 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from localgd.core import Engine, Message, Report
-from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, acos_above, angle_above, below, norm, norm_above
+from localgd.rounding import (
+    TINY,
+    UNIT_ROUNDOFF,
+    Dual,
+    FloatArray,
+    acos_above,
+    angle_above,
+    at_least,
+    at_most,
+    below,
+    norm,
+    norm_above,
+)
 from localgd.rules.probes import Evaluate, TemperedDual, comfortable
 
 TAUS = np.geomspace(1.0, 1e5, 21)
@@ -257,20 +269,20 @@ def certificate(
 def judged(found: Certificate, stop: Sequence[Rule] = (), *, cancels: bool) -> Certificate:
     """Return the certificate with its verdict: what is proved, in words."""
     low, high, angle = found.margin_low, found.margin_high, found.angle_deg
-    within = f"within {angle:.3g}° of the pooled max-margin model"
+    within = f"within {at_most(angle)}° of the pooled max-margin model"
     if low > 0 and not math.isnan(angle) and all(rule(found) for rule in stop):
         verdict, reason = Status.CERTIFIED, within
     elif low > 0:
         verdict = Status.SEPARABLE
         so_far = "no bound on the angle below 90° so far" if math.isnan(angle) else f"{within} so far"
-        reason = f"{so_far}; the pooled margin is at least {low:.3g}"
+        reason = f"{so_far}; the pooled margin is at least {at_least(low)}"
     elif cancels:
         verdict = Status.NOT_SEPARABLE
-        reason = f"no direction separates the rows by more than rounding ({high:.1e})"
+        reason = f"no direction separates the rows by more than rounding ({at_most(high, 2)})"
     else:
         verdict = Status.UNDECIDED
         reason = "no model so far is proved to get every row right"
-        reason += f"; the pooled margin, if any, is at most {high:.3g}" if math.isfinite(high) else ""
+        reason += f"; the pooled margin, if any, is at most {at_most(high)}" if math.isfinite(high) else ""
     return replace(found, verdict=verdict, reason=reason)
 
 

@@ -210,8 +210,8 @@ def certify_command(
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
         typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
-        for line in text.next_step(found):
-            typer.echo(line)
+        if found.separable and not found.angle_deg <= text.LOOSE_DEG:
+            typer.echo("a loose bound: it is made from the model alone; a run's own certificate.json is tighter")
     asked = angle_tol_deg is not None
     raise typer.Exit(SHORT if asked and found.verdict is not Status.CERTIFIED else 0)
 

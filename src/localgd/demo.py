@@ -99,7 +99,7 @@ def _together(runs: dict[str, Run], pooled: float) -> Grid:
     for name, run in runs.items():
         last = run.history[-1]
         sent = text.megabytes(last.floats_up + last.floats_down)
-        certified = text.degrees(last.angle_deg_max)
+        certified = text.bound(last.angle_deg_max)
         bound = certified if certified == "no bound" else f"≤ {certified}"
         grid.add_row(name, str(last.round), text.percent(last.accuracy), bound, text.degrees(last.true_angle_deg), sent)
     grid.add_row("pooled rows", "", text.percent(pooled), "", "0°", "all rows")

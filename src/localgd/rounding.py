@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,6 +76,32 @@ def angle_above(a: FloatArray, b: FloatArray) -> float:
     a, b = (np.ldexp(v, -math.frexp(length)[1]) for v, length in zip((a, b), lengths, strict=True))
     a, b = a / norm(a), b / norm(b)
     return 2 * math.atan2(norm(a - b), norm(a + b)) + (4 * a.size + 32) * UNIT_ROUNDOFF
+
+
+def at_most(value: float, digits: int = 3) -> str:
+    """Write an upper bound to so many digits, rounded up: what is shown is proved, too.
+
+    Examples
+    --------
+    >>> at_most(28.2401), at_most(1e-12), at_most(0.5)
+    ('28.3', '1e-12', '0.5')
+    """
+    return _digits(value, digits, ROUND_CEILING)
+
+
+def at_least(value: float, digits: int = 3) -> str:
+    """Write a lower bound to so many digits, rounded down.
+
+    Examples
+    --------
+    >>> at_least(0.118699), at_least(2.0)
+    ('0.118', '2')
+    """
+    return _digits(value, digits, ROUND_FLOOR)
+
+
+def _digits(value: float, digits: int, rounding: str) -> str:
+    return f"{float(Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"
 
 
 @dataclass(frozen=True, eq=False)

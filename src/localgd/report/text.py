@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 
 from localgd.certify import Certificate, Status
+from localgd.rounding import at_least, at_most
 from localgd.train import Row
 
 BYTES_PER_FLOAT = 8
 
 
-def degrees(angle: float) -> str:
-    """Return an angle in words.
+def bound(angle: float) -> str:
+    """Return a certified angle in words, rounded up.
 
     Examples
     --------
-    >>> degrees(0.8412), degrees(float("nan"))
-    ('0.841°', 'no bound')
+    >>> bound(0.8412), bound(float("nan"))
+    ('0.842°', 'no bound')
     """
-    return "no bound" if math.isnan(angle) else f"{angle:.3g}°" if angle < 99.95 else f"{angle:.0f}°"
+    return "no bound" if math.isnan(angle) else f"{at_most(angle)}°"
+
+
+def degrees(angle: float) -> str:
+    """Return a measured angle in words.
+
+    Examples
+    --------
+    >>> degrees(0.8412)
+    '0.841°'
+    """
+    return f"{angle:.3g}°"
 
 
 def megabytes(n_floats: float) -> str:
@@ -59,7 +71,7 @@ def progress(row: Row) -> str:
     """Return the progress line of a round."""
     return (
         f"round {row.round}: loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, "
-        f"certified angle {degrees(row.angle_deg_max)}, sent {megabytes(row.floats_up + row.floats_down)}"
+        f"certified angle {bound(row.angle_deg_max)}, sent {megabytes(row.floats_up + row.floats_down)}"
     )
 
 
@@ -69,7 +81,7 @@ def verdict(certificate: Certificate, row: Row) -> list[str]:
     correct = f"accuracy on all training rows {percent(row.accuracy)}"
     lines = [certificate.status, f"after {row.round} rounds, {row.seconds:.1f} s, {sent}; {correct}"]
     if math.isfinite(certificate.margin_high) and certificate.margin_low > 0:
-        low, high = f"{certificate.margin_low:.6g}", f"{certificate.margin_high:.6g}"
+        low, high = at_least(certificate.margin_low, 6), at_most(certificate.margin_high, 6)
         lines.append(f"pooled margin proved between {low} and {high} (in units of the prepared rows)")
     if not math.isnan(row.true_angle_deg):
         lines.append(f"true angle to the pooled model {degrees(row.true_angle_deg)} (rows were pooled to compare)")
