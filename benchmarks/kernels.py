@@ -19,6 +19,7 @@ from scipy.sparse import csr_array, random_array
 
 from localgd.core import Shard
 from localgd.kernels import MOST_GRAM_ROWS, Kernel, csr, dense, gram, pick, reference
+from localgd.kernels.reference import Steps
 from localgd.losses import Logistic
 
 
@@ -70,10 +71,9 @@ def main() -> None:
     for name, (shard, local_steps) in workloads(quick).items():
         w = np.zeros(shard.n_features)
         w.flags.writeable = False
-        options = {"local_steps": local_steps, "lr": 1.0, "loss": Logistic(), "shrink": 1.0, "batches": None}
         calls: dict[str, Callable[[], object]] = {"plain loop": partial(plain_loop, shard, w, local_steps, 1.0)}
         for kernel_name, kernel in contenders(shard).items():
-            calls[kernel_name] = partial(kernel, shard, w, shard.margins(w), **options)
+            calls[kernel_name] = partial(kernel, shard, w, shard.margins(w), Steps(local_steps, 1.0, Logistic()))
         first = {kernel_name: seconds(call) for kernel_name, call in calls.items()}
         times: dict[str, list[float]] = {kernel_name: [] for kernel_name in calls}
         for _ in range(3 if quick else 9):

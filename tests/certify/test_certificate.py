@@ -301,6 +301,7 @@ def test_the_drift_covers_the_rounding_of_the_accumulated_model():
     from fractions import Fraction
 
     from localgd.kernels import pick
+    from localgd.kernels.reference import Steps
     from localgd.losses import Logistic
 
     shards = random_rows(12, n_nodes=3, n=3, d=3)
@@ -312,8 +313,7 @@ def test_the_drift_covers_the_rounding_of_the_accumulated_model():
     for _ in range(30):
         message = method.merge.message(state)
         for shard in shards:
-            options = {"local_steps": 4, "lr": 0.37, "loss": Logistic(), "shrink": 1.0, "batches": None}
-            a = pick(shard, 4)(shard, message.w, shard.margins(message.w), **options)
+            a = pick(shard, 4)(shard, message.w, shard.margins(message.w), Steps(4, 0.37, Logistic()))
             mass += sum(Fraction(float(x)) for x in a) / 3
             for j in range(3):
                 products = (Fraction(float(x)) * Fraction(float(z[j])) for x, z in zip(a, shard.rows, strict=True))

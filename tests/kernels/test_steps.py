@@ -37,8 +37,8 @@ def test_gram_dense_csr_and_reference_agree(n, d, batch, shrink, loss):
     if batch is not None:
         size, replacement = min(batch[0], n), batch[1]
         batches = np.stack([rng.choice(n, size=size, replace=replacement) for _ in range(50)])
-    options = {"local_steps": 50, "lr": 0.7, "loss": LOSSES[loss], "shrink": shrink, "batches": batches}
-    expected = reference.coefficients(at_dense, w, at_dense.margins(w), **options)
+    steps = reference.Steps(50, 0.7, LOSSES[loss], shrink, batches)
+    expected = reference.coefficients(at_dense, w, at_dense.margins(w), steps)
     for kernel, shard in [
         (reference.coefficients, at_csr),
         (gram.coefficients, at_dense),
@@ -46,7 +46,7 @@ def test_gram_dense_csr_and_reference_agree(n, d, batch, shrink, loss):
         (dense.coefficients, at_dense),
         (csr.coefficients, at_csr),
     ]:
-        found = kernel(shard, w, shard.margins(w), **options)
+        found = kernel(shard, w, shard.margins(w), steps)
         assert (found >= 0).all()
         np.testing.assert_allclose(found, expected, rtol=AGREE, atol=AGREE)
 

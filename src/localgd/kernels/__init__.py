@@ -14,9 +14,9 @@ from typing import Protocol
 
 from scipy.sparse import csr_array
 
-from localgd.core import Loss, Shard
+from localgd.core import Shard
 from localgd.kernels import csr, dense, gram, reference
-from localgd.kernels.reference import Batches
+from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
 
 MOST_GRAM_ROWS = 2048
@@ -32,18 +32,7 @@ CACHED_ENTRIES = 1_000_000
 class Kernel(Protocol):
     """The signature all kernels share."""
 
-    def __call__(
-        self,
-        shard: Shard,
-        w: FloatArray,
-        margins: FloatArray,
-        *,
-        local_steps: int,
-        lr: float,
-        loss: Loss,
-        shrink: float,
-        batches: Batches | None,
-    ) -> FloatArray:
+    def __call__(self, shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
         """Return the coefficients a >= 0, shape (n,), of the rows in v − w."""
 
 

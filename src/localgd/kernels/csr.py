@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from localgd.core import Loss, Shard
-from localgd.kernels.dense import NO_BATCHES, slope
-from localgd.kernels.reference import Batches
+from localgd.core import Shard
+from localgd.kernels.dense import compiled, slope
+from localgd.kernels.reference import Batches, Steps
 from localgd.rounding import FloatArray
 
 
@@ -67,16 +67,10 @@ def coefficients(
     shard: Shard,
     w: FloatArray,
     margins: FloatArray,  # noqa: ARG001  every kernel has one signature; here margins come with the steps
-    *,
-    local_steps: int,
-    lr: float,
-    loss: Loss,
-    shrink: float,
-    batches: Batches | None,
+    steps: Steps,
 ) -> FloatArray:
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     rows: Any = shard.rows
-    chosen = NO_BATCHES if batches is None else batches
     columns = rows.indices.astype(np.uint32)
     starts = rows.indptr.astype(np.int64)
-    return np.asarray(_steps(rows.data, columns, starts, w, chosen, local_steps, lr, loss.loss_id, shrink))
+    return np.asarray(_steps(rows.data, columns, starts, w, *compiled(steps)))

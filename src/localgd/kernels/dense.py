@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
-from localgd.core import Loss, Shard
-from localgd.kernels.reference import Batches
+from localgd.core import Shard
+from localgd.kernels.reference import Batches, Steps
 from localgd.losses import LARGEST_EXPONENT
 from localgd.rounding import FloatArray
 
@@ -57,18 +57,18 @@ def _steps(
     return a
 
 
+def compiled(steps: Steps) -> tuple[Batches, int, float, int, float]:
+    """Return the steps as the plain arguments that compiled code takes."""
+    batches = NO_BATCHES if steps.batches is None else steps.batches
+    return batches, steps.local_steps, steps.lr, steps.loss.loss_id, steps.shrink
+
+
 def coefficients(
     shard: Shard,
     w: FloatArray,
     margins: FloatArray,  # noqa: ARG001  every kernel has one signature; here margin and gradient are one pass
-    *,
-    local_steps: int,
-    lr: float,
-    loss: Loss,
-    shrink: float,
-    batches: Batches | None,
+    steps: Steps,
 ) -> FloatArray:
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
-    chosen = NO_BATCHES if batches is None else batches
     rows = np.ascontiguousarray(shard.rows)
-    return np.asarray(_steps(rows, w, chosen, local_steps, lr, loss.loss_id, shrink))
+    return np.asarray(_steps(rows, w, *compiled(steps)))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from localgd.core import Loss, Shard
-from localgd.kernels.reference import Batches
+from localgd.core import Shard
+from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
 
 
@@ -16,22 +16,17 @@ def coefficients(
     shard: Shard,
     w: FloatArray,  # noqa: ARG001  every kernel has one signature; here the margins say all about w
     margins: FloatArray,
-    *,
-    local_steps: int,
-    lr: float,
-    loss: Loss,
-    shrink: float,
-    batches: Batches | None,
+    steps: Steps,
 ) -> FloatArray:
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     gram = shard.gram
     a = np.zeros(shard.n_rows)
-    for step in range(local_steps):
-        if batches is None:
-            a = shrink * a + loss.slope(margins + gram @ a) * (lr / a.size)
+    for step in range(steps.local_steps):
+        if steps.batches is None:
+            a = steps.shrink * a + steps.loss.slope(margins + gram @ a) * (steps.lr / a.size)
         else:
-            index = batches[step]
-            c = loss.slope(margins[index] + gram[index] @ a) * (lr / index.size)
-            a *= shrink
+            index = steps.batches[step]
+            c = steps.loss.slope(margins[index] + gram[index] @ a) * (steps.lr / index.size)
+            a *= steps.shrink
             np.add.at(a, index, c)
     return a

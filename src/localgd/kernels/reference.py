@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,27 +15,12 @@ Batches: TypeAlias = NDArray[np.int64]
 """Row numbers of the mini-batches, shape (local_steps, batch_size)."""
 
 
-def coefficients(
-    shard: Shard,
-    w: FloatArray,
-    margins: FloatArray,
-    *,
-    local_steps: int,
-    lr: float,
-    loss: Loss,
-    shrink: float,
-    batches: Batches | None,
-) -> FloatArray:
-    """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps.
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The local steps of one round.
 
     Parameters
     ----------
-    shard : Shard
-        The node's rows, (n, d).
-    w : (d,) float64 array
-        The shared model the node starts from.
-    margins : (n,) float64 array
-        z_i·w, known already from the evaluation of w.
     local_steps : int
         Number L of steps.
     lr : float
@@ -46,19 +32,46 @@ def coefficients(
     batches : (local_steps, batch_size) int array or None
         Rows of each step; None for full batches.
     """
+
+    local_steps: int
+    lr: float
+    loss: Loss
+    shrink: float = 1.0
+    batches: Batches | None = None
+
+
+def coefficients(
+    shard: Shard,
+    w: FloatArray,
+    margins: FloatArray,
+    steps: Steps,
+) -> FloatArray:
+    """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps.
+
+    Parameters
+    ----------
+    shard : Shard
+        The node's rows, (n, d).
+    w : (d,) float64 array
+        The shared model the node starts from.
+    margins : (n,) float64 array
+        z_i·w, known already from the evaluation of w.
+    steps : Steps
+        What to do.
+    """
     rows: Any = shard.rows
     a = np.zeros(shard.n_rows)
     drift = np.zeros_like(w)
-    for step in range(local_steps):
-        index: Any = slice(None) if batches is None else batches[step]
-        block = rows if batches is None else rows[index]
+    for step in range(steps.local_steps):
+        index: Any = slice(None) if steps.batches is None else steps.batches[step]
+        block = rows if steps.batches is None else rows[index]
         at = margins[index] if step == 0 else block @ (w + drift)
-        c = loss.slope(at) * (lr / at.size)
-        a *= shrink
-        if batches is None:
+        c = steps.loss.slope(at) * (steps.lr / at.size)
+        a *= steps.shrink
+        if steps.batches is None:
             a += c
         else:
             np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
-        if step + 1 < local_steps:
-            drift = shrink * drift + block.T @ c
+        if step + 1 < steps.local_steps:
+            drift = steps.shrink * drift + block.T @ c
     return a

@@ -11,7 +11,7 @@ import numpy as np
 from localgd.core import Loss, Message, Report, Shard, sealed
 from localgd.kernels import pick
 from localgd.kernels.project import project
-from localgd.kernels.reference import Batches
+from localgd.kernels.reference import Batches, Steps
 from localgd.losses import Logistic
 from localgd.rounding import Dual, FloatArray, below
 from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
@@ -101,17 +101,8 @@ class GradientSteps:
     def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
         weight = node_weight(shard, self.weighted_by)
         margins = shard.margins(message.w)
-        kernel = pick(shard, self.local_steps, self.batch_size)
-        a = kernel(
-            shard,
-            message.w,
-            margins,
-            local_steps=self.local_steps,
-            lr=lr,
-            loss=self.loss,
-            shrink=1.0 - lr * self.prox,
-            batches=self._batches(shard, message.round),
-        )
+        steps = Steps(self.local_steps, lr, self.loss, 1.0 - lr * self.prox, self._batches(shard, message.round))
+        a = pick(shard, self.local_steps, self.batch_size)(shard, message.w, margins, steps)
         report = moved(shard, standing(shard, message.w, margins, self.loss, weight), a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (self.loss.slope(margins) * (lr / shard.n_rows)).any():
