@@ -51,7 +51,9 @@ Data = Annotated[str, typer.Argument(help="Folder with one file per node, one ta
 Label = Annotated[str | None, typer.Option(help="Label column (two classes).", show_default="y for NPZ, svmlight")]
 Node = Annotated[str | None, typer.Option(help="Column that says which node a row of a single table belongs to.")]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
-Text = Annotated[list[str] | None, typer.Option(help="Column of free text, prepared as TF-IDF; may be repeated.")]
+Text = Annotated[
+    list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
+]
 Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
 Scale = Annotated[
     Literal["standard", "none"] | None,
@@ -94,6 +96,8 @@ def federation_of(
     """Prepare tables as rounds; return the federation of signed rows and the recipe that made it."""
     options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
     if data in DATASETS and not Path(data).exists():
+        if any(kinds.values()):
+            raise ValueError(f"{data!r} is bundled with its own columns; leave --text and --categorical out")
         options = dict(DATASETS[data].options)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
@@ -107,7 +111,7 @@ def train_command(
     label: Label = None,
     node: Node = None,
     drop: Drop = None,
-    text_column: Annotated[list[str] | None, typer.Option("--text", help="Column of free text (TF-IDF).")] = None,
+    text_column: Text = None,
     categorical: Categorical = None,
     scale: Scale = None,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
@@ -177,7 +181,7 @@ def certify_command(
     label: Label = None,
     node: Node = None,
     drop: Drop = None,
-    text_column: Annotated[list[str] | None, typer.Option("--text", help="Column of free text (TF-IDF).")] = None,
+    text_column: Text = None,
     categorical: Categorical = None,
     scale: Scale = None,
     partition: Partition = None,

@@ -64,6 +64,10 @@ def test_bad_flags(table, words, message):
     assert message in refused("train", table, *words)
 
 
+def test_flags_that_a_bundled_set_would_ignore_are_refused():
+    assert "leave --text and --categorical out" in refused("train", "sentences", "--text", "sentence")
+
+
 def test_unknown_sources_and_models_are_named(tmp_path, table):
     assert "mushroom" in refused("train", "mushrom")
     assert "nosuch.csv" in refused("train", tmp_path / "nosuch.csv", *LABELS)
