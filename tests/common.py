@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd import InProcess, Method, Shard, load, local_gd, local_sgd, modified_local_gd, partition, prepare
+from localgd import InProcess, Method, Shard, fedexp, load, local_gd, local_sgd, modified_local_gd, partition, prepare
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
 from localgd.pooled import MaxMargin, max_margin
+from localgd.rules.local import Project
+from localgd.rules.merge import Extrapolated
 
 SAME_ORDER = 1e-12  # the same sums in the same order, other code
 OTHER_ORDER = 1e-9  # the same sums in another order
@@ -27,6 +29,8 @@ METHODS: dict[str, Method] = {
     "local-sgd, replacement": local_sgd(local_steps=20, batch_size=3, replacement=True),
     "modified, projection": modified_local_gd(),
     "modified, proximal": modified_local_gd(form="proximal", local_steps=20, prox=0.01),
+    "fedexp": fedexp(local_steps=20),
+    "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
 }
 
 

@@ -13,7 +13,7 @@ from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.losses import Exponential, Logistic
-from localgd.rules.named import Method, local_gd, local_sgd, modified_local_gd
+from localgd.rules.named import Method, fedexp, local_gd, local_sgd, modified_local_gd
 from localgd.train import Run, SampledNodes, train
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "Status",
     "Task",
     "certify",
+    "fedexp",
     "from_arrays",
     "load",
     "local_gd",

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from common import OTHER_ORDER, answer, federation
-from localgd import Method, local_gd, local_sgd, modified_local_gd, train
+from localgd import Method, fedexp, local_gd, local_sgd, modified_local_gd, train
 from localgd.data.synthetic import KNOWN
 from localgd.pooled import angle_deg
 from localgd.rules.local import Project
-from localgd.rules.merge import Mean
+from localgd.rules.merge import Extrapolated, Mean
 
 
 @pytest.mark.parametrize("name", ["gauss-400", "gauss-400-shifted", "hard", "many-nodes"])
@@ -30,6 +30,15 @@ def test_modified_local_gd_is_near_two_degrees_after_500_rounds_and_the_plain_av
     # ~1/k: half the rounds, twice the angle
     ratio = anchored.history[250].true_angle_deg / anchored.history[500].true_angle_deg
     assert ratio == pytest.approx(2.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("relaxation", "angle"), [(0.5, 10.656), (1.0, 15.102)], ids=["FedExP", "Pierra"])
+def test_extrapolated_projections_reach_the_intersection_early_and_are_stuck_there(relaxation, angle):
+    """Published: stuck at about 15 degrees (relaxation 1). Sooner than the plain average, and at a worse point."""
+    method = Method("extrapolated", Project(), Extrapolated(relaxation))
+    run = train(federation("gauss-400"), method, n_rounds=500, reference=answer("gauss-400").direction)
+    assert run.history[-1].true_angle_deg == pytest.approx(angle, abs=0.01)
+    assert run.history[100].true_angle_deg == pytest.approx(run.history[-1].true_angle_deg, abs=1e-6)
 
 
 def test_the_rate_law_problem_has_its_known_angles():
@@ -62,10 +71,17 @@ GOLDEN = [
         [(0.6192075794951325, 0.06036890667592121), (0.4315047146432257, 0.056710386588388596)],
         (0.20488466412812048, 0.05085001290825623),
     ),
+    (
+        fedexp(local_steps=10),
+        [(0.2425954935975713, 0.050365342082336395), (0.020296077453816393, 0.044694507913115585)],
+        (0.0027988154588225083, 0.04407399519416241),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("method", "early", "late"), GOLDEN, ids=["local-gd", "local-sgd", "modified", "proximal"])
+@pytest.mark.parametrize(
+    ("method", "early", "late"), GOLDEN, ids=["local-gd", "local-sgd", "modified", "proximal", "fedexp"]
+)
 def test_trajectories_do_not_move_unnoticed(method, early, late):
     run = train(federation("gauss-400"), method, n_rounds=20)
     found = [(run.history[k].loss, run.history[k].high) for k in (1, 5, 20)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,22 +13,29 @@ from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.losses import Logistic
-from localgd.rounding import Dual, FloatArray, below
+from localgd.rounding import Dual, FloatArray, below, norm
 from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
     """Return the report of a node that moved the model by Σ a_i z_i, with a >= 0.
 
-    Adds to the standing `here` the sums ``step`` p_m Σ a_i z_i, ``mass`` p_m Σ a_i (rounded down) and ``drift``, p_m
-    times a bound on the rounding error of the computed step; the low ``high``, the node's own upper bound on γ* (the
-    pooled margin is at most that of any single node); and the count ``cancels`` if its own rows cancel.
+    Adds to the standing `here` the sums ``step`` p_m Σ a_i z_i and ``square`` p_m |Σ a_i z_i|², ``mass`` p_m Σ a_i
+    (rounded down) and ``drift``, p_m times a bound on the rounding error of the computed step; the low ``high``, the
+    node's own upper bound on γ* (the pooled margin is at most that of any single node); and the count ``cancels`` if
+    its own rows cancel.
     """
     own = Dual(shard.combine(coefficients), below(coefficients.sum(), shard.n_rows), shard.combine_error(coefficients))
-    sums = {"step": sealed(weight * own.vector), "mass": weight * own.mass, "drift": weight * own.drift}
+    sums = {**displaced(own.vector, weight), "mass": weight * own.mass, "drift": weight * own.drift}
     lows = {"high": own.high} if own.known else {}
     counts = {"cancels": 1} if own.cancels else {}
     return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows}, counts)
+
+
+def displaced(move: FloatArray, weight: float) -> dict[str, Any]:
+    """Return the sums ``step`` p_m Δ_m and ``square`` p_m |Δ_m|² of a node that moved the model by Δ_m."""
+    length = norm(move)
+    return {"step": sealed(weight * move), "square": weight * length * length}
 
 
 @dataclass(frozen=True)

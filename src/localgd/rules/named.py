@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from localgd.core import Engine, Loss, Merge, Message, Task
 from localgd.losses import LOSSES
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.merge import Anchored, Mean
+from localgd.rules.merge import Anchored, Extrapolated, Mean
 from localgd.rules.probes import Smoothness, Weighting
 
 
@@ -217,10 +217,49 @@ def modified_local_gd(
     return Method("modified-local-gd", steps, Anchored())
 
 
+def fedexp(
+    *,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+) -> Method:
+    """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
+
+    Parameters
+    ----------
+    local_steps, lr, loss, weighted_by
+        As for `local_gd`.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604: w ← w + η Δ̄ with Δ̄ the mean of the nodes' moves Δ_m and
+    η = max(1, mean |Δ_m|² / (2 |Δ̄|²)), with no step size of the server's to choose.
+
+    Examples
+    --------
+    >>> fedexp(local_steps=10).name
+    'fedexp'
+    """
+    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=_loss(loss), weighted_by=weighted_by)
+    return Method("fedexp", steps, Extrapolated())
+
+
 METHODS: dict[str, Callable[..., Method]] = {
     "local-gd": local_gd,
     "local-sgd": local_sgd,
     "modified-local-gd": modified_local_gd,
+    "fedexp": fedexp,
 }
 """The methods by name."""
 
@@ -239,7 +278,7 @@ def method_named(name: str, **options: Any) -> Method:
     10
     >>> method_named("local-dg")
     Traceback (most recent call last):
-    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known: local-gd, local-sgd, modified-local-gd
+    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known: local-gd, local-sgd, ...
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
