@@ -1,10 +1,14 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo reproduce test lint clean
 
 demo: .venv/.runtime
 	.venv/bin/localgd demo
+
+reproduce: .venv/.runtime
+	mkdir -p runs
+	.venv/bin/localgd reproduce --out runs/reproduce
 
 test: lint
 	.venv/bin/python -m pytest

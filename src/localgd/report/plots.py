@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from localgd.report.axes import plain_log_axis
+
 LOW, HIGH, ANGLE, TRUE = "#0072B2", "#D55E00", "#000000", "#009E73"  # Okabe–Ito: safe for colour-blind readers
 
 
@@ -55,8 +57,8 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
         axes.grid(visible=True, which="major", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            _log_axis(axes.xaxis, x)
-            _log_axis(axes.yaxis, np.concatenate([line.get_ydata() for line in axes.lines]))
+            plain_log_axis(axes.xaxis, x)
+            plain_log_axis(axes.yaxis, np.concatenate([line.get_ydata() for line in axes.lines]))
     figure.savefig(path, dpi=130)
 
 
@@ -70,16 +72,3 @@ def _line(axes: Any, x: Floats, y: Floats, color: str, label: str = "", *, above
     place: dict[str, Any] = {"ha": "left", "va": "bottom" if above else "top", "color": color}
     axes.annotate(label, (x[-1], y[-1]), xytext=(5, -3 if above else 3), textcoords="offset points", **place)
     return True
-
-
-def _log_axis(axis: Any, values: Floats) -> None:
-    """Scale an axis by the logarithm where its values allow it, with plain numbers at 1, 2 and 5."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415  as above
-
-    if values.size < 2 or not values.min() > 0 or values.max() == values.min():
-        return
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    decades = np.log10(values.max() / values.min())
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

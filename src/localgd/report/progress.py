@@ -13,7 +13,7 @@ from localgd.report import text
 from localgd.train import Row
 
 
-class _Patient(Console):
+class Patient(Console):
     """A console that falls silent, rather than ending the program, when nobody reads any more."""
 
     def on_broken_pipe(self) -> None:
@@ -33,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = _Patient(stderr=True, highlight=False, quiet=quiet)
+        self._console = Patient(stderr=True, highlight=False, quiet=quiet)
         self._status: Any = None
         self._before: dict[int, Any] = {}
         self._next = 1

@@ -1,0 +1,96 @@
+"""The command line: ``localgd demo | train | certify | predict | datasets | reproduce``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localgd.cli.flags import BAD_INPUT, FAILED, Json
+from localgd.cli.models import certify_command, predict_command
+from localgd.cli.reproduce import EPILOG, reproduce_command
+from localgd.cli.train import train_command
+from localgd.core import NodeError
+from localgd.data.datasets import DATASETS
+from localgd.demo import demo as run_demo
+from localgd.report.plots import convergence
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train a linear classifier where the data lives, and prove which model came out.",
+    epilog="Exit codes: 0 done; 1 no usable model, or not written; 2 bad input; 3 the certificate asked for was not "
+    "reached; 130 interrupted (the run is written).",
+)
+
+app.command("train")(train_command)
+app.command("certify")(certify_command)
+app.command("predict")(predict_command)
+
+
+@app.command("datasets")
+def datasets_command(as_json: Json = False) -> None:
+    """List the bundled real data sets."""
+    if as_json:
+        names = ("name", "title", "rows", "columns", "nodes", "separable", "licence", "source")
+        typer.echo(
+            json.dumps([{name: getattr(entry, name) for name in names} for entry in DATASETS.values()], indent=1)
+        )
+        return
+    for entry in DATASETS.values():
+        nodes = f"{len(entry.nodes)} nodes" if entry.nodes else "one node: add --partition by_label --n-nodes 5"
+        kind = "separable" if entry.separable else "not separable"
+        size = f"{entry.rows} rows of {entry.columns} columns"
+        for head, line in ((entry.name, entry.title), ("", f"{size}, {nodes}, {kind}"), ("", entry.source)):
+            typer.echo(f"{head:10s} {line}")
+        typer.echo(f"{'':10s} {entry.licence}\n")
+
+
+@app.command("demo")
+def demo_command(
+    n_rounds: Annotated[int, typer.Option(help="Rounds of each method.")] = 500,
+    out: Annotated[Path | None, typer.Option(help="Also draw each run into this folder.")] = None,
+) -> None:
+    """Mushrooms from 7 habitats: alone, together, and the proof of which model came out."""
+    if out is not None:
+        out.mkdir(exist_ok=True)
+    for method, run in run_demo(n_rounds=n_rounds).items():
+        if out is not None:
+            convergence(run.columns(), out / f"{method}.png")
+            typer.echo(f"drawn: {out / f'{method}.png'}")
+
+
+app.command("reproduce", epilog=EPILOG)(reproduce_command)
+
+
+@app.callback(invoke_without_command=True)
+def about(show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Train a linear classifier where the data lives, and prove which model came out."""
+    if show:
+        typer.echo(f"localgd {version('localgd')}")
+
+
+def main() -> None:
+    """Run the command line; turn expected errors into one clear line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ° or ≤ shows a question mark, not a traceback
+    try:
+        app()
+    except NodeError as error:
+        expected = isinstance(error.__cause__, ValueError)
+        message = f"node {error.node_id!r}: {error.__cause__}" if expected else str(error)
+        typer.echo(f"error: {message}", err=True)
+        sys.exit(BAD_INPUT if expected else FAILED)
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)

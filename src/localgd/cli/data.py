@@ -1,0 +1,51 @@
+"""From flags to rows: the tables of a source, and the federation they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scipy.sparse import issparse
+
+from localgd.data.datasets import DATASETS
+from localgd.data.load import load
+from localgd.data.partition import partition
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Recipe
+from localgd.data.table import Table
+from localgd.engine.inprocess import InProcess
+
+
+def tables_of(
+    data: str, label: str | None, node: str | None, options: dict[str, Any], split: tuple[str | None, int | None, int]
+) -> list[Table]:
+    """Return the tables of a source, split over nodes if asked."""
+    how, n_nodes, seed = split
+    if (how is None) != (n_nodes is None):
+        raise ValueError("--partition and --n-nodes go together; give both or neither")
+    tables = load(data, label=label, node=node, **{name: value for name, value in options.items() if value})
+    if how is None or n_nodes is None:
+        return tables
+    if len(tables) > 1:
+        raise ValueError(f"--partition splits the rows of one node, but {data} has {len(tables)} nodes; leave it out")
+    return partition(tables[0], how, n_nodes, seed=seed)
+
+
+def federation_of(
+    tables: list[Table],
+    data: str,
+    scale: str | None,
+    kinds: dict[str, Any],
+    *,
+    n_jobs: int = 1,
+    intercept: bool = True,
+) -> tuple[InProcess, Recipe]:
+    """Prepare tables as rounds; return the federation of signed rows and the recipe that made it."""
+    options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
+    if data in DATASETS and not Path(data).exists():
+        if any(kinds.values()):
+            raise ValueError(f"{data!r} is bundled with its own columns; leave --text and --categorical out")
+        options = dict(DATASETS[data].options)
+    if scale is not None:
+        options["scale"] = None if scale == "none" else scale
+    return prepare(InProcess(tables, n_jobs=n_jobs), intercept=intercept, **options)

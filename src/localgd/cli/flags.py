@@ -1,0 +1,31 @@
+"""Flags that several commands share, and the exit codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+FAILED, BAD_INPUT, SHORT, SIGNALLED = 1, 2, 3, 128
+"""No usable result; bad input; short of the certificate asked for; ended by a signal (plus its number)."""
+
+Data = Annotated[str, typer.Argument(help="Folder with one file per node, one table, or a bundled data set's name.")]
+Label = Annotated[str | None, typer.Option(help="Label column (two classes).", show_default="y for NPZ, svmlight")]
+Node = Annotated[str | None, typer.Option(help="Column that says which node a row of a single table belongs to.")]
+Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+Text = Annotated[
+    list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
+]
+Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
+Scale = Annotated[
+    Literal["standard", "none"] | None,
+    typer.Option(help="Scaling of numeric columns.", show_default="standard; none for sparse files"),
+]
+Partition = Annotated[
+    str | None,
+    typer.Option(help="Split one node's rows: iid, by_label, dirichlet[:alpha], by_size[:power], by_feature:COLUMN."),
+]
+NNodes = Annotated[int | None, typer.Option(help="How many nodes --partition makes.")]
+Seed = Annotated[int, typer.Option(help="Seed of the partition, the batches and the sampled nodes.")]
+AngleTol = Annotated[float | None, typer.Option(help="Degrees to the pooled model that must be proved.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

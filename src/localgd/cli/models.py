@@ -1,0 +1,103 @@
+"""``localgd certify`` and ``localgd predict``: what can be done with a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import polars as pl
+import typer
+
+from localgd import record
+from localgd.certify import Status, certify
+from localgd.cli.data import federation_of, tables_of
+from localgd.cli.flags import (
+    SHORT,
+    AngleTol,
+    Categorical,
+    Data,
+    Drop,
+    Json,
+    Label,
+    NNodes,
+    Node,
+    Partition,
+    Scale,
+    Seed,
+    Text,
+)
+from localgd.core import Message
+from localgd.data.load import load_unlabelled
+from localgd.engine.inprocess import InProcess
+from localgd.report import text
+from localgd.rules.probes import Evaluate
+
+
+def certify_command(
+    model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
+    data: Data,
+    label: Label = None,
+    node: Node = None,
+    drop: Drop = None,
+    text_column: Text = None,
+    categorical: Categorical = None,
+    scale: Scale = None,
+    partition: Partition = None,
+    n_nodes: NNodes = None,
+    seed: Seed = 0,
+    angle_tol_deg: AngleTol = None,
+    as_json: Json = False,
+) -> None:
+    """Bound the angle between any linear model and the pooled one; no row leaves its node.
+
+    A model of localgd brings its own preparation. One trained elsewhere is taken as it is: coefficients of the
+    prepared columns (in their order, unless it says feature_names), positive for the class that sorts last (unless it
+    says classes). Either way the proof is made from the model alone, so it is looser than a run's own.
+    """
+    held = record.read_model(model)
+    if held.recipe is not None and (scale or text_column):
+        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
+    options = {"drop": drop, "categorical": categorical}
+    tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
+    if held.recipe is not None:
+        federation, recipe = InProcess(tables).map(held.recipe.encode), held.recipe
+    else:
+        kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
+        federation, recipe = federation_of(tables, data, scale or "none", kinds)
+    w = held.aligned(recipe, f"{model}")
+    found = certify(w, federation, angle_tol_deg=angle_tol_deg)
+    look = federation.round(Evaluate(), Message(0, w))
+    accuracy = float(look.sums["correct"]) / look.n_rows
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
+    else:
+        typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
+        if found.separable and not found.angle_deg <= text.LOOSE_DEG:
+            typer.echo("a loose bound: it is made from the model alone; a run's own certificate.json is tighter")
+    asked = angle_tol_deg is not None
+    raise typer.Exit(SHORT if asked and found.verdict is not Status.CERTIFIED else 0)
+
+
+def predict_command(
+    model: Annotated[Path, typer.Argument(help="Run folder or its model.json.")],
+    file: Annotated[Path, typer.Argument(help="Rows to label: CSV, Parquet, NPZ or svmlight.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write.", show_default="standard output")] = None,
+    force: Annotated[bool, typer.Option(help="Replace the CSV if it is there.")] = False,
+    unseen: Annotated[
+        Literal["error", "zeros"], typer.Option(help="What a category never seen in training means.")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
+) -> None:
+    """Label the rows of a file with a trained model."""
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    labels = record.read_model(model).predict(load_unlabelled(file), unseen=unseen)
+    frame = pl.DataFrame({"prediction": labels})
+    if out is not None:
+        frame.write_csv(out)
+        typer.echo(f"{text.counted(len(labels), 'row')} labelled in {out}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(labels))
+    elif out is None:
+        typer.echo(frame.write_csv(), nl=False)

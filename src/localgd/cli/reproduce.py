@@ -1,0 +1,75 @@
+"""``localgd reproduce``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from localgd.cli.flags import FAILED, SIGNALLED
+from localgd.experiments import NAMES, experiments
+from localgd.experiments.claim import Word
+from localgd.experiments.reproduce import Interrupted, Result, missing, publish, reproduce
+from localgd.report.bar import Bar
+
+EPILOG = (
+    "Exit codes: 0 every claim holds, maybe with limits (or was skipped for an extra that is not installed); "
+    "1 a claim does not hold, or an experiment failed; 2 bad input; 130 interrupted (finished cells are kept, and the "
+    "same command goes on from there)."
+)
+
+
+def reproduce_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments (see --list).", show_default="all")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter cells: a few minutes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write, or to go on in.", show_default=False)] = None,
+    n_jobs: Annotated[
+        int | None, typer.Option(help="Processes; no result depends on it.", show_default="one per core")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the experiments and do nothing.")] = False,
+) -> None:
+    """Measure every claim about Local-GD anew, judge it by the numbers, and put all on one page."""
+    chosen = experiments(_known(names or NAMES))
+    if list_:
+        for name, experiment in chosen.items():
+            typer.echo(f"{name:15s} {experiment.title}")
+        return
+    if out is None:
+        raise ValueError("--out DIR is needed: the folder for the page, the figures and the rows")
+    lacking = [lack for experiment in chosen.values() if names and (lack := missing(experiment))]
+    if lacking:
+        raise ValueError("; ".join(lacking))
+    n_jobs = (os.cpu_count() or 1) if n_jobs is None else n_jobs
+    try:
+        with Bar() as bar:
+            results = reproduce(chosen, out, quick=quick, n_jobs=n_jobs, progress=bar)
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        raise typer.Exit(SIGNALLED + stop.number) from None
+    words = ["localgd", "reproduce", *(names or ()), *(["--quick"] if quick else []), "--out", str(out)]
+    place = publish(results, out, command=shlex.join(words), quick=quick)
+    raise typer.Exit(_told(results, place))
+
+
+def _told(results: Sequence[Result], place: Path) -> int:
+    """Print what became of each, and return the exit code."""
+    for result in results:
+        if result.fault is not None:
+            typer.echo(result.fault, err=True)
+    for result in results:
+        typer.echo(f"{result.experiment.name:15s} {result}")
+    typer.echo(f"all on one page: {place}")
+    return FAILED if any(result.word in (Word.FAILS, "failed") for result in results) else 0
+
+
+def _known(names: Sequence[str]) -> Sequence[str]:
+    for name in names:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown experiment {name!r}; did you mean {near!r}? Known: {', '.join(NAMES)}")
+    return list(dict.fromkeys(names))

@@ -1,0 +1,178 @@
+"""What number L of local steps to choose: for a fixed number of rounds, and for a fixed number of gradient steps.
+
+The models of Local-GD nearly follow one path, the gradient flow, at time ηLk; L only says how far a round goes.
+Measured at the end of each budget: the angle to the pooled max-margin direction of the training rows, accuracy on a
+fifth of each node's rows that was held out, and the loss, for η = 1/β ("auto") and the theorem's η = 1/(βL) ("paper").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from localgd.core import Shard
+from localgd.engine.inprocess import InProcess
+from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
+from localgd.experiments.measure import federation, stacked
+from localgd.pooled import max_margin
+from localgd.report.figure import Line, Panel
+from localgd.rounding import FloatArray
+from localgd.rules.named import local_gd
+from localgd.train import train
+
+ROUNDS, STEPS = 100, 1000
+ENOUGH = 100
+"""So many rounds are taken to be enough for the path to be the same."""
+
+TITLES = {"gauss-400-shifted": "wide Gaussian", "hard": "tall Gaussian", "mushroom": "mushroom"}
+
+
+def cells(steps: dict[str, Sequence[int]], replicates: int) -> list[Params]:
+    """Return the cells: both budgets and both step sizes for every number of local steps of every data set."""
+    return [
+        {"data": data, "lr": lr, "budget": budget, "local_steps": local_steps, "replicate": replicate}
+        for data, each in steps.items()
+        for lr in ("auto", "paper")
+        for budget in ("rounds", "steps")
+        for local_steps in each
+        for replicate in range(replicates)
+    ]
+
+
+@cache
+def held_out(data: str, seed: int) -> tuple[InProcess, FloatArray, FloatArray]:
+    """Return the nodes without a fifth of their rows, the pooled direction of what they keep, and the fifth."""
+    kept, out = [], []
+    for m, shard in enumerate(federation(data).shards.values()):
+        order = np.random.default_rng([seed, m]).permutation(shard.n_rows)
+        fifth = shard.n_rows // 5
+        out.append(Shard(shard.node_id, shard.rows[np.sort(order[:fifth])]))
+        kept.append(Shard(shard.node_id, shard.rows[np.sort(order[fifth:])]))
+    return InProcess(kept), max_margin(stacked(kept)).direction, stacked(out)
+
+
+def run(params: Params, seed: int) -> Rows:
+    """Spend one budget; one row at its end."""
+    engine, direction, rows = held_out(str(params["data"]), seed)
+    local_steps: int = params["local_steps"]  # type: ignore[assignment]  # a whole number, by `cells`
+    lr: Any = params["lr"]
+    n_rounds = ROUNDS if params["budget"] == "rounds" else STEPS // local_steps
+    done = train(engine, local_gd(local_steps=local_steps, lr=lr), n_rounds=n_rounds, reference=direction)
+    last = done.history[-1]
+    return [
+        {
+            "rounds": n_rounds,
+            "angle_deg": last.true_angle_deg,
+            "held_out": float((rows @ done.w > 0).mean()),
+            "accuracy": last.accuracy,
+            "loss": last.loss,
+        }
+    ]
+
+
+def against_one(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return every cell's angle as part of that of L = 1 with the same data, step size, budget and rows."""
+    same = ["data", "lr", "budget", "replicate"]
+    one = frame.filter(pl.col("local_steps") == 1).select(*same, one="angle_deg")
+    return frame.join(one, on=same).with_columns(part=pl.col("angle_deg") / pl.col("one"))
+
+
+def judge(frame: pl.DataFrame) -> list[Check]:
+    """Compare the angles with those of one local step a round."""
+    shown = against_one(frame).filter(pl.col("local_steps") > 1)
+    enough = shown.filter(pl.col("rounds") >= ENOUGH)
+    largest = shown.filter(pl.col("local_steps") == pl.col("local_steps").max().over("data"))
+    behind = part(shown, "auto", "steps") - 1
+    return [
+        Check(
+            f"η = 1/(βL), {ROUNDS} rounds: angle away from that of L = 1, as part of it, largest",
+            worst((part(shown, "paper", "rounds") - 1).abs()),
+            0.03,
+        ),
+        Check(
+            f"η = 1/β, {ROUNDS} rounds: angle of the largest L as part of that of L = 1, largest",
+            worst(part(largest, "auto", "rounds")),
+            0.9,
+        ),
+        Check(
+            f"η = 1/β, {STEPS} steps, {ENOUGH} rounds or more: angle away from that of L = 1, as part of it, largest",
+            worst((part(enough, "auto", "steps") - 1).abs()),
+            0.05,
+        ),
+        Check(
+            f"η = 1/(βL), {STEPS} steps: angle of the largest L as part of that of L = 1, smallest",
+            least(part(largest, "paper", "steps")),
+            1.1,
+            "at least",
+        ),
+        Check(
+            f"η = 1/β, {STEPS} steps, any number of rounds: angle away from that of L = 1, as part of it, largest",
+            worst(behind.abs()),
+            0.05,
+            limits=f"at η = 1/β, {STEPS} steps spent in fewer than {ENOUGH} rounds end up to "
+            f"{100 * worst(behind):.0f}% further away than with L = 1",
+        ),
+    ]
+
+
+def part(frame: pl.DataFrame, lr: str, budget: str) -> pl.Series:
+    """Return the angles as parts of those of L = 1, for one step size and one budget."""
+    return frame.filter(pl.col("lr") == lr, pl.col("budget") == budget)["part"]
+
+
+def draw(frame: pl.DataFrame) -> list[Panel]:
+    """Draw angle against L for either budget, and held-out accuracy for the fixed rounds."""
+    rounds, steps = (frame.filter(pl.col("budget") == budget) for budget in ("rounds", "steps"))
+    steps_label, angle = "local steps L", "angle to the pooled model (degrees)"
+    return [
+        Panel(f"{ROUNDS} rounds", steps_label, angle, _lines(rounds, "angle_deg"), log_x=True),
+        Panel(f"{STEPS} steps a node", steps_label, angle, _lines(steps, "angle_deg"), log_x=True),
+        Panel(
+            f"{ROUNDS} rounds, held-out rows",
+            steps_label,
+            "rows right (%)",
+            _lines(rounds, "held_out", 100),
+            log_x=True,
+        ),
+    ]
+
+
+def _lines(frame: pl.DataFrame, column: str, factor: float = 1.0) -> list[Line]:
+    """Return a line per data set and step size, mean over the replicates."""
+    means = (
+        frame.group_by("data", "lr", "local_steps")
+        .agg((factor * pl.col(column).mean()).alias(column))
+        .sort("local_steps")
+    )
+    lines = []
+    for color, data in enumerate(name for name in TITLES if name in means["data"]):
+        for lr, symbol in (("auto", "1/β"), ("paper", "1/(βL)")):
+            part = means.filter(pl.col("data") == data, pl.col("lr") == lr)
+            x, y = part["local_steps"].to_numpy(), part[column].to_numpy()
+            style = "line+points" if lr == "auto" else "dashed"
+            lines.append(Line(x, y, f"{TITLES[data]}, {symbol}", color, style))  # type: ignore[arg-type]
+    return lines
+
+
+TEN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+EXPERIMENT = Experiment(
+    name="budget",
+    title="How many local steps",
+    claim="The angle depends on ηLk alone as long as there are many rounds. So with the theorem's step size 1/(βL), "
+    "local steps beyond the first bring nothing; with 1/β, L of them are worth L rounds.",
+    source="ours; the step size of order 1/L is that of Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2",
+    quick=cells({"gauss-400-shifted": (1, 10, 100), "mushroom": (1, 10, 50)}, 1),
+    full=cells({"gauss-400-shifted": TEN, "hard": TEN, "mushroom": TEN[:8]}, 2),
+    run=run,
+    judge=judge,
+    draw=draw,
+    caption=f"Left: angle to the pooled model after {ROUNDS} rounds of L local steps. Middle: after {STEPS} gradient "
+    f"steps a node, dealt over {STEPS}/L rounds. Right: share of held-out rows that the models of the left panel get "
+    "right. Solid: step size 1/β. Dashed: 1/(βL). Ten unlike Gaussian nodes with more columns than rows "
+    "(wide) or fewer (tall), and mushrooms by seven habitats.",
+)

@@ -1,0 +1,190 @@
+"""What an experiment is: a claim, a grid of cells, rows measured in each, and a verdict computed from the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from localgd.report.figure import Panel
+
+Params: TypeAlias = Mapping[str, str | int | float | bool | None]
+Rows: TypeAlias = list[dict[str, Any]]
+
+
+class Word(StrEnum):
+    """What the numbers say about a claim."""
+
+    HOLDS = "holds"
+    LIMITED = "holds with limits"
+    FAILS = "does not hold"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number computed from the rows, held against a stated limit.
+
+    Parameters
+    ----------
+    what : str
+        The number in plain words, with its unit.
+    measured : float
+        Its value; NaN never passes.
+    limit : float
+        What it is held against.
+    sense : "at most" or "at least"
+        Which side of the limit is right.
+    limits : str, optional
+        Given for a check of how far the claim reaches: if it fails the claim still stands, within these words. Without
+        it a failure refutes the claim.
+
+    Examples
+    --------
+    >>> Check("relative error", 0.02, 0.03).passes, Check("relative error", math.nan, 0.03).passes
+    (True, False)
+    """
+
+    what: str
+    measured: float
+    limit: float
+    sense: str = "at most"
+    limits: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a sense nobody knows: it would pass or fail by accident."""
+        if self.sense not in ("at most", "at least"):
+            raise ValueError(f"sense must be 'at most' or 'at least', got {self.sense!r}")
+
+    @property
+    def passes(self) -> bool:
+        """Whether the number is on the right side."""
+        if self.sense == "at most":
+            return self.measured <= self.limit
+        return self.measured >= self.limit
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The checks of a claim and the word they add up to.
+
+    Parameters
+    ----------
+    checks : tuple of Check
+        At least one that can refute the claim.
+
+    Examples
+    --------
+    >>> verdict = Verdict((Check("error", 0.01, 0.03), Check("at 10 steps", 0.2, 0.03, limits="only up to 5 steps")))
+    >>> print(verdict)
+    holds with limits: only up to 5 steps
+    """
+
+    checks: tuple[Check, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a verdict that nothing could overturn."""
+        if all(check.limits is not None for check in self.checks):
+            raise ValueError("a verdict needs at least one check whose failure refutes the claim")
+
+    @property
+    def word(self) -> Word:
+        """The verdict in one word."""
+        failed = [check for check in self.checks if not check.passes]
+        if any(check.limits is None for check in failed):
+            return Word.FAILS
+        return Word.LIMITED if failed else Word.HOLDS
+
+    def __str__(self) -> str:
+        """Return the word, and the limits or what failed."""
+        failed = [check for check in self.checks if not check.passes]
+        if self.word is Word.FAILS:
+            reasons = [check.what for check in failed if check.limits is None]
+        else:
+            reasons = [check.limits for check in failed if check.limits is not None]
+        return f"{self.word}: {'; '.join(reasons)}" if reasons else str(self.word)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A claim about Local-GD and everything needed to judge it.
+
+    Parameters
+    ----------
+    name : str
+        What ``localgd reproduce`` calls it.
+    title : str
+        A heading.
+    claim : str
+        The statement that is judged, in one or two plain sentences.
+    source : str
+        Whose claim it is: paper and theorem, or "ours".
+    quick, full : sequence of params
+        The cells: each a flat mapping of plain values. `quick` takes a minute, `full` what the figures need.
+    run : callable
+        ``run(params, seed) -> rows``: measure one cell. Rows are flat mappings with the same keys in every cell.
+    judge : callable
+        ``judge(frame) -> checks``: the verdict's numbers from all rows.
+    draw : callable
+        ``draw(frame) -> panels``: the figure from all rows.
+    caption : str
+        How to read the figure, and what data it shows.
+    requires : str, optional
+        The extra it needs, such as ``"embed"``.
+    module : str, optional
+        A module of that extra, to see whether it is there.
+    """
+
+    name: str
+    title: str
+    claim: str
+    source: str
+    quick: Sequence[Params]
+    full: Sequence[Params]
+    run: Callable[[Any, int], Rows]
+    judge: Callable[[pl.DataFrame], Sequence[Check]]
+    draw: Callable[[pl.DataFrame], Sequence[Panel]]
+    caption: str
+    requires: str | None = None
+    module: str | None = None
+
+    def verdict(self, frame: pl.DataFrame) -> Verdict:
+        """Return the verdict on all rows."""
+        return Verdict(tuple(self.judge(frame)))
+
+    def seed(self, params: Params) -> int:
+        """Return the seed of a cell, from the names of the experiment, the data and the replicate.
+
+        Cells that differ in anything else (method, step size, local steps) share it: they are compared on equal terms.
+        """
+        named = [self.name, params.get("data"), params.get("replicate")]
+        return int.from_bytes(hashlib.sha256(json.dumps(named).encode()).digest()[:4], "big")
+
+
+def worst(values: pl.Series) -> float:
+    """Return the largest value; NaN if there is none or any is NaN or missing, so that no check passes on nothing.
+
+    Examples
+    --------
+    >>> worst(pl.Series([0.1, 0.3])), worst(pl.Series([], dtype=pl.Float64)), worst(pl.Series([0.1, None]))
+    (0.3, nan, nan)
+    """
+    if values.len() == 0 or values.null_count() or values.is_nan().any():
+        return math.nan
+    return float(values.max())  # type: ignore[arg-type]  # numbers, as just checked
+
+
+def least(values: pl.Series) -> float:
+    """Return the smallest value, on the same terms as `worst`.
+
+    Examples
+    --------
+    >>> least(pl.Series([0.1, 0.3]))
+    0.1
+    """
+    return -worst(-values)

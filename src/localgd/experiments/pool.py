@@ -1,0 +1,98 @@
+"""A pool of processes that measures cells, stops at once when asked to, and never outlives its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Protocol
+
+from localgd.experiments.cells import Cell, measure
+
+LOOK_SECONDS = 0.2
+"""How long a signal may wait to be noticed."""
+
+
+class Watcher(Protocol):
+    """Whoever shows the progress and hears the user's wish to stop."""
+
+    @property
+    def interrupted(self) -> int | None:
+        """The number of the signal that came, or None."""
+
+    def begin(self, n_cells: int, n_kept: int) -> None:
+        """Say how many cells there are, and how many of them are on disk already."""
+
+    def running(self, names: Sequence[str]) -> None:
+        """Show what is being measured."""
+
+    def advance(self) -> None:
+        """One more cell is done."""
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+
+
+def measured(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
+    """Measure cells in `n_jobs` processes; yield each when it is done, with its traceback if it failed.
+
+    It ends early, without a word, if `watcher.interrupted`: what runs is stopped, what is done has been yielded.
+    """
+    if not cells:
+        return
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        min(n_jobs, len(cells)), mp_context=multiprocessing.get_context("spawn"), initializer=_settle
+    )
+    waiting: dict[Future[str | None], Cell] = {}
+    try:
+        with _without_ctrl_c():  # workers inherit this: Ctrl-C is for the parent to answer
+            for cell in cells:
+                waiting[pool.submit(measure, cell.experiment.run, cell.params, cell.seed, cell.path)] = cell
+        while waiting and watcher.interrupted is None:
+            watcher.running([str(cell) for cell in list(waiting.values())[:n_jobs]])
+            done, _ = wait(waiting, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), _outcome(future)
+    finally:
+        if waiting:
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(future: Future[str | None]) -> str | None:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return f"{type(error).__name__}: {error}\n(its process ended, perhaps for lack of memory: try fewer --n-jobs)"
+
+
+def _settle() -> None:
+    """Prepare a worker: deaf to Ctrl-C, gone when its parent is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Hold SIGINT back, here and in the processes started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -1,0 +1,200 @@
+"""Run experiments: measure every cell that is not on disk yet, then judge, draw and write each as it gets complete."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+
+from localgd.experiments import folder
+from localgd.experiments.cells import Cell, cells, machine, prune, today, versions
+from localgd.experiments.claim import Experiment, Verdict
+from localgd.experiments.pool import Watcher, measured
+from localgd.report.page import Entry, page
+
+CELLS, PAGE = "cells", "index.html"
+
+
+class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
+    """The user stopped the run; what is finished is kept.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    n_kept, n_cells : int
+        Cells on disk, of all.
+    """
+
+    def __init__(self, number: int, n_kept: int, n_cells: int) -> None:
+        super().__init__(f"stopped: {n_kept} of {n_cells} cells are kept; the same command goes on from there")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an experiment: a verdict, a failure or a reason why it was left out.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Which one.
+    n_cells : int
+        How many cells it has.
+    verdict : Verdict, optional
+        What the numbers say.
+    fault : str, optional
+        What went wrong, with its traceback.
+    skipped : str, optional
+        What it needs and how to get it.
+    """
+
+    experiment: Experiment
+    n_cells: int = 0
+    verdict: Verdict | None = None
+    fault: str | None = None
+    skipped: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word."""
+        if self.verdict is not None:
+            return str(self.verdict.word)
+        return "skipped" if self.fault is None else "failed"
+
+    def __str__(self) -> str:
+        """Return the outcome in one sentence."""
+        if self.verdict is not None:
+            return str(self.verdict)
+        said = self.skipped if self.fault is None else self.fault.splitlines()[0]
+        return f"{self.word}: {said}"
+
+
+def reproduce(
+    experiments: Mapping[str, Experiment], out: Path, *, quick: bool, n_jobs: int, progress: Watcher
+) -> list[Result]:
+    """Run experiments into a folder and return what became of each, in their order.
+
+    Parameters
+    ----------
+    experiments : mapping
+        By name.
+    out : Path
+        Folder to write, or to go on in; its parent must exist.
+    quick : bool
+        Take the quick grids instead of the full ones.
+    n_jobs : int
+        Processes; the results do not depend on it.
+    progress : Watcher
+        Shows the progress, and may ask to stop.
+
+    Raises
+    ------
+    ValueError
+        If `n_jobs` is below 1 or a grid is not one.
+    FileExistsError
+        If `out` holds something else.
+    Interrupted
+        If `progress` asked to stop.
+    """
+    if n_jobs < 1:
+        raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
+    results = {name: Result(e, skipped=lack) for name, e in experiments.items() if (lack := missing(e))}
+    store = out / CELLS
+    grids = {name: _grid(e, store, quick=quick) for name, e in experiments.items() if name not in results}
+    folder.take(out)
+    for name in grids:
+        (store / name).mkdir(parents=True, exist_ok=True)
+    results |= _measured(out, grids, quick=quick, n_jobs=n_jobs, progress=progress)
+    for name in grids:
+        both = (_grid(experiments[name], store, quick=True), _grid(experiments[name], store, quick=False))
+        prune(store / name, {cell.path for grid in both for cell in grid})
+    return [results[name] for name in experiments]
+
+
+def publish(results: Sequence[Result], out: Path, *, command: str, quick: bool) -> Path:
+    """Write all results on one page, ``OUT/index.html``, and return its path."""
+    path = out / PAGE
+    entries = [_entry(result, out) for result in results]
+    modules = {result.experiment.module for result in results if not result.skipped}
+    found = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
+    page(entries, {**found, **machine(), "date": today()}, path, command=command, quick=quick)
+    return path
+
+
+def _entry(result: Result, out: Path) -> Entry:
+    e, verdict = result.experiment, result.verdict
+    return Entry(
+        name=e.name,
+        title=e.title,
+        claim=e.claim,
+        source=e.source,
+        caption=e.caption,
+        word=result.word,
+        text=str(result),
+        checks=() if verdict is None else verdict.checks,
+        n_cells=result.n_cells,
+        svg=None if verdict is None else out / e.name / "figure.svg",
+        trace=result.fault or "",
+    )
+
+
+def missing(experiment: Experiment) -> str | None:
+    """Return what an experiment needs that is not installed, and how to get it; None if all is there."""
+    if experiment.module is None or find_spec(experiment.module.partition(".")[0]) is not None:
+        return None
+    return f"{experiment.name} needs the extra {experiment.requires}: pip install 'localgd[{experiment.requires}]'"
+
+
+def _grid(experiment: Experiment, store: Path, *, quick: bool) -> list[Cell]:
+    return cells(experiment, experiment.quick if quick else experiment.full, store)
+
+
+def _measured(
+    out: Path, grids: Mapping[str, list[Cell]], *, quick: bool, n_jobs: int, progress: Watcher
+) -> dict[str, Result]:
+    """Measure the cells that are not on disk, and finish each experiment with its last cell."""
+    n_cells = sum(map(len, grids.values()))
+    todo = [cell for grid in grids.values() for cell in grid if cell.read() is None]
+    left = Counter(cell.experiment.name for cell in todo)
+    kept = n_cells - len(todo)
+    progress.begin(n_cells, kept)
+    results = {name: _finished(out, grid, None, quick=quick) for name, grid in grids.items() if not left[name]}
+    faults: dict[str, str] = {}
+    for cell, fault in measured(todo, n_jobs, progress):
+        name = cell.experiment.name
+        left[name] -= 1
+        kept += fault is None
+        progress.advance()
+        if fault is not None:
+            faults.setdefault(name, f"{cell}: {fault.strip().splitlines()[-1]}\n{fault}")
+        if not left[name]:
+            results[name] = _finished(out, grids[name], faults.get(name), quick=quick)
+            progress.say(f"{name}: {results[name].word}")
+    if progress.interrupted is not None and len(results) < len(grids):
+        raise Interrupted(progress.interrupted, kept, n_cells)
+    return results
+
+
+def _finished(out: Path, grid: list[Cell], fault: str | None, *, quick: bool) -> Result:
+    """Judge, draw and write an experiment whose cells are all done."""
+    experiment = grid[0].experiment
+    if fault is None:
+        try:
+            return Result(experiment, len(grid), folder.write(out, experiment, grid, _gathered(grid), quick=quick))
+        except OSError:
+            raise  # a full disk is no fault of the experiment
+        except Exception as error:  # noqa: BLE001  a verdict or figure that fails must not end the others
+            fault = f"{experiment.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+    folder.write_failure(out, experiment, fault, quick=quick)
+    return Result(experiment, len(grid), fault=fault)
+
+
+def _gathered(grid: list[Cell]) -> pl.DataFrame:
+    """Return the rows of all cells, in the order of the grid, whatever process measured them and when."""
+    return pl.concat([pl.read_parquet(cell.path) for cell in grid], how="diagonal_relaxed")

@@ -1,0 +1,226 @@
+"""Figures as data: panels of lines with direct labels, drawn to PNG and SVG. Rows in, pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from localgd.report.axes import plain_log_axis
+from localgd.rounding import FloatArray
+
+PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+"""Okabe-Ito, safe for colour-blind readers, with black first and ochre for its yellow, which paper swallows."""
+
+LABEL_GAP = 7.0
+"""Points between the axes and the labels beside them."""
+
+Style: TypeAlias = Literal["line", "dashed", "dotted", "points", "line+points"]
+_MARKS: dict[str, dict[str, Any]] = {
+    "line": {"ls": "-"},
+    "dashed": {"ls": (0, (5, 2))},
+    "dotted": {"ls": (0, (1, 1.5))},
+    "points": {"ls": "", "marker": "o", "ms": 4.5},
+    "line+points": {"ls": "-", "marker": "o", "ms": 3.5},
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series of points.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+        Points that are not finite are left out.
+    label : str
+        Written beside the end of the line; empty for none.
+    color : int
+        Place in `PALETTE`.
+    style : str
+        "line", "dashed", "dotted", "points" or "line+points".
+    low, high : (n,) arrays, optional
+        A band around y, such as the spread over seeds.
+    """
+
+    x: ArrayLike
+    y: ArrayLike
+    label: str = ""
+    color: int = 0
+    style: Style = "line"
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Parameters
+    ----------
+    title : str
+        What is seen, in a few words.
+    xlabel, ylabel : str
+        Quantities with their units.
+    lines : sequence of Line
+        At least one with a finite point.
+    log_x, log_y : bool
+        Logarithmic axes (only if all values are above 0).
+    levels : sequence of (value, text)
+        Horizontal lines to compare with.
+    categories : sequence of str
+        Names for y = 0, 1, 2, … from the top instead of a numeric axis.
+    ticks : sequence of (x, text)
+        Names for places on the x axis instead of numbers.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Sequence[Line]
+    log_x: bool = False
+    log_y: bool = False
+    levels: Sequence[tuple[float, str]] = ()
+    categories: Sequence[str] = ()
+    ticks: Sequence[tuple[float, str]] = field(default=())
+
+
+def figure_of(panels: Sequence[Panel]) -> Any:
+    """Return a matplotlib figure of the panels, at most three in a row.
+
+    Raises
+    ------
+    ValueError
+        If there is no panel, or one shows nothing.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  half a second that only figures pay
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    if not panels:
+        raise ValueError("a figure needs at least one panel")
+    across = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(4.7 * across, 3.7 * down), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = np.atleast_1d(figure.subplots(down, across)).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.draw_without_rendering()  # settles the layout, so that labels can be moved apart in pixels
+    figure.set_layout_engine("none")
+    for axes in grid[: len(panels)]:
+        _apart(figure, axes)
+    return figure
+
+
+def save(panels: Sequence[Panel], stem: Path) -> tuple[Path, Path]:
+    """Draw the panels to ``stem.png`` and ``stem.svg`` and return both paths."""
+    from matplotlib import rc_context  # noqa: PLC0415  as above
+
+    figure = figure_of(panels)
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    figure.savefig(png, dpi=130, metadata={"Software": None})
+    # Fixed salt and no date: the same rows give the same bytes.
+    with rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=11, loc="left")
+    axes.set_xlabel(panel.xlabel)
+    axes.set_ylabel(panel.ylabel)
+    axes.grid(visible=True, which="major", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    ends: list[tuple[float | None, float, str, str]] = [
+        end for line in panel.lines if (end := _plot(axes, line)) is not None
+    ]
+    if not axes.lines:
+        raise ValueError(f"panel {panel.title!r} shows nothing: none of its lines has a finite point")
+    shown = [np.asarray(line.get_xydata()) for line in axes.lines]
+    points = np.concatenate(shown)
+    if panel.log_x:
+        plain_log_axis(axes.xaxis, points[:, 0])
+    if panel.log_y:
+        plain_log_axis(axes.yaxis, points[:, 1])
+    for value, text in panel.levels:
+        axes.axhline(value, color="#777777", lw=0.9, ls=(0, (2, 2)), zorder=1)
+        ends.append((None, value, text, "#555555"))
+    if panel.categories:
+        axes.set_yticks(range(len(panel.categories)), panel.categories)
+        axes.set_ylim(len(panel.categories) - 0.5, -0.5)
+    if panel.ticks:
+        axes.set_xticks([place for place, _ in panel.ticks], [text for _, text in panel.ticks])
+        axes.minorticks_off()
+    right = float(axes.get_xlim()[1])
+    for x, y, text, color in ends:
+        axes.annotate(
+            text,
+            (right if x is None else x, y),
+            xytext=(LABEL_GAP, 0),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="center",
+            color=color,
+            fontsize=8.5,
+        ).set_in_layout(False)  # `_apart` makes the room
+
+
+def _plot(axes: Any, line: Line) -> tuple[float, float, str, str] | None:
+    """Draw the finite part of a line; return where its label goes, if it has one."""
+    x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.any():
+        return None
+    color = PALETTE[line.color % len(PALETTE)]
+    marks = dict(_MARKS[line.style])
+    if finite.sum() == 1 and "marker" not in marks:
+        marks |= {"marker": "o", "ms": 4.5}  # a single point has no line to show
+    axes.plot(x[finite], y[finite], color=color, lw=1.7, **marks)
+    if line.low is not None and line.high is not None:
+        low, high = np.asarray(line.low, dtype=float)[finite], np.asarray(line.high, dtype=float)[finite]
+        axes.fill_between(x[finite], low, high, color=color, alpha=0.15, lw=0)
+    last = int(np.argmax(np.where(finite, x, -np.inf)))
+    return (float(x[last]), float(y[last]), line.label, color) if line.label else None
+
+
+def _apart(figure: Any, axes: Any) -> None:
+    """Put the labels in a column right of the axes, as near their lines as fits, and make room for that column."""
+    renderer = figure.canvas.get_renderer()
+    labels = [text for text in axes.texts if text.get_text()]
+    if not labels:
+        return
+    boxes = [text.get_window_extent(renderer) for text in labels]
+    place = axes.get_position()
+    need = max(box.width for box in boxes) + LABEL_GAP * figure.dpi / 72 + 4
+    axes.set_position([place.x0, place.y0, place.width - need / figure.bbox.width, place.height])
+    edge = axes.get_window_extent(renderer)
+    ends = [axes.transData.transform(text.xy) for text in labels]
+    centres = _spread([end[1] for end in ends], [1.1 * box.height for box in boxes], edge.y0)
+    points = 72 / figure.dpi
+    for text, end, centre in zip(labels, ends, centres, strict=True):
+        right, up = (edge.x1 - end[0]) * points + LABEL_GAP, (centre - end[1]) * points
+        text.set_position((right, up))
+        if right > 2 * LABEL_GAP or abs(up) > 3:  # a thin line back to the end of the series
+            line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 2}
+            tail = {"xytext": (right - 1, up), "textcoords": "offset points", "annotation_clip": False}
+            axes.annotate("", text.xy, arrowprops=line, **tail)
+
+
+def _spread(wanted: Sequence[float], heights: Sequence[float], floor: float) -> FloatArray:
+    """Return centres as near as possible to those wanted (least squares), above `floor`, so that none overlap."""
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415  as above
+
+    order = np.argsort(wanted, kind="stable")
+    tall = np.asarray(heights)[order]
+    offsets = np.concatenate([[0.0], np.cumsum((tall[1:] + tall[:-1]) / 2)])
+    centres = isotonic_regression(np.asarray(wanted)[order] - offsets).x + offsets
+    centres += max(0.0, floor + tall[0] / 2 - centres[0])
+    out = np.empty(len(wanted))
+    out[order] = centres
+    return out
