@@ -22,7 +22,6 @@ def among(lr, budget):
 
 REFUTING = {
     f"η = 1/(βL), {ROUNDS} rounds": (among("paper", "rounds"), 1.05),
-    f"η = 1/β, {ROUNDS} rounds": (among("auto", "rounds"), 3.0),
     f"η = 1/β, {STEPS} steps, 100 rounds or more": (among("auto", "steps") & (pl.col("rounds") >= 100), 1.05),
     f"η = 1/(βL), {STEPS} steps": (among("paper", "steps"), 0.35),
 }
@@ -30,7 +29,7 @@ REFUTING = {
 
 @pytest.fixture(scope="module")
 def frame():
-    rows = [row | params for params in cells({DATA: (1, 10, 100)}, 1) for row in run(params, 0)]
+    rows = [row | params for params in cells({DATA: (1, 10, 20, 100)}, 1) for row in run(params, 0)]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -73,9 +72,43 @@ def test_each_number_can_refute_it(frame, about):
     assert found[0].startswith(about)
 
 
+EACH = f"each L at η = 1/β, {ROUNDS} rounds: "
+
+
+def bent(frame, where, column, value):
+    return frame.with_columns(pl.when(where).then(value).otherwise(pl.col(column)).alias(column))
+
+
+def test_a_largest_number_that_gains_little_refutes_it(frame):
+    found = refuted(bent(frame, among("auto", "rounds"), "angle_deg", 31.0 - 0.001 * pl.col("local_steps")))
+    assert found == [f"η = 1/β, {ROUNDS} rounds: angle of the largest L as part of that of L = 1, largest"]
+
+
+def test_an_angle_that_rises_on_the_way_to_the_largest_number_refutes_it(frame):
+    found = refuted(bent(frame, among("auto", "rounds") & (pl.col("local_steps") == 20), "angle_deg", 25.0))
+    assert found == [EACH + "angle as part of that of the next smaller L, largest"]
+
+
+def test_a_loss_that_rises_refutes_it(frame):
+    found = refuted(bent(frame, among("auto", "rounds") & (pl.col("local_steps") == 20), "loss", 0.2))
+    assert found == [EACH + "training loss as part of that of the next smaller L, largest"]
+
+
+@pytest.mark.parametrize("column", ["loss", "accuracy", "held_out"])
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_a_number_that_is_missing_refutes_it(frame, column, value):
+    found = refuted(bent(frame, among("paper", "steps"), column, pl.lit(value)))
+    assert found == ["cells in which angle, loss or an accuracy is not a number"]
+
+
+def test_a_cell_without_its_single_step_refutes_it(frame):
+    lost = (pl.col("local_steps") == 1) & (pl.col("lr") == "paper") & (pl.col("budget") == "rounds")
+    assert [what.split(":")[0] for what in refuted(frame.filter(~lost))] == [f"η = 1/(βL), {ROUNDS} rounds"]
+
+
 def test_one_number_of_local_steps_alone_proves_nothing(frame):
-    assert len(refuted(frame.filter(~MORE))) == len(REFUTING)
+    assert len(refuted(frame.filter(~MORE))) == len(REFUTING) + 3
 
 
 def test_the_figure_can_be_drawn(frame):
-    assert [len(panel.lines) for panel in EXPERIMENT.draw(frame)] == [2, 2, 2]
+    assert [len(panel.lines) for panel in EXPERIMENT.draw(frame)] == [2, 2, 2, 2]

@@ -26,6 +26,11 @@ def test_nan_never_passes(sense):
     assert not Check("error", math.nan, 0.0, sense).passes
 
 
+def test_what_was_not_measured_refutes_even_where_a_failure_would_only_limit():
+    unknown = Check("angle", math.nan, 1.0, limits="slow")
+    assert str(Verdict((SOUND, unknown))) == "does not hold: not measured: angle"
+
+
 def test_at_least_is_the_other_side():
     assert Check("n", 3.0, 3.0, "at least").passes
     assert not Check("n", 2.0, 3.0, "at least").passes

@@ -18,7 +18,7 @@ from localgd.theory import diversity, local_directions
 END = {LOCAL: 12.0, MODIFIED: 0.8}
 OF_MODIFIED = pl.col("method") == MODIFIED
 REFUTING = {
-    "Local-GD: final": pl.when(OF_MODIFIED).then(1.0).otherwise(1.2),
+    "Local-GD, still falling: final": pl.when(OF_MODIFIED).then(1.0).otherwise(1.2),
     "Modified Local-GD: final": pl.when(OF_MODIFIED).then(2.0).otherwise(1.0),
 }
 
@@ -82,6 +82,13 @@ def test_a_deal_that_stays_away_refutes_it():
     assert found == ["Modified Local-GD: largest angle after 200 rounds, degrees"]
 
 
+def test_a_local_run_that_hardly_moves_refutes_it():
+    """From 45 degrees after a quarter of the rounds to 40 at the end."""
+    stuck = (pl.col("method") == LOCAL) & (pl.col("replicate") == 0)
+    bent = [pl.when(stuck).then(at).otherwise(name).alias(name) for name, at in (("quarter_deg", 45), ("end_deg", 40))]
+    assert refuted(made_up().with_columns(bent)) == ["Local-GD: largest angle after 200 rounds, degrees"]
+
+
 @pytest.mark.parametrize(("method", "name"), [(LOCAL, "Local-GD"), (MODIFIED, "Modified Local-GD")])
 def test_rounds_that_do_not_grow_with_diversity_limit_it(method, name):
     falling = pl.when(pl.col("method") == method).then(100.0 - pl.col("reached")).otherwise(pl.col("reached"))
@@ -99,6 +106,7 @@ def test_a_target_not_reached_is_counted_and_ranks_last():
     assert [check.what for check in verdict.checks if not check.passes] == [
         "share of the runs within 1 degree after 200 rounds"
     ]
+    assert "none of them is nearer than 12.0 degrees" in str(verdict)
     assert "Modified Local-GD reaches 20, 10, 5, 1 degrees in 6, 6, 5, 5 of 6 runs" in str(verdict)
     assert "not in 200 rounds" in EXPERIMENT.draw(frame)[1].levels[0]
 

@@ -65,6 +65,14 @@ def test_each_number_can_refute_it(frame, about):
     assert found[0].startswith(about)
 
 
+@pytest.mark.parametrize("column", ["low", "high"])
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_a_bracket_with_one_end_missing_is_no_bracket(frame, column, value):
+    once = (pl.col("round") == 1) & ~MINI
+    found = refuted(frame.with_columns(pl.when(once).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)))
+    assert found == ["largest excess of the pooled margin over its bracket, as part of it"]
+
+
 def test_nothing_measured_proves_nothing(frame):
     assert refuted(frame.with_columns(angle_deg=pl.lit(float("nan"))))
 

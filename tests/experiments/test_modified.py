@@ -8,7 +8,7 @@ import pytest
 
 from localgd.experiments.claim import Word
 from localgd.experiments.measure import pooled
-from localgd.experiments.modified import ANCHORED, EXPERIMENT, PROXIMAL, UNANCHORED, draw, judge, run
+from localgd.experiments.modified import ANCHORED, EXPERIMENT, PROXIMAL, UNANCHORED, draw, judge, outside, run
 from localgd.rounding import norm
 
 DATA, N, PROX_ROUNDS = "gauss-400", 600, 200
@@ -107,6 +107,14 @@ def test_every_cell_counts(frame):
     assert 0 in failing(changed(frame, IS[ANCHORED] & END, angle_deg=pl.lit(np.nan)))
     assert {0, 3, 4} <= set(failing(frame.filter(~IS[ANCHORED])))
     assert {2, 3} <= set(failing(frame.filter(~pl.col("method").is_in(list(UNANCHORED)))))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, np.nan), (np.nan, 2.0)])
+def test_a_bracket_with_one_end_missing_is_outside(frame, low, high):
+    """Whichever end it is; Python's own `max` would keep the other."""
+    error = outside(low, high, pooled(DATA))
+    assert np.isnan(error)
+    assert 5 in failing(changed(frame, IS[PLAIN] & END, bracket_error=pl.lit(error)))
 
 
 def test_a_cell_obeys_the_identities_of_halperns_iteration():

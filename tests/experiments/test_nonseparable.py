@@ -99,5 +99,31 @@ def test_nothing_passes_on_nan():
     assert 5 in failed(broken)
 
 
+def test_a_drift_that_is_not_a_number_stays_among_the_small_ones():
+    broken = rows().with_columns(scaled(MORE & WALKED & (pl.col("factor") == 0.03), "drift", np.nan))
+    assert failed(broken) == [3, 4]
+    assert failed(broken.with_columns(pl.col("drift").fill_nan(None))) == [3, 4]
+
+
+@pytest.mark.parametrize("excess", [0.0, -1e-9])
+def test_a_loss_below_its_minimum_refutes_it(excess):
+    where = MORE & WALKED & (pl.col("factor") == 0.03)
+    assert failed(rows().with_columns(pl.when(where).then(excess).otherwise("excess").alias("excess"))) == [4]
+
+
+def test_data_with_one_point_has_no_slope():
+    assert failed(rows().filter(pl.col("factor") != 0.03)) == [3, 4]
+
+
+def test_a_pair_without_its_other_half_refutes_it():
+    assert {5, 6} <= set(failed(rows().filter(~(MORE & WALKED & (pl.col("factor") == 0.05)))))
+
+
+def test_every_line_of_the_figure_has_a_name_of_its_own():
+    for panel in draw(rows()):
+        labels = [line.label for line in panel.lines]
+        assert len(set(labels)) == len(labels)
+
+
 def test_the_figure_shows_distance_and_loss():
     assert [panel.log_y for panel in draw(rows())] == [True, True]

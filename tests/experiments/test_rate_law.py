@@ -38,6 +38,17 @@ def test_other_numbers_refute_it(frame, about):
     assert any(check.what.startswith(about) and not check.passes for check in spoilt.checks)
 
 
-def test_fewer_than_three_values_of_l_are_no_collapse(frame):
-    missing = (pl.col("kind") == "collapse") & (pl.col("local_steps") == 10) & (pl.col("factor") == SMALL)
-    assert EXPERIMENT.verdict(frame.filter(~missing.fill_null(value=False))).word is Word.FAILS
+@pytest.mark.parametrize("spoil", ["no row", "nan", "null", "late rows gone", "another time"])
+def test_a_value_of_l_that_is_not_measured_did_not_collapse(frame, spoil):
+    here = ((pl.col("kind") == "collapse") & (pl.col("local_steps") == 100) & (pl.col("factor") == SMALL)).fill_null(
+        value=False
+    )
+    angle, time, late = pl.col("angle_deg"), pl.col("time"), here & (pl.col("round") > 100)
+    spoilt = {
+        "no row": frame.filter(~here),
+        "nan": frame.with_columns(angle_deg=pl.when(here).then(float("nan")).otherwise(angle)),
+        "null": frame.with_columns(angle_deg=pl.when(here).then(None).otherwise(angle)),
+        "late rows gone": frame.filter(~late),
+        "another time": frame.with_columns(time=pl.when(here).then(10 * time).otherwise(time)),
+    }
+    assert EXPERIMENT.verdict(spoilt[spoil]).word is Word.FAILS

@@ -169,8 +169,33 @@ FAILURES = {
 def failed(tmp_path_factory):
     out = tmp_path_factory.mktemp("failed") / "OUT"
     results, _ = run(out, *(experiment for experiment, _ in FAILURES.values()), toy())
-    publish(results, out, command="again", quick=True)
+    publish(results, out, known={}, command="again")
     return out, {result.experiment.name: result for result in results}
+
+
+def test_the_page_keeps_what_the_same_code_found_before(tmp_path, monkeypatch):
+    one, two = toy("one"), toy("two")
+    known = {"one": one, "two": two}
+    run(tmp_path / "OUT", one)
+    results, _ = run(tmp_path / "OUT", two)
+    html = publish(results, tmp_path / "OUT", known=known, command="again").read_text()
+    assert html.index('<section id="one">') < html.index('<section id="two">')
+    assert html.count("measured by an earlier run") == 1
+    monkeypatch.setattr("localgd.experiments.folder.code_digest", lambda: "other code")
+    html = publish(results, tmp_path / "OUT", known=known, command="again").read_text()
+    assert '<section id="one">' not in html
+
+
+def test_rows_of_code_that_changed_under_way_are_not_kept(tmp_path):
+    path = tmp_path / "cell.parquet"
+    assert "changed during the run" in cells.measure(toys.line, toy().quick[0], 0, path, "other code")
+    assert not path.exists()
+
+
+def test_a_cell_that_cannot_be_written_is_no_fault_of_the_experiment(tmp_path):
+    params = toy().quick[0]
+    with pytest.raises(OSError, match="no_such_folder"):
+        cells.measure(toy().run, params, 0, tmp_path / "no_such_folder" / "cell.parquet", cells.digest_now())
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -212,7 +237,7 @@ def test_a_missing_extra_is_skipped_in_words(tmp_path):
     assert watcher.counts == (2, 0)
     assert (
         "pip install &#39;localgd[embed]&#39;"
-        in publish(results, tmp_path / "OUT", command="again", quick=True).read_text()
+        in publish(results, tmp_path / "OUT", known={}, command="again").read_text()
     )
     assert missing(toy()) is None
     assert missing(toy(requires="embed", module="polars")) is None

@@ -48,12 +48,12 @@ def read(tmp_path):
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     verdict = Verdict(CHECKS)
     entries = [
-        Entry("one", **SAID, word=str(verdict.word), text=str(verdict), checks=CHECKS, n_cells=3, svg=svg),
+        Entry("one", **SAID, word=str(verdict.word), text=str(verdict), checks=CHECKS, n_cells=3, svg=svg, quick=True),
         Entry("two", **SAID, word="skipped", text="skipped: pip install 'localgd[embed]'"),
         Entry("three", **SAID, word="failed", text="failed: cell <5>", trace="Traceback: <module>"),
     ]
     path = tmp_path / "index.html"
-    page(entries, {"numpy": "2.1", "machine": "a <box>"}, path, command="localgd reproduce --out 'A B'", quick=True)
+    page(entries, {"numpy": "2.1", "machine": "a <box>"}, path, command="localgd reproduce --out 'A B'")
     reader = Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     assert reader.open == []
@@ -81,12 +81,12 @@ def test_everything_is_said_in_words_and_text_stays_text(read):
     assert "i" not in read.tags
     assert said.index("Limits first.") < said.index("3 claims:")
     for words in (
-        "This was a quick run",
+        "Quick grids",
         "✘ 1 does not hold, ⚠ 1 failed, – 1 skipped.",
-        "✘ does not hold: largest <angle> (degrees)",
-        "relative error 0.01235 at most 0.03 ✔ passed",
-        "largest <angle> (degrees) no number at most 10 ✘ failed",
-        "share 0.5 at least 0.9 ◐ limit: half of the runs & no more",
+        "✘ does not hold: not measured: largest <angle> (degrees)",
+        "relative error 0.01235 at most 0.03 the claim does not hold ✔ passed",
+        "largest <angle> (degrees) no number at most 10 the claim does not hold ✘ failed",
+        "share 0.5 at least 0.9 the claim has a limit ◐ limit: half of the runs & no more",
         "– skipped: pip install 'localgd[embed]'",
         "⚠ failed: cell <5>",
         "Traceback: <module>",

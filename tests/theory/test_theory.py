@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
 
-from common import SAME_ORDER, answer, as_csr, federation, random_rows, stacked
-from localgd import Exponential, InProcess, Method, Shard, local_gd, theory, train
+from common import OTHER_ORDER, SAME_ORDER, answer, as_csr, federation, random_rows, stacked
+from localgd import Exponential, InProcess, Method, Shard, local_gd, train
 from localgd.losses import Logistic
 from localgd.pooled import NotSeparableError, angle_deg, max_margin, minimiser
 from localgd.rules.local import Project
@@ -24,6 +24,7 @@ from localgd.theory import (
     flow,
     flow_angle,
     flow_loss,
+    laws,
     local_directions,
     projection_rate,
     round_drift,
@@ -405,7 +406,27 @@ def test_what_makes_no_sense_is_refused_by_name(call, message):
 
 def test_a_failed_integration_says_so(monkeypatch):
     monkeypatch.setattr(
-        theory, "solve_ivp", lambda *_, **__: SimpleNamespace(success=False, sol=None, message="step too small")
+        laws, "solve_ivp", lambda *_, **__: SimpleNamespace(success=False, sol=None, message="step too small")
     )
     with pytest.raises(ValueError, match=r"could not be followed to t = 1e\+30: step too small"):
         flow(FEW, LATE)
+
+
+@pytest.mark.parametrize(("d", "rank", "n_nodes"), [(3, 2, 2), (10, 3, 5), (50, 5, 5)])
+def test_nodes_of_one_span_are_done_in_a_round(d, rank, n_nodes):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        shared = rng.standard_normal((rank, d))
+        blocks = [rng.standard_normal((rank, rank)) @ shared for _ in range(n_nodes)]
+        assert projection_rate(blocks).value <= OTHER_ORDER
+
+
+def test_bounds_and_angles_at_extreme_scales():
+    assert flow_angle(1e-200, 0.5, 1e30).value == 90.0
+    assert flow_angle(1e200, 0.5, 1e30).value < 10.0
+    assert flow_loss(1e-200, 1.0).value == 1.0
+    assert diversity(np.array([[2.0, 0.0], [0.0, 1e-3]])).mean_deg == pytest.approx(90.0)
+    with pytest.raises(ValueError, match="zero vector"):
+        diversity(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="lr must be"):
+        round_drift(-1.0, 1, 1.0, 1.0)

@@ -19,8 +19,8 @@ from localgd.report.bar import Bar
 
 EPILOG = (
     "Exit codes: 0 every claim holds, maybe with limits (or was skipped for an extra that is not installed); "
-    "1 a claim does not hold, or an experiment failed; 2 bad input; 130 interrupted (finished cells are kept, and the "
-    "same command goes on from there)."
+    "1 a claim does not hold, an experiment failed, or nothing could be written; 2 bad input; 130 interrupted "
+    "(finished cells are kept, and the same command goes on from there)."
 )
 
 
@@ -37,7 +37,8 @@ def reproduce_command(
     chosen = experiments(_known(names or NAMES))
     if list_:
         for name, experiment in chosen.items():
-            typer.echo(f"{name:15s} {experiment.title}")
+            needs = f" (needs the extra {experiment.requires})" if experiment.requires else ""
+            typer.echo(f"{name:15s} {experiment.title}{needs}")
         return
     if out is None:
         raise ValueError("--out DIR is needed: the folder for the page, the figures and the rows")
@@ -45,14 +46,20 @@ def reproduce_command(
     if lacking:
         raise ValueError("; ".join(lacking))
     n_jobs = (os.cpu_count() or 1) if n_jobs is None else n_jobs
+    if n_jobs < 1:
+        raise ValueError(f"--n-jobs must be at least 1, got {n_jobs}")
     try:
         with Bar() as bar:
             results = reproduce(chosen, out, quick=quick, n_jobs=n_jobs, progress=bar)
+    except OSError as error:
+        if isinstance(error, FileExistsError | FileNotFoundError):
+            raise
+        raise OSError(f"--out {out}: {error.strerror or error}; finished cells are kept, run it again") from error
     except Interrupted as stop:
         typer.echo(str(stop), err=True)
         raise typer.Exit(SIGNALLED + stop.number) from None
     words = ["localgd", "reproduce", *(names or ()), *(["--quick"] if quick else []), "--out", str(out)]
-    place = publish(results, out, command=shlex.join(words), quick=quick)
+    place = publish(results, out, known=experiments(NAMES), command=shlex.join(words))
     raise typer.Exit(_told(results, place))
 
 

@@ -77,12 +77,22 @@ def run(params: Params, seed: int) -> Rows:
 def against_one(frame: pl.DataFrame) -> pl.DataFrame:
     """Return every cell's angle as part of that of L = 1 with the same data, step size, budget and rows."""
     same = ["data", "lr", "budget", "replicate"]
-    one = frame.filter(pl.col("local_steps") == 1).select(*same, one="angle_deg")
-    return frame.join(one, on=same).with_columns(part=pl.col("angle_deg") / pl.col("one"))
+    one = frame.filter(pl.col("local_steps") == 1).select(*same, one="angle_deg", one_held_out="held_out")
+    return frame.join(one, on=same, how="left").with_columns(
+        part=pl.col("angle_deg") / pl.col("one"), held_out_gain=pl.col("held_out") - pl.col("one_held_out")
+    )
+
+
+def against_fewer(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column at η = 1/β and fixed rounds over that of the next smaller L, NaN where no other L is left."""
+    same = ["data", "lr", "budget", "replicate"]
+    chosen = frame.filter(pl.col("lr") == "auto", pl.col("budget") == "rounds").sort(*same, "local_steps")
+    over = chosen.with_columns(over=(pl.col(column) / pl.col(column).shift(1)).over(same))
+    return over.filter(pl.col("local_steps") > pl.col("local_steps").min())["over"]
 
 
 def judge(frame: pl.DataFrame) -> list[Check]:
-    """Compare the angles with those of one local step a round."""
+    """Compare the angles with those of one local step a round, and loss and accuracy beside them."""
     shown = against_one(frame).filter(pl.col("local_steps") > 1)
     enough = shown.filter(pl.col("rounds") >= ENOUGH)
     largest = shown.filter(pl.col("local_steps") == pl.col("local_steps").max().over("data"))
@@ -110,6 +120,12 @@ def judge(frame: pl.DataFrame) -> list[Check]:
             "at least",
         ),
         Check(
+            f"each L at η = 1/β, {ROUNDS} rounds: angle as part of that of the next smaller L, largest",
+            worst(against_fewer(frame, "angle_deg")),
+            1.02,
+        ),
+        *_beside_the_angle(frame, shown),
+        Check(
             f"η = 1/β, {STEPS} steps, any number of rounds: angle away from that of L = 1, as part of it, largest",
             worst(behind.abs()),
             0.05,
@@ -119,18 +135,54 @@ def judge(frame: pl.DataFrame) -> list[Check]:
     ]
 
 
-def part(frame: pl.DataFrame, lr: str, budget: str) -> pl.Series:
-    """Return the angles as parts of those of L = 1, for one step size and one budget."""
-    return frame.filter(pl.col("lr") == lr, pl.col("budget") == budget)["part"]
+def _beside_the_angle(frame: pl.DataFrame, shown: pl.DataFrame) -> list[Check]:
+    """Return the checks of the loss, of what was measured at all, and of the held-out rows."""
+    measured = pl.all_horizontal(pl.col("angle_deg", "loss", "accuracy", "held_out").is_finite().fill_null(value=False))
+    gain = 100 * part(shown, "auto", "rounds", "held_out_gain")
+    return [
+        Check(
+            f"each L at η = 1/β, {ROUNDS} rounds: training loss as part of that of the next smaller L, largest",
+            worst(against_fewer(frame, "loss")),
+            1.0,
+        ),
+        Check(
+            "cells in which angle, loss or an accuracy is not a number", float(frame.select(~measured).sum().item()), 0
+        ),
+        Check(
+            f"η = 1/β, {ROUNDS} rounds: more held-out rows right than with L = 1, smallest (points)",
+            least(gain),
+            0.0,
+            "at least",
+            limits=f"nearer the pooled model is not always righter: at {ROUNDS} rounds and η = 1/β, L > 1 gets from "
+            f"{_signed(least(gain))} to {_signed(worst(gain))} points more held-out rows right than L = 1",
+        ),
+    ]
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
+
+
+def part(frame: pl.DataFrame, lr: str, budget: str, column: str = "part") -> pl.Series:
+    """Return the angles as parts of those of L = 1, or another column, for one step size and one budget."""
+    return frame.filter(pl.col("lr") == lr, pl.col("budget") == budget)[column]
 
 
 def draw(frame: pl.DataFrame) -> list[Panel]:
-    """Draw angle against L for either budget, and held-out accuracy for the fixed rounds."""
+    """Draw angle against L for either budget, and training loss and held-out accuracy for the fixed rounds."""
     rounds, steps = (frame.filter(pl.col("budget") == budget) for budget in ("rounds", "steps"))
     steps_label, angle = "local steps L", "angle to the pooled model (degrees)"
     return [
         Panel(f"{ROUNDS} rounds", steps_label, angle, _lines(rounds, "angle_deg"), log_x=True),
         Panel(f"{STEPS} steps a node", steps_label, angle, _lines(steps, "angle_deg"), log_x=True),
+        Panel(
+            f"{ROUNDS} rounds, training loss",
+            steps_label,
+            "mean logistic loss",
+            _lines(rounds, "loss"),
+            log_x=True,
+            log_y=True,
+        ),
         Panel(
             f"{ROUNDS} rounds, held-out rows",
             steps_label,
@@ -164,15 +216,16 @@ EXPERIMENT = Experiment(
     name="budget",
     title="How many local steps",
     claim="The angle depends on ηLk alone as long as there are many rounds. So with the theorem's step size 1/(βL), "
-    "local steps beyond the first bring nothing; with 1/β, L of them are worth L rounds.",
+    "local steps beyond the first bring nothing; with 1/β, L of them are worth L rounds "
+    "while at least 100 rounds remain, and at 100 rounds more of them leave no larger angle and a smaller loss.",
     source="ours; the step size of order 1/L is that of Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2",
     quick=cells({"gauss-400-shifted": (1, 10, 100), "mushroom": (1, 10, 50)}, 1),
     full=cells({"gauss-400-shifted": TEN, "hard": TEN, "mushroom": TEN[:8]}, 2),
     run=run,
     judge=judge,
     draw=draw,
-    caption=f"Left: angle to the pooled model after {ROUNDS} rounds of L local steps. Middle: after {STEPS} gradient "
-    f"steps a node, dealt over {STEPS}/L rounds. Right: share of held-out rows that the models of the left panel get "
-    "right. Solid: step size 1/β. Dashed: 1/(βL). Ten unlike Gaussian nodes with more columns than rows "
-    "(wide) or fewer (tall), and mushrooms by seven habitats.",
+    caption=f"First: angle to the pooled model after {ROUNDS} rounds of L local steps. Second: after {STEPS} gradient "
+    f"steps a node, dealt over {STEPS}/L rounds. Third and fourth: training loss of the models of the first panel, and "
+    "the share of held-out rows that they get right. Solid: step size 1/β. Dashed: 1/(βL). Ten "
+    "unlike Gaussian nodes with more columns than rows (wide) or fewer (tall), and mushrooms by seven habitats.",
 )

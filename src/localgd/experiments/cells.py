@@ -93,6 +93,11 @@ def key(experiment: Experiment, params: Params) -> str:
 
 @cache
 def code_digest() -> str:
+    """Return the digest of the package as it was when first asked for in this process."""
+    return digest_now()
+
+
+def digest_now() -> str:
     """Return a digest of every file of the package: code, compiled kernels' sources and bundled data."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
@@ -107,7 +112,7 @@ def code_digest() -> str:
 @cache
 def versions(module: str | None = None) -> Mapping[str, str]:
     """Return the versions of everything the numbers depend on; `module` is that of an extra."""
-    names = ["localgd", "numpy", "scipy", "numba", "polars", *([module] if module else [])]
+    names = ["localgd", "numpy", "scipy", "numba", "polars", "scikit-learn", *([module] if module else [])]
     found = {"python": platform.python_version()}
     for name in names:
         try:
@@ -127,14 +132,23 @@ def today() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def measure(run: Callable[[Any, int], Rows], params: Params, seed: int, path: Path) -> str | None:
-    """Run a cell on one thread and keep its rows; return the traceback if it fails, for another process to show."""
+def measure(run: Callable[[Any, int], Rows], params: Params, seed: int, path: Path, code: str) -> str | None:
+    """Run a cell on one thread and keep its rows; return the traceback if it fails, for another process to show.
+
+    Raises
+    ------
+    OSError
+        If the rows cannot be written: no fault of the experiment, and a reason to stop.
+    """
     try:
         with threadpool_limits(limits=1):
             rows = run(params, seed)
-        _write(tabled(params, seed, rows), path)
+        if digest_now() != code:
+            raise RuntimeError("the source of localgd changed during the run; start it again")  # noqa: TRY301
+        frame = tabled(params, seed, rows)
     except Exception:  # noqa: BLE001  whatever an experiment raises must not end the others
         return traceback.format_exc()
+    _write(frame, path)
     return None
 
 

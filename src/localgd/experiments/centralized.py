@@ -111,7 +111,7 @@ def judge(frame: pl.DataFrame) -> Sequence[Check]:
         ),
         Check(
             f"of those {FAR:g} degrees off or more, share that warned",
-            worst(far.select((pl.col("warning") != "").mean()).to_series()),
+            worst(far.select((pl.col("warning").fill_null("not recorded") != "").mean()).to_series()),
             0.25,
         ),
         Check(

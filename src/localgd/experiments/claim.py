@@ -68,6 +68,11 @@ class Check:
             return self.measured <= self.limit
         return self.measured >= self.limit
 
+    @property
+    def refutes(self) -> bool:
+        """Whether it overturns the claim: a failure without `limits`, or anything that was not measured."""
+        return math.isnan(self.measured) or (self.limits is None and not self.passes)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -95,16 +100,17 @@ class Verdict:
     @property
     def word(self) -> Word:
         """The verdict in one word."""
-        failed = [check for check in self.checks if not check.passes]
-        if any(check.limits is None for check in failed):
+        if any(check.refutes for check in self.checks):
             return Word.FAILS
-        return Word.LIMITED if failed else Word.HOLDS
+        return Word.LIMITED if any(not check.passes for check in self.checks) else Word.HOLDS
 
     def __str__(self) -> str:
         """Return the word, and the limits or what failed."""
         failed = [check for check in self.checks if not check.passes]
         if self.word is Word.FAILS:
-            reasons = [check.what for check in failed if check.limits is None]
+            reasons = [
+                f"{'not measured: ' * math.isnan(check.measured)}{check.what}" for check in failed if check.refutes
+            ]
         else:
             reasons = [check.limits for check in failed if check.limits is not None]
         return f"{self.word}: {'; '.join(reasons)}" if reasons else str(self.word)

@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from localgd.experiments.cells import Cell, machine, today, versions
+from localgd.experiments.cells import Cell, code_digest, machine, today, versions
 from localgd.experiments.claim import Experiment, Verdict
 from localgd.report import figure
 
@@ -70,6 +70,16 @@ def write(out: Path, experiment: Experiment, cells: list[Cell], frame: pl.DataFr
     return verdict
 
 
+def kept(out: Path, experiment: Experiment) -> tuple[pl.DataFrame, dict[str, Any]] | None:
+    """Return the rows and the record that an earlier run of this very code left; None if there are none."""
+    folder = out / experiment.name
+    try:
+        found = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+        return (pl.read_parquet(folder / "rows.parquet"), found) if found.get("code") == code_digest() else None
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return None
+
+
 def write_failure(out: Path, experiment: Experiment, fault: str, *, quick: bool) -> None:
     """Say on disk that the experiment failed, and take away what an earlier run found: it is not this code's."""
     folder = out / experiment.name
@@ -90,7 +100,7 @@ def _named(experiment: Experiment) -> dict[str, Any]:
 def _verdict(experiment: Experiment, verdict: Verdict, cells: list[Cell], *, quick: bool) -> dict[str, Any]:
     names = ("what", "measured", "limit", "sense", "passes", "limits")
     checks = [{name: _plain(getattr(check, name)) for name in names} for check in verdict.checks]
-    made = {"quick": quick, "cells": len(cells), "seeds": sorted({cell.seed for cell in cells})}
+    made = {"quick": quick, "cells": len(cells), "seeds": sorted({cell.seed for cell in cells}), "code": code_digest()}
     said = {"word": str(verdict.word), "text": str(verdict), "checks": checks}
     return _named(experiment) | said | made | {"versions": dict(versions(experiment.module))}
 

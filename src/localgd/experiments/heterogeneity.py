@@ -1,4 +1,4 @@
-"""Nodes more or less unlike: where training ends does not depend on it; whether the rounds needed do is measured.
+"""Nodes more or less unlike: where training leads does not depend on it; whether the rounds needed do is measured.
 
 The same rows are dealt over five nodes in many ways. Rows count equally (node weights n_m/N) and the step size is one
 for all deals, so that nothing but the dealing differs. How unlike the nodes are is the mean angle between their own
@@ -113,13 +113,13 @@ def counted(frame: pl.DataFrame, method: str) -> str:
 
 
 def judge(frame: pl.DataFrame) -> list[Check]:
-    """Ask that every deal tends to the pooled direction, and whether unlike nodes need more rounds."""
+    """Ask that every deal nears the pooled direction, and whether unlike nodes need more rounds."""
     n = frame["rounds"].max()
     local, modified = aimed(frame, LOCAL), aimed(frame, MODIFIED)
     within = frame.filter(pl.col("target_deg") == min(TARGETS))["reached"].is_finite()
     return [
         Check(
-            "Local-GD: final angle as part of that after a quarter of the rounds, largest",
+            "Local-GD, still falling: final angle as part of that after a quarter of the rounds, largest",
             worst(local["end_deg"] / local["quarter_deg"]),
             0.9,
         ),
@@ -128,6 +128,7 @@ def judge(frame: pl.DataFrame) -> list[Check]:
             worst(modified["end_deg"] / modified["quarter_deg"]),
             0.5,
         ),
+        Check(f"Local-GD: largest angle after {n!s} rounds, degrees", worst(local["end_deg"]), AIM[LOCAL]),
         Check(f"Modified Local-GD: largest angle after {n!s} rounds, degrees", worst(modified["end_deg"]), 10.0),
         *(
             Check(
@@ -144,7 +145,8 @@ def judge(frame: pl.DataFrame) -> list[Check]:
             float(within.sum()) / len(within),
             1.0,
             "at least",
-            limits=f"within {n!s} rounds {counted(frame, LOCAL)}; {counted(frame, MODIFIED)}",
+            limits=f"within {n!s} rounds {counted(frame, LOCAL)}, and none of them is nearer than "
+            f"{least(local['end_deg']):.1f} degrees at the end; {counted(frame, MODIFIED)}",
         ),
     ]
 
@@ -181,7 +183,8 @@ def _speed(frame: pl.DataFrame, method: str) -> Panel:
 EXPERIMENT = Experiment(
     name="heterogeneity",
     title="Unlike nodes",
-    claim="Local-GD and Modified Local-GD tend to the same pooled direction however the rows are dealt over the nodes. "
+    claim="However the rows are dealt over the nodes, Modified Local-GD nears the same pooled direction, and the angle "
+    "of Local-GD to it is still falling when the rounds end. "
     "Whether nodes whose own max-margin directions are further apart need more rounds is tested beside it.",
     source="convergence: Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2; the rounds needed are not in the theorem: ours",
     quick=cells({"golub": 3}, ("iid", "dirichlet:0.3", "by_label"), (0.0, 2.0), 300),
@@ -196,6 +199,7 @@ EXPERIMENT = Experiment(
     draw=draw,
     caption="Left and middle: each point is one way of dealing the same rows over five nodes; rounds until the angle "
     "to the pooled model falls to the target, against the mean angle between the nodes' own max-margin directions. "
-    "Right: ten Gaussian nodes in 400 columns whose means are moved apart; their own directions are 88 to 90 degrees "
+    "Right: no deals, but a Gaussian problem of its own for every point, and its own pooled model: ten nodes "
+    "in 400 columns with their means moved apart; their own directions are 88 to 90 degrees "
     "apart throughout. Local-GD takes 100 local steps of size 4/R², R the largest row norm; rows count equally.",
 )

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from localgd.core import Message, Report
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, spaced
+from localgd.pooled import MaxMargin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rules.local import Project
@@ -84,12 +86,17 @@ def run(params: Params, seed: int) -> Rows:  # noqa: ARG001  nothing here is ran
                 "angle_deg": kept.true_angle_deg,
                 "certified_deg": kept.angle_deg_max,
                 "distance": norm(watched.models[k] - target) / norm(target),
-                "bracket_error": max(kept.low - answer.margin_high, answer.margin_low - kept.high) / margin,
+                "bracket_error": outside(kept.low, kept.high, answer) / margin,
                 "move_length": move * margin,
                 "move_bound": anchored_residual(margin, k).value * margin if params["method"] == ANCHORED else None,
             }
         )
     return rows
+
+
+def outside(low: float, high: float, answer: MaxMargin) -> float:
+    """Return how far the pooled margin is outside a bracket, NaN if either end is."""
+    return float(np.maximum(low - answer.margin_high, answer.margin_low - high))
 
 
 def _method(params: Params) -> Method:

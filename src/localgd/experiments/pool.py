@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from typing import Protocol
 
-from localgd.experiments.cells import Cell, measure
+from localgd.experiments.cells import Cell, code_digest, measure
 
 LOOK_SECONDS = 0.2
 """How long a signal may wait to be noticed."""
@@ -52,7 +52,9 @@ def measured(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[t
     try:
         with _without_ctrl_c():  # workers inherit this: Ctrl-C is for the parent to answer
             for cell in cells:
-                waiting[pool.submit(measure, cell.experiment.run, cell.params, cell.seed, cell.path)] = cell
+                waiting[pool.submit(measure, cell.experiment.run, cell.params, cell.seed, cell.path, code_digest())] = (
+                    cell
+                )
         while waiting and watcher.interrupted is None:
             watcher.running([str(cell) for cell in list(waiting.values())[:n_jobs]])
             done, _ = wait(waiting, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
@@ -69,6 +71,8 @@ def _outcome(future: Future[str | None]) -> str | None:
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, OSError):
+        raise error  # a full disk would lose every cell to come
     return f"{type(error).__name__}: {error}\n(its process ended, perhaps for lack of memory: try fewer --n-jobs)"
 
 

@@ -6,6 +6,7 @@ sizes c/L to see the curves fall on one another against ηLk, and how they part 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ PROBLEMS = ("rate-law", "gauss-2000", "gauss-2000-shifted", "gauss-400")
 ALL_SUPPORT = "rate-law"
 """The problem of which every row is a support vector, so that the flow has an exact asymptote."""
 
+STEPS = (1, 10, 100)
 SMALL, LARGE = 0.1, 1.0
 """ηLβ, the step size of a round in units of the theorem's: the flow's regime, and the theorem's own."""
 
@@ -101,14 +103,18 @@ def _off(part: pl.DataFrame, predicted: str, measured: str) -> pl.Series:
 
 
 def spread(frame: pl.DataFrame, factor: float) -> pl.Series:
-    """Return, for every round from 50 on, largest over smallest angle among the values of L, less 1."""
+    """Return, for every time from round 50 on, largest over smallest angle among the values of L, less 1.
+
+    NaN where a value of L is missing or has no angle: what was not measured did not collapse.
+    """
     same = frame.filter(
         (pl.col("kind") == "collapse") & (pl.col("factor") == factor) & (pl.col("round") >= COLLAPSE_FROM)
     )
-    by_round = same.group_by("round").agg(
-        spread=pl.col("angle_deg").max() / pl.col("angle_deg").min() - 1, n=pl.col("local_steps").n_unique()
+    angle = pl.col("angle_deg").fill_null(math.nan)
+    by_time = same.group_by(pl.col("time").round_sig_figs(9)).agg(
+        spread=angle.nan_max() / angle.nan_min() - 1, n=pl.col("local_steps").filter(angle.is_not_nan()).n_unique()
     )
-    return by_round.filter(pl.col("n") == same["local_steps"].n_unique()).filter(pl.col("n") >= 3)["spread"]
+    return by_time.select(pl.when(pl.col("n") == len(STEPS)).then("spread").otherwise(math.nan)).to_series()
 
 
 def draw(frame: pl.DataFrame) -> Sequence[Panel]:
@@ -166,8 +172,8 @@ EXPERIMENT = Experiment(
     "|ρ⊥|/(|ŵ| log t + ρ∥) with known constants.",
     source="The rate 1/log(Lk): Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2. The constant ρ: Soudry et al., JMLR 2018, "
     "section 3. The prediction of finite rounds by the flow, and its regime: ours.",
-    quick=_grid(PROBLEMS[:3], (1, 10, 100), 300),
-    full=_grid(PROBLEMS, (1, 10, 100), 3000),
+    quick=_grid(PROBLEMS[:3], STEPS, 300),
+    full=_grid(PROBLEMS, STEPS, 3000),
     run=run,
     judge=judge,
     draw=draw,

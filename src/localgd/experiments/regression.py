@@ -248,8 +248,9 @@ EXPERIMENT = Experiment(
     "local solutions converge linearly to the pooled solution of least norm. Exact local solutions shrink the error by "
     "1 − λ_min(Σ p_m Π_m) a round, Π_m the projection onto the span of the rows of node m: the angles between these "
     "spans set the rate.",
-    source="Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2, linear regression; the rate of averaged projections: von "
-    "Neumann 1949, Halperin 1962, Kayalar and Weinert 1988. The rate for L steps, by the same argument: ours.",
+    source="Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2, linear regression; averaged projections: Cimmino "
+    "1938, and Pierra 1984 as one alternation in a product space. The rate for L steps, by the same argument for a "
+    "symmetric operator: ours.",
     quick=_grid((2, 5), (10.0, 30.0, 60.0, 90.0), (1, 10, 100), 8000),
     full=_grid((2, 5, 10), (10.0, 20.0, 30.0, 45.0, 60.0, 75.0, 90.0), (1, 10, 100), 20_000),
     run=run,

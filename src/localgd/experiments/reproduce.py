@@ -52,6 +52,10 @@ class Result:
         What went wrong, with its traceback.
     skipped : str, optional
         What it needs and how to get it.
+    quick : bool
+        Whether its cells are the quick ones.
+    earlier : bool
+        Whether an earlier run into the same folder measured it.
     """
 
     experiment: Experiment
@@ -59,6 +63,8 @@ class Result:
     verdict: Verdict | None = None
     fault: str | None = None
     skipped: str | None = None
+    quick: bool = False
+    earlier: bool = False
 
     @property
     def word(self) -> str:
@@ -117,14 +123,26 @@ def reproduce(
     return [results[name] for name in experiments]
 
 
-def publish(results: Sequence[Result], out: Path, *, command: str, quick: bool) -> Path:
-    """Write all results on one page, ``OUT/index.html``, and return its path."""
+def publish(results: Sequence[Result], out: Path, *, known: Mapping[str, Experiment], command: str) -> Path:
+    """Write these results, and what earlier runs of the same code left of `known`, on one page; return its path."""
     path = out / PAGE
+    found = {result.experiment.name: result for result in results}
+    found |= {name: past for name, e in known.items() if name not in found and (past := _earlier(e, out))}
+    results = [*(found.pop(name) for name in known if name in found), *found.values()]
     entries = [_entry(result, out) for result in results]
     modules = {result.experiment.module for result in results if not result.skipped}
-    found = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
-    page(entries, {**found, **machine(), "date": today()}, path, command=command, quick=quick)
+    facts = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
+    page(entries, {**facts, **machine(), "date": today()}, path, command=command)
     return path
+
+
+def _earlier(experiment: Experiment, out: Path) -> Result | None:
+    past = folder.kept(out, experiment)
+    if past is None:
+        return None
+    frame, record = past
+    verdict = experiment.verdict(frame)
+    return Result(experiment, int(record["cells"]), verdict, quick=bool(record["quick"]), earlier=True)
 
 
 def _entry(result: Result, out: Path) -> Entry:
@@ -141,6 +159,8 @@ def _entry(result: Result, out: Path) -> Entry:
         n_cells=result.n_cells,
         svg=None if verdict is None else out / e.name / "figure.svg",
         trace=result.fault or "",
+        quick=result.quick,
+        earlier=result.earlier,
     )
 
 
@@ -186,13 +206,14 @@ def _finished(out: Path, grid: list[Cell], fault: str | None, *, quick: bool) ->
     experiment = grid[0].experiment
     if fault is None:
         try:
-            return Result(experiment, len(grid), folder.write(out, experiment, grid, _gathered(grid), quick=quick))
+            verdict = folder.write(out, experiment, grid, _gathered(grid), quick=quick)
+            return Result(experiment, len(grid), verdict, quick=quick)
         except OSError:
             raise  # a full disk is no fault of the experiment
         except Exception as error:  # noqa: BLE001  a verdict or figure that fails must not end the others
             fault = f"{experiment.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
     folder.write_failure(out, experiment, fault, quick=quick)
-    return Result(experiment, len(grid), fault=fault)
+    return Result(experiment, len(grid), fault=fault, quick=quick)
 
 
 def _gathered(grid: list[Cell]) -> pl.DataFrame:

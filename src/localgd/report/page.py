@@ -47,6 +47,10 @@ class Check(Protocol):
     def passes(self) -> bool:
         """Whether the number is on the right side."""
 
+    @property
+    def refutes(self) -> bool:
+        """Whether it overturns the claim."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -68,6 +72,10 @@ class Entry:
         The figure.
     trace : str
         Where a failed experiment failed.
+    quick : bool
+        Whether the cells are the quick ones.
+    earlier : bool
+        Whether an earlier run into the same folder measured it.
     """
 
     name: str
@@ -81,6 +89,8 @@ class Entry:
     n_cells: int = 0
     svg: Path | None = None
     trace: str = ""
+    quick: bool = False
+    earlier: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a word the page has no sign for."""
@@ -99,7 +109,7 @@ class Entry:
         return f"data:image/svg+xml;base64,{base64.b64encode(held).decode('ascii')}"
 
 
-def page(entries: Sequence[Entry], facts: Mapping[str, str], path: Path, *, command: str, quick: bool) -> None:
+def page(entries: Sequence[Entry], facts: Mapping[str, str], path: Path, *, command: str) -> None:
     """Write the page.
 
     Parameters
@@ -112,15 +122,13 @@ def page(entries: Sequence[Entry], facts: Mapping[str, str], path: Path, *, comm
         HTML to write. Links to rows and figures are relative to it.
     command : str
         The command line that makes the page again.
-    quick : bool
-        Whether the cells are the quick ones.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  only this page pays for it
 
     source = files("localgd.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     rooms = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     rooms.filters["number"] = number
-    shown = {"entries": entries, "facts": facts, "command": command, "quick": quick, "seeds": SEEDS}
+    shown = {"entries": entries, "facts": facts, "command": command, "seeds": SEEDS}
     counts = {word: sum(entry.word == word for entry in entries) for word in SYMBOLS}
     html = rooms.from_string(source).render(**shown, counts=counts, symbols=SYMBOLS)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""What is known about a run before it starts: the gradient flow, its asymptote, and the proven rates.
+"""What is known about a run before it starts: the gradient flow, its asymptote, the nodes' own directions, the drift.
 
 Where the nodes hardly drift apart within a round, Local-GD with L local steps of size η is the gradient flow of the
 pooled objective ``F(w) = Σ c_i ℓ(z_i·w)`` at time t = ηLk after k rounds; ``c_i = p_m/n_m`` for a row of node m, with
@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
-from scipy.linalg import orth, svdvals
 from scipy.spatial.distance import pdist
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from localgd.core import Loss, Shard
 from localgd.kernels.project import dense, shortest
 from localgd.losses import Exponential, Logistic
 from localgd.pooled import max_margin
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
+from localgd.rounding import FloatArray, norm
 from localgd.rules.probes import Weighting, check_weighting, largest_eigenvalue, node_weight
+from localgd.theory.bounds import positive
 
 
 def flow(
@@ -87,8 +87,9 @@ def flow(
         return np.asarray(-unit.T @ (curvature[:, None] * unit))
 
     x = np.logaddexp(0.0, log_times + 2.0 * math.log(radius))  # times in units of 1/radius²
-    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows is taken again, shorter
+    with np.errstate(over="ignore", invalid="ignore"), threadpool_limits(limits=1, user_api="blas"):
         span, start = (0.0, float(x[-1])), np.zeros(unit.shape[1])
+        # A step that overflows is taken again, shorter; more threads would only slow such small factorisations.
         path = solve_ivp(velocity, span, start, "Radau", dense_output=True, jac=jacobian, rtol=1e-6, atol=1e-9)
     if not path.success or path.sol is None:
         raise ValueError(f"the flow could not be followed to t = {np.exp(log_times[-1]):.3g}: {path.message}")
@@ -145,7 +146,8 @@ class Asymptote:
     offset: FloatArray
 
     def angle_deg(self, t: float) -> float:
-        """Return the angle in degrees of ŵ log t + ρ to ŵ: ``tan θ = |ρ⊥|/(|ŵ| log t + ρ∥)``."""
+        """Return the angle in degrees of ŵ log t + ρ to ŵ: ``tan θ = |ρ⊥|/(|ŵ| log t + ρ∥)``, for late times t."""
+        positive(t=t)
         length = norm(self.hard_margin)
         u = self.hard_margin / length
         along = float(self.offset @ u)
@@ -207,17 +209,18 @@ class Diversity:
 
 
 def diversity(directions: FloatArray) -> Diversity:
-    """Return mean and largest pairwise angle of unit vectors (M, d); 0 for a single one.
+    """Return mean and largest pairwise angle of vectors (M, d), none zero; 0 for a single one.
 
     Examples
     --------
     >>> round(diversity(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).mean_deg, 9)
     120.0
     """
-    if len(directions) == 1:
-        return Diversity(0.0, 0.0)
-    angles = np.degrees(2.0 * np.arcsin(np.minimum(pdist(directions) / 2.0, 1.0)))
-    return Diversity(float(angles.mean()), float(angles.max()))
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all() and lengths.size):
+        raise ValueError("directions must be finite vectors, at least one and none zero: a zero vector has no angle")
+    angles = np.degrees(2.0 * np.arcsin(np.minimum(pdist(directions / lengths) / 2.0, 1.0)))
+    return Diversity(float(angles.mean()), float(angles.max())) if angles.size else Diversity(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -257,106 +260,6 @@ def constants(shards: Sequence[Shard]) -> Constants:
     return Constants(found.margin_low, found.n_support, smoothness, radius, len(rows), len(shards))
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A number known beforehand, how far it can be trusted, and why.
-
-    Parameters
-    ----------
-    value : float
-        What is predicted.
-    kind : "tight", "upper" or "first order"
-        "upper": never exceeded. "tight": never exceeded, and attained by some problem. "first order": its relative
-        error vanishes as the step size does.
-    source : str
-        The proof in a line, or where it is.
-    """
-
-    value: float
-    kind: Literal["tight", "upper", "first order"]
-    source: str
-
-
-def _positive(**given: float) -> None:
-    for name, value in given.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a number above 0, got {value!r}")
-
-
-def flow_loss(margin: float, t: float) -> Prediction:
-    """Return the bound on the exponential loss of the flow, ``F <= 1/(1 + γ*² t)``: equal for one row, late for any.
-
-    Examples
-    --------
-    >>> flow_loss(0.5, 12.0).value
-    0.25
-    """
-    _positive(margin=margin, t=t)
-    return Prediction(1.0 / (1.0 + margin**2 * t), "tight", "F(0) = 1, and F falls at rate |∇F|² >= (margin · F)²")
-
-
-def flow_angle(margin: float, smallest_weight: float, t: float) -> Prediction:
-    """Return the bound in degrees on the angle of the exponential flow to u* at time t.
-
-    ``cos θ >= 1 − log(1/c_min)/log(1 + γ*² t)``: every margin is at least log(c_min/F), since c_i e^(−z_i·w) <= F;
-    |w| <= log(1/F)/γ*, since d log(1/F)/dt = |∇F|²/F >= γ*|∇F|; their ratio low has cos θ >= low/γ* and grows with
-    log(1/F) >= log(1 + γ*² t). Before that says anything, 90: w is a non-negative combination of rows.
-
-    Examples
-    --------
-    >>> round(flow_angle(1.0, 0.5, 1e30).value, 2), flow_angle(1.0, 0.5, 0.1).value
-    (8.12, 90.0)
-    """
-    _positive(margin=margin, t=t, smallest_weight=smallest_weight)
-    if smallest_weight > 1:
-        raise ValueError(f"smallest_weight must be at most 1, the sum of all weights, got {smallest_weight!r}")
-    cosine = 1.0 + math.log(smallest_weight) / math.log1p(margin**2 * t)
-    source = "min z·w >= log(c_min/F), |w| <= log(1/F)/margin, F <= 1/(1 + margin² t)"
-    return Prediction(math.degrees(math.acos(max(cosine, 0.0))), "upper", source)
-
-
-def anchored_residual(margin: float, k: int) -> Prediction:
-    """Return the bound on |w_k − T(w_k)| after k rounds of Modified Local-GD, ``2/(γ* (k + 1))``.
-
-    ``w_k = k/(k+1) T(w_{k−1})`` from w_0 = 0, with T the weighted mean of the projections onto the nodes' half-spaces:
-    Halpern's iteration of a map that brings no two points further apart, its nearest fixed point ŵ at |ŵ| = 1/γ*.
-
-    Examples
-    --------
-    >>> anchored_residual(0.5, 3).value
-    1.0
-    """
-    _positive(margin=margin, k=k)
-    source = "Lieder (2021), On the convergence rate of the Halpern-iteration, Optimization Letters 15"
-    return Prediction(2.0 / (margin * (k + 1)), "upper", source)
-
-
-def projection_rate(blocks: Sequence[FloatArray], weights: Sequence[float] | None = None) -> Prediction:
-    """Return by what the error shrinks in a round of averaged exact local least squares: ``1 − λ_min(Σ p_m Π_m)``.
-
-    Π_m projects onto the span of the rows of node m, and λ_min is over the span of all rows, where the error of a run
-    from 0 lies. For two nodes of equal weight it is (1 + cos θ)/2, θ their smallest principal angle above 0.
-
-    The blocks are the nodes' rows, (n_m, d), and the weights p_m > 0, one per block, before normalisation; None for
-    equal ones. The factor is attained, in every round, from the worst start.
-
-    Examples
-    --------
-    >>> round(projection_rate([np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])]).value, 6)
-    0.853553
-    """
-    p = np.ones(len(blocks)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if p.shape != (len(blocks),) or not (np.isfinite(p).all() and p.min() > 0):
-        raise ValueError(f"weights must be {len(blocks)} numbers above 0, one per block, got {weights!r}")
-    if not any(np.any(block) for block in blocks):
-        raise ValueError("every row of every block is zero, so there is nothing to project on; check the columns")
-    # Σ p Π = AAᵀ: the singular values of A, squared, and no (d, d) matrix.
-    values = svdvals(np.hstack([math.sqrt(q) * orth(block.T) for q, block in zip(p / p.sum(), blocks, strict=True)]))
-    least = values[values > 2 * blocks[0].shape[1] * UNIT_ROUNDOFF * values[0]].min()
-    source = "a round takes Σ p_m Π_m e from the error e, a symmetric map"
-    return Prediction(max(1.0 - float(least) ** 2, 0.0), "tight", source)
-
-
 def drift_bias(
     shards: Sequence[Shard],
     minimiser: FloatArray,
@@ -379,7 +282,7 @@ def drift_bias(
     >>> drift_bias(nodes, np.array([0.5]), lr=0.1, local_steps=1)
     array([0.])
     """
-    _positive(lr=lr, local_steps=local_steps)
+    positive(lr=lr, local_steps=local_steps)
     rows, weights = _gathered(shards, weighted_by)
     margins = rows @ minimiser
     root = np.sqrt(weights * np.exp(_log_slope(loss, margins)) * _decay(loss, margins))
@@ -390,11 +293,3 @@ def drift_bias(
     # H = Zᵀdiag(root²)Z and Σ p_m H_m g_m = Zᵀ(root² z_i·g_m): normal equations, solved without forming them.
     bias, *_ = np.linalg.lstsq(root[:, None] * rows, root * np.concatenate(own))
     return np.asarray(lr * (local_steps - 1) / 2.0 * bias)
-
-
-def round_drift(lr: float, local_steps: int, smoothness: float, loss: float) -> float:
-    """Return ``η L λ_max F``, about how much the margins of a node move within a round at loss F.
-
-    A yardstick, not a bound: where it was at most 0.05, measured runs of Local-GD followed the flow.
-    """
-    return lr * local_steps * smoothness * loss
