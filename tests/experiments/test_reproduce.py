@@ -79,6 +79,7 @@ def test_rows_keep_params_seed_none_and_nan(made):
     assert set(made.joinpath("toy").iterdir()) == {made / "toy" / name for name in FILES}
     facts = pl.read_parquet_metadata(made / "toy" / "rows.parquet")
     assert {"experiment", "date", "machine", "cores", "python", "localgd", "numpy", "scipy", "numba"} <= set(facts)
+    assert {"polars", "scikit-learn"} <= set(facts)
 
 
 def test_the_verdict_is_on_disk_with_every_check(made):
@@ -241,6 +242,21 @@ def test_a_missing_extra_is_skipped_in_words(tmp_path):
     )
     assert missing(toy()) is None
     assert missing(toy(requires="embed", module="polars")) is None
+
+
+def test_a_skipped_experiment_keeps_no_verdict_of_an_earlier_run(made):
+    lack = "toy needs the extra embed: pip install 'localgd[embed]'"
+    run(made, toy(requires="embed", module="no_such_module"))
+    assert [path.name for path in (made / "toy").iterdir()] == ["verdict.json"]
+    said = json.loads((made / "toy" / "verdict.json").read_text())
+    assert (said["word"], said["text"]) == ("skipped", lack)
+    assert len(kept(made)) == 2, "what was measured is there for when the extra is"
+
+
+def test_workers_read_all_code_before_their_first_cell():
+    code = "import sys; from localgd.experiments import pool; pool._settle(); print(*sys.modules)"
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert {f"localgd.experiments.{room}" for room in ROOMS.values()} <= set(words.stdout.split())
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_anything_runs(tmp_path):

@@ -168,6 +168,18 @@ def test_the_offset_is_exact_where_rows_are_orthogonal():
     np.testing.assert_allclose(known.offset, expected, rtol=SAME_ORDER)
 
 
+@pytest.mark.parametrize("t", [0.0, -1.0, math.nan, math.inf])
+def test_the_asymptote_has_no_angle_at_no_time(t):
+    known = asymptote([Shard("a", [[1.0, 0.0]]), Shard("b", [[0.0, 2.0]])])
+    with pytest.raises(ValueError, match="t must be a number above 0"):
+        known.angle_deg(t)
+
+
+def test_the_logistic_flow_can_exceed_the_bound_on_the_exponential_loss():
+    (w,) = flow([Shard("a", [[1.0]])], [10.0], loss=Logistic())
+    assert Logistic().value(w).item() > 1.1 * flow_loss(1.0, 10.0).value
+
+
 def test_an_asymptote_needs_every_row_to_support():
     with pytest.raises(ValueError, match=r"on all 300 rows, 224 have one; use flow"):
         asymptote(shards_of("gauss-400"))

@@ -42,7 +42,7 @@ class Check:
         Which side of the limit is right.
     limits : str, optional
         Given for a check of how far the claim reaches: if it fails the claim still stands, within these words. Without
-        it a failure refutes the claim.
+        it a failure refutes the claim, and so does NaN with or without it.
 
     Examples
     --------
@@ -88,6 +88,8 @@ class Verdict:
     >>> verdict = Verdict((Check("error", 0.01, 0.03), Check("at 10 steps", 0.2, 0.03, limits="only up to 5 steps")))
     >>> print(verdict)
     holds with limits: only up to 5 steps
+    >>> print(Verdict((Check("error", 0.01, 0.03), Check("at 10 steps", math.nan, 0.03, limits="up to 5 steps"))))
+    does not hold: not measured: at 10 steps
     """
 
     checks: tuple[Check, ...]

@@ -80,13 +80,13 @@ def kept(out: Path, experiment: Experiment) -> tuple[pl.DataFrame, dict[str, Any
         return None
 
 
-def write_failure(out: Path, experiment: Experiment, fault: str, *, quick: bool) -> None:
-    """Say on disk that the experiment failed, and take away what an earlier run found: it is not this code's."""
+def write_failure(out: Path, experiment: Experiment, fault: str, *, quick: bool, word: str = "failed") -> None:
+    """Say on disk that the experiment failed or was skipped, and take away what an earlier run found."""
     folder = out / experiment.name
     folder.mkdir(exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
-    _write_json(folder / "verdict.json", _named(experiment) | {"word": "failed", "text": fault, "quick": quick})
+    _write_json(folder / "verdict.json", _named(experiment) | {"word": word, "text": fault, "quick": quick})
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from typing import Protocol
 
+from localgd.experiments import experiments
 from localgd.experiments.cells import Cell, code_digest, measure
 
 LOOK_SECONDS = 0.2
@@ -77,9 +78,10 @@ def _outcome(future: Future[str | None]) -> str | None:
 
 
 def _settle() -> None:
-    """Prepare a worker: deaf to Ctrl-C, gone when its parent is."""
+    """Prepare a worker: deaf to Ctrl-C, gone when its parent is, with all code read now and not at its first cell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    experiments()
 
 
 def _end_with_parent() -> None:

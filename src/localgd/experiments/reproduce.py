@@ -114,6 +114,8 @@ def reproduce(
     store = out / CELLS
     grids = {name: _grid(e, store, quick=quick) for name, e in experiments.items() if name not in results}
     folder.take(out)
+    for result in results.values():
+        folder.write_failure(out, result.experiment, str(result.skipped), quick=quick, word=result.word)
     for name in grids:
         (store / name).mkdir(parents=True, exist_ok=True)
     results |= _measured(out, grids, quick=quick, n_jobs=n_jobs, progress=progress)

@@ -87,6 +87,9 @@ class LeastSquares:
     Without `local_steps` it is the limit L → ∞, g(λ) = 1/λ (0 where rows depend on each other): the projection of w
     onto {v : X_m v = y_m}, or onto the least-squares solutions where there is no exact one.
 
+    Only in that limit: the Gram matrix squares singular values, so those of X_m below about 4e-8·√(n_m + d) of its
+    largest one drown in rounding. Their rows count as dependent, and w stays as it is along them.
+
     It is a task for rounds, not a method for `localgd.train`: ``merge.init(np.zeros(d))``, then ``report =
     engine.round(task, merge.message(state))`` and ``state = merge.step(state, report)`` with `Mean` or `Extrapolated`.
     Sums it reports: ``weight``, ``step``, ``square``, ``loss`` p_m f_m(w), and NaN for ``mass`` and ``drift``.

@@ -44,6 +44,8 @@ def positive(**given: float) -> None:
 def flow_loss(margin: float, t: float) -> Prediction:
     """Return the bound on the *exponential* loss of the flow, ``F <= 1/(1 + γ*² t)``: equal for one row, late for any.
 
+    It is no bound on the logistic loss: the logistic flow is slower and can exceed it.
+
     Examples
     --------
     >>> flow_loss(0.5, 12.0).value

@@ -146,7 +146,15 @@ class Asymptote:
     offset: FloatArray
 
     def angle_deg(self, t: float) -> float:
-        """Return the angle in degrees of ŵ log t + ρ to ŵ: ``tan θ = |ρ⊥|/(|ŵ| log t + ρ∥)``, for late times t."""
+        """Return the angle in degrees of ŵ log t + ρ to ŵ: ``tan θ = |ρ⊥|/(|ŵ| log t + ρ∥)``.
+
+        Asymptotic: it is near the flow's angle for late t only, and means nothing near t = 1 (in units of 1/|z|²).
+
+        Raises
+        ------
+        ValueError
+            If t is not a finite number above 0.
+        """
         positive(t=t)
         length = norm(self.hard_margin)
         u = self.hard_margin / length
@@ -166,7 +174,8 @@ def asymptote(shards: Sequence[Shard], weighted_by: Weighting = "uniform") -> As
     NotSeparableError
         If no direction separates the rows.
     ValueError
-        If a row has no positive dual: ρ then depends on the whole path, and `flow` has to follow it.
+        If a row has no positive dual: ρ then depends on the whole path, and `flow` has to follow it. Duplicate rows
+        are refused too, as only one of them gets a dual, although their limit exists.
 
     Examples
     --------
