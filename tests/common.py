@@ -76,3 +76,14 @@ def federation(name: str) -> InProcess:
 def answer(name: str) -> MaxMargin:
     """The exact pooled answer of a federation."""
     return max_margin(stacked(federation(name).shards))
+
+
+def shards_of(name):
+    return list(federation(name).shards.values())
+
+
+def weights_of(shards, weighted_by):
+    """c_i = p_m/n_m, the plain way."""
+    sizes = np.array([shard.n_rows for shard in shards])
+    share = sizes / sizes.sum() if weighted_by == "num-examples" else np.full(len(sizes), 1 / len(sizes))
+    return np.repeat(share / sizes, sizes)

@@ -80,7 +80,7 @@ def flow_angle(margin: float, smallest_weight: float, t: float) -> Prediction:
 def anchored_residual(margin: float, k: int) -> Prediction:
     """Return the bound on |w_k − T(w_k)| after k rounds of Modified Local-GD, ``2/(γ* (k + 1))``.
 
-    ``w_k = k/(k+1) T(w_{k−1})`` from w_0 = 0, with T the weighted mean of the projections onto the nodes' half-spaces:
+    ``w_k = k/(k+1) T(w_{k−1})`` from w_0 = 0, with T the weighted mean of the nodes' projections onto {v : z·v >= 1}:
     Halpern's iteration of a map that brings no two points further apart, its nearest fixed point ŵ at |ŵ| = 1/γ*.
 
     Examples
