@@ -19,7 +19,7 @@ from localgd.engine.inprocess import InProcess
 from localgd.pooled import MaxMargin, max_margin, minimiser
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
-from localgd.rules.named import Method
+from localgd.rules.method import Method
 from localgd.train import Run
 
 

@@ -46,6 +46,19 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weigh
     return Report(1, shard.n_rows, sums, {"margin": low})
 
 
+def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
+    """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
+
+    The loss is that of the shared model in either case: it is what the method brings down.
+    """
+    here = standing(shard, message.w, margins, loss, weight)
+    if "readout" not in message.extra:
+        return here
+    readout = message.extra["readout"]
+    there = standing(shard, readout, shard.margins(readout), loss, weight)
+    return Report(1, shard.n_rows, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Report the standing of the shared model on every node, nothing else."""
@@ -57,9 +70,9 @@ class Evaluate:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return `standing` at ``message.w``."""
-        margins = shard.margins(message.w)
-        return standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by)), state
+        """Return `seen`."""
+        weight = node_weight(shard, self.weighted_by)
+        return seen(message, shard, shard.margins(message.w), self.loss, weight), state
 
 
 @dataclass(frozen=True)
