@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localgd.certify import Certificate, Status, certify, until_angle, until_margin_ratio
+from localgd.certificate import Certificate, Status, until_angle, until_gap, until_margin_ratio
+from localgd.certify import certify
 from localgd.core import Engine, Loss, Merge, Message, NodeError, Report, Shard, Task
 from localgd.data.arrays import from_arrays
 from localgd.data.load import load
@@ -22,7 +23,7 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point
+from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method
 from localgd.train import Run, SampledNodes, train
 
@@ -58,12 +59,15 @@ __all__ = [
     "local_gd",
     "local_sgd",
     "modified_local_gd",
+    "newton",
     "normalised_local_gd",
     "partition",
     "prepare",
+    "scaffold",
     "slowmo",
     "train",
     "until_angle",
+    "until_gap",
     "until_margin_ratio",
 ]
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from localgd.certify import Status, until_angle
+from localgd.certificate import Status, until_angle
 from localgd.core import Shard
 from localgd.engine.inprocess import InProcess
 from localgd.rounding import FloatArray

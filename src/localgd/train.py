@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from localgd.certify import Certificate, Rule, Status, certificate, in_unit, step_dual
+from localgd.certificate import Certificate, Rule, Status, certificate, in_unit, step_dual
 from localgd.core import Engine, Report, sealed
+from localgd.gap import minimiser_certificate
 from localgd.pooled import angle_deg
 from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
 from localgd.rules.method import Method
-from localgd.rules.probes import Evaluate, comfortable
+from localgd.rules.minimise import ControlVariates, Newton
+from localgd.rules.penalised import Curvature, PenalisedSteps
+from localgd.rules.probes import comfortable
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def train(
     ledger = Ledger(engine)
     engine, divisor, n_features, _ = comfortable(engine, None if w0 is None else np.size(w0))
     method = _in_unit(method, divisor).tuned(engine)
-    look = Evaluate(method.task.loss, method.task.weighted_by)
+    look = method.look
     state: Iterate = method.merge.init(np.zeros(n_features) if w0 is None else _start(w0, divisor))
     found, shown, step = Certificate(), Certificate(), None
     history: list[Row] = []
@@ -218,7 +221,10 @@ def train(
         report = engine.round(look if final else method.task, method.merge.message(state), chosen)
         whole = report.n_nodes == len(engine.node_ids)
         step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
-        found = _standing(state, report, found, step, rules, whole=whole)
+        if method.penalty is None:
+            found = _standing(state, report, found, step, rules, whole=whole)
+        elif whole and "pull" in report.sums:
+            found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, rules)
         shown = _explained(in_unit(found, divisor, rules), report, whole=whole)
         row = _row(state, report, shown, ledger.entries(engine), reference)
         history.append(row)
@@ -252,14 +258,20 @@ def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: obje
 
 
 def _in_unit(method: Method, divisor: float) -> Method:
-    """Carry a step size for the user's rows over to rows divided by `divisor`: η scales as |z|², λ as 1/|z|²."""
-    task = method.task
-    if divisor == 1.0 or not isinstance(task, GradientSteps):
+    """Carry settings for the user's rows over to rows divided by `divisor`: η and C scale as |z|², prox as 1/|z|²."""
+    task, merge = method.task, method.merge
+    if divisor == 1.0 or not isinstance(task, GradientSteps | PenalisedSteps | Curvature):
         return method
     doubled = 2 * (math.frexp(divisor)[1] - 1)
     changes: dict[str, Any] = {}
-    for name, value, exponent in (("lr", task.lr, doubled), ("prox", task.prox, -doubled)):
-        if isinstance(value, str) or value == 0:
+    C = math.inf if method.penalty is None else method.penalty.C
+    settings = (
+        ("lr", getattr(task, "lr", 0), doubled),
+        ("prox", getattr(task, "prox", 0), -doubled),
+        ("C", C, doubled),
+    )
+    for name, value, exponent in settings:
+        if isinstance(value, str) or value in (0, math.inf):
             continue
         try:
             changes[name] = math.ldexp(value, exponent)
@@ -269,7 +281,10 @@ def _in_unit(method: Method, divisor: float) -> Method:
             raise ValueError(
                 f"{name}={value!r} does not fit rows of size {divisor:.0e}; leave it out or scale the rows"
             )
-    return replace(method, task=replace(task, **changes))
+    if "C" in changes and method.penalty is not None:
+        penalty = changes["penalty"] = replace(method.penalty, C=changes.pop("C"))
+        merge = replace(merge, penalty=penalty) if isinstance(merge, Newton | ControlVariates) else merge
+    return replace(method, task=replace(task, **changes), merge=merge)
 
 
 def _out_of_unit(w: FloatArray, divisor: float) -> FloatArray:

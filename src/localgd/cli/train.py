@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from localgd import record
-from localgd.certify import Rule, Status, until_angle, until_margin_ratio
+from localgd.certificate import Rule, Status, until_angle, until_margin_ratio
 from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     FAILED,

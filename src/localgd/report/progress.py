@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from localgd.certify import Certificate
+from localgd.certificate import Certificate
 from localgd.report import text
 from localgd.train import Row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from localgd.certify import Certificate, Status
+from localgd.certificate import Certificate, Status
 from localgd.rounding import at_least, at_most
 from localgd.train import Row
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from localgd.core import Engine, Loss, Merge, Task
-from localgd.rules.probes import Weighting
+from localgd.rules.penalised import Appraise, Penalty
+from localgd.rules.probes import Evaluate, Weighting
 
 
 class LocalTask(Task, Protocol):
@@ -39,9 +40,25 @@ class Method:
     task: LocalTask
     merge: Merge
 
+    @property
+    def penalty(self) -> Penalty | None:
+        """The penalised objective that it minimises; None if it is after the max-margin model."""
+        return getattr(self.task, "penalty", None)
+
+    @property
+    def look(self) -> Task:
+        """The task of a round that only looks at the model."""
+        if self.penalty is None:
+            return Evaluate(self.task.loss, self.task.weighted_by)
+        return Appraise(self.task.loss, self.penalty)
+
     def tuned(self, engine: Engine) -> Method:
         """Return the method with what it needs to know of the data found, by one round, if it was "auto"."""
-        return replace(self, task=self.task.tuned(engine)) if isinstance(self.task, Tunable) else self
+        if not isinstance(self.task, Tunable):
+            return self
+        task = self.task.tuned(engine)
+        merge = self.merge.informed(task) if isinstance(self.merge, Informed) else self.merge
+        return replace(self, task=task, merge=merge)
 
 
 @runtime_checkable
@@ -50,3 +67,11 @@ class Tunable(Protocol):
 
     def tuned(self, engine: Engine) -> Self:
         """Return the task with that setting found, by one round."""
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A merge with a setting that it shares with the task."""
+
+    def informed(self, task: Any) -> Self:
+        """Return the merge with that setting taken over."""

@@ -16,7 +16,7 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point
+from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -29,6 +29,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "slowmo": slowmo,
     "consensus": consensus,
     "interior-point": interior_point,
+    "newton": newton,
+    "scaffold": scaffold,
 }
 """The methods by name."""
 
