@@ -66,9 +66,11 @@ class Certificate:
     objective : float
         F(w) of a penalised loss, rounded up; NaN for max-margin.
     gap : float
-        Upper bound on F(w) − min F; NaN if there is none.
+        Upper bound on F(w) − min F; inf if nothing is proved, NaN for max-margin.
     distance : float
-        Upper bound on |w − w*|, the bias left out where it is free of the penalty; NaN if there is none.
+        Upper bound on |w − w*|, the bias left out where it is free of the penalty; inf and NaN likewise.
+    unpenalised : bool
+        Whether that loss has no penalty, so that a minimiser exists only if no plane separates the rows.
     """
 
     margin_low: float = -math.inf
@@ -81,13 +83,15 @@ class Certificate:
     objective: float = math.nan
     gap: float = math.nan
     distance: float = math.nan
+    unpenalised: bool = False
 
     @property
     def separable(self) -> bool | None:
-        """True if proved; False if rows cancel to within rounding, so that any margin is below it; None if open."""
+        """True if proved; False if a minimiser of the loss is proved or rows cancel to within rounding; None if open."""
         if self.margin_low > 0:
             return True
-        return False if self.verdict is Status.NOT_SEPARABLE else None
+        proved = self.verdict is Status.NOT_SEPARABLE or (self.unpenalised and self.distance < math.inf)
+        return False if proved else None
 
     @property
     def margin_ratio(self) -> float:

@@ -144,13 +144,26 @@ def message(w):
     return Message(0, w)
 
 
-def test_without_a_penalty_newton_finds_the_minimiser_and_claims_no_distance():
-    shards = with_bias(random_rows(3, n=20), 3, 0.3)
+@pytest.mark.parametrize("seed", range(5))
+def test_without_a_penalty_the_curvature_proves_the_minimiser_and_that_nothing_separates_the_rows(seed):
+    shards = with_bias(random_rows(seed, n=20), seed, 0.3)
     z = stacked(shards)
+    expected = minimiser(z, np.full(len(z), 1 / len(z)))
+    for rounds in (1, 2, 3, 60):
+        run = train(InProcess(shards), newton(), n_rounds=rounds)
+        assert np.linalg.norm(run.w - expected) <= run.certificate.distance + 1e-9
+    np.testing.assert_allclose(run.w, expected, rtol=1e-8)
+    assert run.certificate.verdict is Status.CERTIFIED
+    assert run.certificate.distance < 1e-9
+    assert run.certificate.separable is False
+
+
+def test_dependent_columns_leave_nothing_proved_without_a_penalty():
+    shards = [Shard(s.node_id, np.hstack([s.rows, s.rows[:, :1]])) for s in with_bias(random_rows(3, n=20), 3, 0.3)]
     run = train(InProcess(shards), newton(), n_rounds=60)
-    np.testing.assert_allclose(run.w, minimiser(z, np.full(len(z), 1 / len(z))), rtol=1e-8)
-    assert run.certificate.status.startswith("undecided: no certificate, as there is no penalty")
-    assert math.isnan(run.certificate.distance)
+    assert run.certificate.status.startswith("undecided: no bound on the distance, as nothing proves")
+    assert math.isinf(run.certificate.distance)
+    assert math.isfinite(train(InProcess(shards), newton(C=1.0), n_rounds=60).certificate.distance)
 
 
 def test_without_a_penalty_separable_rows_have_no_minimiser_and_newton_says_so():

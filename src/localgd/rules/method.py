@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 from localgd.core import Engine, Loss, Merge, Task
-from localgd.rules.penalised import Appraise, Penalty
+from localgd.rules.penalised import Appraise, Curvature, Penalty
 from localgd.rules.probes import Evaluate, Weighting
 
 
@@ -50,6 +50,8 @@ class Method:
         """The task of a round that only looks at the model."""
         if self.penalty is None:
             return Evaluate(self.task.loss, self.task.weighted_by)
+        if isinstance(self.task, Curvature):
+            return self.task
         return Appraise(self.task.loss, self.penalty)
 
     def tuned(self, engine: Engine) -> Method:

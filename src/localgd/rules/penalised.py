@@ -70,7 +70,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
 
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
     the bias is free, ``positive``, the part of ``pull`` from rows of the positive class, and ``odds`` (2,), Σ e^(−z·w)
-    over the negative and the positive class; ``blur``, a bound on what the rounding of the slopes adds to the gap.
+    over the negative and the positive class; ``blur``, a bound on what the rounding of the slopes adds to the gap. Low:
+    ``-radius``, the largest row norm, negated.
     """
     slope = loss.slope(margins)
     here = standing(shard, w, margins, loss, float(shard.n_rows))
@@ -85,7 +86,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    return Report(1, shard.n_rows, {**here.sums, **sums}, here.lows)
+    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
 
 
 def objective(report: Report, w: FloatArray, penalty: Penalty) -> float:
