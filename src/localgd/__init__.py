@@ -13,7 +13,9 @@ from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run, SampledNodes
 from localgd.losses import Exponential, Logistic
+from localgd.rules.auto import auto
 from localgd.rules.averaging import (
     fedexp,
     fedprox,
@@ -25,7 +27,7 @@ from localgd.rules.averaging import (
 )
 from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method
-from localgd.train import Run, SampledNodes, train
+from localgd.train import train
 
 if TYPE_CHECKING:
     from localgd.estimators import LocalGDClassifier
@@ -49,6 +51,7 @@ __all__ = [
     "Shard",
     "Status",
     "Task",
+    "auto",
     "certify",
     "consensus",
     "fedexp",

@@ -87,7 +87,7 @@ class Certificate:
 
     @property
     def separable(self) -> bool | None:
-        """True if proved; False if a minimiser of the loss is proved or rows cancel to within rounding; None if open."""
+        """True if proved; False if the loss is proved to have a minimiser, or rows cancel to rounding; None if open."""
         if self.margin_low > 0:
             return True
         proved = self.verdict is Status.NOT_SEPARABLE or (self.unpenalised and self.distance < math.inf)

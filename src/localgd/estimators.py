@@ -17,11 +17,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from localgd.certificate import Status, until_angle
 from localgd.core import Shard
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run
 from localgd.rounding import FloatArray
-from localgd.rules.method import Method
+from localgd.rules.method import Choice, Method
 from localgd.rules.named import method_named
 from localgd.rules.probes import Weighting
-from localgd.train import Run, train
+from localgd.train import train
 
 
 class LocalGDClassifier(ClassifierMixin, BaseEstimator):
@@ -173,7 +174,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         stack: Any = hstack if issparse(X) else np.hstack
         return stack([X, csr_array(ones) if issparse(X) else ones])
 
-    def _method(self) -> Method:
+    def _method(self) -> Method | Choice:
         if isinstance(self.method, Method):
             return self.method
         options: dict[str, Any] = {"weighted_by": self.weighted_by}

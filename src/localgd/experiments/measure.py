@@ -16,11 +16,11 @@ from localgd.data.prepare import prepare
 from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run
 from localgd.pooled import MaxMargin, max_margin, minimiser
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.method import Method
-from localgd.train import Run
 
 
 @cache

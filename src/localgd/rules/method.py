@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from localgd.core import Engine, Loss, Merge, Task
 from localgd.rules.penalised import Appraise, Curvature, Penalty
@@ -34,11 +34,21 @@ class Method:
         What a node does in a round.
     merge : Merge
         What the server does with the sum of the reports.
+    why : str
+        Why it was chosen, if it was not asked for by name.
+    reserves : tuple of Reserve
+        Which method takes over where this one cannot go on.
     """
 
     name: str
     task: LocalTask
     merge: Merge
+    why: str = ""
+    reserves: tuple[Reserve, ...] = ()
+
+    def reserve(self, ended: str) -> Method | None:
+        """Return the method that takes over after such an end, if there is one."""
+        return next((reserve.method for reserve in self.reserves if reserve.when == ended), None)
 
     @property
     def penalty(self) -> Penalty | None:
@@ -61,6 +71,34 @@ class Method:
         task = self.task.tuned(engine)
         merge = self.merge.informed(task) if isinstance(self.merge, Informed) else self.merge
         return replace(self, task=task, merge=merge)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """A method in reserve.
+
+    Parameters
+    ----------
+    when : "stalled" or "inseparable"
+        It takes over if the method before it makes no progress, or finds that nothing separates the rows.
+    method : Method
+        What takes over, from the start.
+    """
+
+    when: Literal["stalled", "inseparable"]
+    method: Method
+
+
+@runtime_checkable
+class Choice(Protocol):
+    """A choice of a method that waits for the data."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    def chosen(self, engine: Engine) -> Method:
+        """Return the method for these nodes."""
 
 
 @runtime_checkable

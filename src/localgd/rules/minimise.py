@@ -20,6 +20,9 @@ from localgd.rules.penalised import PenalisedSteps, Penalty, gradient, objective
 NOISE = 1e-13
 """Objectives that differ by less than this part of themselves are the same."""
 
+FLAT = 1e-20
+"""A Newton step that promises less than this part of the objective is the last one."""
+
 SUFFICIENT = 1e-4
 """Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
 
@@ -95,6 +98,8 @@ class Newton:
         if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
         direction = -self._solved(report, slope)
+        if -float(slope @ direction) <= FLAT * abs(value):
+            following = replace(following, done="no step brings the objective down any more")
         aimed = replace(following, base=state.w, direction=direction, value=value, slope=float(slope @ direction))
         return replace(aimed, length=1.0, w=sealed(state.w + direction))
 

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from localgd.rules.auto import auto
 from localgd.rules.averaging import (
     fedexp,
     fedprox,
@@ -17,9 +18,10 @@ from localgd.rules.averaging import (
     slowmo,
 )
 from localgd.rules.exact import consensus, interior_point, newton, scaffold
-from localgd.rules.method import Method
+from localgd.rules.method import Choice, Method
 
-METHODS: dict[str, Callable[..., Method]] = {
+METHODS: dict[str, Callable[..., Method | Choice]] = {
+    "auto": auto,
     "local-gd": local_gd,
     "local-sgd": local_sgd,
     "modified-local-gd": modified_local_gd,
@@ -35,7 +37,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 """The methods by name."""
 
 
-def method_named(name: str, **options: Any) -> Method:
+def method_named(name: str, **options: Any) -> Method | Choice:
     """Return the method called `name` with these options.
 
     Raises
