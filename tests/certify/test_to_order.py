@@ -45,7 +45,7 @@ def test_a_model_that_is_farther_is_told_by_how_much(name, model):
         assert found.verdict is (Status.CERTIFIED if tol > true else Status.FARTHER)
         if found.verdict is Status.FARTHER:
             assert found.angle_deg_min > tol
-            assert found.angle_deg <= 1.06 * found.angle_deg_min
+            assert found.angle_deg <= 1.06 * found.angle_deg_min + 1e-3  # rounding is counted against it
             assert found.status.startswith("farther than asked: at least ")
 
 
