@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -16,7 +17,14 @@ from localgd.losses import Logistic
 from localgd.pooled import angle_deg, max_margin, pooled_gd
 
 
-@parametrize_with_checks([LocalGDClassifier(n_rounds=30), LocalGDClassifier("local-sgd", n_rounds=30, random_state=0)])
+@parametrize_with_checks(
+    [
+        LocalGDClassifier(),
+        LocalGDClassifier(C=1.0),
+        LocalGDClassifier("local-gd", n_rounds=30),
+        LocalGDClassifier("local-sgd", n_rounds=30, random_state=0),
+    ]
+)
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
@@ -31,7 +39,7 @@ def data():
 
 def test_it_trains_over_groups_and_certifies(data):
     X, y, groups = data
-    clf = LocalGDClassifier(n_rounds=100, fit_intercept=False).fit(X, y, groups=groups)
+    clf = LocalGDClassifier("local-gd", n_rounds=100, fit_intercept=False).fit(X, y, groups=groups)
     assert clf.score(X, y) == 1.0
     signed = X * np.where(y == "yes", 1.0, -1.0)[:, None]
     true = angle_deg(clf.coef_[0], max_margin(signed).direction)
@@ -43,9 +51,28 @@ def test_it_trains_over_groups_and_certifies(data):
     assert set(clf.history_[0]) >= {"round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up"}
 
 
+def test_by_default_it_is_the_pooled_max_margin_model(data):
+    X, y, groups = data
+    clf = LocalGDClassifier(fit_intercept=False).fit(X, y, groups=groups)
+    pooled = max_margin(X * np.where(y == "yes", 1.0, -1.0)[:, None])
+    assert angle_deg(clf.coef_[0], pooled.direction) <= clf.certificate_.angle_deg < 1e-2
+    assert clf.n_iter_ < 100
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("method", ["auto", "newton", "scaffold"])
+def test_c_is_that_of_scikit_learn_whatever_the_groups(data, fit_intercept, method):
+    X, y, groups = data
+    clf = LocalGDClassifier(method, C=0.7, fit_intercept=fit_intercept, n_rounds=300).fit(X, y, groups=groups)
+    pooled = LogisticRegression(C=0.7, fit_intercept=fit_intercept, solver="newton-cholesky", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(clf.coef_, pooled.coef_, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(clf.intercept_, pooled.intercept_, rtol=0, atol=1e-8)
+    assert clf.certificate_.kind == "minimiser"
+
+
 def test_without_groups_it_is_pooled_training(data):
     X, y, _ = data
-    clf = LocalGDClassifier(local_steps=1, lr=0.1, n_rounds=100, fit_intercept=True).fit(X, y)
+    clf = LocalGDClassifier("local-gd", local_steps=1, lr=0.1, n_rounds=100, fit_intercept=True).fit(X, y)
     signs = np.where(y == "yes", 1.0, -1.0)[:, None]
     signed = np.hstack([X, np.ones((len(X), 1))]) * signs
     w = pooled_gd(signed, np.full(len(X), 1 / len(X)), Logistic(), 0.1, 100)
@@ -54,8 +81,8 @@ def test_without_groups_it_is_pooled_training(data):
 
 def test_sparse_rows_give_the_same_model(data):
     X, y, groups = data
-    dense = LocalGDClassifier(n_rounds=20).fit(X, y, groups=groups)
-    sparse = LocalGDClassifier(n_rounds=20).fit(csr_array(X), y, groups=groups)
+    dense = LocalGDClassifier("local-gd", n_rounds=20).fit(X, y, groups=groups)
+    sparse = LocalGDClassifier("local-gd", n_rounds=20).fit(csr_array(X), y, groups=groups)
     np.testing.assert_allclose(dense.coef_, sparse.coef_, rtol=1e-9)
     assert (sparse.predict(csr_array(X)) == dense.predict(X)).all()
 
@@ -72,7 +99,7 @@ def test_a_method_of_its_own_and_grid_search(data):
     X, y, groups = data
     own = LocalGDClassifier(local_gd(local_steps=3, loss="exponential"), n_rounds=5)
     assert clone(own).fit(X, y, groups=groups).n_iter_ == 5
-    search = GridSearchCV(LocalGDClassifier(n_rounds=5), {"local_steps": [1, 10]}, cv=GroupKFold(2))
+    search = GridSearchCV(LocalGDClassifier("local-gd", n_rounds=5), {"local_steps": [1, 10]}, cv=GroupKFold(2))
     assert search.fit(X, y, groups=groups).best_score_ > 0.5
 
 
@@ -89,7 +116,7 @@ def test_random_state_rules_the_batches(data):
 def test_falling_short_of_the_angle_asked_for_warns(data):
     X, y, groups = data
     with pytest.warns(ConvergenceWarning, match="separable, not yet certified"):
-        LocalGDClassifier(n_rounds=3, angle_tol_deg=0.01).fit(X, y, groups=groups)
+        LocalGDClassifier("local-gd", n_rounds=3, angle_tol_deg=0.01).fit(X, y, groups=groups)
 
 
 def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data):
@@ -106,11 +133,13 @@ def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data)
     [
         ({"method": "local-dg"}, "did you mean 'local-gd'"),
         ({"local_steps": 0}, "local_steps must be"),
-        ({"lr": -1.0}, "lr must be"),
+        ({"method": "local-gd", "lr": -1.0}, "lr must be"),
+        ({"lr": 0.5}, "lr has no meaning for method 'auto'"),
+        ({"C": 0.0}, "C must be"),
         ({"n_rounds": -1}, "n_rounds must be"),
         ({"n_rounds": 1.5}, "n_rounds must be"),
         ({"angle_tol_deg": 0.0}, "angle_tol_deg must be"),
-        ({"weighted_by": "size"}, "weighted_by must be"),
+        ({"method": "local-gd", "weighted_by": "size"}, "weighted_by must be"),
     ],
 )
 def test_bad_parameters_are_named(data, change, message):
