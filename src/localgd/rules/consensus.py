@@ -10,10 +10,12 @@ choose), both with Anderson's acceleration: a third to half of the rounds, on ev
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localgd.core import Loss, Message, Report, Shard, sealed
 from localgd.kernels.project import project
@@ -30,11 +32,35 @@ MEMORY = 40
 
 @dataclass(eq=False)
 class Memory:
-    """What a node keeps: where its last rounds began and ended, in coordinates of its row span, and the last duals."""
+    """What a node keeps: the coefficients of its rows before and after each of the last rounds."""
 
-    starts: list[FloatArray] = field(default_factory=list)
-    ends: list[FloatArray] = field(default_factory=list)
-    duals: FloatArray | None = None
+    starts: list[Coefficients] = field(default_factory=list)
+    ends: list[Coefficients] = field(default_factory=list)
+
+
+class Coefficients(NamedTuple):
+    """One number per row, of which few are not 0."""
+
+    rows: NDArray[np.intp]
+    values: FloatArray
+
+    @classmethod
+    def of(cls, full: FloatArray) -> Coefficients:
+        """Return the entries that are not 0."""
+        rows = np.flatnonzero(full)
+        return cls(rows, full[rows])
+
+    @staticmethod
+    def mixed(shares: Iterable[float], parts: Sequence[Coefficients], n_rows: int) -> FloatArray:
+        """Return ``Σ shares_j parts_j``, one number per row."""
+        out = np.zeros(n_rows)
+        for share, part in zip(shares, parts, strict=True):
+            out[part.rows] += share * part.values
+        return out
+
+    def dot(self, image: FloatArray) -> float:
+        """Return the inner product with one number per row."""
+        return float(self.values @ image[self.rows])
 
 
 @dataclass(frozen=True)
@@ -42,8 +68,10 @@ class DualPart:
     """Improve the node's own part y of the dual, the others' given: a projection of w − y.
 
     Message: the sum w of all parts, and ``mix`` (2, h), the weights of the last h starts and ends whose combination is
-    this round's start. Report: the standing at w; ``step`` the new part Zᵀa, ``mass`` Σ a, ``drift``; ``square``
-    |Zᵀa|²; ``inner`` (h + 1,) the inner products of this round's move with those of the last h rounds and with itself.
+    this round's start y = Zᵀc. Report: the standing at w; ``step`` the end Zᵀa, ``mass`` Σ a, ``drift``; ``square``
+    |Zᵀa|²; ``start`` Σ c; ``inner`` (h + 1,) the inner products of this round's move with those of the last h rounds
+    and with itself; the low ``-since``, minus the least share of the way from c to a from which on no coefficient is
+    negative.
 
     Parameters
     ----------
@@ -52,7 +80,7 @@ class DualPart:
     weighted_by : "uniform" or "num-examples"
         Node weight in the reported loss; the parts are summed as they are.
     memory : int, at least 0
-        Rounds that are remembered, (n or d, whichever is less) numbers twice for each.
+        Rounds that are remembered, by the coefficients that are not 0.
     """
 
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
@@ -71,47 +99,39 @@ class DualPart:
 
     def run(self, message: Message, shard: Shard, state: Memory) -> tuple[Report, Memory]:
         """Combine the start, project, report."""
-        span = Span(shard)
         mix = message.extra.get("mix", np.zeros((2, 0)))
         recent = slice(len(state.ends) - mix.shape[1], None)
-        start = sum(
-            (a * x + b * y for a, b, x, y in zip(*mix, state.starts[recent], state.ends[recent], strict=True)),
-            np.zeros(span.width),
-        )
+        starts, ends = state.starts[recent], state.ends[recent]
+        start = Coefficients.mixed(mix.ravel(), [*starts, *ends], shard.n_rows)
         weight = node_weight(shard, self.weighted_by)
         here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
-        projection = project(shard, message.w - span.vector(start), warm=state.duals)
+        vector = shard.combine(start)
+        warm = Coefficients.mixed([1.0], ends[-1:], shard.n_rows) if ends else None
+        projection = project(shard, message.w - vector, warm=warm)
         report = moved(shard, here, projection.duals, 1.0)
         if not projection.feasible:
             return replace(report, counts={**report.counts, "inseparable": 1}), state
-        end = span.coordinates(projection.duals, report.sums["step"])
-        moves = [y - x for x, y in zip(state.starts[recent], state.ends[recent], strict=True)]
-        image = span.image(end - start)
-        inner = [float(move @ image) for move in [*moves, end - start]]
+        end = projection.duals
+        image = shard.margins(report.sums["step"] - vector)
+        moves = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
+        inner = np.array([*moves, float((end - start) @ image)])
         keep = slice(-self.memory - 1, None)
-        known = Memory([*state.starts, start][keep], [*state.ends, end][keep], projection.duals)
-        return replace(report, sums={**report.sums, "inner": np.array(inner)}), known
+        known = Memory([*state.starts, Coefficients.of(start)][keep], [*state.ends, Coefficients.of(end)][keep])
+        sums = {**report.sums, "inner": inner, "start": float(start.sum())}
+        lows = {**report.lows, "-since": -since(start, end)}
+        return replace(report, sums=sums, lows=lows), known
 
 
-class Span:
-    """Vectors of a node's row span by their coefficients, or as they are where that is shorter."""
+def since(start: FloatArray, end: FloatArray) -> float:
+    """Return the least share of the way from start to end, end >= 0, from which on every coefficient is non-negative.
 
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
-        self.by_row = shard.n_rows < shard.n_features
-        self.width = shard.n_rows if self.by_row else shard.n_features
-
-    def coordinates(self, coefficients: FloatArray, vector: FloatArray) -> FloatArray:
-        """Return the coordinates of Σ c_i z_i, given both forms."""
-        return coefficients if self.by_row else vector
-
-    def vector(self, x: FloatArray) -> FloatArray:
-        """Return the vector with coordinates x, shape (d,)."""
-        return self.shard.combine(x) if self.by_row else x
-
-    def image(self, x: FloatArray) -> FloatArray:
-        """Return what coordinates are multiplied with for their inner products with x."""
-        return self.shard.margins(self.vector(x)) if self.by_row else x
+    Examples
+    --------
+    >>> since(np.array([-1.0, 2.0]), np.array([3.0, 0.0]))
+    0.25
+    """
+    below = start < 0
+    return float((-start[below] / (end[below] - start[below])).max(initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +146,16 @@ class Accord(Iterate):
         Inner products, summed over the nodes, of these rounds' moves.
     mix : (2, h) float64 array
         What this round starts from, as weights of the starts and ends.
-    value, mass_there : float
-        Largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was reached with a >= 0, and Σ a_i there.
+    value : float
+        Largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was reached with a >= 0.
     anchor, share : int, float
         Where: in that round, at this share of the way from start to end.
-    proved : bool
-        Whether this round starts just there.
-    idle : int
-        Rounds since that value grew.
+    damping : float
+        The best share of the way of the last round.
+    plain : bool
+        Whether this round starts just at the best point.
+    idle, rest, penance : int
+        Rounds since that value grew, plain rounds still to come, and how many the next way back brings.
     """
 
     starts: tuple[FloatArray, ...] = ()
@@ -141,51 +163,51 @@ class Accord(Iterate):
     moves: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     mix: FloatArray = field(default_factory=lambda: np.zeros((2, 0)))
     value: float = 0.0
-    mass_there: float = 0.0
     anchor: int = 0
     share: float = 0.0
-    proved: bool = True
+    damping: float = 1.0
+    plain: bool = True
     idle: int = 0
+    rest: int = 0
+    penance: int = 1
 
 
 @dataclass(frozen=True)
 class Consensus:
     """The common fixed point of the nodes' parts, by Anderson's acceleration with a way back.
 
-    The next start is the combination ``Σ θ_j end_j``, Σ θ_j = 1, with the shortest move ``Σ θ_j (end_j − start_j)``;
-    its weights need only the inner products of the moves, which add over the nodes. If the dual value has not grown for
-    `patience` rounds, the next start is the best point so far, and from there the plain iteration: of the way from
-    start to end the share in [0, 1] of largest dual value, which never falls as every part is the best for its node.
+    The next start is ``Σ θ_j ((1 − β) start_j + β end_j)``, Σ θ_j = 1, for the combination with the shortest move
+    ``Σ θ_j (end_j − start_j)``; its weights need only the inner products of the moves, which add over the nodes. β is
+    the share of the way from start to end, in [0, 1] and with no negative coefficient, of largest dual value. If that
+    value has not grown for two rounds, the next start is the best point so far, and from there the plain iteration:
+    always that share of the way. Its value never falls, as every part is the best for its node. The first time one
+    plain round is taken, the next time four, then sixteen: where acceleration does not help, few rounds are spent on it.
 
     Parameters
     ----------
     memory : int, at least 0
         Rounds that the acceleration looks back on; 0 is the plain iteration.
-    patience : int, at least 0
-        Rounds without progress before the way back.
 
     Raises
     ------
     ValueError
-        If a field is out of its range.
+        If `memory` is out of its range.
 
     Notes
     -----
     Boyle & Dykstra (1986); Han (1988), *A successive projection method* (the parallel form); Walker & Ni (2011),
-    *Anderson acceleration for fixed-point iterations*. The plain iteration is CoCoA's (Jaggi et al., 2014).
+    *Anderson acceleration for fixed-point iterations*. The plain iteration is CoCoA's (Jaggi et al., 2014), with the
+    best step instead of a safe one.
     """
 
     needs_all_nodes: ClassVar[str] = "every node's part of the dual is in the sum that the others start from"
 
     memory: int = MEMORY
-    patience: int = 5
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.memory < 0 or self.memory != int(self.memory):
-            raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
-        if self.patience < 0 or 0 < self.memory <= self.patience:
-            raise ValueError(f"patience must be at least 0 and below memory={self.memory}, got {self.patience!r}")
+        """Check the memory once."""
+        if self.memory < 0 or self.memory != int(self.memory) or 0 < self.memory < LEAST_MEMORY:
+            raise ValueError(f"memory must be 0 or a whole number of at least {LEAST_MEMORY}, got {self.memory!r}")
 
     def init(self, w0: FloatArray) -> Accord:
         """Start with every part at 0: the sum is what the parts say, so w0 is of no use.
@@ -212,37 +234,50 @@ class Consensus:
         keep = slice(-self.memory - 1, None)
         starts, ends = (*state.starts, state.w)[keep], (*state.ends, report.sums["step"])[keep]
         moves = bordered(state.moves, report.sums["inner"])[keep, keep]
-        state = replace(self._valued(state, report, len(ends)), starts=starts, ends=ends, moves=moves)
-        # the parts move by less than their own rounding: nothing is left to gain
-        settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["square"])
-        proved = self.memory == 0 or state.idle > self.patience
+        state = self._paced(self._valued(state, report, len(ends)))
         mix = np.zeros((2, len(ends)))
-        if proved:
+        if state.plain:
             mix[:, state.anchor] = 1 - state.share, state.share
         else:
-            mix[1] = shortest_combination(moves)
+            mix[:] = np.outer([1 - state.damping, state.damping], shortest_combination(moves))
         w = sum((a * x + b * y for a, b, x, y in zip(*mix, starts, ends, strict=True)), np.zeros(state.w.size))
-        idle = 0 if proved else state.idle
-        following = replace(state, w=sealed(w), round=state.round + 1, mix=sealed(mix), proved=proved, idle=idle)
+        known = replace(state, starts=starts, ends=ends, moves=moves, mix=sealed(mix))
+        following = replace(known, w=sealed(w), round=state.round + 1)
+        # the parts move by less than their own rounding: nothing is left to gain
+        settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["square"])
         return replace(following, done="the nodes agree to within rounding") if settled else following
 
     def _valued(self, state: Accord, report: Report, held: int) -> Accord:
-        """Note the dual value of this round if it is the best."""
-        end, mass = report.sums["step"], float(report.sums["mass"])
-        share = 1.0
-        if state.proved:  # the best share of the way, as value is a parabola of it
-            move = end - state.w
-            length = norm(move)
-            rise = mass - state.mass_there - float(state.w @ move)
-            share = min(1.0, max(0.0, rise / length / length)) if length > 0 else 1.0
-            mass = (1 - share) * state.mass_there + share * mass
-            end = state.w + share * move
-        value = mass - 0.5 * norm(end) ** 2
-        if state.proved or value >= state.value * (1 - FLAT):
-            better = max(value, state.value)
-            return replace(state, value=better, mass_there=mass, anchor=held - 1, share=share, idle=0)
+        """Note the largest dual value on the way from start to end, if it is the best."""
+        move = report.sums["step"] - state.w
+        length = norm(move)
+        start, end = float(report.sums["start"]), float(report.sums["mass"])
+        rise = end - start - float(state.w @ move)  # the value is a parabola of the share of the way
+        top = rise / length / length if length > 0 else 1.0
+        share = min(1.0, max(-float(report.lows["-since"]), top))
+        value = (1 - share) * start + share * end - 0.5 * norm(state.w + share * move) ** 2
+        state = replace(state, damping=max(share, LEAST_DAMPING))
+        if state.plain or value >= state.value * (1 - FLAT):
+            return replace(state, value=max(value, state.value), anchor=held - 1, share=share, idle=0)
         return replace(state, anchor=state.anchor - (len(state.ends) == held), idle=state.idle + 1)
 
+    def _paced(self, state: Accord) -> Accord:
+        """Say whether the next round is a plain one."""
+        if self.memory == 0:
+            return replace(state, plain=True)
+        if state.idle > PATIENCE:
+            return replace(state, plain=True, idle=0, rest=state.penance - 1, penance=4 * state.penance)
+        return replace(state, plain=state.rest > 0, rest=max(state.rest - 1, 0))
+
+
+PATIENCE = 1
+"""Rounds without progress that the acceleration is allowed."""
+
+LEAST_MEMORY = 5
+"""The best point must be remembered until the way back."""
+
+LEAST_DAMPING = 0.1
+"""Least share β of the way that an accelerated start takes over."""
 
 SETTLED = 256.0
 """Moves shorter than this many roundings of the parts are noise."""

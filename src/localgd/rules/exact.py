@@ -22,8 +22,8 @@ def consensus(*, memory: int = MEMORY) -> Method:
 
     Parameters
     ----------
-    memory : int, at least 0
-        Rounds that the acceleration looks back on; 0 is the plain iteration, several times slower.
+    memory : int, 0 or at least 5
+        Rounds that the acceleration looks back on; 0 is the plain iteration.
 
     Returns
     -------
@@ -45,8 +45,7 @@ def consensus(*, memory: int = MEMORY) -> Method:
     >>> consensus().name
     'consensus'
     """
-    patience = min(5, max(memory - 1, 0))
-    return Method("consensus", DualPart(memory=memory), Consensus(memory=memory, patience=patience))
+    return Method("consensus", DualPart(memory=memory), Consensus(memory=memory))
 
 
 def interior_point(*, max_mb: float = MOST_MB) -> Method:
