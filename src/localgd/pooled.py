@@ -213,7 +213,7 @@ def _weighted_gram(shard: Shard, weights: FloatArray) -> FloatArray:
 
 
 def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:
-    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``.
+    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``, for softmax Σ over samples of their weight.
 
     ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce.
 
@@ -248,7 +248,7 @@ def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: i
     weights = _checked(weights, rows)
     z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
     for _ in range(n_steps):
-        w = w + lr * z.combine(weights * loss.slope(z.margins(w)))
+        w = w + lr * loss.versus * z.combine(weights * loss.slope(z.margins(w)))
     return w
 
 

@@ -205,8 +205,8 @@ def train(
     _check(method, n_rounds, max_seconds)
     rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
-    engine, divisor, n_features, _ = comfortable(engine, None if w0 is None else np.size(w0))
-    method = _in_unit(method, divisor).tuned(engine)
+    engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
+    method = _in_unit(method, divisor).among(versus).tuned(engine)
     look = Evaluate(method.task.loss, method.task.weighted_by)
     state: Iterate = method.merge.init(np.zeros(n_features) if w0 is None else _start(w0, divisor))
     found, shown, step = Certificate(), Certificate(), None

@@ -6,10 +6,10 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from localgd.core import Engine, Loss, Merge, Message, Task
-from localgd.losses import LOSSES
+from localgd.losses import LOSSES, among
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.merge import Anchored, Extrapolated, Mean
 from localgd.rules.probes import Smoothness, Weighting
@@ -45,15 +45,20 @@ class Method:
     task: LocalTask
     merge: Merge
 
+    def among(self, versus: int) -> Method:
+        """Return the method for samples that `versus` rows speak for: logistic then means softmax."""
+        loss = among(self.task.loss, versus)
+        return self if loss == self.task.loss else replace(self, task=replace(cast(Any, self.task), loss=loss))
+
     def tuned(self, engine: Engine) -> Method:
         """Return the method with its step size found, by one round, if it was "auto" or "paper".
 
-        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes.
+        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
         """
         task = self.task
         if not isinstance(task, GradientSteps) or not isinstance(task.lr, str):
             return self
-        beta = task.loss.curvature * -float(engine.round(Smoothness(), Message()).lows["-eigenvalue"])
+        beta = task.loss.curvature * -float(engine.round(Smoothness(task.loss.versus), Message()).lows["-eigenvalue"])
         lr = 1.0 / (beta + task.prox) if beta + task.prox > 0 else 1.0
         return replace(self, task=replace(task, lr=lr / task.local_steps if task.lr == "paper" else lr))
 
