@@ -8,7 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.core import Rows
+from localgd.core import Rows, Shard, sealed
+
+
+def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Shard:
+    """Return a node's shard: y·x with y = ±1 for two classes, the rows of `expanded` for more.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node.
+    rows : (n, d) float64 array or CSR array
+        Plain rows x of the caller's own; for two classes they become the signed ones in place.
+    codes : (n,) int array
+        Class of every row, from 0.
+    n_classes : int, at least 2
+        C, over all nodes.
+
+    Examples
+    --------
+    >>> signed("a", np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 1]), 2).rows.tolist()
+    [[-1.0, -2.0], [3.0, 4.0]]
+    """
+    if n_classes > 2:
+        return Shard(node_id, expanded(rows, codes, n_classes), versus=n_classes - 1)
+    signs = np.where(codes == 1, 1.0, -1.0)
+    if isinstance(rows, csr_array):
+        rows.data *= np.repeat(signs, np.diff(rows.indptr))
+        return Shard(node_id, rows)
+    rows *= signs[:, None]
+    return Shard(node_id, sealed(rows))
 
 
 def expanded(rows: Rows, codes: NDArray[Any], n_classes: int) -> csr_array[np.float64]:
