@@ -221,7 +221,7 @@ def _classes(survey: Report) -> tuple[Label, ...]:
     if len(classes) > min(_MANY, max(_FEW, survey.n_rows / 2)):
         raise ValueError(
             f"label: {len(classes)} distinct values in {survey.n_rows} rows ({listed(classes)}): it looks like a "
-            f"number to predict or an id, not a class; name another column, or merge values until {_FEW} or fewer are left"
+            f"number to predict or an id, not a class; name another column, or merge values until {_FEW} are left"
         )
     return tuple(classes)
 

@@ -304,11 +304,10 @@ class Recipe:
                     k: tuple(v) if isinstance(v, list | tuple) else v for k, v in column.items() if k != "kind"
                 }
                 columns.append(_KINDS[column["kind"]](**fields))
-            classes = tuple(values["classes"])
-            if len(classes) < 2:
-                raise TypeError("fewer than two classes")
-            return cls(tuple(columns), classes, bool(values["intercept"]), bool(values["sparse"]))
-        except (KeyError, TypeError) as error:
+            first, second, *more = values["classes"]
+            flags = bool(values["intercept"]), bool(values["sparse"])
+            return cls(tuple(columns), (first, second, *more), *flags)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
 
