@@ -20,7 +20,8 @@ from localgd.data.classes import expanded
 from localgd.kernels import gram, pick, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
-from localgd.pooled import angle_deg, max_margin, pooled_gd
+from localgd.minimise import minimiser
+from localgd.pooled import angle_deg, max_margin, pooled_direction, pooled_gd
 from localgd.rules.local import rows_of
 from localgd.rules.probes import Evaluate, largest_eigenvalue
 
@@ -274,3 +275,20 @@ def test_shards_refuse_parts_of_samples_and_mixed_numbers_of_classes():
     for nodes in (mixed, [mixed[0], Shard("b", np.ones((6, 2)))]):
         with pytest.raises(ValueError, match="nodes differ in their number of rows a sample"):
             train(InProcess(nodes), local_gd())
+
+
+@pytest.mark.parametrize("weighted_by", ["uniform", "num-examples"])
+def test_where_no_plane_separates_the_pooled_model_is_the_softmax_minimiser(weighted_by):
+    rng = np.random.default_rng(0)
+    samples = [(rng.standard_normal((n, D)), rng.integers(0, C, n)) for n in (40, 80)]
+    w = pooled_direction(against(samples, C), weighted_by).reshape(C, D)
+    share = (0.5, 0.5) if weighted_by == "uniform" else (1 / 3, 2 / 3)
+    slope = sum(p * gradient(w, x, y) for p, (x, y) in zip(share, samples, strict=True))
+    assert np.abs(slope).max() <= 1e-12
+    assert np.abs(w.sum(axis=0)).max() <= 1e-12  # of least norm
+    engine = InProcess(against(samples, C))
+    run = train(engine, local_gd(local_steps=1, weighted_by=weighted_by), n_rounds=3000)
+    np.testing.assert_allclose(run.w, w.ravel(), rtol=SOLVER)
+    apart = stacked(against(random_samples(0), C))
+    with pytest.raises(ValueError, match="no minimiser"):
+        minimiser(apart, np.full(len(apart), 1 / len(apart)), C - 1)

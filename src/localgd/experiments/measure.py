@@ -16,7 +16,8 @@ from localgd.data.prepare import prepare
 from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
-from localgd.pooled import MaxMargin, max_margin, minimiser
+from localgd.minimise import minimiser
+from localgd.pooled import MaxMargin, max_margin
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.named import Method
