@@ -106,20 +106,21 @@ class Model:
                 )
             coef = coef[..., [self.names.index(name) for name in names]]
         if coef.ndim == 2 or len(recipe.classes) > 2:
-            return self._of_many(np.column_stack([coef, intercept]) if recipe.intercept else coef, recipe, source)
+            return self._of_many(coef, recipe, source)
         if self.classes is not None and self.classes != recipe.classes:
             if self.classes != recipe.classes[::-1]:
                 raise ValueError(f"{source} has classes {list(self.classes)}, but the rows have {list(recipe.classes)}")
             coef, intercept = -coef, -intercept
         return np.append(coef, intercept) if recipe.intercept else coef
 
-    def _of_many(self, each: FloatArray, recipe: Recipe, source: str) -> FloatArray:
-        known = recipe.classes if self.classes is None else self.classes
-        if each.ndim != 2 or len(each) != len(recipe.classes) or set(known) != set(recipe.classes):
+    def _of_many(self, coef: FloatArray, recipe: Recipe, source: str) -> FloatArray:
+        known, n_given = recipe.classes if self.classes is None else self.classes, len(np.atleast_2d(coef))
+        if n_given != len(recipe.classes) or set(known) != set(recipe.classes):
             raise ValueError(
-                f"{source} has {len(each) if each.ndim == 2 else 1} rows of coefficients for classes "
-                f"{listed(known)}, but the rows have {len(recipe.classes)} classes, {listed(recipe.classes)}"
+                f"{source} has {n_given} row{'s' * (n_given > 1)} of coefficients for classes {listed(known)}, but the "
+                f"rows have {len(recipe.classes)} classes, {listed(recipe.classes)}"
             )
+        each = np.column_stack([coef, self.intercept]) if recipe.intercept else coef
         each = each[[known.index(value) for value in recipe.classes]]
         return np.asarray((each - each.mean(axis=0)).ravel())
 
