@@ -295,3 +295,11 @@ def test_a_failed_integration_says_so(monkeypatch):
     )
     with pytest.raises(ValueError, match=r"could not be followed to t = 1e\+30: step too small"):
         flow(FEW, LATE)
+
+
+def test_laws_of_two_classes_refuse_many():
+    shard = Shard("a", np.ones((4, 3)), versus=2)
+    with pytest.raises(ValueError, match="give shards of two classes"):
+        flow([shard], [1.0])
+    with pytest.raises(ValueError, match="give shards of two classes"):
+        drift_bias([shard], np.zeros(3), lr=0.1, local_steps=2)
