@@ -8,7 +8,23 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd import InProcess, Method, Shard, fedexp, load, local_gd, local_sgd, modified_local_gd, partition, prepare
+from localgd import (
+    InProcess,
+    Method,
+    Shard,
+    consensus,
+    fedexp,
+    fedprox,
+    interior_point,
+    load,
+    local_gd,
+    local_sgd,
+    modified_local_gd,
+    normalised_local_gd,
+    partition,
+    prepare,
+    slowmo,
+)
 from localgd.data.classes import expanded
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
@@ -33,6 +49,15 @@ METHODS: dict[str, Method] = {
     "modified, projection": modified_local_gd(),
     "modified, proximal": modified_local_gd(form="proximal", local_steps=20, prox=0.01),
     "fedexp": fedexp(local_steps=20),
+    "fedprox": fedprox(local_steps=20, prox=0.1),
+    "slowmo": slowmo(local_steps=20),
+    "slowmo, nesterov": slowmo(local_steps=20, nesterov=True, server_lr=0.7),
+    "local-gd, late": local_gd(local_steps=20, late=True),
+    "normalised": normalised_local_gd(local_steps=20, late=False),
+    "normalised, late, logistic": normalised_local_gd(local_steps=20, loss="logistic", lr="auto"),
+    "consensus": consensus(),
+    "consensus, plain": consensus(memory=0),
+    "interior-point": interior_point(),
     "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
 }
 

@@ -13,7 +13,17 @@ from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.losses import Exponential, Logistic
-from localgd.rules.named import Method, fedexp, local_gd, local_sgd, modified_local_gd
+from localgd.rules.averaging import (
+    fedexp,
+    fedprox,
+    local_gd,
+    local_sgd,
+    modified_local_gd,
+    normalised_local_gd,
+    slowmo,
+)
+from localgd.rules.exact import consensus, interior_point
+from localgd.rules.method import Method
 from localgd.train import Run, SampledNodes, train
 
 if TYPE_CHECKING:
@@ -39,14 +49,19 @@ __all__ = [
     "Status",
     "Task",
     "certify",
+    "consensus",
     "fedexp",
+    "fedprox",
     "from_arrays",
+    "interior_point",
     "load",
     "local_gd",
     "local_sgd",
     "modified_local_gd",
+    "normalised_local_gd",
     "partition",
     "prepare",
+    "slowmo",
     "train",
     "until_angle",
     "until_margin_ratio",

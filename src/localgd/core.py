@@ -164,6 +164,13 @@ class Shard:
         """Return Σ c_i z_i, shape (d,)."""
         return np.asarray(self.rows.T @ coefficients)
 
+    def second_moment(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i z_iᵀ, shape (d, d)."""
+        rows: Any = self.rows
+        if isinstance(rows, csr_array):
+            return np.asarray((rows.T @ rows.multiply(coefficients[:, None])).toarray())
+        return np.asarray(rows.T @ (rows * coefficients[:, None]))
+
     def margin_error(self, w_norm: float) -> float:
         """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
         return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY

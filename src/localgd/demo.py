@@ -15,7 +15,7 @@ from localgd.engine.inprocess import InProcess
 from localgd.pooled import pooled_direction
 from localgd.report import text
 from localgd.report.progress import Progress
-from localgd.rules.named import local_gd, modified_local_gd
+from localgd.rules.averaging import local_gd, modified_local_gd
 from localgd.rules.probes import Evaluate
 from localgd.train import Run, train
 

@@ -18,7 +18,8 @@ from localgd.certify import Status, until_angle
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.rounding import FloatArray
-from localgd.rules.named import Method, method_named
+from localgd.rules.method import Method
+from localgd.rules.named import method_named
 from localgd.rules.probes import Weighting
 from localgd.train import Run, train
 

@@ -129,3 +129,12 @@ def among(loss: Loss, versus: int) -> Loss:
 
 LOSSES: dict[str, Loss] = {"logistic": Logistic(), "exponential": Exponential()}
 """The losses by name."""
+
+
+def loss_named(loss: str | Loss) -> Loss:
+    """Return the loss of that name, or the loss given."""
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known are {', '.join(LOSSES)}")
+    return LOSSES[loss]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
 from localgd.core import Loss, Rows, Shard
@@ -195,21 +195,8 @@ def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArra
     if shard.n_rows <= shard.n_features:
         small = cho_factor(shard.gram + np.diag(ratio), check_finite=False)
         return lambda r: np.asarray(cho_solve(small, r, check_finite=False))
-    normal = cho_factor(np.eye(shard.n_features) + _weighted_gram(shard, 1.0 / ratio), check_finite=False)
+    normal = cho_factor(np.eye(shard.n_features) + shard.second_moment(1.0 / ratio), check_finite=False)
     return lambda r: (r - shard.margins(cho_solve(normal, shard.combine(r / ratio), check_finite=False))) / ratio
-
-
-def _scaled(rows: Rows, factors: FloatArray) -> Rows:
-    """Return the rows, each times its factor."""
-    if isinstance(rows, csr_array):
-        return csr_array(rows.multiply(factors[:, None]))
-    return rows * factors[:, None]
-
-
-def _weighted_gram(shard: Shard, weights: FloatArray) -> FloatArray:
-    """Return ``Σ weights_i z_i z_iᵀ``, (d, d)."""
-    product = shard.rows.T @ _scaled(shard.rows, weights)
-    return np.asarray(product.toarray() if issparse(product) else product)
 
 
 def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:

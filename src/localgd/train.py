@@ -16,7 +16,7 @@ from localgd.pooled import angle_deg
 from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
-from localgd.rules.named import Method
+from localgd.rules.method import Method
 from localgd.rules.probes import Evaluate, comfortable
 
 
@@ -196,13 +196,13 @@ def train(
     --------
     >>> from localgd.core import Shard
     >>> from localgd.engine.inprocess import InProcess
-    >>> from localgd.rules.named import local_gd
+    >>> from localgd.rules.averaging import local_gd
     >>> federation = InProcess([Shard("a", [[1.0, 0.2]]), Shard("b", [[1.0, -0.2]])])
     >>> run = train(federation, local_gd(local_steps=10), n_rounds=20)
     >>> str(run.certificate.verdict), run.certificate.angle_deg < 1.0
     ('certified', True)
     """
-    _check(method, n_rounds, max_seconds)
+    _check(method, n_rounds, max_seconds, nodes)
     rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
     engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
@@ -233,13 +233,18 @@ def train(
             shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64{remedy}")
             break
         state = following
-    return Run(sealed(_out_of_unit(state.w, divisor)), shown, tuple(history), method)
+        if state.done:
+            limit = state.round
+    return Run(sealed(_out_of_unit(state.readout.w, divisor)), shown, tuple(history), method)
 
 
-def _check(method: Method, n_rounds: int, max_seconds: float | None) -> None:
+def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: object) -> None:
     """Check what no type checker sees in an interactive session."""
     if not isinstance(method, Method):
         raise TypeError(f"method must be a Method such as local_gd(), got {method!r}")
+    reason = getattr(method.merge, "needs_all_nodes", "")
+    if nodes is not None and reason:
+        raise ValueError(f"{method.name} needs every node in every round: {reason}; leave nodes (--fraction) out")
     if n_rounds < 0 or n_rounds != int(n_rounds):
         raise ValueError(f"n_rounds must be a whole number of at least 0, got {n_rounds!r}")
     if max_seconds is not None and not max_seconds > 0:
@@ -288,10 +293,11 @@ def _standing(
     state: Iterate, report: Report, before: Certificate, step: Dual | None, stop: Sequence[Rule], *, whole: bool
 ) -> Certificate:
     """Return the certificate of the current model from a round's report."""
+    model = state.readout
     return certificate(
-        state.w,
+        model.w,
         float(report.lows["margin"]) if whole else math.nan,
-        [Dual(state.w, state.mass, state.drift), *([] if step is None else [step])],
+        [Dual(model.w, model.mass, model.drift), *([] if step is None else [step])],
         before=before,
         node_high=float(report.lows.get("high", np.inf)),
         cancels=report.counts.get("cancels", 0) > 0,
@@ -326,6 +332,6 @@ def _row(
         high=shown.margin_high,
         angle_deg_max=shown.angle_deg,
         margin=shown.margin,
-        true_angle_deg=math.nan if reference is None else angle_deg(state.w, reference),
+        true_angle_deg=math.nan if reference is None else angle_deg(state.readout.w, reference),
         **counts,
     )

@@ -30,7 +30,7 @@ from localgd.certify import angle_bound, certificate
 from localgd.core import Message
 from localgd.pooled import NotSeparableError, angle_deg, max_margin
 from localgd.rounding import Dual
-from localgd.rules.named import Method
+from localgd.rules.method import Method
 from localgd.rules.probes import Evaluate
 
 EXACT_DEG = 1e-7

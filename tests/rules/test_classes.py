@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 
 from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, random_samples, stacked
-from localgd import InProcess, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
+from localgd import (
+    InProcess,
+    Shard,
+    Status,
+    certify,
+    consensus,
+    interior_point,
+    local_gd,
+    local_sgd,
+    modified_local_gd,
+    train,
+)
 from localgd.core import Message
 from localgd.data.classes import expanded
 from localgd.kernels import gram, pick, reference
@@ -259,6 +270,16 @@ def test_modified_local_gd_tends_to_the_hard_margin():
     assert angles[0] > angles[1] > angles[2]
     assert angles[2] < 2.0
     assert history[-1].angle_deg_max < 15.0
+
+
+@pytest.mark.parametrize(
+    ("method", "rounds"), [(consensus(), 80), (interior_point(), 60)], ids=["consensus", "interior"]
+)
+def test_exact_methods_reach_the_multi_class_hard_margin(method, rounds):
+    shards = against(random_samples(7), C)
+    run = train(InProcess(shards), method, n_rounds=rounds, reference=max_margin(stacked(shards)).direction)
+    assert run.history[-1].true_angle_deg <= 1e-4
+    assert run.certificate.angle_deg <= 1e-2
 
 
 def test_rows_that_cancel_are_called_not_separable():

@@ -21,7 +21,7 @@ from localgd.experiments.measure import federation, stacked
 from localgd.pooled import max_margin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.named import local_gd
+from localgd.rules.averaging import local_gd
 from localgd.train import train
 
 ROUNDS, STEPS = 100, 1000

@@ -20,7 +20,7 @@ from localgd.experiments.measure import federation, pooled, stacked
 from localgd.pooled import angle_deg
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.named import modified_local_gd
+from localgd.rules.averaging import modified_local_gd
 from localgd.train import train
 
 NAMES = {

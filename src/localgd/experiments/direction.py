@@ -17,7 +17,7 @@ from localgd.experiments.measure import federation, pooled, spaced, step_size
 from localgd.losses import LOSSES
 from localgd.pooled import angle_deg
 from localgd.report.figure import Line, Panel
-from localgd.rules.named import local_gd
+from localgd.rules.averaging import local_gd
 from localgd.theory import asymptote, flow, flow_loss
 from localgd.train import train
 

@@ -22,7 +22,8 @@ from localgd.experiments.measure import federation, pooled, stacked
 from localgd.pooled import max_margin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.named import Method, local_gd, modified_local_gd
+from localgd.rules.averaging import local_gd, modified_local_gd
+from localgd.rules.method import Method
 from localgd.theory import Diversity, diversity, local_directions
 from localgd.train import Run, train
 

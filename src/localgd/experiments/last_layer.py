@@ -27,7 +27,8 @@ from localgd.experiments.measure import spaced, stacked
 from localgd.pooled import NotSeparableError, angle_deg, max_margin, pooled_direction
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.named import Method, local_gd, modified_local_gd
+from localgd.rules.averaging import local_gd, modified_local_gd
+from localgd.rules.method import Method
 from localgd.train import train
 
 HELD_OUT = 200

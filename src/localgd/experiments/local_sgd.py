@@ -13,7 +13,8 @@ import polars as pl
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, spaced
 from localgd.report.figure import Line, Panel
-from localgd.rules.named import Method, local_gd, local_sgd
+from localgd.rules.averaging import local_gd, local_sgd
+from localgd.rules.method import Method
 from localgd.train import train
 
 LOCAL_STEPS = 10

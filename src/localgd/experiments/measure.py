@@ -20,7 +20,7 @@ from localgd.minimise import minimiser
 from localgd.pooled import MaxMargin, max_margin
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
-from localgd.rules.named import Method
+from localgd.rules.method import Method
 from localgd.train import Run
 
 

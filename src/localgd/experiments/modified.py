@@ -20,9 +20,10 @@ from localgd.experiments.measure import federation, pooled, spaced
 from localgd.pooled import MaxMargin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
+from localgd.rules.averaging import modified_local_gd
 from localgd.rules.local import Project
 from localgd.rules.merge import Extrapolated, Iterate, Mean
-from localgd.rules.named import Method, modified_local_gd
+from localgd.rules.method import Method
 from localgd.theory import anchored_residual
 from localgd.train import train
 

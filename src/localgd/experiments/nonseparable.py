@@ -27,8 +27,8 @@ from localgd.experiments.measure import dealt, federation, pooled_minimiser, sca
 from localgd.losses import Logistic
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
+from localgd.rules.averaging import local_gd
 from localgd.rules.local import GradientSteps
-from localgd.rules.named import local_gd
 from localgd.theory import drift_bias
 from localgd.train import train
 

@@ -18,7 +18,7 @@ from localgd.experiments.measure import federation, pooled, scaled, spaced, step
 from localgd.losses import LOSSES
 from localgd.pooled import angle_deg
 from localgd.report.figure import Line, Panel
-from localgd.rules.named import local_gd
+from localgd.rules.averaging import local_gd
 from localgd.theory import asymptote, flow
 from localgd.train import train
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from localgd.core import Loss, Message, Report, Shard, sealed
+from localgd.core import Engine, Loss, Message, Report, Shard, sealed
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.losses import Logistic
 from localgd.rounding import Dual, FloatArray, below, norm
-from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
+from localgd.rules.probes import Smoothness, Weighting, check_weighting, node_weight, seen, standing
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
@@ -103,7 +103,7 @@ class GradientSteps:
             raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
         # A step size far too large overflows; the loop sees that and says so, without a warning from every node.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._steps(self.lr, message, shard), state
+            return self._steps(self.lr * float(message.extra.get("scale", 1.0)), message, shard), state
 
     def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
         weight = node_weight(shard, self.weighted_by)
@@ -111,11 +111,23 @@ class GradientSteps:
         steps = Steps(self.local_steps, lr, self.loss, 1.0 - lr * self.prox, self._batches(shard, message.round))
         kernel = pick(shard, self.local_steps, self.batch_size, versus=self.loss.versus)
         a = kernel(shard, message.w, margins, steps)
-        report = moved(shard, standing(shard, message.w, margins, self.loss, weight), a, weight)
+        report = moved(shard, seen(message, shard, margins, self.loss, weight), a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (self.loss.slope(margins) * (lr * self.loss.versus / shard.n_rows)).any():
             return report
         return replace(report, counts={"underflow": 1})
+
+    def tuned(self, engine: Engine) -> GradientSteps:
+        """Return the task with its step size found, by one round, if it was "auto" or "paper".
+
+        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
+        """
+        if not isinstance(self.lr, str):
+            return self
+        look = Smoothness(self.loss.versus)
+        beta = self.loss.curvature * -float(engine.round(look, Message()).lows["-eigenvalue"])
+        lr = 1.0 / (beta + self.prox) if beta + self.prox > 0 else 1.0
+        return replace(self, lr=lr / self.local_steps if self.lr == "paper" else lr)
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         n = shard.n_samples

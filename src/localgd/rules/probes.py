@@ -46,6 +46,19 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weigh
     return Report(1, shard.n_samples, sums, {"margin": low})
 
 
+def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
+    """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
+
+    The loss is that of the shared model in either case: it is what the method brings down.
+    """
+    here = standing(shard, message.w, margins, loss, weight)
+    if "readout" not in message.extra:
+        return here
+    readout = message.extra["readout"]
+    there = standing(shard, readout, shard.margins(readout), loss, weight)
+    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Report the standing of the shared model on every node, nothing else."""
@@ -57,9 +70,9 @@ class Evaluate:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return `standing` at ``message.w``."""
-        margins = shard.margins(message.w)
-        return standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by)), state
+        """Return `seen`."""
+        weight = node_weight(shard, self.weighted_by)
+        return seen(message, shard, shard.margins(message.w), self.loss, weight), state
 
 
 @dataclass(frozen=True)
@@ -171,6 +184,20 @@ class Comfortable(NamedTuple):
     versus: int
 
 
+def rows_a_sample(sizes: Report) -> int:
+    """Return how many rows speak for one sample, on every node, from a report of `Sizes`.
+
+    Raises
+    ------
+    ValueError
+        If nodes differ in it.
+    """
+    versus = max((int(number) for number in sizes.counts), default=1)
+    if versus > 1 and sizes.counts[str(versus)] != sizes.n_nodes:
+        raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
+    return versus
+
+
 def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
     """Divide rows of extreme size by a power of two, which is exact; one round finds out whether they are.
 
@@ -182,12 +209,10 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
         If nodes differ in their number of features or of rows a sample, or all rows are zero.
     """
     report = engine.round(Sizes(), Message())
-    lows, versus = report.lows, max((int(number) for number in report.counts), default=1)
+    lows, versus = report.lows, rows_a_sample(report)
     fewest, most = int(lows["n_features"]), -int(lows["-n_features"])
     if fewest != most:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
-    if versus > 1 and report.counts[str(versus)] != report.n_nodes:
-        raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
     if n_features is not None and n_features != fewest:
         raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
     peak = -float(lows["-peak"])
