@@ -7,7 +7,7 @@ curvature ℓ''. ``loss_id`` is the integer compiled kernels know it by; they on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import expit
@@ -107,9 +107,12 @@ class Softmax:
     def slope(self, margin: FloatArray) -> FloatArray:
         """Return p_c for every row, shape (n,)."""
         against = -margin.reshape(-1, self.versus)
-        most = against.max(axis=1, initial=0.0, keepdims=True)
-        odds = np.exp(against - most)
-        return np.asarray((odds / (np.exp(-most) + odds.sum(axis=1, keepdims=True))).ravel())
+        own: Any = 1.0
+        if margin.min(initial=0.0) < -LARGEST_EXPONENT / 2:  # no sum of e^350 overflows
+            most = against.max(axis=1, initial=0.0, keepdims=True)
+            against, own = against - most, np.exp(-most)
+        odds = np.exp(against)
+        return np.asarray((odds / (own + odds @ np.ones((self.versus, 1)))).ravel())
 
 
 def among(loss: Loss, versus: int) -> Loss:
