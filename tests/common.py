@@ -20,9 +20,11 @@ from localgd import (
     local_gd,
     local_sgd,
     modified_local_gd,
+    newton,
     normalised_local_gd,
     partition,
     prepare,
+    scaffold,
     slowmo,
 )
 from localgd.data.classes import expanded
@@ -59,6 +61,15 @@ METHODS: dict[str, Method] = {
     "consensus, plain": consensus(memory=0),
     "interior-point": interior_point(),
     "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
+}
+
+PENALISED: dict[str, Method] = {
+    "newton": newton(C=1.0),
+    "newton, free bias": newton(C=0.3, intercept=True),
+    "scaffold": scaffold(C=1.0, local_steps=20),
+    "scaffold, free bias": scaffold(C=0.3, intercept=True, local_steps=20),
+    "scaffold, plain": scaffold(C=0.1, local_steps=5, memory=0),
+    "local-gd, penalised": local_gd(C=1.0, local_steps=5),
 }
 
 
@@ -101,6 +112,17 @@ def stacked(shards: list[Shard] | dict[str, Shard]) -> np.ndarray[Any, np.dtype[
     """All rows in one place."""
     held = list(shards.values()) if isinstance(shards, dict) else shards
     return np.vstack([s.rows.toarray() if isinstance(s.rows, csr_array) else s.rows for s in held])
+
+
+def with_bias(shards: list[Shard], seed: int = 0, noise: float = 0.0) -> list[Shard]:
+    """The shards with a bias column, and some rows on the wrong side."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for shard in shards:
+        x = np.hstack([shard.rows, np.ones((shard.n_rows, 1))])
+        y = rng.choice([-1.0, 1.0], shard.n_rows) * np.where(rng.random(shard.n_rows) < noise, -1.0, 1.0)
+        out.append(Shard(shard.node_id, x * y[:, None]))
+    return out
 
 
 def as_csr(shards: list[Shard]) -> list[Shard]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localgd.certify import Certificate, Status, certify, until_angle, until_margin_ratio
+from localgd.certificate import Certificate, Status, until_angle, until_gap, until_margin_ratio
+from localgd.certify import certify
 from localgd.core import Engine, Loss, Merge, Message, NodeError, Report, Shard, Task
 from localgd.data.arrays import from_arrays
 from localgd.data.load import load
@@ -12,7 +13,9 @@ from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run, SampledNodes
 from localgd.losses import Exponential, Logistic
+from localgd.rules.auto import auto
 from localgd.rules.averaging import (
     fedexp,
     fedprox,
@@ -22,9 +25,9 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point
+from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method
-from localgd.train import Run, SampledNodes, train
+from localgd.train import train
 
 if TYPE_CHECKING:
     from localgd.estimators import LocalGDClassifier
@@ -48,6 +51,7 @@ __all__ = [
     "Shard",
     "Status",
     "Task",
+    "auto",
     "certify",
     "consensus",
     "fedexp",
@@ -58,12 +62,15 @@ __all__ = [
     "local_gd",
     "local_sgd",
     "modified_local_gd",
+    "newton",
     "normalised_local_gd",
     "partition",
     "prepare",
+    "scaffold",
     "slowmo",
     "train",
     "until_angle",
+    "until_gap",
     "until_margin_ratio",
 ]
 

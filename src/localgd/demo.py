@@ -12,12 +12,13 @@ from localgd.core import Message
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.prepare import prepare
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run
 from localgd.pooled import pooled_direction
 from localgd.report import text
 from localgd.report.progress import Progress
 from localgd.rules.averaging import local_gd, modified_local_gd
 from localgd.rules.probes import Evaluate
-from localgd.train import Run, train
+from localgd.train import train
 
 LOCAL_STEPS = 100
 ROUNDS_ALONE = 20

@@ -14,14 +14,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from localgd.certify import Status, until_angle
+from localgd.certificate import Status, until_angle
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run
 from localgd.rounding import FloatArray
-from localgd.rules.method import Method
+from localgd.rules.method import Choice, Method
 from localgd.rules.named import method_named
 from localgd.rules.probes import Weighting
-from localgd.train import Run, train
+from localgd.train import train
 
 
 class LocalGDClassifier(ClassifierMixin, BaseEstimator):
@@ -171,7 +172,9 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
         return np.asarray(codes)
 
-    def _run(self, rows: Any, names: NDArray[Any], codes: NDArray[np.intp], n_classes: int, method: Method) -> Run:
+    def _run(
+        self, rows: Any, names: NDArray[Any], codes: NDArray[np.intp], n_classes: int, method: Method | Choice
+    ) -> Run:
         """Train one model, one node per name."""
         held = ((str(name), np.flatnonzero(names == name)) for name in np.unique(names))
         engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
@@ -191,7 +194,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         parts: list[Any] = [X, ones]
         return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
-    def _method(self) -> Method:
+    def _method(self) -> Method | Choice:
         if isinstance(self.method, Method):
             return self.method
         options: dict[str, Any] = {"weighted_by": self.weighted_by}

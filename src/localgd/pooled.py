@@ -15,7 +15,7 @@ from scipy.sparse import vstack as sparse_vstack
 
 from localgd.core import Loss, Rows, Shard
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
-from localgd.minimise import checked_weights, minimiser
+from localgd.minimum import checked_weights, minimiser
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
 
 KKT_TOL = 1e-8

@@ -25,8 +25,8 @@ import polars as pl
 from localgd.core import frozen
 from localgd.data.recipe import Recipe, Unseen, listed
 from localgd.data.table import Table
+from localgd.history import Row, Run
 from localgd.rounding import FloatArray
-from localgd.train import Row, Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE = "convergence.png"

@@ -3,146 +3,36 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from localgd.certify import Certificate, Rule, Status, certificate, in_unit, step_dual
+from localgd.certificate import Certificate, Rule, Status, certificate, in_unit, step_dual
 from localgd.core import Engine, Report, sealed
+from localgd.gap import minimiser_certificate
+from localgd.history import Ledger, Row, Run
 from localgd.pooled import angle_deg
-from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray
+from localgd.rounding import Dual, FloatArray
+from localgd.rules.interior import GROWING
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
-from localgd.rules.method import Method
-from localgd.rules.probes import Evaluate, comfortable
+from localgd.rules.method import Choice, Method
+from localgd.rules.probes import comfortable
+from localgd.unit import into_unit, out_of_unit, start_in_unit
 
+STALL_ROUNDS, STALL_RATIO = 60, 2 / 3
+"""A method with a reserve has so many rounds to bring the certified angle down to this part of itself."""
 
-@dataclass(frozen=True)
-class Row:
-    """The shared model after `round` rounds: one row of the history.
-
-    Parameters
-    ----------
-    round : int
-        Rounds done; row 0 is the start.
-    loss : float
-        F(w) = Σ p_m f_m(w).
-    accuracy : float
-        Share of all training rows that w gets right, 0 to 1.
-    low, high : float
-        Best proved bounds on the pooled margin so far.
-    angle_deg_max : float
-        Certified angle to the pooled model in degrees; NaN if there is none.
-    floats_up, floats_down : int
-        Numbers sent by and to all nodes since the run began.
-    seconds : float
-        Wall time since the run began.
-    margin : float
-        The model's own margin min z_i·w/|w| (a lower bound); NaN if not all nodes took part.
-    true_angle_deg : float
-        Angle to the pooled model where pooling is allowed, else NaN.
-    """
-
-    round: int
-    loss: float
-    accuracy: float
-    low: float
-    high: float
-    angle_deg_max: float
-    floats_up: int
-    floats_down: int
-    seconds: float
-    margin: float
-    true_angle_deg: float = math.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What came out of `train`.
-
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The shared model, bias last if the rows have a bias column.
-    certificate : Certificate
-        What is proved about it.
-    history : tuple of Row
-        One row per round, from round 0.
-    method : Method
-        The method with the step size it used.
-    """
-
-    w: FloatArray
-    certificate: Certificate
-    history: tuple[Row, ...]
-    method: Method
-
-    @property
-    def n_rounds(self) -> int:
-        """Rounds that made the model."""
-        return self.history[-1].round
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the history column by column, ready for a data frame."""
-        rows = [asdict(row) for row in self.history]
-        return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-@dataclass(frozen=True)
-class SampledNodes:
-    """Partial participation: every round a fresh random share of the nodes, at least one.
-
-    Parameters
-    ----------
-    fraction : float in (0, 1]
-        Share of the nodes.
-    seed : int
-        Nodes are drawn from ``default_rng([seed, round])``.
-
-    Examples
-    --------
-    >>> len(SampledNodes(0.5, seed=1)(0, ("a", "b", "c", "d")))
-    2
-    """
-
-    fraction: float
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the share."""
-        if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction of the nodes must be above 0 and at most 1, got {self.fraction!r}")
-
-    def __call__(self, round_: int, node_ids: Sequence[str]) -> Collection[str]:
-        """Return the nodes of a round."""
-        rng = np.random.default_rng([self.seed, round_])
-        size = max(1, round(self.fraction * len(node_ids)))
-        return [str(node_id) for node_id in rng.choice(np.asarray(node_ids), size=size, replace=False)]
-
-
-class Ledger:
-    """Counts from the start of a run: seconds, and the engine's own count of floats sent."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._begin = time.perf_counter()
-        self._up, self._down = engine.floats_up, engine.floats_down
-
-    def entries(self, engine: Engine) -> dict[str, Any]:
-        """Return the counts so far."""
-        return {
-            "floats_up": engine.floats_up - self._up,
-            "floats_down": engine.floats_down - self._down,
-            "seconds": time.perf_counter() - self._begin,
-        }
+FINE_DEG = 1e-3
+"""Below this angle there is nothing left to stall at: the rounding that is counted against it is about as much."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64 ends with a status, not a warning
 def train(
     engine: Engine,
-    method: Method,
+    method: Method | Choice,
     *,
     n_rounds: int = 500,
     stop: Rule | Sequence[Rule] = (),
@@ -162,8 +52,8 @@ def train(
     ----------
     engine : Engine
         The federation; its nodes hold signed rows (`Shard`).
-    method : Method
-        For example ``local_gd(local_steps=100)``.
+    method : Method or Choice
+        For example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
     n_rounds : int, at least 0
         Most rounds to run.
     stop : rule or sequence of rules
@@ -202,40 +92,24 @@ def train(
     >>> str(run.certificate.verdict), run.certificate.angle_deg < 1.0
     ('certified', True)
     """
-    _check(method, n_rounds, max_seconds, nodes)
     rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
     engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
-    method = _in_unit(method, divisor).among(versus).tuned(engine)
-    look = Evaluate(method.task.loss, method.task.weighted_by)
-    state: Iterate = method.merge.init(np.zeros(n_features) if w0 is None else _start(w0, divisor))
-    found, shown, step = Certificate(), Certificate(), None
-    history: list[Row] = []
-    limit = n_rounds
+    chosen = method.chosen(engine) if isinstance(method, Choice) else method
+    _check(chosen, n_rounds, max_seconds, nodes)
+    watch = Watch(engine, divisor, rules, ledger, n_rounds, max_seconds, nodes, on_round, reference)
+    start = np.zeros(n_features) if w0 is None else start_in_unit(w0, divisor)
+    shown = None
     while True:
-        final = state.round >= limit
-        chosen = None if nodes is None or final else nodes(state.round, engine.node_ids)
-        report = engine.round(look if final else method.task, method.merge.message(state), chosen)
-        whole = report.n_nodes == len(engine.node_ids)
-        step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
-        found = _standing(state, report, found, step, rules, whole=whole)
-        shown = _explained(in_unit(found, divisor, rules), report, whole=whole)
-        row = _row(state, report, shown, ledger.entries(engine), reference)
-        history.append(row)
-        asked_to_stop = bool(on_round(row, shown)) if on_round is not None else False
-        if final or (whole and _finished(shown, report, rules)):
+        leg = Leg(into_unit(chosen, divisor).among(versus).tuned(engine), watch)
+        reserve = chosen.reserve(leg.run(start))
+        shown = leg.shown if shown is None else _after(shown, leg.shown)
+        if reserve is None or watch.spent:
             break
-        if asked_to_stop or (max_seconds is not None and row.seconds >= max_seconds):
-            limit = state.round + 1  # keep this round's work; then one last look, at all nodes
-        following = method.merge.step(state, report)
-        if not np.isfinite(following.w).all():
-            remedy = "; lower lr" if isinstance(method.task, GradientSteps) else ""
-            shown = replace(shown, verdict=Status.DIVERGED, reason=f"round {state.round} left float64{remedy}")
-            break
-        state = following
-        if state.done:
-            limit = state.round
-    return Run(sealed(_out_of_unit(state.readout.w, divisor)), shown, tuple(history), method)
+        chosen, start = reserve, np.zeros(n_features)
+    if chosen.why:
+        shown = replace(shown, reason=f"{shown.reason}; {method.name} took {chosen.name}, as {chosen.why}")
+    return Run(sealed(out_of_unit(leg.state.readout.w, divisor)), shown, tuple(watch.history), leg.method)
 
 
 def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: object) -> None:
@@ -251,42 +125,112 @@ def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: obje
         raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
 
 
-def _in_unit(method: Method, divisor: float) -> Method:
-    """Carry a step size for the user's rows over to rows divided by `divisor`: η scales as |z|², λ as 1/|z|²."""
-    task = method.task
-    if divisor == 1.0 or not isinstance(task, GradientSteps):
-        return method
-    doubled = 2 * (math.frexp(divisor)[1] - 1)
-    changes: dict[str, Any] = {}
-    for name, value, exponent in (("lr", task.lr, doubled), ("prox", task.prox, -doubled)):
-        if isinstance(value, str) or value == 0:
-            continue
-        try:
-            changes[name] = math.ldexp(value, exponent)
-        except OverflowError:
-            changes[name] = math.inf
-        if not 0 < changes[name] < math.inf:
-            raise ValueError(
-                f"{name}={value!r} does not fit rows of size {divisor:.0e}; leave it out or scale the rows"
-            )
-    return replace(method, task=replace(task, **changes))
+@dataclass(eq=False)
+class Watch:
+    """What stays the same from one method to the one that takes over: the nodes, the limits, the history."""
+
+    engine: Engine
+    divisor: float
+    rules: Sequence[Rule]
+    ledger: Ledger
+    limit: int
+    max_seconds: float | None
+    nodes: Callable[[int, Sequence[str]], Collection[str]] | None
+    on_round: Callable[[Row, Certificate], bool | None] | None
+    reference: FloatArray | None
+    history: list[Row] = field(default_factory=list)
+    stopping: bool = False
+
+    @property
+    def spent(self) -> bool:
+        """Whether no round is left, or somebody asked to stop."""
+        return self.stopping or len(self.history) > self.limit
+
+    def note(self, row: Row, shown: Certificate) -> None:
+        """Keep a row; find out whether somebody wants to stop."""
+        self.history.append(row)
+        asked = bool(self.on_round(row, shown)) if self.on_round is not None else False
+        self.stopping = asked or (self.max_seconds is not None and row.seconds >= self.max_seconds)
 
 
-def _out_of_unit(w: FloatArray, divisor: float) -> FloatArray:
-    """Undo the division of the rows; a model that float64 cannot hold is given at length about 1 instead."""
-    with np.errstate(over="ignore", under="ignore"):
-        out = w / divisor
-    largest = np.abs(out).max(initial=0.0)
-    if divisor == 1.0 or not w.any() or TINY / UNIT_ROUNDOFF < largest < np.inf:
-        return out
-    return np.ldexp(w, -int(np.frexp(np.abs(w).max())[1]))
+@dataclass(eq=False)
+class Leg:
+    """One method at work, from its start to its end."""
 
+    method: Method
+    watch: Watch
+    state: Any = None
+    shown: Certificate = field(default_factory=Certificate)
 
-def _start(w0: FloatArray, divisor: float) -> FloatArray:
-    w0 = np.asarray(w0, dtype=np.float64)
-    if w0.ndim != 1 or not np.isfinite(w0).all():
-        raise ValueError(f"w0 must be a finite vector, got shape {w0.shape}")
-    return w0 * divisor
+    def run(self, start: FloatArray) -> str:
+        """Run to the end and return what kind of end it was: "stalled", "inseparable", or "" for any other."""
+        method, watch = self.method, self.watch
+        engine, before = watch.engine, len(watch.history)
+        self.state = method.merge.init(start)
+        found, step = Certificate(), None
+        limit = watch.limit - before
+        while True:
+            state: Iterate = self.state
+            final = state.round >= limit
+            chosen = None if watch.nodes is None or final else watch.nodes(before + state.round, engine.node_ids)
+            report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
+            whole = report.n_nodes == len(engine.node_ids)
+            step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
+            if method.penalty is None:
+                found = _standing(state, report, found, step, watch.rules, whole=whole)
+            elif whole and "pull" in report.sums:
+                found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, watch.rules)
+            self.shown = in_unit(found, watch.divisor, watch.rules)
+            if not method.reserve("inseparable"):
+                self.shown = _explained(self.shown, report, whole=whole)
+            watch.note(self._row(report, before), self.shown)
+            ended = self._ended(report, before)
+            if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
+                return ended
+            if watch.stopping:
+                limit = state.round + 1  # keep this round's work; then one last look, at all nodes
+            following = method.merge.step(state, report)
+            if not np.isfinite(following.w).all():
+                remedy = "; lower lr" if isinstance(method.task, GradientSteps) else ""
+                reason = f"round {state.round} left float64{remedy}"
+                self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=reason)
+                return ended
+            self.state = following
+            if following.done:
+                limit = following.round
+
+    def _row(self, report: Report, before: int) -> Row:
+        reference = self.watch.reference
+        return Row(
+            round=before + self.state.round,
+            loss=float(report.sums["loss"]) / float(report.sums["weight"]),
+            accuracy=float(report.sums["correct"]) / report.n_rows,
+            low=self.shown.margin_low,
+            high=self.shown.margin_high,
+            angle_deg_max=self.shown.angle_deg,
+            margin=self.shown.margin,
+            true_angle_deg=math.nan if reference is None else angle_deg(self.state.readout.w, reference),
+            **self.watch.ledger.entries(self.watch.engine),
+        )
+
+    def _ended(self, report: Report, before: int) -> str:
+        """Say whether the method has come to an end of a kind that another one may go on from."""
+        nothing = report.counts.get("inseparable", 0) > 0 or self.shown.verdict is Status.NOT_SEPARABLE
+        if self.method.penalty is None and (nothing or self.state.done == GROWING):
+            return "inseparable"
+        if self.shown.verdict is Status.CERTIFIED and (self.watch.rules or self.state.done):
+            return ""
+        rows = self.watch.history[before:]
+        if len(rows) <= STALL_ROUNDS:
+            return "stalled" if self.state.done else ""
+        now, then = (rows[k].angle_deg_max for k in (-1, -1 - STALL_ROUNDS))
+        falling = now < STALL_RATIO * then or now <= FINE_DEG or (math.isnan(then) and not math.isnan(now))
+        return "" if falling else "stalled"
+
+    def _finished(self, report: Report) -> bool:
+        if self.shown.verdict is Status.STALLED or report.counts.get("inseparable", 0) > 0:
+            return True
+        return bool(self.watch.rules) and self.shown.verdict is Status.CERTIFIED
 
 
 def _standing(
@@ -305,6 +249,16 @@ def _standing(
     )
 
 
+def _after(earlier: Certificate, later: Certificate) -> Certificate:
+    """Return the later certificate with what the earlier one proved of the same rows."""
+    low, high = max(earlier.margin_low, later.margin_low), min(earlier.margin_high, later.margin_high)
+    later = replace(later, margin_low=low, margin_high=high)
+    if later.verdict is not Status.UNDECIDED:
+        return later
+    verdict = Status.NOT_SEPARABLE if earlier.verdict is Status.NOT_SEPARABLE else Status.UNDECIDED
+    return replace(later, verdict=verdict, reason=f"{earlier.reason}; {later.reason}")
+
+
 def _explained(found: Certificate, report: Report, *, whole: bool) -> Certificate:
     """Say so if more rounds would change nothing: no gradient left in float64, or a projection onto an empty set."""
     if report.counts.get("inseparable", 0) > 0:
@@ -313,25 +267,3 @@ def _explained(found: Certificate, report: Report, *, whole: bool) -> Certificat
     if found.verdict is Status.CERTIFIED or not whole or report.counts.get("underflow", 0) < report.n_nodes:
         return found
     return replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")
-
-
-def _finished(found: Certificate, report: Report, stop: Sequence[Rule]) -> bool:
-    if found.verdict is Status.STALLED or report.counts.get("inseparable", 0) > 0:
-        return True
-    return bool(stop) and found.verdict is Status.CERTIFIED
-
-
-def _row(
-    state: Iterate, report: Report, shown: Certificate, counts: dict[str, Any], reference: FloatArray | None
-) -> Row:
-    return Row(
-        round=state.round,
-        loss=float(report.sums["loss"]) / float(report.sums["weight"]),
-        accuracy=float(report.sums["correct"]) / report.n_rows,
-        low=shown.margin_low,
-        high=shown.margin_high,
-        angle_deg_max=shown.angle_deg,
-        margin=shown.margin,
-        true_angle_deg=math.nan if reference is None else angle_deg(state.readout.w, reference),
-        **counts,
-    )

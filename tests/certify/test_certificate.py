@@ -26,7 +26,7 @@ from localgd import (
     until_angle,
     until_margin_ratio,
 )
-from localgd.certify import angle_bound, certificate
+from localgd.certificate import angle_bound, certificate
 from localgd.core import Message
 from localgd.pooled import NotSeparableError, angle_deg, max_margin
 from localgd.rounding import Dual

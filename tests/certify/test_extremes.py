@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from common import random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
-from localgd.certify import certificate
+from localgd.certificate import certificate
 from localgd.pooled import max_margin
 from localgd.rounding import Dual, acos_above, angle_above, norm
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from localgd.core import FloatArray, Shard
 from localgd.losses import Exponential, Logistic
-from localgd.minimise import minimiser
+from localgd.minimum import minimiser
 from localgd.pooled import NotSeparableError, angle_deg, max_margin, pooled_direction, pooled_gd
 from localgd.rounding import norm
 

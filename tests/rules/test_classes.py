@@ -31,7 +31,7 @@ from localgd.data.classes import expanded
 from localgd.kernels import gram, pick, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
-from localgd.minimise import minimiser
+from localgd.minimum import minimiser
 from localgd.pooled import angle_deg, max_margin, pooled_direction, pooled_gd
 from localgd.rules.local import rows_of
 from localgd.rules.probes import Evaluate, largest_eigenvalue

@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from common import METHODS, OTHER_ORDER, SOLVER, as_csr, random_rows, stacked
+from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, as_csr, random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, train
 from localgd.pooled import angle_deg, max_margin
 from localgd.rules.consensus import Consensus
 from localgd.rules.interior import Mehrotra
 
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize("method", [*METHODS.values(), *PENALISED.values()], ids=[*METHODS, *PENALISED])
 
 
 def history(run):
@@ -28,7 +29,7 @@ def identical(a, b):
     return np.array_equal(a.w, b.w) and all(np.array_equal(x[name], y[name], equal_nan=True) for name in x)
 
 
-@methods
+@every_method
 def test_two_runs_from_one_seed_are_identical_to_the_last_bit(method):
     engine = InProcess(random_rows(1))
     first = train(engine, method, n_rounds=10)
@@ -36,7 +37,7 @@ def test_two_runs_from_one_seed_are_identical_to_the_last_bit(method):
     assert identical(first, train(InProcess(random_rows(1)), method, n_rounds=10))
 
 
-@methods
+@every_method
 def test_neither_node_order_nor_threads_change_a_bit(method):
     shards = random_rows(2)
     first = train(InProcess(shards), method, n_rounds=10)
@@ -44,7 +45,7 @@ def test_neither_node_order_nor_threads_change_a_bit(method):
     assert identical(first, train(InProcess(shards, n_jobs=3), method, n_rounds=10))
 
 
-@methods
+@every_method
 def test_dense_and_csr_rows_give_the_same_model(method):
     shards = random_rows(3)
     dense = train(InProcess(shards), method, n_rounds=10)

@@ -10,7 +10,8 @@ import polars as pl
 import typer
 
 from localgd import record
-from localgd.certify import Status, certify
+from localgd.certificate import Status
+from localgd.certify import certify
 from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     SHORT,

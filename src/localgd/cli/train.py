@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from localgd import record
-from localgd.certify import Rule, Status, until_angle, until_margin_ratio
+from localgd.certificate import Rule, Status, until_angle, until_margin_ratio
 from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     FAILED,
@@ -34,13 +34,14 @@ from localgd.cli.flags import (
 )
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.history import Run, SampledNodes
 from localgd.pooled import pooled_direction
 from localgd.report import text
 from localgd.report.plots import convergence
 from localgd.report.progress import Progress
 from localgd.rounding import FloatArray
 from localgd.rules.named import METHODS, method_named
-from localgd.train import Run, SampledNodes, train
+from localgd.train import train
 
 
 def train_command(
@@ -103,7 +104,7 @@ def train_command(
             max_seconds=max_seconds,
             nodes=sampled,
             on_round=progress.on_round,
-            reference=_reference(federation, chosen.task.weighted_by, progress) if compare else None,
+            reference=_reference(federation, weighted_by or "uniform", progress) if compare else None,
         )
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
     model = record.Model.from_vector(run.w, fit_intercept=fit_intercept, classes=recipe.classes, recipe=recipe)

@@ -16,12 +16,12 @@ from localgd.data.prepare import prepare
 from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
-from localgd.minimise import minimiser
+from localgd.history import Run
+from localgd.minimum import minimiser
 from localgd.pooled import MaxMargin, max_margin
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.method import Method
-from localgd.train import Run
 
 
 @cache

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from localgd.certify import Certificate
+from localgd.certificate import Certificate
+from localgd.history import Row
 from localgd.report import text
-from localgd.train import Row
 
 
 class Patient(Console):

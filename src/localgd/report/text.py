@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from localgd.certify import Certificate, Status
+from localgd.certificate import Certificate, Status
+from localgd.history import Row
 from localgd.rounding import at_least, at_most
-from localgd.train import Row
 
 BYTES_PER_FLOAT = 8
 

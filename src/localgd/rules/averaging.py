@@ -9,6 +9,7 @@ from localgd.losses import loss_named
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.merge import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
 from localgd.rules.method import Method
+from localgd.rules.penalised import PenalisedSteps, Penalty
 from localgd.rules.probes import Weighting
 
 
@@ -19,6 +20,8 @@ def local_gd(
     loss: str | Loss = "logistic",
     weighted_by: Weighting = "uniform",
     late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
@@ -35,6 +38,11 @@ def local_gd(
     late : bool
         Hand out the late direction, what was added in the last half of the rounds, instead of the model: nearer to its
         limit on separable data.
+    C : float > 0, optional
+        Minimise the penalised loss of `localgd.newton` instead. With more than one local step the limit is beside its
+        minimiser (`scaffold` has no such bias). Nodes then weigh as their number of rows.
+    intercept : bool
+        With `C`: the last column is a bias, and free of the penalty.
 
     Returns
     -------
@@ -56,8 +64,17 @@ def local_gd(
     >>> local_gd(local_steps=10).task.local_steps
     10
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
-    return Method("local-gd", steps, Mean(late=late))
+    if C is None:
+        steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
+        return Method("local-gd", steps, Mean(late=late))
+    if late:
+        raise ValueError(
+            f"late=True has no meaning with C={C!r}: a penalised loss has a finite minimiser; leave it out"
+        )
+    if lr == "paper":
+        raise ValueError(f"lr='paper' has no meaning with C={C!r}; give a number, or 'auto' for 1/(β + λ)")
+    penalised = PenalisedSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), penalty=Penalty(C, intercept))
+    return Method("local-gd", penalised, Mean())
 
 
 def local_sgd(

@@ -19,6 +19,7 @@ from localgd.core import Loss, Message, Report, Shard, sealed
 from localgd.kernels.project import project
 from localgd.losses import Logistic
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
+from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved
 from localgd.rules.merge import Iterate
 from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
@@ -210,7 +211,7 @@ class Consensus:
             raise RuntimeError("a node could not project onto its rows, so there is no agreement to go on with")
         keep = slice(-self.memory - 1, None)
         starts, ends = (*state.starts, state.w)[keep], (*state.ends, report.sums["step"])[keep]
-        moves = _bordered(state.moves, report.sums["inner"])[keep, keep]
+        moves = bordered(state.moves, report.sums["inner"])[keep, keep]
         state = replace(self._valued(state, report, len(ends)), starts=starts, ends=ends, moves=moves)
         # the parts move by less than their own rounding: nothing is left to gain
         settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["square"])
@@ -248,30 +249,3 @@ SETTLED = 256.0
 
 FLAT = 1e-12
 """Dual values that differ by less than this part of themselves are the same."""
-
-
-def _bordered(gram: FloatArray, inner: FloatArray) -> FloatArray:
-    """Return the Gram matrix of the last len(inner) vectors: that of all but the newest, and the newest's products."""
-    h = len(inner) - 1
-    out = np.empty((h + 1, h + 1))
-    out[:h, :h] = gram[len(gram) - h :, len(gram) - h :]
-    out[h, :] = out[:, h] = inner
-    return out
-
-
-def shortest_combination(gram: FloatArray) -> FloatArray:
-    """Return the weights θ, Σ θ_j = 1, of the shortest ``Σ θ_j f_j``, given the inner products of the f_j.
-
-    Examples
-    --------
-    >>> shortest_combination(np.array([[4.0, 0.0], [0.0, 1.0]])).tolist()
-    [0.2, 0.8]
-    """
-    scale = 1 / np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
-    values, vectors = np.linalg.eigh(gram * np.outer(scale, scale))
-    kept = values > 1e-14 * values[-1]
-    solution = scale * (vectors[:, kept] @ ((vectors[:, kept].T @ scale) / values[kept]))
-    total = float(solution.sum())
-    if not np.isfinite(solution).all() or total == 0:
-        return np.asarray(np.eye(len(gram))[-1])
-    return np.asarray(solution / total)

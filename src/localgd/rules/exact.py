@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
+from localgd.core import Loss
+from localgd.losses import loss_named
 from localgd.rules.consensus import MEMORY, Consensus, DualPart
 from localgd.rules.curvature import MOST_MB
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.method import Method
+from localgd.rules.minimise import ControlVariates, Newton
+from localgd.rules.penalised import Curvature, PenalisedSteps, Penalty
 
 
 def consensus(*, memory: int = MEMORY) -> Method:
@@ -68,3 +75,78 @@ def interior_point(*, max_mb: float = MOST_MB) -> Method:
     'interior-point'
     """
     return Method("interior-point", InteriorPoint(), Mehrotra(max_mb=max_mb))
+
+
+def newton(*, C: float = math.inf, intercept: bool = False, max_mb: float = MOST_MB) -> Method:
+    """Return second-order rounds for the logistic loss: the pooled minimiser to machine precision in about ten.
+
+    Parameters
+    ----------
+    C : float > 0
+        As in scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows; inf for no penalty.
+    intercept : bool
+        The last column is a bias, and free of the penalty.
+    max_mb : float > 0
+        Refuse where the d×d sums are more megabytes a node and round.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> newton(C=0.1).penalty.strength(100)
+    0.1
+    """
+    penalty = Penalty(C, intercept)
+    return Method("newton", Curvature(penalty=penalty), Newton(penalty=penalty, max_mb=max_mb))
+
+
+def scaffold(
+    *,
+    C: float = math.inf,
+    intercept: bool = False,
+    local_steps: int = 100,
+    lr: float | Literal["auto"] = "auto",
+    loss: str | Loss = "logistic",
+    memory: int = 30,
+) -> Method:
+    """Return SCAFFOLD: local steps with control variates, so that any number of them has the pooled minimiser as limit.
+
+    Parameters
+    ----------
+    C, intercept
+        As for `newton`.
+    local_steps : int, at least 1
+        Gradient steps per node and step of the server, which takes two rounds.
+    lr : float > 0 or "auto"
+        Step size; "auto" is 1/(β + λ).
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin; only the logistic one is certified.
+    memory : int, at least 0
+        Moves that the server's acceleration looks back on; 0 for none.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> scaffold(local_steps=10).task.variates
+    True
+    """
+    penalty = Penalty(C, intercept)
+    steps = PenalisedSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), penalty=penalty, variates=True)
+    return Method("scaffold", steps, ControlVariates(penalty=penalty, memory=memory))

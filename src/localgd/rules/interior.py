@@ -28,6 +28,9 @@ NEARLY = 0.995
 TRUSTED, SHY = 0.5, 0.15
 """A predictor that goes 1 − e of its way, e up to 1/2, lets the corrected step be guessed at 1 − 0.15 e of its own."""
 
+GROWING = "the duals grow without bound"
+"""Why an interior point ends where no direction separates the rows by more than 1e-8 of their size."""
+
 SETTLED = 1e-14
 """Part of Σ a that Σ a s may be without anything left to gain."""
 
@@ -238,7 +241,7 @@ class Mehrotra:
         dual, mass = report.sums["step"], float(report.sums["mass"])
         mass_0 = state.mass_0 or mass
         if norm(dual) <= SEPARABLE * mass * math.sqrt(START_MASS / mass_0):
-            return replace(state, done="the duals grow without bound")
+            return replace(state, done=GROWING)
         if float(report.sums["gap"]) <= SETTLED * mass:
             return replace(state, done="every row is on its side or carries no weight, to within rounding")
         try:

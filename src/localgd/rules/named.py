@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from localgd.rules.auto import auto
 from localgd.rules.averaging import (
     fedexp,
     fedprox,
@@ -16,10 +17,11 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point
-from localgd.rules.method import Method
+from localgd.rules.exact import consensus, interior_point, newton, scaffold
+from localgd.rules.method import Choice, Method
 
-METHODS: dict[str, Callable[..., Method]] = {
+METHODS: dict[str, Callable[..., Method | Choice]] = {
+    "auto": auto,
     "local-gd": local_gd,
     "local-sgd": local_sgd,
     "modified-local-gd": modified_local_gd,
@@ -29,11 +31,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "slowmo": slowmo,
     "consensus": consensus,
     "interior-point": interior_point,
+    "newton": newton,
+    "scaffold": scaffold,
 }
 """The methods by name."""
 
 
-def method_named(name: str, **options: Any) -> Method:
+def method_named(name: str, **options: Any) -> Method | Choice:
     """Return the method called `name` with these options.
 
     Raises

@@ -1,0 +1,220 @@
+"""Servers that bring a penalised objective to its minimiser: Newton's method, and accelerated control variates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
+
+from localgd.core import Message, Report, frozen, sealed
+from localgd.rounding import FloatArray
+from localgd.rules.anderson import bordered, shortest_combination
+from localgd.rules.curvature import MOST_MB, check_affordable, symmetric
+from localgd.rules.merge import Iterate
+from localgd.rules.penalised import PenalisedSteps, Penalty, gradient, objective, settled
+
+NOISE = 1e-13
+"""Objectives that differ by less than this part of themselves are the same."""
+
+FLAT = 1e-20
+"""A Newton step that promises less than this part of the objective is the last one."""
+
+SUFFICIENT = 1e-4
+"""Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Descent(Iterate):
+    """Newton's state: the last point accepted, its objective, and the step under way from it.
+
+    Parameters
+    ----------
+    base, direction : (d,) float64 array
+        The last point accepted, and the Newton direction there.
+    value, slope : float
+        F and the directional derivative there.
+    length : float
+        Share of the direction that w is ahead of `base`.
+    """
+
+    base: FloatArray = field(default_factory=lambda: np.zeros(0))
+    direction: FloatArray = field(default_factory=lambda: np.zeros(0))
+    value: float = math.inf
+    slope: float = 0.0
+    length: float = 1.0
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Newton's method with backtracking, from gradient and curvature summed over the nodes: one round a step.
+
+    Where the curvature is singular (no penalty and dependent columns), the step of least norm.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    max_mb : float
+        Refuse if the d×d sums are larger, in megabytes a node and round.
+    """
+
+    needs_all_nodes: ClassVar[str] = "a Newton step needs the curvature of every node"
+
+    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+    max_mb: float = MOST_MB
+
+    def init(self, w0: FloatArray) -> Descent:
+        """Start from w0.
+
+        Raises
+        ------
+        ValueError
+            If the d×d sums are larger than `max_mb`.
+        """
+        check_affordable(w0.size, self.max_mb)
+        return Descent(frozen(w0), 0, math.nan, math.nan)
+
+    def message(self, state: Descent) -> Message:
+        """Send the point to look at."""
+        return Message(state.round, state.w)
+
+    def step(self, state: Descent, report: Report) -> Descent:
+        """Accept the point and step on, or halve the step that led to it."""
+        value = objective(report, state.w, self.penalty)
+        wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
+        following = replace(state, round=state.round + 1)
+        if not value <= wanted and state.value < math.inf:
+            length = state.length / 2
+            if length < NOISE:
+                return replace(following, w=state.base, done="no step brings the objective down any more")
+            return replace(following, length=length, w=sealed(state.base + length * state.direction))
+        slope = gradient(report, state.w, self.penalty)
+        if settled(report, slope):
+            return replace(following, done="the gradient is 0 to within rounding")
+        if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
+            return replace(following, done="some plane separates the rows, so the loss has no minimiser")
+        direction = -self._solved(report, slope)
+        if -float(slope @ direction) <= FLAT * abs(value):
+            following = replace(following, done="no step brings the objective down any more")
+        aimed = replace(following, base=state.w, direction=direction, value=value, slope=float(slope @ direction))
+        return replace(aimed, length=1.0, w=sealed(state.w + direction))
+
+    def _solved(self, report: Report, slope: FloatArray) -> FloatArray:
+        """Return H⁻¹∇F, of least norm where H is singular: free biases of many classes may all shift."""
+        curvature = symmetric(report.sums["curvature"]) / report.n_rows
+        penalised = self.penalty.pull(np.ones(slope.size))
+        curvature[np.diag_indices(slope.size)] += self.penalty.strength(report.n_rows) * penalised
+        try:
+            if math.inf > self.penalty.C and not (self.penalty.intercept and self.penalty.blocks > 1):
+                return np.asarray(cho_solve(cho_factor(curvature), slope))
+        except LinAlgError:
+            pass  # rows so far on their sides that a bias has no curvature left
+        values, vectors = eigh(curvature)
+        kept = values > 1e-13 * values[-1]
+        return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept]))
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected(Iterate):
+    """The state of `ControlVariates`: the best point so far, and the last points and moves of the fixed point.
+
+    Parameters
+    ----------
+    asks : mapping
+        ``extra`` of the next message: the gradient at w once it is known.
+    value : float
+        Smallest objective so far.
+    best, downhill : (d,) float64 array
+        Where it was, and a step from there that surely brings it down.
+    ends, moves : tuple of (d,) arrays
+        Where local steps led and how far that was, of the last rounds.
+    gram : (h, h) float64 array
+        Inner products of the moves.
+    """
+
+    asks: Mapping[str, Any] = field(default_factory=dict)
+    value: float = math.inf
+    best: FloatArray = field(default_factory=lambda: np.zeros(0))
+    downhill: FloatArray = field(default_factory=lambda: np.zeros(0))
+    ends: tuple[FloatArray, ...] = ()
+    moves: tuple[FloatArray, ...] = ()
+    gram: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+@dataclass(frozen=True)
+class ControlVariates:
+    """Local steps corrected by ∇F(w) − ∇F_m(w), averaged, and accelerated: two rounds a step, and no bias left.
+
+    One round appraises w, the next takes the local steps with the gradient it gave. As the corrections are taken at w
+    itself, w → mean of the corrected local models is a map of w alone; its fixed point is the minimiser of F for any
+    number of local steps, and Anderson's acceleration needs nothing from the nodes. If the objective has grown, the
+    next point is one gradient step of size `lr` from the best so far.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    memory : int, at least 0
+        Moves that the acceleration looks back on; 0 is the plain iteration.
+    lr : float > 0
+        Step size of the way back; 1/(β + λ) or less brings the objective down.
+
+    Notes
+    -----
+    Karimireddy et al. (ICML 2020), *SCAFFOLD*, arXiv 1910.06378; with variates at the shared model itself Mitra et al.
+    (NeurIPS 2021), *FedLin*, arXiv 2102.07053.
+    """
+
+    needs_all_nodes: ClassVar[str] = "its control variates need the gradient of every node"
+
+    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+    memory: int = 30
+    lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.memory < 0 or self.memory != int(self.memory):
+            raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
+
+    def informed(self, task: PenalisedSteps) -> ControlVariates:
+        """Return the merge with the task's step size."""
+        return replace(self, lr=float(task.lr))
+
+    def init(self, w0: FloatArray) -> Corrected:
+        """Start from w0."""
+        return Corrected(frozen(w0), 0, math.nan, math.nan)
+
+    def message(self, state: Corrected) -> Message:
+        """Send the point, and the gradient there if it is known."""
+        return Message(state.round, state.w, state.asks)
+
+    def step(self, state: Corrected, report: Report) -> Corrected:
+        """Go on from an appraisal or from local steps."""
+        following = self._moved(state, report) if state.asks else self._judged(state, report)
+        return replace(following, round=state.round + 1)
+
+    def _judged(self, state: Corrected, report: Report) -> Corrected:
+        value = objective(report, state.w, self.penalty)
+        if not value <= state.value + NOISE * abs(state.value):
+            return replace(state, w=sealed(state.best + state.downhill), ends=(), moves=(), gram=np.zeros((0, 0)))
+        slope = gradient(report, state.w, self.penalty)
+        if settled(report, slope):
+            return replace(state, done="the gradient is 0 to within rounding")
+        value = min(value, state.value)
+        return replace(state, asks={"gradient": slope}, value=value, best=state.w, downhill=-self.lr * slope)
+
+    def _moved(self, state: Corrected, report: Report) -> Corrected:
+        move = report.sums["step"] / float(report.sums["weight"])
+        end = state.w + move
+        if self.memory == 0 or not np.isfinite(end).all():
+            return replace(state, asks={}, w=sealed(end if self.memory == 0 else state.best + state.downhill))
+        keep = slice(-self.memory, None)
+        moves, ends = (*state.moves, move)[keep], (*state.ends, end)[keep]
+        gram = bordered(state.gram, np.array([float(old @ move) for old in moves]))
+        weights = shortest_combination(gram)
+        w = sum((a * x for a, x in zip(weights, ends, strict=True)), np.zeros(end.size))
+        return replace(state, asks={}, w=sealed(w), moves=moves, ends=ends, gram=gram)

@@ -1,0 +1,215 @@
+"""Penalised losses: the pooled minimiser whatever the number of nodes, and what is proved about it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from common import PENALISED, as_csr, random_rows, shards_of, stacked, with_bias
+from localgd import InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train, until_angle, until_gap
+from localgd.gap import minimiser_certificate
+from localgd.losses import Exponential, Logistic
+from localgd.pooled import minimiser
+from localgd.rules.penalised import Appraise, Penalty
+
+penalised = pytest.mark.parametrize("method", PENALISED.values(), ids=PENALISED)
+
+EXACT = 1e-8
+"""What the issue of every pooled fit is compared to: scikit-learn's newton-cholesky at tol 1e-12."""
+
+
+def pooled_fit(shards, penalty):
+    """scikit-learn on the rows in one place; rows are signed, so labels are made up and put back."""
+    z = stacked(shards)
+    y = np.sign(z[:, -1]) if penalty.intercept else np.where(np.arange(len(z)) % 2 == 0, 1.0, -1.0)
+    x = (z * y[:, None])[:, :-1] if penalty.intercept else z * y[:, None]
+    model = LogisticRegression(
+        C=penalty.C, solver="newton-cholesky", tol=1e-12, max_iter=10_000, fit_intercept=penalty.intercept
+    ).fit(x, y)
+    return np.append(model.coef_[0], model.intercept_) if penalty.intercept else model.coef_[0]
+
+
+def shifted(n_nodes, seed=0, n=700, d=12):
+    """Rows of nodes whose features have unlike means and scales, with noisy labels and a bias."""
+    rng = np.random.default_rng(seed)
+    w = rng.standard_normal(d)
+    shards = []
+    for m, size in enumerate(np.diff(np.linspace(0, n, n_nodes + 1).astype(int))):
+        x = rng.standard_normal((size, d)) * rng.uniform(0.3, 2.0, d) + rng.standard_normal(d)
+        y = np.where(rng.random(size) < 1 / (1 + np.exp(-x @ w)), 1.0, -1.0)
+        shards.append(Shard(f"n{m:03d}", np.hstack([x, np.ones((size, 1))]) * y[:, None]))
+    return shards
+
+
+def split_again(shards, n_nodes):
+    """The same rows over another number of nodes."""
+    z = stacked(shards)
+    order = np.random.default_rng(1).permutation(len(z))
+    return [Shard(f"n{m:03d}", z[part]) for m, part in enumerate(np.array_split(order, n_nodes))]
+
+
+@pytest.mark.parametrize("n_nodes", [1, 7, 100])
+@pytest.mark.parametrize("data", ["heart", "shifted"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        newton(C=1.0, intercept=True),
+        scaffold(C=1.0, intercept=True, local_steps=1),
+        scaffold(C=1.0, intercept=True, local_steps=100),
+    ],
+    ids=["newton", "scaffold, L=1", "scaffold, L=100"],
+)
+def test_coefficients_are_those_of_a_pooled_fit_whatever_the_number_of_nodes(method, data, n_nodes):
+    shards = split_again(shards_of("heart"), n_nodes) if data == "heart" else shifted(n_nodes)
+    run = train(InProcess(shards), method, n_rounds=500)
+    expected = pooled_fit(shards, method.penalty)
+    np.testing.assert_allclose(run.w, expected, rtol=0, atol=EXACT)
+    assert run.certificate.verdict is Status.CERTIFIED
+    assert np.linalg.norm((run.w - expected)[:-1]) <= run.certificate.distance + 1e-11
+
+
+def test_plain_local_gd_stops_beside_the_pooled_minimiser_and_says_how_far_at_most():
+    """FedAvg's bias: more local steps on unlike nodes, farther from the pooled model; control variates have none."""
+    shards = shifted(7)
+    expected = pooled_fit(shards, Penalty(1.0, intercept=True))
+    off = {}
+    for local_steps in (10, 100):
+        run = train(InProcess(shards), local_gd(C=1.0, intercept=True, local_steps=local_steps), n_rounds=600)
+        off[local_steps] = np.linalg.norm((run.w - expected)[:-1])
+        assert off[local_steps] <= run.certificate.distance
+    assert 0.01 < off[10] < off[100]
+
+
+@penalised
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("storage", [list, as_csr], ids=["dense", "csr"])
+@pytest.mark.parametrize("seed", range(3))
+def test_gap_distance_and_angle_hold_at_every_round(method, noise, storage, seed):
+    shards = with_bias(random_rows(seed), seed, noise)
+    expected = pooled_fit(shards, method.penalty)
+    kept = slice(None, -1) if method.penalty.intercept else slice(None)
+    z, lam = stacked(shards), method.penalty.strength(len(stacked(shards)))
+
+    def least(w):
+        return np.logaddexp(0, -z @ w).mean() + lam / 2 * (w[kept] @ w[kept])
+
+    for rounds in (0, 1, 2, 5, 20, 60):
+        run = train(InProcess(storage(shards)), method, n_rounds=rounds)
+        found = run.certificate
+        assert least(run.w) - least(expected) <= found.gap + 1e-15
+        assert least(run.w) <= found.objective
+        assert np.linalg.norm((run.w - expected)[kept]) <= found.distance + 1e-9
+        if not math.isnan(found.angle_deg):
+            a, b = run.w[kept], expected[kept]
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            assert math.degrees(math.acos(min(1.0, cosine))) <= found.angle_deg + 2e-6
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    C=st.sampled_from([1e-3, 1.0, 1e3]),
+    intercept=st.booleans(),
+    length=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e3]),
+)
+@settings(max_examples=120, deadline=None)
+def test_any_vector_gets_a_gap_that_holds(seed, C, intercept, length):
+    """Not only iterates: the bound is about w alone. Far off, e^(-m) leaves float64 and the gap is infinite."""
+    shards = with_bias(random_rows(seed), seed, 0.2)
+    penalty = Penalty(C, intercept)
+    z = stacked(shards)
+    if intercept and len(np.unique(np.sign(z[:, -1]))) < 2:
+        return
+    w = length * np.random.default_rng(seed).standard_normal(z.shape[1])
+    report = InProcess(shards).round(Appraise(penalty=penalty), message(w))
+    found = minimiser_certificate(w, report, penalty, Logistic())
+    best = train(InProcess(shards), newton(C=C, intercept=intercept), n_rounds=100)
+    kept = slice(None, -1) if intercept else slice(None)
+    lam = penalty.strength(len(z))
+
+    def value(v):
+        return np.logaddexp(0, -z @ v).mean() + lam / 2 * (v[kept] @ v[kept])
+
+    assert value(w) - value(best.w) <= found.gap * (1 + 1e-9) + 1e-13
+    assert np.linalg.norm((w - best.w)[kept]) <= found.distance * (1 + 1e-9) + 1e-7
+
+
+def message(w):
+    from localgd.core import Message
+
+    return Message(0, w)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_a_penalty_the_curvature_proves_the_minimiser_and_that_nothing_separates_the_rows(seed):
+    shards = with_bias(random_rows(seed, n=20), seed, 0.3)
+    z = stacked(shards)
+    expected = minimiser(z, np.full(len(z), 1 / len(z)))
+    for rounds in (1, 2, 3, 60):
+        run = train(InProcess(shards), newton(), n_rounds=rounds)
+        assert np.linalg.norm(run.w - expected) <= run.certificate.distance + 1e-9
+    np.testing.assert_allclose(run.w, expected, rtol=1e-8)
+    assert run.certificate.verdict is Status.CERTIFIED
+    assert run.certificate.distance < 1e-9
+    assert run.certificate.separable is False
+
+
+def test_dependent_columns_leave_nothing_proved_without_a_penalty():
+    shards = [Shard(s.node_id, np.hstack([s.rows, s.rows[:, :1]])) for s in with_bias(random_rows(3, n=20), 3, 0.3)]
+    run = train(InProcess(shards), newton(), n_rounds=60)
+    assert run.certificate.status.startswith("undecided: no bound on the distance, as nothing proves")
+    assert math.isinf(run.certificate.distance)
+    assert math.isfinite(train(InProcess(shards), newton(C=1.0), n_rounds=60).certificate.distance)
+
+
+def test_without_a_penalty_separable_rows_have_no_minimiser_and_newton_says_so():
+    run = train(InProcess(random_rows(1)), newton(), n_rounds=60)
+    assert run.n_rounds < 60
+    assert run.certificate.separable
+
+
+def test_no_certificate_for_another_loss():
+    shards = with_bias(random_rows(3), 3, 0.3)
+    report = InProcess(shards).round(Appraise(Exponential(), Penalty(1.0)), message(np.zeros(6)))
+    found = minimiser_certificate(np.zeros(6), report, Penalty(1.0), Exponential())
+    assert "no certificate, as the loss is exponential" in found.status
+
+
+def test_stop_rules_and_refusals():
+    engine = InProcess(with_bias(random_rows(2), 2, 0.2))
+    method = scaffold(C=1.0, local_steps=10)
+    assert (
+        train(engine, method, stop=[until_gap(1e-3)]).n_rounds < train(engine, method, stop=[until_gap(1e-9)]).n_rounds
+    )
+    assert train(engine, method, stop=[until_angle(1.0)]).certificate.angle_deg <= 1.0
+    for refused in (method, newton(C=1.0)):
+        with pytest.raises(ValueError, match="every node in every round"):
+            train(engine, refused, nodes=SampledNodes(0.5))
+    with pytest.raises(ValueError, match="C must be a positive number"):
+        newton(C=0.0)
+    with pytest.raises(ValueError, match="MB a node and round"):
+        train(engine, newton(C=1.0, max_mb=1e-6))
+    with pytest.raises(ValueError, match="late=True has no meaning"):
+        local_gd(C=1.0, late=True)
+
+
+@pytest.mark.parametrize("factor", [2.0**300, 2.0**-300])
+def test_rows_of_extreme_size_give_the_same_model_if_c_is_in_their_unit(factor):
+    """C multiplies a sum of losses, so it goes with 1/|z|²."""
+    shards = with_bias(random_rows(4), 4, 0.2)
+    plain = train(InProcess(shards), newton(C=1.0), n_rounds=30)
+    scaled = [Shard(s.node_id, s.rows * factor) for s in shards]
+    run = train(InProcess(scaled), newton(C=1.0 / factor / factor), n_rounds=30)
+    np.testing.assert_allclose(run.w * factor, plain.w, rtol=1e-9)
+    assert run.certificate.distance * factor == pytest.approx(plain.certificate.distance, rel=1e-6)
+
+
+def test_partial_participation_of_penalised_local_gd():
+    engine = InProcess(with_bias(random_rows(2), 2, 0.2))
+    run = train(engine, local_gd(C=1.0, local_steps=5), n_rounds=30, nodes=SampledNodes(0.5, seed=1))
+    assert run.certificate.kind == "minimiser"
+    assert np.linalg.norm(run.w - pooled_fit(list(engine.shards.values()), Penalty(1.0))) <= run.certificate.distance
