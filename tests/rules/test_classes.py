@@ -12,18 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_array
+from sklearn.linear_model import LogisticRegression
 
 from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, random_samples, stacked
 from localgd import (
     InProcess,
     Shard,
     Status,
+    auto,
     certify,
     consensus,
     interior_point,
     local_gd,
     local_sgd,
     modified_local_gd,
+    newton,
+    scaffold,
     train,
 )
 from localgd.core import Message
@@ -34,6 +38,7 @@ from localgd.losses import Exponential, Logistic, Softmax, among
 from localgd.minimum import minimiser
 from localgd.pooled import angle_deg, max_margin, pooled_direction, pooled_gd
 from localgd.rules.local import rows_of
+from localgd.rules.penalised import hessian
 from localgd.rules.probes import Evaluate, largest_eigenvalue
 
 C, D = 4, 5
@@ -313,3 +318,48 @@ def test_where_no_plane_separates_the_pooled_model_is_the_softmax_minimiser(weig
     apart = stacked(against(random_samples(0), C))
     with pytest.raises(ValueError, match="no minimiser"):
         minimiser(apart, np.full(len(apart), 1 / len(apart)), C - 1)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("method", [newton, scaffold], ids=["newton", "scaffold"])
+def test_penalised_softmax_is_scikit_learns(method, intercept):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((90, D))
+    y = rng.integers(0, C, 90)
+    sides = [np.arange(0, 20), np.arange(20, 50), np.arange(50, 90)]
+    rows = np.hstack([x, np.ones((90, 1))]) if intercept else x
+    engine = InProcess(against([(rows[part], y[part]) for part in sides], C))
+    run = train(engine, method(C=0.3, intercept=intercept), n_rounds=200)
+    sklearns = LogisticRegression(C=0.3, fit_intercept=intercept, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
+    sklearns.fit(x, y)
+    w = run.w.reshape(C, -1)
+    np.testing.assert_allclose(w[:, :D] - w[:, :D].mean(axis=0), sklearns.coef_, atol=SOLVER)
+    if intercept:
+        np.testing.assert_allclose(
+            w[:, D] - w[:, D].mean(), sklearns.intercept_ - sklearns.intercept_.mean(), atol=1e-5
+        )
+    assert "softmax" in run.certificate.status  # no bound on the gap of softmax yet, and it says so
+
+
+def test_the_hessian_of_softmax_is_the_derivative_of_its_gradient():
+    x, y = random_samples(2)[2]
+    w, step = np.random.default_rng(0).standard_normal(C * D), 1e-6
+    for rows in (expanded(x, y, C), expanded(x, y, C).toarray()):
+        shard, loss = Shard("a", rows, versus=C - 1), Softmax(C - 1)
+        numeric = [
+            (shard.combine(loss.slope(shard.margins(w - e))) - shard.combine(loss.slope(shard.margins(w + e))))
+            / 2
+            / step
+            for e in np.eye(w.size) * step
+        ]
+        np.testing.assert_allclose(hessian(shard, loss, shard.margins(w)), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_auto_finds_the_hard_margin_or_else_the_minimiser():
+    apart = against(random_samples(7), C)
+    run = train(InProcess(apart), auto(), n_rounds=150, reference=max_margin(stacked(apart)).direction)
+    assert run.history[-1].true_angle_deg <= 1e-3
+    rng = np.random.default_rng(0)
+    mixed = against([(rng.standard_normal((n, D)), rng.integers(0, C, n)) for n in (40, 80)], C)
+    run = train(InProcess(mixed), auto(), n_rounds=150)
+    np.testing.assert_allclose(run.w, pooled_direction(mixed, "num-examples"), rtol=SOLVER, atol=SOLVER)
