@@ -41,6 +41,7 @@ class Status(StrEnum):
     UNDECIDED = "undecided"
     NOT_SEPARABLE = "not separable"
     FINITE = "finite minimiser, not yet certified"
+    FARTHER = "farther than asked"
     STALLED = "stalled by underflow"
     DIVERGED = "diverged"
 
@@ -55,6 +56,8 @@ class Certificate:
         Bounds on the pooled margin γ*; −inf and inf where nothing is proved. Unit: that of the rows.
     angle_deg : float
         Upper bound in degrees on the angle to the pooled max-margin direction; NaN if there is none below 90.
+    angle_deg_min : float
+        Lower bound in degrees on that angle; 0 where nothing is proved.
     margin : float
         Lower bound on the model's own margin min z_i·w/|w|; negative if a row is wrong, NaN if not all nodes spoke.
     verdict : Status
@@ -84,6 +87,7 @@ class Certificate:
     gap: float = math.nan
     distance: float = math.nan
     unpenalised: bool = False
+    angle_deg_min: float = 0.0
 
     @property
     def separable(self) -> bool | None:
@@ -109,6 +113,7 @@ class Certificate:
             "margin_low": self.margin_low,
             "margin_high": self.margin_high,
             "angle_deg_max": self.angle_deg,
+            "angle_deg_min": self.angle_deg_min,
             "margin": self.margin,
             "objective": self.objective,
             "gap": self.gap,

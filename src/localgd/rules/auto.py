@@ -15,6 +15,8 @@ from localgd.rules.probes import Sizes, rows_a_sample
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
 
+UNTOLD = "no plane separates the rows by more than 1e-8 of their size"
+
 
 @dataclass(frozen=True)
 class Auto:
@@ -61,7 +63,10 @@ class Auto:
             return self._minimiser(self.C, n_features)
         cost = megabytes(n_features)
         apart = replace(self._minimiser(math.inf, n_features), reserves=())
-        last = Reserve("inseparable", replace(apart, why=f"nothing separates the rows, and {apart.why}"))
+        last = Reserve(
+            "inseparable",
+            replace(apart, why=f"{UNTOLD}, and {apart.why}"),
+        )
         together = replace(consensus(), why="its rounds send d numbers a node", reserves=(last,))
         if cost > self.max_mb:
             return replace(together, why=f"second-order rounds would send {cost:,.0f} MB a node")
