@@ -363,3 +363,20 @@ def test_auto_finds_the_hard_margin_or_else_the_minimiser():
     mixed = against([(rng.standard_normal((n, D)), rng.integers(0, C, n)) for n in (40, 80)], C)
     run = train(InProcess(mixed), auto(), n_rounds=150)
     np.testing.assert_allclose(run.w, pooled_direction(mixed, "num-examples"), rtol=SOLVER, atol=SOLVER)
+
+
+def test_certify_takes_models_of_many_classes_from_elsewhere_to_order():
+    shards = against(random_samples(7), C)
+    exact = max_margin(stacked(shards)).direction
+    found = certify(exact, InProcess(shards), angle_tol_deg=1.0)
+    assert found.verdict is Status.CERTIFIED
+    assert found.angle_deg <= 1.0
+    off = exact + 0.2 * np.eye(C * D)[0]
+    apart = certify(off, InProcess(shards), angle_tol_deg=1.0)
+    assert apart.angle_deg_min <= angle_deg(off, exact) <= apart.angle_deg
+    assert apart.angle_deg_min > 1.0
+    penalised = certify(exact, InProcess(shards), C=1.0)
+    assert "no certificate, as the loss is softmax" in penalised.status
+    weights = np.concatenate([np.full(shard.n_samples, 1.0) for shard in shards])
+    value = Softmax(C - 1).value(stacked(shards) @ exact) @ weights / len(weights) + exact @ exact / 2 / len(weights)
+    assert penalised.objective == pytest.approx(value, rel=1e-9)
