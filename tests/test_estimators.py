@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.preprocessing import scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -21,9 +22,11 @@ from localgd.pooled import angle_deg, max_margin, pooled_gd
 
 @parametrize_with_checks(
     [
-        LocalGDClassifier(n_rounds=30),
+        LocalGDClassifier(),
+        LocalGDClassifier(C=1.0),
+        LocalGDClassifier("local-gd", n_rounds=30),
         LocalGDClassifier("local-sgd", n_rounds=30, random_state=0),
-        LocalGDClassifier(n_rounds=30, multi_class="ovr"),
+        LocalGDClassifier("local-gd", n_rounds=30, multi_class="ovr"),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -40,7 +43,7 @@ def data():
 
 def test_it_trains_over_groups_and_certifies(data):
     X, y, groups = data
-    clf = LocalGDClassifier(n_rounds=100, fit_intercept=False).fit(X, y, groups=groups)
+    clf = LocalGDClassifier("local-gd", n_rounds=100, fit_intercept=False).fit(X, y, groups=groups)
     assert clf.score(X, y) == 1.0
     signed = X * np.where(y == "yes", 1.0, -1.0)[:, None]
     true = angle_deg(clf.coef_[0], max_margin(signed).direction)
@@ -52,9 +55,28 @@ def test_it_trains_over_groups_and_certifies(data):
     assert set(clf.history_[0]) >= {"round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up"}
 
 
+def test_by_default_it_is_the_pooled_max_margin_model(data):
+    X, y, groups = data
+    clf = LocalGDClassifier(fit_intercept=False).fit(X, y, groups=groups)
+    pooled = max_margin(X * np.where(y == "yes", 1.0, -1.0)[:, None])
+    assert angle_deg(clf.coef_[0], pooled.direction) <= clf.certificate_.angle_deg < 1e-2
+    assert clf.n_iter_ < 100
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("method", ["auto", "newton", "scaffold"])
+def test_c_is_that_of_scikit_learn_whatever_the_groups(data, fit_intercept, method):
+    X, y, groups = data
+    clf = LocalGDClassifier(method, C=0.7, fit_intercept=fit_intercept, n_rounds=300).fit(X, y, groups=groups)
+    pooled = LogisticRegression(C=0.7, fit_intercept=fit_intercept, solver="newton-cholesky", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(clf.coef_, pooled.coef_, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(clf.intercept_, pooled.intercept_, rtol=0, atol=1e-8)
+    assert clf.certificate_.kind == "minimiser"
+
+
 def test_without_groups_it_is_pooled_training(data):
     X, y, _ = data
-    clf = LocalGDClassifier(local_steps=1, lr=0.1, n_rounds=100, fit_intercept=True).fit(X, y)
+    clf = LocalGDClassifier("local-gd", local_steps=1, lr=0.1, n_rounds=100, fit_intercept=True).fit(X, y)
     signs = np.where(y == "yes", 1.0, -1.0)[:, None]
     signed = np.hstack([X, np.ones((len(X), 1))]) * signs
     w = pooled_gd(signed, np.full(len(X), 1 / len(X)), Logistic(), 0.1, 100)
@@ -63,8 +85,8 @@ def test_without_groups_it_is_pooled_training(data):
 
 def test_sparse_rows_give_the_same_model(data):
     X, y, groups = data
-    dense = LocalGDClassifier(n_rounds=20).fit(X, y, groups=groups)
-    sparse = LocalGDClassifier(n_rounds=20).fit(csr_array(X), y, groups=groups)
+    dense = LocalGDClassifier("local-gd", n_rounds=20).fit(X, y, groups=groups)
+    sparse = LocalGDClassifier("local-gd", n_rounds=20).fit(csr_array(X), y, groups=groups)
     np.testing.assert_allclose(dense.coef_, sparse.coef_, rtol=1e-9)
     assert (sparse.predict(csr_array(X)) == dense.predict(X)).all()
 
@@ -81,7 +103,7 @@ def test_a_method_of_its_own_and_grid_search(data):
     X, y, groups = data
     own = LocalGDClassifier(local_gd(local_steps=3, loss="exponential"), n_rounds=5)
     assert clone(own).fit(X, y, groups=groups).n_iter_ == 5
-    search = GridSearchCV(LocalGDClassifier(n_rounds=5), {"local_steps": [1, 10]}, cv=GroupKFold(2))
+    search = GridSearchCV(LocalGDClassifier("local-gd", n_rounds=5), {"local_steps": [1, 10]}, cv=GroupKFold(2))
     assert search.fit(X, y, groups=groups).best_score_ > 0.5
 
 
@@ -98,7 +120,7 @@ def test_random_state_rules_the_batches(data):
 def test_falling_short_of_the_angle_asked_for_warns(data):
     X, y, groups = data
     with pytest.warns(ConvergenceWarning, match="separable, not yet certified"):
-        LocalGDClassifier(n_rounds=3, angle_tol_deg=0.01).fit(X, y, groups=groups)
+        LocalGDClassifier("local-gd", n_rounds=3, angle_tol_deg=0.01).fit(X, y, groups=groups)
 
 
 def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data):
@@ -115,11 +137,13 @@ def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data)
     [
         ({"method": "local-dg"}, "did you mean 'local-gd'"),
         ({"local_steps": 0}, "local_steps must be"),
-        ({"lr": -1.0}, "lr must be"),
+        ({"method": "local-gd", "lr": -1.0}, "lr must be"),
+        ({"lr": 0.5}, "lr has no meaning for method 'auto'"),
+        ({"C": 0.0}, "C must be"),
         ({"n_rounds": -1}, "n_rounds must be"),
         ({"n_rounds": 1.5}, "n_rounds must be"),
         ({"angle_tol_deg": 0.0}, "angle_tol_deg must be"),
-        ({"weighted_by": "size"}, "weighted_by must be"),
+        ({"method": "local-gd", "weighted_by": "size"}, "weighted_by must be"),
         ({"multi_class": "ovo"}, "multi_class must be 'softmax' or 'ovr', got 'ovo'"),
     ],
 )
@@ -151,7 +175,9 @@ def wine():
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_three_classes_are_one_model_with_one_certificate(wine, fit_intercept, storage):
     X, y, groups = wine
-    clf = LocalGDClassifier(n_rounds=60, local_steps=20, fit_intercept=fit_intercept).fit(storage(X), y, groups=groups)
+    clf = LocalGDClassifier("local-gd", n_rounds=60, local_steps=20, fit_intercept=fit_intercept).fit(
+        storage(X), y, groups=groups
+    )
     assert clf.score(storage(X), y) == clf.history_[-1]["accuracy"] == 1.0
     assert clf.coef_.shape == (3, 13)
     assert clf.intercept_.shape == (3,)
@@ -166,11 +192,11 @@ def test_three_classes_are_one_model_with_one_certificate(wine, fit_intercept, s
 
 def test_one_against_the_rest_is_two_class_training_of_each(wine):
     X, y, groups = wine
-    clf = LocalGDClassifier(n_rounds=20, multi_class="ovr").fit(X, y, groups=groups)
+    clf = LocalGDClassifier("local-gd", n_rounds=20, multi_class="ovr").fit(X, y, groups=groups)
     assert clf.n_iter_ == 20
     assert len(clf.history_) == len(clf.certificate_) == 3
     for own, label in enumerate(clf.classes_):
-        alone = LocalGDClassifier(n_rounds=20).fit(X, y == label, groups=groups)
+        alone = LocalGDClassifier("local-gd", n_rounds=20).fit(X, y == label, groups=groups)
         assert np.array_equal(clf.coef_[own], alone.coef_[0])
         assert clf.intercept_[own] == alone.intercept_[0]
         assert clf.certificate_[own] == alone.certificate_
@@ -180,6 +206,20 @@ def test_one_against_the_rest_is_two_class_training_of_each(wine):
 
 def test_two_classes_do_not_depend_on_multi_class(data):
     X, y, groups = data
-    one, other = (LocalGDClassifier(n_rounds=5, multi_class=how).fit(X, y, groups=groups) for how in ("softmax", "ovr"))
+    one, other = (
+        LocalGDClassifier("local-gd", n_rounds=5, multi_class=how).fit(X, y, groups=groups)
+        for how in ("softmax", "ovr")
+    )
     assert np.array_equal(one.coef_, other.coef_)
     assert one.certificate_ == other.certificate_
+
+
+def test_by_default_three_classes_have_the_hard_margin_and_with_c_scikit_learns_softmax(wine):
+    X, y, groups = wine
+    clf = LocalGDClassifier(fit_intercept=False).fit(X, y, groups=groups)
+    pooled = max_margin(expanded(X, np.unique(y, return_inverse=True)[1], 3))
+    assert angle_deg(clf.coef_.ravel(), pooled.direction) <= 1e-3
+    assert clf.certificate_.angle_deg <= 0.1
+    clf = LocalGDClassifier(C=0.5).fit(X, y, groups=groups)
+    sklearns = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(clf.coef_ - clf.coef_.mean(axis=0), sklearns.coef_, atol=1e-5)

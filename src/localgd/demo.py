@@ -16,6 +16,7 @@ from localgd.history import Run
 from localgd.pooled import pooled_direction
 from localgd.report import text
 from localgd.report.progress import Progress
+from localgd.rules.auto import auto
 from localgd.rules.averaging import local_gd, modified_local_gd
 from localgd.rules.probes import Evaluate
 from localgd.train import train
@@ -51,8 +52,8 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
     with Progress() as progress:
         progress.say("\nComputing the pooled model (only to compare with: this is what a federation cannot do).")
         reference = pooled_direction(federation.shards.values())
-        for method in (local_gd(local_steps=LOCAL_STEPS), modified_local_gd()):
-            progress.say(f"\n{method.name}, {n_rounds} rounds")
+        for method in (local_gd(local_steps=LOCAL_STEPS), modified_local_gd(), auto()):
+            progress.say(f"\n{method.name}, at most {n_rounds} rounds")
             progress.restart()
             runs[method.name] = train(
                 federation, method, n_rounds=n_rounds, on_round=progress.on_round, reference=reference

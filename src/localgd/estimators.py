@@ -26,20 +26,24 @@ from localgd.train import train
 
 
 class LocalGDClassifier(ClassifierMixin, BaseEstimator):
-    """Linear classifier, trained by Local-GD over groups of rows, with a certificate.
+    """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
 
-    Minimises ``F(w) = Σ_m p_m (1/n_m) Σ log(1 + exp(−y x·w))`` over the groups m by rounds of local gradient steps and
-    averaging; for three or more classes the cross-entropy, ``Σ log(1 + Σ_{c≠y} exp(−(w_y − w_c)·x))``. On separable
-    data the direction tends to the pooled max-margin direction; `certificate_` says how far it is at most. Rows are not
-    scaled; angles are in the space of the rows given, the bias column included when fitted.
+    By default the pooled max-margin model, ``argmin |w| s.t. y x·w >= 1``, where some plane separates the rows, else
+    the minimiser of the logistic loss; with `C` the minimiser of ``½|w|² + C Σ log(1 + exp(−y x·w))``, the same as
+    scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows. For three or more classes the margins are
+    ``(w_y − w_c)·x``, c ≠ y, and the loss ``log(1 + Σ_c exp(−(w_y − w_c)·x))``. `certificate_` says how far from it at
+    most. Rows are not scaled; angles are in the space of the rows given, the bias column included when fitted and not
+    free of C.
 
     Parameters
     ----------
-    method : str or Method, default "local-gd"
-        "local-gd", "local-sgd", "modified-local-gd", or a `localgd.Method` with options of its own, which then brings
-        its own local steps, step size and weighting.
+    method : str, Method or Choice, default "auto"
+        "auto" chooses by the sizes of the data; else the name of a method (`localgd.rules.named.METHODS`), such as
+        "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
+    C : float > 0, optional
+        Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
     local_steps : int, default 100
-        Gradient steps per node and round. "modified-local-gd" projects instead and does not use it.
+        Gradient steps per node and round, where the method takes any.
     n_rounds : int, default 500
         Most rounds.
     lr : float, "auto" or "paper", default "auto"
@@ -81,8 +85,9 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str | Method = "local-gd",
+        method: str | Method | Choice = "auto",
         *,
+        C: float | None = None,
         local_steps: int = 100,
         n_rounds: int = 500,
         lr: float | Literal["auto", "paper"] = "auto",
@@ -93,6 +98,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         multi_class: Literal["softmax", "ovr"] = "softmax",
     ) -> None:
         self.method = method
+        self.C = C
         self.local_steps = local_steps
         self.n_rounds = n_rounds
         self.lr = lr
@@ -195,11 +201,14 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
     def _method(self) -> Method | Choice:
-        if isinstance(self.method, Method):
+        if not isinstance(self.method, str):
             return self.method
-        options: dict[str, Any] = {"weighted_by": self.weighted_by}
-        if self.method != "modified-local-gd":
-            options |= {"local_steps": self.local_steps, "lr": self.lr}
+        given = {"C": self.C, "local_steps": self.local_steps, "lr": self.lr, "weighted_by": self.weighted_by}
+        # a default that the method has no use for is no setting; anything else is refused by name
+        defaults = {"C": None, "local_steps": 100, "lr": "auto", "weighted_by": "uniform"}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
+        if self.C is not None:
+            options["intercept"] = self.fit_intercept
         if self.method == "local-sgd":
             options["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
         return method_named(self.method, **options)

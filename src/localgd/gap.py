@@ -69,8 +69,11 @@ def minimiser_certificate(
         gap = min(gap, duality_gap(w, report, penalty))
         distance = min(distance, math.sqrt(2 * gap / penalty.strength(report.n_rows)) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
-        reason = "no bound on the distance, as nothing proves that the loss has one minimiser"
-        reason += f"; its gradient has norm {at_most(steep)}"
+        why = "the curvature is singular to within rounding, as with dependent columns"
+        why = why if "curvature" in report.sums else "there is no penalty"
+        reason = (
+            f"no bound on the distance to a minimiser, as {why}; the gradient of the loss has norm {at_most(steep)}"
+        )
         return replace(found, reason=reason)
     return _judged(replace(found, gap=gap, distance=distance), norm_above(penalty.pull(w)), stop)
 

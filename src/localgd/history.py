@@ -40,6 +40,8 @@ class Row:
         The model's own margin min z_i·w/|w| (a lower bound); NaN if not all nodes took part.
     true_angle_deg : float
         Angle to the pooled model where pooling is allowed, else NaN.
+    gap : float
+        Upper bound on how far a penalised objective is above its least; NaN for max-margin.
     """
 
     round: int
@@ -53,6 +55,7 @@ class Row:
     seconds: float
     margin: float
     true_angle_deg: float = math.nan
+    gap: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)

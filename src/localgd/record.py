@@ -10,6 +10,7 @@ RUN/config.json        method, data, seed, versions: how to do it again
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -254,11 +255,14 @@ def _described(run: Run) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         return (
             {"rule": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
-            if (hasattr(value, "__dataclass_fields__"))
+            if hasattr(value, "__dataclass_fields__")
+            else repr(value)  # JSON knows no infinity
+            if isinstance(value, float) and not math.isfinite(value)
             else value
         )
 
-    return {"name": run.method.name, "task": plain(run.method.task), "merge": plain(run.method.merge)}
+    method = run.method
+    return {"name": method.name, "why": method.why, "task": plain(method.task), "merge": plain(method.merge)}
 
 
 def read_history(folder: Path) -> tuple[Row, ...]:

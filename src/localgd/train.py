@@ -14,7 +14,7 @@ from localgd.core import Engine, Report, sealed
 from localgd.gap import minimiser_certificate
 from localgd.history import Ledger, Row, Run
 from localgd.pooled import angle_deg
-from localgd.rounding import Dual, FloatArray
+from localgd.rounding import Dual, FloatArray, at_most
 from localgd.rules.interior import GROWING
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
@@ -118,7 +118,8 @@ def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: obje
         raise TypeError(f"method must be a Method such as local_gd(), got {method!r}")
     reason = getattr(method.merge, "needs_all_nodes", "")
     if nodes is not None and reason:
-        raise ValueError(f"{method.name} needs every node in every round: {reason}; leave nodes (--fraction) out")
+        remedy = "leave nodes (--fraction) out, or take a method that averages, such as local-gd"
+        raise ValueError(f"{method.name} needs every node in every round: {reason}; {remedy}")
     if n_rounds < 0 or n_rounds != int(n_rounds):
         raise ValueError(f"n_rounds must be a whole number of at least 0, got {n_rounds!r}")
     if max_seconds is not None and not max_seconds > 0:
@@ -210,6 +211,7 @@ class Leg:
             angle_deg_max=self.shown.angle_deg,
             margin=self.shown.margin,
             true_angle_deg=math.nan if reference is None else angle_deg(self.state.readout.w, reference),
+            gap=self.shown.gap,
             **self.watch.ledger.entries(self.watch.engine),
         )
 
@@ -256,7 +258,8 @@ def _after(earlier: Certificate, later: Certificate) -> Certificate:
     if later.verdict is not Status.UNDECIDED:
         return later
     verdict = Status.NOT_SEPARABLE if earlier.verdict is Status.NOT_SEPARABLE else Status.UNDECIDED
-    return replace(later, verdict=verdict, reason=f"{earlier.reason}; {later.reason}")
+    known = earlier.reason if verdict is Status.NOT_SEPARABLE else f"any pooled margin is at most {at_most(high)}"
+    return replace(later, verdict=verdict, reason=f"{known}; {later.reason}")
 
 
 def _explained(found: Certificate, report: Report, *, whole: bool) -> Certificate:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris, load_wine
 from command import localgd
 
 LABELS = ("--label", "kind", "--node", "site")
+SLOW = ("--method", "local-gd")
 
 
 def table_of(bunch, path, n_sites=4):
@@ -114,7 +115,7 @@ def test_every_method_runs_and_sparse_rows_and_a_missing_bias_are_fine(wine, tmp
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["accuracy"] > 0.97
     out = tmp_path / "N"
-    done = localgd("train", wine, *LABELS, *short, "--no-fit-intercept", "--loss", "exponential", "--out", out)
+    done = localgd("train", wine, *LABELS, *short, "--no-fit-intercept", *SLOW, "--loss", "exponential", "--out", out)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "model.json").read_text())["intercept"] == [0.0, 0.0, 0.0]
     assert len(json.loads(localgd("predict", out, wine, "--json").stdout)) == 178
@@ -124,6 +125,10 @@ def test_classes_that_overlap_are_compared_with_the_softmax_minimiser(tmp_path):
     bunch = load_iris()
     bunch.target = np.random.default_rng(0).permutation(bunch.target)
     iris = table_of(bunch, tmp_path / "iris.csv", n_sites=3)
-    done = localgd("train", iris, *LABELS, "--n-rounds", "20", "--compare", "pooled", "--local-steps", "5", "--json")
+    words = ("train", iris, *LABELS, "--compare", "pooled", "--json")
+    done = localgd(*words, *SLOW, "--n-rounds", "20", "--local-steps", "5")
     assert done.returncode == 0, done.stderr
     assert 0 < json.loads(done.stdout)["true_angle_deg"] < 90
+    by_default = localgd(*words)
+    assert by_default.returncode == 0, by_default.stderr
+    assert json.loads(by_default.stdout)["true_angle_deg"] <= 1e-4  # three sites of one size: weights are equal

@@ -27,7 +27,7 @@ def table(tmp_path):
     return path
 
 
-TRAIN = ("--label", "outcome", "--node", "site", "--n-rounds", "60", "--local-steps", "20")
+TRAIN = ("--label", "outcome", "--node", "site", "--n-rounds", "60", "--method", "local-gd", "--local-steps", "20")
 
 
 @pytest.fixture
@@ -88,7 +88,10 @@ def test_the_runs_own_model_is_certified_and_agrees_with_its_run(run, table):
     assert own["margin_low"] <= found["margin_high"]
     short = localgd(*words, "--angle-tol-deg", "0.001")
     assert short.returncode == 3
-    assert short.stdout.startswith("separable, not yet certified")
+    assert short.stdout.startswith("farther than asked: at least ")
+    enough = localgd(*words, "--angle-tol-deg", str(own["angle_deg_max"]), "--json")
+    assert enough.returncode == 0
+    assert 0 <= json.loads(enough.stdout)["angle_deg_min"] <= own["angle_deg_max"]
 
 
 def test_a_model_from_elsewhere_is_certified(table, tmp_path):
@@ -139,8 +142,17 @@ def test_falling_short_of_the_angle_asked_for_exits_3_and_keeps_the_run(table, t
         ("--method", "local-sgd", "--batch-size", "4", "--seed", "3"),
         ("--method", "modified-local-gd"),
         ("--method", "modified-local-gd", "--form", "proximal", "--prox", "0.01"),
-        ("--loss", "exponential", "--lr", "paper", "--weighted-by", "num-examples", "--no-fit-intercept"),
-        ("--fraction", "0.5", "--max-seconds", "60", "--margin-ratio", "0.01", "--n-jobs", "2", "--scale", "none"),
+        ("--method", "local-gd", "--loss", "exponential", "--lr", "paper", "--weighted-by", "num-examples"),
+        ("--method", "local-gd", "--fraction", "0.5", "--max-seconds", "60", "--scale", "none", "--late"),
+        ("--margin-ratio", "0.01", "--n-jobs", "2", "--no-fit-intercept"),
+        ("--C", "1.0"),
+        ("--C", "1.0", "--max-mb", "0.00001", "--local-steps", "5"),
+        ("--method", "scaffold", "--C", "0.1", "--local-steps", "5", "--no-fit-intercept"),
+        ("--method", "normalised-local-gd", "--no-late"),
+        ("--method", "slowmo", "--momentum", "0.9", "--server-lr", "0.7", "--nesterov"),
+        ("--method", "fedprox", "--prox", "0.1"),
+        ("--method", "consensus"),
+        ("--method", "interior-point", "--max-mb", "1"),
     ],
 )
 def test_flags_reach_the_method(table, words):
@@ -188,7 +200,7 @@ def test_a_full_disk_loses_neither_the_old_run_nor_the_new_model(run, table):
 
 
 def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--n-rounds", "1000000"]
+    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
     words += ["--local-steps", "10", "--out", str(tmp_path / "RUN")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
@@ -203,7 +215,7 @@ def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
 
 
 def test_sigterm_writes_the_run_too(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--n-rounds", "1000000"]
+    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("round 20:"):
@@ -215,7 +227,7 @@ def test_sigterm_writes_the_run_too(table, tmp_path):
 
 
 def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), "--label", "outcome", "--node", "site", "--local-steps", "300000"]
+    words = [*LOCALGD, "train", str(table), *TRAIN, "--local-steps", "300000"]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "nodes," in line:
@@ -335,7 +347,7 @@ def test_the_demo_shows_certified_angles_above_the_true_ones():
     assert done.returncode == 0, done.stderr
     assert "modified-local-gd" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if "≤" in line]
-    assert len(rows) == 2
+    assert len(rows) == 3
     for row in rows:
         certified, true = (float(word.rstrip("°")) for word in row if word.endswith("°"))
         assert true <= certified

@@ -161,7 +161,9 @@ def test_without_a_penalty_the_curvature_proves_the_minimiser_and_that_nothing_s
 def test_dependent_columns_leave_nothing_proved_without_a_penalty():
     shards = [Shard(s.node_id, np.hstack([s.rows, s.rows[:, :1]])) for s in with_bias(random_rows(3, n=20), 3, 0.3)]
     run = train(InProcess(shards), newton(), n_rounds=60)
-    assert run.certificate.status.startswith("undecided: no bound on the distance, as nothing proves")
+    assert run.certificate.status.startswith(
+        "undecided: no bound on the distance to a minimiser, as the curvature is singular"
+    )
     assert math.isinf(run.certificate.distance)
     assert math.isfinite(train(InProcess(shards), newton(C=1.0), n_rounds=60).certificate.distance)
 

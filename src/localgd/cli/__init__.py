@@ -1,4 +1,4 @@
-"""The command line: ``localgd demo | train | certify | predict | datasets | reproduce``."""
+"""The command line: ``localgd demo | train | compare | certify | predict | datasets | reproduce``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from localgd.cli.compare import compare_command
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 app.command("train")(train_command)
+app.command("compare")(compare_command)
 app.command("certify")(certify_command)
 app.command("predict")(predict_command)
 

@@ -48,6 +48,9 @@ def certify_command(
     n_nodes: NNodes = None,
     seed: Seed = 0,
     angle_tol_deg: AngleTol = None,
+    C: Annotated[
+        float | None, typer.Option("--C", help="Compare with the minimiser of the penalised logistic loss instead.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bound the angle between any linear model and the pooled one; no row leaves its node.
@@ -55,7 +58,8 @@ def certify_command(
     A model of localgd brings its own preparation. One trained elsewhere is taken as it is: coefficients of the
     prepared columns (in their order, unless it says feature_names), positive for the class that sorts last, or one row
     for each of three or more classes in sorted order (unless it says classes). Either way the proof is made from the
-    model alone, so it is looser than a run's own.
+    model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
+    until that angle is proved, or proved to be larger.
     """
     held = record.read_model(model)
     if held.recipe is not None and (scale or text_column):
@@ -68,7 +72,7 @@ def certify_command(
         kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
         federation, recipe = federation_of(tables, data, scale or "none", kinds)
     w = held.aligned(recipe, f"{model}")
-    found = certify(w, federation, angle_tol_deg=angle_tol_deg)
+    found = certify(w, federation, angle_tol_deg=angle_tol_deg, C=C, intercept=C is not None and recipe.intercept)
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / look.n_rows
     if as_json:

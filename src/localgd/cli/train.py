@@ -56,7 +56,10 @@ def train_command(
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     partition: Partition = None,
     n_nodes: NNodes = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "local-gd",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "auto",
+    C: Annotated[
+        float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
+    ] = None,
     local_steps: Annotated[
         int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
     ] = None,
@@ -66,6 +69,13 @@ def train_command(
     replacement: Annotated[bool | None, typer.Option(help="local-sgd: draw batches with replacement.")] = None,
     form: Annotated[str | None, typer.Option(help="modified-local-gd: projection or proximal.")] = None,
     prox: Annotated[float | None, typer.Option(help="modified-local-gd, proximal: λ.", show_default="0.001")] = None,
+    late: Annotated[bool | None, typer.Option(help="Local-GD family: hand out the late direction.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="slowmo: momentum of the server.", show_default="0.7")] = None,
+    nesterov: Annotated[bool | None, typer.Option(help="slowmo: Nesterov's form, as DiLoCo.")] = None,
+    server_lr: Annotated[float | None, typer.Option(help="slowmo: step of the server.", show_default="1")] = None,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Largest d×d sum of second-order rounds, in megabytes.", show_default="64")
+    ] = None,
     weighted_by: Annotated[str | None, typer.Option(help="uniform or num-examples.", show_default="uniform")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds.")] = 500,
     angle_tol_deg: AngleTol = None,
@@ -84,6 +94,8 @@ def train_command(
         record.check_free(out, force=force)
     given = {"local_steps": local_steps, "lr": _step_size(lr), "loss": loss, "batch_size": batch_size}
     given |= {"replacement": replacement, "form": form, "prox": prox, "weighted_by": weighted_by}
+    given |= {"C": C, "late": late, "momentum": momentum, "nesterov": nesterov, "server_lr": server_lr}
+    given |= {"max_mb": max_mb, "intercept": fit_intercept or None if C is not None else None}
     given |= {"seed": seed} if method == "local-sgd" else {}
     chosen = method_named(method, **{name: value for name, value in given.items() if value is not None})
     stop: list[Rule] = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]

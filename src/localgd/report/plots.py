@@ -17,7 +17,7 @@ Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
-    """Draw what is proved against rounds: bounds on the pooled margin, certified (and true) angle, loss.
+    """Draw what is proved against rounds: bounds on the pooled margin (or the duality gap), the angle, the loss.
 
     Parameters
     ----------
@@ -32,16 +32,20 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     rounds = np.asarray(columns["round"], dtype=float)
     late = rounds >= 1
     x = rounds[late]
-    low, high, proved, true, loss = (
+    low, high, proved, true, loss, gap = (
         np.asarray(columns[name], dtype=float)[late]
-        for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss")
+        for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss", "gap")
     )
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     margins, angles, losses = figure.subplots(1, 3)
-    _line(margins, x, high, HIGH, "at most", above=True)
-    _line(margins, x, np.where(low > 0, low, np.nan), LOW, "at least", above=False)
-    margins.set(title="Pooled margin, proved", ylabel="margin (unit of the rows)")
+    if np.isfinite(gap).any():
+        _line(margins, x, gap, HIGH, "at most", above=True)
+        margins.set(title="Objective above its least, proved", ylabel="duality gap")
+    else:
+        _line(margins, x, high, HIGH, "at most", above=True)
+        _line(margins, x, np.where(low > 0, low, np.nan), LOW, "at least", above=False)
+        margins.set(title="Pooled margin, proved", ylabel="margin (unit of the rows)")
     drawn = [
         _line(angles, x, proved, ANGLE, "proved", above=True),
         _line(angles, x, true, TRUE, "true", above=False),

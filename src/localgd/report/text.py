@@ -83,6 +83,9 @@ def verdict(certificate: Certificate, row: Row) -> list[str]:
     if math.isfinite(certificate.margin_high) and certificate.margin_low > 0:
         low, high = at_least(certificate.margin_low, 6), at_most(certificate.margin_high, 6)
         lines.append(f"pooled margin proved between {low} and {high} (in units of the prepared rows)")
+    if math.isfinite(certificate.distance):
+        most = f"{at_most(certificate.objective, 8)}, at most {at_most(certificate.gap)} above its least"
+        lines.append(f"objective {most}; |w − w*| at most {at_most(certificate.distance)}")
     if not math.isnan(row.true_angle_deg):
         lines.append(f"true angle to the pooled model {degrees(row.true_angle_deg)} (rows were pooled to compare)")
     return lines
@@ -95,9 +98,11 @@ LOOSE_DEG = 30.0
 def next_step(certificate: Certificate) -> list[str]:
     """Return what to do about a certificate that proves little; nothing if it proves enough."""
     if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg <= LOOSE_DEG:
-        return ["a loose bound; to tighten it: more --n-rounds, or --method modified-local-gd"]
-    if certificate.verdict is Status.SEPARABLE:
-        return ["to get there: more --n-rounds, or --method modified-local-gd"]
+        return ["a loose bound; to tighten it: --method auto, or more --n-rounds"]
+    if certificate.verdict in (Status.SEPARABLE, Status.FINITE):
+        return ["to get there: --method auto, or more --n-rounds"]
+    if certificate.kind == "minimiser" and certificate.verdict in (Status.UNDECIDED, Status.NOT_SEPARABLE):
+        return ["to have one model and a proof: --C 1 (a penalty, as in scikit-learn's LogisticRegression)"]
     if certificate.verdict is Status.UNDECIDED:
         return ["to find out: more --n-rounds; if columns differ much in size, scale them"]
     return []

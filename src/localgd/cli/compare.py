@@ -1,0 +1,133 @@
+"""``localgd compare``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.table import Table as Grid
+
+from localgd.cli.data import federation_of, tables_of
+from localgd.cli.flags import (
+    SIGNALLED,
+    Categorical,
+    Data,
+    Drop,
+    Json,
+    Label,
+    NNodes,
+    Node,
+    Partition,
+    Scale,
+    Seed,
+    Text,
+)
+from localgd.compare import ANGLES, compare, milestones, panels
+from localgd.history import Run
+from localgd.pooled import pooled_direction
+from localgd.report import text
+from localgd.report.figure import save
+from localgd.report.progress import Patient, Progress
+from localgd.rules.named import method_named
+
+DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
+
+
+def compare_command(
+    data: Data,
+    label: Label = None,
+    node: Node = None,
+    drop: Drop = None,
+    text_column: Text = None,
+    categorical: Categorical = None,
+    scale: Scale = None,
+    fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
+    partition: Partition = None,
+    n_nodes: NNodes = None,
+    methods: Annotated[str, typer.Option(help="Names of methods, with commas between.")] = ",".join(DEFAULT),
+    C: Annotated[
+        float | None, typer.Option("--C", help="Compare on the penalised logistic loss, where a method knows it.")
+    ] = None,
+    local_steps: Annotated[
+        int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
+    ] = None,
+    n_rounds: Annotated[int, typer.Option(help="Most rounds of each method.")] = 500,
+    seed: Seed = 0,
+    n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
+    pooled: Annotated[bool, typer.Option("--pooled", help="Pool the rows to show true angles beside.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.csv, compare.png and compare.svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise ValueError("--methods names none; give some, with commas between")
+    chosen = {name: method_named(name, **_options(name, C, local_steps, fit_intercept=fit_intercept)) for name in names}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
+    with Progress(quiet=as_json) as progress:
+        progress.say(f"reading {data}")
+        tables = tables_of(data, label, node, {"drop": drop, "categorical": categorical}, (partition, n_nodes, seed))
+        federation, _ = federation_of(tables, data, scale, kinds, n_jobs=n_jobs, intercept=fit_intercept)
+        reference = pooled_direction(federation.shards.values()) if pooled and C is None else None
+
+        def announced(name: str) -> None:
+            progress.say(f"\n{name}, at most {n_rounds} rounds")
+            progress.restart()
+
+        runs = compare(
+            federation,
+            chosen,
+            n_rounds=n_rounds,
+            reference=reference,
+            on_round=progress.on_round,
+            on_method=announced,
+        )
+    rows = milestones(runs)
+    if out is not None:
+        pl.DataFrame(rows).write_csv(out / "compare.csv")
+        if any(row.angle_deg_max < 90 for run in runs.values() for row in run.history):
+            save(panels(runs), out / "compare")
+    if as_json:
+        typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
+    else:
+        Patient(highlight=False).print(_table(runs, rows, true=reference is not None))
+        typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
+    if progress.interrupted is not None:
+        raise typer.Exit(SIGNALLED + progress.interrupted)
+
+
+def _options(name: str, C: float | None, local_steps: int | None, *, fit_intercept: bool) -> dict[str, Any]:
+    """Return what was asked for, as far as it has a meaning for any method at all."""
+    options: dict[str, Any] = {} if C is None else {"C": C, "intercept": fit_intercept}
+    if local_steps is not None and name not in ("consensus", "interior-point", "newton", "modified-local-gd"):
+        options["local_steps"] = local_steps
+    return options
+
+
+def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:
+    grid = Grid(title="Until an angle is proved: rounds, sent, seconds", title_justify="left", show_lines=True)
+    grid.add_column("method", overflow="fold")
+    for angle in ANGLES:
+        grid.add_column(f"{angle:g}°", justify="right", no_wrap=True)
+    grid.add_column("in the end", justify="right", no_wrap=True)
+    for name, run in runs.items():
+        cells = [_cell(row) for row in rows if row["method"] == name]
+        last = run.history[-1]
+        took = name if run.method.name == name else f"{name}: {run.method.name}"
+        bound = text.bound(last.angle_deg_max)
+        end = [bound if bound == "no bound" else f"≤ {bound}", f"acc. {text.percent(last.accuracy)}"]
+        end += [f"true {text.degrees(last.true_angle_deg)}"] if true else []
+        grid.add_row(took, *cells, "\n".join(end))
+    return grid
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if math.isnan(row["rounds"]):
+        return "–"
+    return f"{row['rounds']}\n{text.megabytes(row['floats_sent'])}\n{row['seconds']:.2g} s"
