@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -27,11 +27,14 @@ from localgd import (
     scaffold,
     slowmo,
 )
+from localgd.data.classes import expanded
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
 from localgd.pooled import MaxMargin, max_margin
 from localgd.rules.local import Project
 from localgd.rules.merge import Extrapolated
+
+Samples: TypeAlias = "tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]"
 
 SAME_ORDER = 1e-12  # the same sums in the same order, other code
 OTHER_ORDER = 1e-9  # the same sums in another order
@@ -85,6 +88,24 @@ def random_rows(
             x, y = x * y[:, None], np.ones(len(y))  # all on the positive side
         shards.append(Shard(f"node-{m}", x * y[:, None]))
     return shards
+
+
+def random_samples(seed: int, n_classes: int = 4, n_nodes: int = 5, d: int = 5, size: int = 9) -> list[Samples]:
+    """Plain rows and classes of unlike, separable nodes: one row, one class, a class lacking, then nodes by label."""
+    rng = np.random.default_rng(seed)
+    w = rng.standard_normal((n_classes, d))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    x = rng.standard_normal((n_nodes * size, d))
+    y = (x @ w.T).argmax(axis=1)
+    x += 0.3 * w[y]  # a margin that rounding cannot close
+    order = np.argsort(y, kind="stable")
+    parts = [order[:1], np.flatnonzero(y == y[0]), np.flatnonzero(y != y[1]), *np.array_split(order, n_nodes - 3)]
+    return [(x[part], y[part]) for part in parts]
+
+
+def against(samples: list[Samples], n_classes: int) -> list[Shard]:
+    """The shards of many classes."""
+    return [Shard(f"node-{m}", expanded(x, y, n_classes), versus=n_classes - 1) for m, (x, y) in enumerate(samples)]
 
 
 def stacked(shards: list[Shard] | dict[str, Shard]) -> np.ndarray[Any, np.dtype[np.float64]]:

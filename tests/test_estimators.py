@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
+from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.preprocessing import scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from common import SAME_ORDER, random_rows, stacked
 from localgd import LocalGDClassifier, Status, local_gd
+from localgd.data.classes import expanded
 from localgd.losses import Logistic
 from localgd.pooled import angle_deg, max_margin, pooled_gd
 
@@ -23,6 +26,7 @@ from localgd.pooled import angle_deg, max_margin, pooled_gd
         LocalGDClassifier(C=1.0),
         LocalGDClassifier("local-gd", n_rounds=30),
         LocalGDClassifier("local-sgd", n_rounds=30, random_state=0),
+        LocalGDClassifier("local-gd", n_rounds=30, multi_class="ovr"),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -140,6 +144,7 @@ def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data)
         ({"n_rounds": 1.5}, "n_rounds must be"),
         ({"angle_tol_deg": 0.0}, "angle_tol_deg must be"),
         ({"method": "local-gd", "weighted_by": "size"}, "weighted_by must be"),
+        ({"multi_class": "ovo"}, "multi_class must be 'softmax' or 'ovr', got 'ovo'"),
     ],
 )
 def test_bad_parameters_are_named(data, change, message):
@@ -154,3 +159,67 @@ def test_groups_must_match_the_rows(data):
         LocalGDClassifier().fit(X, y, groups=[1, 2])
     with pytest.raises(ValueError, match="no value in row 1"):
         LocalGDClassifier().fit(X, y, groups=["a", None, *["b"] * (len(X) - 2)])
+
+
+@pytest.fixture(scope="module")
+def wine():
+    X, y = load_wine(return_X_y=True)
+    order = np.argsort(y, kind="stable")
+    groups = np.empty(len(y), dtype=int)
+    for node, part in enumerate(np.array_split(order, 4)):  # by label: most groups hold one class
+        groups[part] = node
+    return scale(X), np.array(["barbera", "barolo", "grignolino"])[y], groups
+
+
+@pytest.mark.parametrize("storage", [np.asarray, csr_array])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_three_classes_are_one_model_with_one_certificate(wine, fit_intercept, storage):
+    X, y, groups = wine
+    clf = LocalGDClassifier("local-gd", n_rounds=60, local_steps=20, fit_intercept=fit_intercept).fit(
+        storage(X), y, groups=groups
+    )
+    assert clf.score(storage(X), y) == clf.history_[-1]["accuracy"] == 1.0
+    assert clf.coef_.shape == (3, 13)
+    assert clf.intercept_.shape == (3,)
+    assert clf.decision_function(storage(X)).shape == (len(y), 3)
+    plain = np.hstack([X, np.ones((len(y), 1))]) if fit_intercept else X
+    pooled = max_margin(expanded(plain, np.unique(y, return_inverse=True)[1], 3))
+    w = np.hstack([clf.coef_, clf.intercept_[:, None]]) if fit_intercept else clf.coef_
+    assert angle_deg(w.ravel(), pooled.direction) <= clf.certificate_.angle_deg < 90
+    assert clf.certificate_.margin_low <= pooled.margin_high
+    assert clf.certificate_.margin_high >= pooled.margin_low
+
+
+def test_one_against_the_rest_is_two_class_training_of_each(wine):
+    X, y, groups = wine
+    clf = LocalGDClassifier("local-gd", n_rounds=20, multi_class="ovr").fit(X, y, groups=groups)
+    assert clf.n_iter_ == 20
+    assert len(clf.history_) == len(clf.certificate_) == 3
+    for own, label in enumerate(clf.classes_):
+        alone = LocalGDClassifier("local-gd", n_rounds=20).fit(X, y == label, groups=groups)
+        assert np.array_equal(clf.coef_[own], alone.coef_[0])
+        assert clf.intercept_[own] == alone.intercept_[0]
+        assert clf.certificate_[own] == alone.certificate_
+        assert len(clf.history_[own]) == len(alone.history_)
+    assert clf.score(X, y) > 0.97
+
+
+def test_two_classes_do_not_depend_on_multi_class(data):
+    X, y, groups = data
+    one, other = (
+        LocalGDClassifier("local-gd", n_rounds=5, multi_class=how).fit(X, y, groups=groups)
+        for how in ("softmax", "ovr")
+    )
+    assert np.array_equal(one.coef_, other.coef_)
+    assert one.certificate_ == other.certificate_
+
+
+def test_by_default_three_classes_have_the_hard_margin_and_with_c_scikit_learns_softmax(wine):
+    X, y, groups = wine
+    clf = LocalGDClassifier(fit_intercept=False).fit(X, y, groups=groups)
+    pooled = max_margin(expanded(X, np.unique(y, return_inverse=True)[1], 3))
+    assert angle_deg(clf.coef_.ravel(), pooled.direction) <= 1e-3
+    assert clf.certificate_.angle_deg <= 0.1
+    clf = LocalGDClassifier(C=0.5).fit(X, y, groups=groups)
+    sklearns = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(clf.coef_ - clf.coef_.mean(axis=0), sklearns.coef_, atol=1e-5)

@@ -11,7 +11,7 @@ from localgd.certificate import Certificate, Status, certificate, in_unit, judge
 from localgd.core import Engine, Message
 from localgd.gap import minimiser_certificate
 from localgd.history import Row
-from localgd.losses import Logistic
+from localgd.losses import Logistic, among
 from localgd.rounding import FloatArray, at_least, at_most, norm
 from localgd.rules.auto import auto
 from localgd.rules.penalised import Appraise, Penalty
@@ -53,7 +53,8 @@ def certify(
     angle_tol_deg : float, optional
         Degrees that are to be proved. Without it, three rounds give what they give.
     C : float > 0, optional
-        Certify against the minimiser of the penalised logistic loss instead (`localgd.newton`), in one round.
+        Certify against the minimiser of the penalised logistic loss instead (`localgd.newton`), in one round; nothing
+        is proved yet about that of softmax, for more than two classes.
     intercept : bool
         With `C`: the last column is a bias, and free of the penalty.
     n_rounds : int, at least 0
@@ -85,9 +86,10 @@ def certify(
     rows = comfortable(engine, w.size)
     stop = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
     if C is not None:
-        penalty = Penalty(C * rows.divisor**2, intercept)
-        report = rows.engine.round(Appraise(penalty=penalty), Message(0, w * rows.divisor))
-        return in_unit(minimiser_certificate(w * rows.divisor, report, penalty, Logistic(), stop), rows.divisor, stop)
+        loss, blocks = among(Logistic(), rows.versus), 1 if rows.versus == 1 else rows.versus + 1
+        penalty = Penalty(C * rows.divisor**2, intercept, blocks)
+        report = rows.engine.round(Appraise(loss, penalty), Message(0, w * rows.divisor))
+        return in_unit(minimiser_certificate(w * rows.divisor, report, penalty, loss, stop), rows.divisor, stop)
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
     low = float(rows.engine.round(Evaluate(), Message(0, w)).lows["margin"])

@@ -53,11 +53,14 @@ class Shard:
         Name of the node; reports are added up in the order of these names.
     rows : (n, d) float64 array or CSR array
         Signed rows, finite, at least one. A bias is one more column holding y.
+    versus : int, at least 1
+        How many rows next to each other speak for one sample: 1 for two classes, C − 1 for C classes, one against each
+        class that the sample is not of (`localgd.data.classes.expanded`). The sample is right if all of them are.
 
     Raises
     ------
     ValueError
-        If there is no row or an entry is not finite.
+        If there is no row, an entry is not finite, or the rows do not make whole samples.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class Shard:
 
     node_id: str
     rows: Rows
+    versus: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
@@ -78,12 +82,22 @@ class Shard:
         values = rows.data if isinstance(rows, csr_array) else rows
         if not np.isfinite(values).all():
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
+        if self.versus < 1 or rows.shape[0] % self.versus:
+            raise ValueError(
+                f"node {self.node_id!r}: versus={self.versus!r} does not divide its {rows.shape[0]} rows; give every "
+                "sample one row for each class that it is not of"
+            )
         object.__setattr__(self, "rows", rows)
 
     @property
     def n_rows(self) -> int:
         """Number of rows n."""
         return int(self.rows.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples: of rows, for two classes."""
+        return self.n_rows // self.versus
 
     @property
     def n_features(self) -> int:
@@ -135,6 +149,17 @@ class Shard:
         """Return z_i·w for every row, shape (n,)."""
         return np.asarray(self.rows @ w)
 
+    def n_right(self, margins: FloatArray) -> int:
+        """Return how many samples have no row of margin <= 0.
+
+        Examples
+        --------
+        >>> Shard("a", np.eye(4), versus=2).n_right(np.array([1.0, 2.0, 3.0, -1.0]))
+        1
+        """
+        right = margins > 0
+        return int(np.count_nonzero(right if self.versus == 1 else right.reshape(-1, self.versus).all(axis=1)))
+
     def combine(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i, shape (d,)."""
         return np.asarray(self.rows.T @ coefficients)
@@ -157,7 +182,10 @@ class Shard:
 
 
 class Loss(Protocol):
-    """A convex decreasing function ℓ of the margin m = z·w; every method is elementwise on an array."""
+    """A convex decreasing function ℓ of the margins m = z·w of a sample's rows.
+
+    `versus` margins next to each other make one value; the mean over a node's rows is over so many times fewer values.
+    """
 
     @property
     def name(self) -> str:
@@ -167,15 +195,19 @@ class Loss(Protocol):
     def loss_id(self) -> int:
         """Number it goes by in compiled kernels."""
 
+    @property
+    def versus(self) -> int:
+        """How many margins one value is made of; 1 if ℓ is elementwise."""
+
     def value(self, margin: FloatArray) -> FloatArray:
-        """Return ℓ(m) >= 0."""
+        """Return ℓ(m) >= 0, one for every `versus` margins."""
 
     def slope(self, margin: FloatArray) -> FloatArray:
-        """Return −ℓ'(m) >= 0, the coefficient of the row in a gradient step."""
+        """Return −∂ℓ/∂m >= 0, the coefficient of each row in a gradient step."""
 
     @property
     def curvature(self) -> float:
-        """Bound on ℓ'' used for the step size."""
+        """Bound on ℓ'' used for the step size; a multiple of I − 11ᵀ/(1 + versus) where versus > 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +251,7 @@ class Report:
     Parameters
     ----------
     n_nodes, n_rows : int
-        How many nodes and rows speak through this report.
+        How many nodes, and rows of users (the samples of shards), speak through this report.
     sums : mapping from name to float64 array (0-d for a number)
         Quantities that add.
     lows : mapping from name to float64 array

@@ -11,11 +11,11 @@ from scipy.sparse import csr_array, hstack, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from localgd.certificate import Status, until_angle
-from localgd.core import Shard
+from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.history import Run
 from localgd.rounding import FloatArray
@@ -26,12 +26,14 @@ from localgd.train import train
 
 
 class LocalGDClassifier(ClassifierMixin, BaseEstimator):
-    """Two-class linear classifier, trained over groups of rows that are never pooled, with a certificate.
+    """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
 
     By default the pooled max-margin model, ``argmin |w| s.t. y x·w >= 1``, where some plane separates the rows, else
     the minimiser of the logistic loss; with `C` the minimiser of ``½|w|² + C Σ log(1 + exp(−y x·w))``, the same as
-    scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows. `certificate_` says how far from it at most. Rows are
-    not scaled; angles are in the space of the rows given, the bias column included when fitted and not free of C.
+    scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows. For three or more classes the margins are
+    ``(w_y − w_c)·x``, c ≠ y, and the loss ``log(1 + Σ_c exp(−(w_y − w_c)·x))``. `certificate_` says how far from it at
+    most. Rows are not scaled; angles are in the space of the rows given, the bias column included when fitted and not
+    free of C.
 
     Parameters
     ----------
@@ -54,19 +56,24 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         Weight of a group in the average.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
+    multi_class : "softmax" or "ovr", default "softmax"
+        For three or more classes: one model of all of them, or each class against the rest, C models apart. Two classes
+        are the same either way.
 
     Attributes
     ----------
-    coef_ : (1, d) float64 array
-    intercept_ : (1,) float64 array
-    classes_ : (2,) array
-        The second is the positive side.
+    coef_ : (1, d) float64 array, (C, d) for C >= 3 classes
+    intercept_ : (1,) float64 array, (C,) for C >= 3 classes
+    classes_ : (C,) array
+        Of two, the second is the positive side.
     n_iter_ : int
-        Rounds that made the model.
+        Rounds that made the model; the most of any class under "ovr".
     history_ : list of dict
-        One entry per round: `localgd.train.Row`.
+        One entry per round: `localgd.train.Row`. For three or more classes under "ovr" a list of such lists, one per
+        class.
     certificate_ : Certificate
-        ``margin_low``, ``margin_high``, ``angle_deg``, ``separable``, ``status``.
+        ``margin_low``, ``margin_high``, ``angle_deg``, ``separable``, ``status``. For three or more classes under "ovr"
+        a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
 
     Examples
     --------
@@ -88,6 +95,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         fit_intercept: bool = True,
         weighted_by: Weighting = "uniform",
         random_state: int | None = None,
+        multi_class: Literal["softmax", "ovr"] = "softmax",
     ) -> None:
         self.method = method
         self.C = C
@@ -98,6 +106,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.weighted_by = weighted_by
         self.random_state = random_state
+        self.multi_class = multi_class
 
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Train over the groups.
@@ -107,7 +116,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         X : (n, d) array or CSR
             Rows.
         y : (n,) array
-            Two classes.
+            Two classes or more.
         groups : (n,) array, optional
             Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
 
@@ -118,66 +127,78 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there are not exactly two classes, or a value is missing or infinite.
+            If there is one class only, a value is missing or infinite, or a parameter is out of its range.
         """
+        if self.multi_class not in ("softmax", "ovr"):
+            raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
-        signs = self._signs(y)
-        names = np.zeros(len(signs), dtype=int) if groups is None else np.asarray(groups)
-        if names.shape != signs.shape:
-            raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {len(signs)} rows")
+        codes = self._codes(y)
+        names = np.zeros(len(codes), dtype=int) if groups is None else np.asarray(groups)
+        if names.shape != codes.shape:
+            raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {len(codes)} rows")
         nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
         if nobody.size:
             raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
-        rows: Any = self._augmented(X)
-        rows = csr_array(rows.multiply(signs[:, None])) if issparse(X) else rows * signs[:, None]
-        engine = InProcess(Shard(str(name), rows[np.flatnonzero(names == name)]) for name in np.unique(names))
-        stop = [] if self.angle_tol_deg is None else [until_angle(self.angle_tol_deg)]
-        run = train(engine, self._method(), n_rounds=self.n_rounds, stop=stop)
-        self._warn(run)
-        self.coef_ = np.array(run.w[None, : self.n_features_in_])
-        self.intercept_ = np.array(run.w[self.n_features_in_ :]) if self.fit_intercept else np.zeros(1)
-        self.n_iter_ = run.n_rounds
-        self.history_ = [
-            dict(zip(run.columns(), row, strict=True)) for row in zip(*run.columns().values(), strict=True)
-        ]
-        self.certificate_ = run.certificate
+        nodes, method = (self._augmented(X), names), self._method()
+        n_classes = len(self.classes_)
+        apart = self.multi_class == "ovr" and n_classes > 2
+        if apart:
+            runs = [self._run(*nodes, (codes == own).astype(int), 2, method) for own in range(n_classes)]
+        else:
+            runs = [self._run(*nodes, codes, n_classes, method)]
+        w = np.concatenate([run.w for run in runs]).reshape(1 if n_classes == 2 else n_classes, -1)
+        self.coef_ = np.array(w[:, : self.n_features_in_])
+        self.intercept_ = np.array(w[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(w))
+        self.n_iter_ = max(run.n_rounds for run in runs)
+        histories, certificates = [_records(run) for run in runs], [run.certificate for run in runs]
+        self.history_ = histories if apart else histories[0]
+        self.certificate_ = certificates if apart else certificates[0]
         return self
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Return x·coef + intercept for every row; positive means ``classes_[1]``."""
+        """Return x·coef + intercept for every row; positive means ``classes_[1]``.
+
+        For three or more classes (n, C), one column per class: the largest is the label.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        if len(self.classes_) > 2:
+            return np.asarray(X @ self.coef_.T + self.intercept_)
         return np.asarray(X @ self.coef_[0] + self.intercept_[0])
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the label of every row."""
-        positive = self.decision_function(X) > 0  # first, as it checks that there is a model
-        return np.asarray(self.classes_[positive.astype(int)])
+        scores = self.decision_function(X)  # first, as it checks that there is a model
+        return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
-    def _signs(self, y: NDArray[Any]) -> FloatArray:
+    def _codes(self, y: NDArray[Any]) -> NDArray[np.intp]:
         check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) > 2:
-            raise ValueError(
-                f"Only binary classification is supported. The type of the target is {type_of_target(y)}; "
-                f"y has {len(self.classes_)} classes. Keep two, or make it one against the rest."
-            )
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        return np.where(y == self.classes_[1], 1.0, -1.0)
+        return np.asarray(codes)
+
+    def _run(
+        self, rows: Any, names: NDArray[Any], codes: NDArray[np.intp], n_classes: int, method: Method | Choice
+    ) -> Run:
+        """Train one model, one node per name."""
+        held = ((str(name), np.flatnonzero(names == name)) for name in np.unique(names))
+        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
+        stop = [] if self.angle_tol_deg is None else [until_angle(self.angle_tol_deg)]
+        run = train(engine, method, n_rounds=self.n_rounds, stop=stop)
+        self._warn(run)
+        return run
 
     def _warn(self, run: Run) -> None:
         """Warn where the model is not what was asked for: no silent surprise in a pipeline."""
         short = self.angle_tol_deg is not None and run.certificate.verdict is not Status.CERTIFIED
         if short or run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any()):
-            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=3)
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
     def _augmented(self, X: Any) -> Any:
-        if not self.fit_intercept:
-            return X
-        ones = np.ones((X.shape[0], 1))
-        stack: Any = hstack if issparse(X) else np.hstack
-        return stack([X, csr_array(ones) if issparse(X) else ones])
+        ones = np.ones((X.shape[0], int(self.fit_intercept)))
+        parts: list[Any] = [X, ones]
+        return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
     def _method(self) -> Method | Choice:
         if not isinstance(self.method, str):
@@ -194,6 +215,11 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.input_tags.sparse = True
         return tags
+
+
+def _records(run: Run) -> list[dict[str, Any]]:
+    """Return the history, one dict per round."""
+    columns = run.columns()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

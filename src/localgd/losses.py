@@ -1,13 +1,13 @@
 """Losses: functions of the margin m = z·w, safe for every exponent.
 
 A loss says its value ℓ(m), its slope −ℓ'(m) >= 0 (the coefficient a row gets in a gradient step) and a bound on its
-curvature ℓ''. ``loss_id`` is the integer compiled kernels know it by.
+curvature ℓ''. ``loss_id`` is the integer compiled kernels know it by; they only know losses of one margin.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import expit
@@ -34,6 +34,7 @@ class Logistic:
 
     name: ClassVar[str] = "logistic"
     loss_id: ClassVar[int] = 0
+    versus: ClassVar[int] = 1
     curvature: ClassVar[float] = 0.25
 
     def value(self, margin: FloatArray) -> FloatArray:
@@ -60,6 +61,7 @@ class Exponential:
 
     name: ClassVar[str] = "exponential"
     loss_id: ClassVar[int] = 1
+    versus: ClassVar[int] = 1
     curvature: ClassVar[float] = 1.0
 
     def value(self, margin: FloatArray) -> FloatArray:
@@ -69,6 +71,63 @@ class Exponential:
     def slope(self, margin: FloatArray) -> FloatArray:
         """Return e^(−m)."""
         return self.value(margin)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Cross-entropy ℓ = log(1 + Σ_c exp(−m_c)) of C classes, in the margins m_c against the C − 1 wrong ones.
+
+    The slope of row c is p_c = exp(−m_c)/(1 + Σ_c exp(−m_c)), the probability the model gives class c. The Hessian
+    diag(p) − ppᵀ is at most ½ (I − 11ᵀ/C): with z_c = (e_y − e_c)⊗x that is ½ (I − 11ᵀ/C)⊗xxᵀ. Two classes make it
+    `Logistic`.
+
+    Parameters
+    ----------
+    versus : int, at least 1
+        C − 1.
+
+    Examples
+    --------
+    >>> loss = Softmax(versus=2)
+    >>> loss.slope(np.array([0.0, 0.0, 0.0, -1000.0])).round(4).tolist()
+    [0.3333, 0.3333, 0.0, 1.0]
+    >>> loss.value(np.array([0.0, 0.0, 0.0, -1000.0])).round(4).tolist()
+    [1.0986, 1000.0]
+    """
+
+    name: ClassVar[str] = "softmax"
+    loss_id: ClassVar[int] = -1  # none: no compiled kernel knows it
+    versus: int
+    curvature: ClassVar[float] = 0.5
+
+    def value(self, margin: FloatArray) -> FloatArray:
+        """Return log(1 + Σ_c exp(−m_c)) for every sample, shape (n/versus,)."""
+        return np.asarray(np.logaddexp.reduce(-margin.reshape(-1, self.versus), axis=1, initial=0.0))
+
+    def slope(self, margin: FloatArray) -> FloatArray:
+        """Return p_c for every row, shape (n,)."""
+        against = -margin.reshape(-1, self.versus)
+        own: Any = 1.0
+        if margin.min(initial=0.0) < -LARGEST_EXPONENT / 2:  # no sum of e^350 overflows
+            most = against.max(axis=1, initial=0.0, keepdims=True)
+            against, own = against - most, np.exp(-most)
+        odds = np.exp(against)
+        return np.asarray((odds / (own + odds @ np.ones((self.versus, 1)))).ravel())
+
+
+def among(loss: Loss, versus: int) -> Loss:
+    """Return the loss for samples that `versus` rows speak for: logistic means softmax where that is more than one.
+
+    The exponential loss stays one of single margins, Σ_c exp(−m_c) up to a factor C − 1.
+
+    Examples
+    --------
+    >>> among(Logistic(), 1), among(Logistic(), 3)
+    (Logistic(), Softmax(versus=3))
+    """
+    if isinstance(loss, Logistic | Softmax):
+        return Logistic() if versus == 1 else Softmax(versus)
+    return loss
 
 
 LOSSES: dict[str, Loss] = {"logistic": Logistic(), "exponential": Exponential()}

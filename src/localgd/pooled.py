@@ -15,7 +15,7 @@ from scipy.sparse import vstack as sparse_vstack
 
 from localgd.core import Loss, Rows, Shard
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
-from localgd.losses import Logistic
+from localgd.minimum import checked_weights, minimiser
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
 
 KKT_TOL = 1e-8
@@ -200,7 +200,7 @@ def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArra
 
 
 def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:
-    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``.
+    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``, for softmax Σ over samples of their weight.
 
     ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce.
 
@@ -229,75 +229,15 @@ def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: i
 
     Examples
     --------
+    >>> from localgd.losses import Logistic
     >>> pooled_gd(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.5]), Logistic(), lr=1.0, n_steps=1)
     array([0.5 , 0.25])
     """
-    weights = _checked(weights, rows)
+    weights = checked_weights(weights, rows)
     z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
     for _ in range(n_steps):
-        w = w + lr * z.combine(weights * loss.slope(z.margins(w)))
+        w = w + lr * loss.versus * z.combine(weights * loss.slope(z.margins(w)))
     return w
-
-
-def minimiser(rows: Rows, weights: FloatArray) -> FloatArray:
-    """Return the minimiser of the weighted logistic loss ``F(w) = Σ weights_i log(1 + exp(−z_i·w))``.
-
-    Newton's method with backtracking; where columns are dependent, the minimiser of least norm, which is the one
-    gradient descent from 0 tends to.
-
-    Parameters
-    ----------
-    rows : (N, d) float64 array or CSR array
-        Signed rows, not separable.
-    weights : (N,) float64 array, >= 0, sum 1
-        Weight of each row: p_m/n_m for a row of node m.
-
-    Returns
-    -------
-    (d,) float64 array
-        w with ``|∇F(w)| <= 1e-12 · max |z_i|``.
-
-    Raises
-    ------
-    ValueError
-        If there is no minimiser because some direction separates rows without misplacing any, or if Newton's method
-        does not reach the gradient norm.
-
-    Examples
-    --------
-    >>> rows = np.array([[1.0], [1.0], [1.0], [-1.0]])
-    >>> minimiser(rows, np.full(4, 0.25)).round(12) == np.log(3).round(12)
-    array([ True])
-    """
-    weights, loss = _checked(weights, rows), Logistic()
-    z = dense(Shard("pooled", rows).rows)
-    exponent = np.frexp(np.abs(z).max())[1]
-    z = np.ldexp(z, -exponent)  # a power of two changes no digit of z·w, and 1 becomes a length to measure by
-    shard = Shard("pooled", z)
-    w = np.zeros(shard.n_features)
-    for _ in range(200):
-        margins = shard.margins(w)
-        slope = loss.slope(margins)
-        gradient = -shard.combine(weights * slope)
-        # The Newton step as least squares over rows, not over the Hessian: that would square the condition number.
-        root = np.sqrt(weights * slope * loss.slope(-margins))
-        newton, _, rank, values = np.linalg.lstsq(root[:, None] * z, np.sqrt(weights) * np.exp(-margins / 2))
-        if not w.any():
-            full_rank, faint = rank, 1e-8 * values[rank - 1]
-        # A direction along which every curvature fades is one along which the loss falls for ever.
-        if margins.min() > 0 or rank < full_rank or values[rank - 1] < faint:
-            raise ValueError(
-                "the logistic loss has no minimiser: a direction separates rows without misplacing any; use max_margin"
-            )
-        step = np.asarray(newton)
-        if norm(step) <= 1e-9 * (1.0 + norm(w)) and norm(gradient) <= 1e-12 * shard.radius:
-            return np.asarray(np.ldexp(w, -exponent))
-        value = weights @ loss.value(margins)
-        while weights @ loss.value(shard.margins(w + step)) > value * (1 + 1e-14):
-            step /= 2
-        w = w + step
-    unmet = norm(gradient) / shard.radius
-    raise ValueError(f"minimiser: gradient norm {unmet:.1e} of max |z_i| after 200 Newton steps; scale the columns")
 
 
 def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> FloatArray:
@@ -333,21 +273,12 @@ def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> F
     with suppress(NotSeparableError):
         return max_margin(rows).direction
     try:
-        return minimiser(rows, np.repeat(each / sizes, sizes))
+        return minimiser(rows, np.repeat(each / sizes, sizes), held[0].versus)
     except ValueError as error:
         raise ValueError(
             "there is no pooled model to compare with: the rows have neither a max-margin direction, as no direction "
-            "separates them, nor a finite minimiser of the logistic loss, as one separates some and misplaces none"
+            "separates them, nor a finite minimiser of the loss, as one separates some and misplaces none"
         ) from error
-
-
-def _checked(weights: FloatArray, rows: Rows) -> FloatArray:
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (rows.shape[0],):
-        raise ValueError(f"weights must have one entry per row ({rows.shape[0]}), got shape {weights.shape}")
-    if not (weights.min() >= 0 and abs(weights.sum() - 1.0) <= 1e-9):
-        raise ValueError(f"weights must be non-negative and sum to 1, got sum {weights.sum()!r}; divide by the sum")
-    return weights
 
 
 def angle_deg(a: FloatArray, b: FloatArray) -> float:

@@ -94,14 +94,14 @@ def train(
     """
     rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
-    engine, divisor, n_features, _ = comfortable(engine, None if w0 is None else np.size(w0))
+    engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
     chosen = method.chosen(engine) if isinstance(method, Choice) else method
     _check(chosen, n_rounds, max_seconds, nodes)
     watch = Watch(engine, divisor, rules, ledger, n_rounds, max_seconds, nodes, on_round, reference)
     start = np.zeros(n_features) if w0 is None else start_in_unit(w0, divisor)
     shown = None
     while True:
-        leg = Leg(into_unit(chosen, divisor).tuned(engine), watch)
+        leg = Leg(into_unit(chosen, divisor).among(versus).tuned(engine), watch)
         reserve = chosen.reserve(leg.run(start))
         shown = leg.shown if shown is None else _after(shown, leg.shown)
         if reserve is None or watch.spent:

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from localgd.core import FloatArray, Shard
 from localgd.losses import Exponential, Logistic
-from localgd.pooled import NotSeparableError, angle_deg, max_margin, minimiser, pooled_direction, pooled_gd
+from localgd.minimum import minimiser
+from localgd.pooled import NotSeparableError, angle_deg, max_margin, pooled_direction, pooled_gd
 from localgd.rounding import norm
 
 SAME_ORDER, SOLVER = 1e-12, 1e-6

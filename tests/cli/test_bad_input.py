@@ -63,7 +63,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "n_nodes=999"),
         ((*LABELS, "--out", "/nowhere/RUN"), "does not exist"),
         (("--node", "site"), "label"),
-        (("--label", "site"), "3 classes"),
+        (("--label", "age"), "it looks like a number to predict"),
     ],
 )
 def test_bad_flags(table, words, message):

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csc_array, csr_array, eye_array
 
 from localgd.core import FloatArray, Shard
+from localgd.data.classes import expanded
 from localgd.kernels.project import SEPARABLE, Projection, project
 
 SAME, SOLVER = 1e-12, 1e-6
@@ -69,6 +70,28 @@ def test_agrees_with_a_general_solver(n: int, d: int, scale: float) -> None:
     assert_optimal(Shard("a", scale * rows), w / scale, found)
     v = w + scale**2 * rows.T @ found.duals
     np.testing.assert_allclose(v, clarabel_projection(rows, w), atol=SOLVER * np.abs(v).max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 6), st.integers(1, 20), st.integers(2, 8), st.booleans())
+def test_rows_of_many_classes(seed: int, n_classes: int, n: int, d: int, whole: bool) -> None:
+    """Few values make samples twice and rows that depend on each other; sorting by class makes nodes of one class."""
+    rng = np.random.default_rng(seed)
+    u = rng.standard_normal((n_classes, d))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    x = rng.integers(-2, 3, (n, d)).astype(float) if whole else rng.standard_normal((n, d))
+    y = (x @ u.T).argmax(axis=1)
+    x += u[y]  # off the boundary
+    one_class = seed % 3 == 0
+    keep = y == y[0] if one_class else np.ones(n, dtype=bool)
+    shard = Shard("a", expanded(x[keep], y[keep], n_classes), versus=n_classes - 1)
+    w = rng.standard_normal(n_classes * d)
+    found = project(shard, w)
+    assert_optimal(shard, w, found)
+    other = clarabel_projection(shard.rows.toarray(), w)  # which sometimes stops early
+    assert np.linalg.norm(shard.combine(found.duals)) <= np.linalg.norm(other - w) * (1 + SOLVER) + SOLVER
+    again = project(shard, w + 0.01 * rng.standard_normal(w.size), warm=found.duals)
+    assert again.feasible
 
 
 @given(rows_, points)

@@ -39,7 +39,7 @@ def unsigned(engine: InProcess, recipe: Recipe, tables: list[Table]) -> Any:
     for table in sorted(tables, key=lambda t: t.node_id):
         rows = engine.shards[table.node_id].rows
         dense = rows.toarray() if issparse(rows) else rows
-        parts.append(dense * recipe.signs(table)[:, None])
+        parts.append(dense * (2.0 * recipe.codes(table) - 1)[:, None])
     return np.vstack(parts)
 
 
@@ -266,12 +266,12 @@ def test_thousands_of_columns_are_prepared_together(monkeypatch: pytest.MonkeyPa
     ("labels", "message"),
     [
         ([1, 1, 1], "label: all 3 rows of all nodes are 1; two classes are needed"),
-        (["a", "b", "c"], r"label: 3 classes, 'a' \(1 rows\), 'b' \(1 rows\), 'c' \(1 rows\)"),
+        (list(range(30)), r"label: 30 distinct values in 30 rows \(0, 1, .* 9, …\): it looks like a number to predict"),
     ],
 )
-def test_two_classes_are_needed(labels: list[Any], message: str) -> None:
+def test_two_classes_are_needed_and_not_as_many_as_rows(labels: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prepare(InProcess(from_arrays(np.eye(3), labels, [0, 1, 2])))
+        prepare(InProcess(from_arrays(np.eye(len(labels)), labels, np.arange(len(labels)) % 3)))
 
 
 @pytest.mark.parametrize(

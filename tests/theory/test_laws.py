@@ -11,7 +11,8 @@ import pytest
 from common import SAME_ORDER, answer, as_csr, random_rows, shards_of, stacked, weights_of
 from localgd import Exponential, InProcess, Shard, local_gd, train
 from localgd.losses import Logistic
-from localgd.pooled import NotSeparableError, angle_deg, max_margin, minimiser
+from localgd.minimum import minimiser
+from localgd.pooled import NotSeparableError, angle_deg, max_margin
 from localgd.theory import (
     anchored_residual,
     asymptote,
@@ -294,3 +295,11 @@ def test_a_failed_integration_says_so(monkeypatch):
     )
     with pytest.raises(ValueError, match=r"could not be followed to t = 1e\+30: step too small"):
         flow(FEW, LATE)
+
+
+def test_laws_of_two_classes_refuse_many():
+    shard = Shard("a", np.ones((4, 3)), versus=2)
+    with pytest.raises(ValueError, match="give shards of two classes"):
+        flow([shard], [1.0])
+    with pytest.raises(ValueError, match="give shards of two classes"):
+        drift_bias([shard], np.zeros(3), lr=0.1, local_steps=2)

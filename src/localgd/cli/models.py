@@ -56,9 +56,10 @@ def certify_command(
     """Bound the angle between any linear model and the pooled one; no row leaves its node.
 
     A model of localgd brings its own preparation. One trained elsewhere is taken as it is: coefficients of the
-    prepared columns (in their order, unless it says feature_names), positive for the class that sorts last (unless it
-    says classes). Either way the proof is made from the model alone, so it is looser than a run's own, unless an angle
-    is asked for: then the pooled model is looked for until that angle is proved, or proved to be larger.
+    prepared columns (in their order, unless it says feature_names), positive for the class that sorts last, or one row
+    for each of three or more classes in sorted order (unless it says classes). Either way the proof is made from the
+    model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
+    until that angle is proved, or proved to be larger.
     """
     held = record.read_model(model)
     if held.recipe is not None and (scale or text_column):

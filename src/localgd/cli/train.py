@@ -134,11 +134,13 @@ def _step_size(lr: str | None) -> float | str | None:
 
 def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
     nodes = text.counted(len(federation.node_ids), "node")
-    rows = text.counted(sum(shard.n_rows for shard in federation.shards.values()), "row")
+    rows = text.counted(sum(shard.n_samples for shard in federation.shards.values()), "row")
     columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
     made = f" (from {recipe.summary})"
-    return f"{nodes}, {rows}, {columns}{bias}{made}; classes {recipe.classes[0]} / {recipe.classes[1]}; method {method}"
+    more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
+    classes = " / ".join(str(value) for value in recipe.classes[:10]) + more
+    return f"{nodes}, {rows}, {columns}{bias}{made}; classes {classes}; method {method}"
 
 
 def _reference(federation: InProcess, weighted_by: str, progress: Progress) -> FloatArray | None:

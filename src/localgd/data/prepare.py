@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
-from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, plain_label
+from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_numbers, as_text, picked
 from localgd.rounding import FloatArray
@@ -158,7 +158,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If there are not exactly two classes, columns differ between nodes, or a column cannot be prepared.
+        If there is one class only, or far too many, columns differ between nodes, or a column cannot be prepared.
 
     Examples
     --------
@@ -211,18 +211,19 @@ def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
 
 
-def _classes(survey: Report) -> tuple[Label, Label]:
+def _classes(survey: Report) -> tuple[Label, ...]:
     tally: dict[Label, int] = {parts[0]: count for parts, count in _tallies(survey, "label")}
     classes = sorted(tally, key=lambda value: (isinstance(value, str), value))
-    if len(classes) == 2:
-        return classes[0], classes[1]
     if not classes:
         raise ValueError("the tables have no labels; load them with their label column")
     if len(classes) == 1:
         raise ValueError(f"label: all {tally[classes[0]]} rows of all nodes are {classes[0]!r}; two classes are needed")
-    listed = ", ".join(f"{value!r} ({tally[value]} rows)" for value in classes[:10])
-    more = ", …" if len(classes) > 10 else ""
-    raise ValueError(f"label: {len(classes)} classes, {listed}{more}; merge or remove rows until two are left")
+    if len(classes) > min(_MANY, max(_FEW, survey.n_rows / 2)):
+        raise ValueError(
+            f"label: {len(classes)} distinct values in {survey.n_rows} rows ({listed(classes)}): it looks like a "
+            f"number to predict or an id, not a class; name another column, or merge values until {_FEW} are left"
+        )
+    return tuple(classes)
 
 
 def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:

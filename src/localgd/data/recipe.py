@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array, hstack
 
-from localgd.core import Rows, Shard, sealed
+from localgd.core import Rows, Shard
 from localgd.data.arrays import unlabelled
+from localgd.data.classes import signed
 from localgd.data.table import Table
 from localgd.data.values import as_text, finite_numbers, picked
 from localgd.rounding import FloatArray
@@ -117,8 +119,8 @@ class Recipe:
     ----------
     columns : tuple of Number, Category or Words
         One per column of the table.
-    classes : pair of labels
-        Sorted; the second is y = +1.
+    classes : tuple of two or more labels
+        Sorted. Of two, the second is y = +1.
     intercept : bool
         Whether a last column holds the bias: 1 in plain rows, y in signed ones.
     sparse : bool
@@ -137,7 +139,7 @@ class Recipe:
     """
 
     columns: tuple[Encoding, ...]
-    classes: tuple[Label, Label]
+    classes: tuple[Label, ...]
     intercept: bool
     sparse: bool
 
@@ -250,13 +252,13 @@ class Recipe:
             )
         return _scaled(features.toarray() if isinstance(features, csr_array) else features.copy(), numbers)
 
-    def signs(self, table: Table) -> FloatArray:
-        """Return y = ±1 for every row of a table.
+    def codes(self, table: Table) -> NDArray[np.intp]:
+        """Return the place of every row's label among the classes.
 
         Raises
         ------
         ValueError
-            If a label is neither class, or the table has no labels; names row and value.
+            If a label is none of the classes, or the table has no labels; names row and value.
         """
         if table.labels.size == 0:
             raise ValueError(f"{table.source}: the rows have no labels; load them with their label column")
@@ -266,20 +268,14 @@ class Recipe:
         if strange.any():
             row = int(np.argmax(strange))
             raise ValueError(
-                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is neither {self.classes[0]!r} nor "
-                f"{self.classes[1]!r}; correct it or remove the row"
+                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is none of the classes "
+                f"({listed(self.classes)}); correct it or remove the row"
             )
-        return np.array([1.0 if value == self.classes[1] else -1.0 for value in known])[codes]
+        return np.array([self.classes.index(value) for value in known])[codes]
 
     def encode(self, table: Table) -> Shard:
-        """Return the table's signed rows y·x as a shard; what `Engine.map` takes."""
-        rows: Any = self.matrix(table)
-        signs = self.signs(table)
-        if self.sparse:
-            rows.data *= np.repeat(signs, np.diff(rows.indptr))
-            return Shard(table.node_id, rows)
-        rows *= signs[:, None]
-        return Shard(table.node_id, sealed(rows))
+        """Return the table's signed rows as a shard; what `Engine.map` takes."""
+        return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON-able values."""
@@ -308,9 +304,10 @@ class Recipe:
                     k: tuple(v) if isinstance(v, list | tuple) else v for k, v in column.items() if k != "kind"
                 }
                 columns.append(_KINDS[column["kind"]](**fields))
-            classes = values["classes"]
-            return cls(tuple(columns), (classes[0], classes[1]), bool(values["intercept"]), bool(values["sparse"]))
-        except (KeyError, TypeError, IndexError) as error:
+            first, second, *more = values["classes"]
+            flags = bool(values["intercept"]), bool(values["sparse"])
+            return cls(tuple(columns), (first, second, *more), *flags)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
 
@@ -324,6 +321,17 @@ def plain_label(value: Any) -> Label:
     """
     plain: Label = value.item() if isinstance(value, np.generic) else value
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+
+
+def listed(classes: Sequence[Label]) -> str:
+    """Return labels in words, the first ten.
+
+    Examples
+    --------
+    >>> listed(["ill", "well"])
+    "'ill', 'well'"
+    """
+    return ", ".join(repr(value) for value in classes[:10]) + (", …" if len(classes) > 10 else "")
 
 
 def _kind(pair: tuple[Encoding, pl.Series]) -> type[Encoding]:

@@ -17,7 +17,8 @@ from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 from localgd.history import Run
-from localgd.pooled import MaxMargin, max_margin, minimiser
+from localgd.minimum import minimiser
+from localgd.pooled import MaxMargin, max_margin
 from localgd.rounding import FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.method import Method

@@ -2,7 +2,7 @@
 
 Every kernel has the same contract. It starts at ``v = w`` and takes `local_steps` steps
 
-    v ← w + shrink·(v − w) + (lr/b) Σ_{i in batch} slope(z_i·v) z_i,        b = batch size,
+    v ← w + shrink·(v − w) + (lr/b) Σ_{i in batch} slope(z·v)_i z_i,        b = samples of the loss in the batch,
 
 and returns the coefficients a >= 0, shape (n,), of ``v − w = Σ a_i z_i``. The caller forms that sum once, so its
 rounding error does not grow with the number of steps, and Σ a_i is the mass that the certificate needs.
@@ -36,8 +36,10 @@ class Kernel(Protocol):
         """Return the coefficients a >= 0, shape (n,), of the rows in v − w."""
 
 
-def pick(shard: Shard, local_steps: int, batch_size: int | None = None) -> Kernel:
+def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versus: int = 1) -> Kernel:
     """Return the fastest kernel for this shard; the choice depends on sizes only, never on timing.
+
+    No compiled one where `versus` margins make one value of the loss, if that is more than one.
 
     Examples
     --------
@@ -49,11 +51,11 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None) -> Kerne
     """
     sparse = isinstance(shard.rows, csr_array)
     stored = shard.rows.nnz if isinstance(shard.rows, csr_array) else shard.rows.size
-    share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_rows)
+    share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_samples)
     if local_steps == 1:
         return reference.coefficients
     if shard.n_rows**2 <= 2 * stored and shard.n_rows <= MOST_GRAM_ROWS:
         return gram.coefficients
-    if local_steps * stored * share < COMPILED_FROM or (not sparse and stored <= CACHED_ENTRIES):
+    if versus > 1 or local_steps * stored * share < COMPILED_FROM or (not sparse and stored <= CACHED_ENTRIES):
         return reference.coefficients
     return csr.coefficients if sparse else dense.coefficients

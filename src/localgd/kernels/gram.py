@@ -21,12 +21,13 @@ def coefficients(
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     gram = shard.gram
     a = np.zeros(shard.n_rows)
+    lr = steps.lr * steps.loss.versus
     for step in range(steps.local_steps):
         if steps.batches is None:
-            a = steps.shrink * a + steps.loss.slope(margins + gram @ a) * (steps.lr / a.size)
+            a = steps.shrink * a + steps.loss.slope(margins + gram @ a) * (lr / a.size)
         else:
             index = steps.batches[step]
-            c = steps.loss.slope(margins[index] + gram[index] @ a) * (steps.lr / index.size)
+            c = steps.loss.slope(margins[index] + gram[index] @ a) * (lr / index.size)
             a *= steps.shrink
             np.add.at(a, index, c)
     return a

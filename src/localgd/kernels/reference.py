@@ -26,11 +26,11 @@ class Steps:
     lr : float
         Step size η.
     loss : Loss
-        Gives the slope of a margin.
+        Gives the slopes of margins.
     shrink : float
         1 − ηλ, the pull towards w of the proximal form; 1 for plain steps.
     batches : (local_steps, batch_size) int array or None
-        Rows of each step; None for full batches.
+        Rows of each step, those of a sample next to each other; None for full batches.
     """
 
     local_steps: int
@@ -66,7 +66,7 @@ def coefficients(
         index: Any = slice(None) if steps.batches is None else steps.batches[step]
         block = rows if steps.batches is None else rows[index]
         at = margins[index] if step == 0 else block @ (w + drift)
-        c = steps.loss.slope(at) * (steps.lr / at.size)
+        c = steps.loss.slope(at) * (steps.lr * steps.loss.versus / at.size)
         a *= steps.shrink
         if steps.batches is None:
             a += c

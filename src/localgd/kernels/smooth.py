@@ -35,8 +35,8 @@ def descend(
         decay, prox and shift.
     """
     decay, prox, shift = more
-    v = np.array(w)
+    v, n = np.array(w), shard.n_rows / loss.versus
     for step in range(local_steps):
         slope = loss.slope(margins if step == 0 else shard.margins(v))
-        v -= lr * (decay * v + prox * (v - w) + shift - shard.combine(slope) / shard.n_rows)
+        v -= lr * (decay * v + prox * (v - w) + shift - shard.combine(slope) / n)
     return v

@@ -10,7 +10,7 @@ from localgd.rules.curvature import MOST_MB, megabytes
 from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method, Reserve
 from localgd.rules.penalised import Penalty
-from localgd.rules.probes import Sizes
+from localgd.rules.probes import Sizes, rows_a_sample
 
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
@@ -75,10 +75,11 @@ class Auto:
             why=f"{n_features} columns make sums of {cost:.2g} MB a node",
             reserves=(last,),
         )
-        if sizes.n_rows > n_features and cost <= CHEAP_MB:
+        n_rows = sizes.n_rows * rows_a_sample(sizes)
+        if n_rows > n_features and cost <= CHEAP_MB:
             second = Reserve("stalled", replace(together, why="the interior point stalled"))
             return replace(inner, reserves=(last, second))
-        why = "there are more columns than rows" if sizes.n_rows <= n_features else f"d×d sums are {cost:.2g} MB a node"
+        why = "there are more columns than rows" if n_rows <= n_features else f"d×d sums are {cost:.2g} MB a node"
         second = Reserve("stalled", replace(inner, why=f"consensus stalled, and {inner.why}"))
         return replace(together, why=why, reserves=(last, second))
 

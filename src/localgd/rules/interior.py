@@ -17,7 +17,7 @@ from localgd.rounding import FloatArray, norm
 from localgd.rules.curvature import MOST_MB, check_affordable, symmetric, triangle
 from localgd.rules.local import moved
 from localgd.rules.merge import Iterate
-from localgd.rules.probes import Sizes, Weighting, check_weighting, node_weight, standing
+from localgd.rules.probes import Sizes, Weighting, check_weighting, node_weight, rows_a_sample, standing
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""
@@ -124,14 +124,16 @@ class InteriorPoint:
         if not isinstance(self.start, str):
             return self
         sizes = engine.round(Sizes(), Message())
-        return replace(self, start=START_MASS / sizes.n_rows / float(sizes.lows["-radius"]) ** 2)
+        n_rows = sizes.n_rows * rows_a_sample(sizes)
+        return replace(self, start=START_MASS / n_rows / float(sizes.lows["-radius"]) ** 2)
 
     def _summed(self, shard: Shard, state: Slacks, here: Report) -> Report:
         a, s = state.a, state.s
         report = moved(shard, here, a, 1.0)
         pull = shard.combine(a * ((1 + s - state.margins) / s - 1))
         sums = {"curvature": triangle(shard.second_moment(a / s)), "pull": pull, "gap": float(a @ s)}
-        return replace(report, sums={**report.sums, **sums})
+        counts = {} if shard.versus == 1 else {"rows": shard.n_rows}  # else the report's own count
+        return replace(report, sums={**report.sums, **sums}, counts={**report.counts, **counts})
 
     def _predicted(self, shard: Shard, state: Slacks, here: Report, dw: FloatArray) -> tuple[Report, Slacks]:
         """Report what the Newton step to a·s = 0 would do."""
@@ -141,7 +143,7 @@ class InteriorPoint:
         products = [float(x @ y) for x, y in ((a, s), (a, ds), (state.da, s), (state.da, ds))]
         corrector = [shard.combine(-state.da * ds / s), shard.combine(1 / s)]
         sums = {**here.sums, "products": products, "corrector": corrector}
-        return Report(1, shard.n_rows, sums, {**here.lows, "-fastest": -state.fastest}), state
+        return Report(1, here.n_rows, sums, {**here.lows, "-fastest": -state.fastest}), state
 
     def _corrected(
         self, extra: Mapping[str, FloatArray], shard: Shard, state: Slacks, here: Report, margins: FloatArray
@@ -153,7 +155,7 @@ class InteriorPoint:
         state = replace(state, da=da, ds=ds)
         lows = {"-fastest": -state.fastest}
         if guess == 0.0 or guess * state.fastest.max() > NEARLY:
-            return Report(1, shard.n_rows, here.sums, {**here.lows, **lows}, {"unguessed": 1}), state
+            return Report(1, here.n_rows, here.sums, {**here.lows, **lows}, {"unguessed": 1}), state
         there = self._summed(shard, state.gone(guess, margins), here)
         return replace(there, lows={**there.lows, **lows}), state
 
@@ -249,7 +251,7 @@ class Mehrotra:
         right = dual - state.w + report.sums["pull"]
         ask = {"share": share, "predict": cho_solve(factor, right)}
         aimed = replace(state, asks=ask, base=state.w, factor=factor, right=right)
-        return replace(aimed, n_rows=report.n_rows, mass_0=mass_0)
+        return replace(aimed, n_rows=report.counts.get("rows", report.n_rows), mass_0=mass_0)
 
     def _corrected(self, state: Centre, report: Report) -> Centre:
         """Choose the target from what the predictor reached, and ask for the corrected step."""

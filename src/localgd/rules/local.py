@@ -29,7 +29,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -
     sums = {**displaced(own.vector, weight), "mass": weight * own.mass, "drift": weight * own.drift}
     lows = {"high": own.high} if own.known else {}
     counts = {"cancels": 1} if own.cancels else {}
-    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, **lows}, counts)
+    return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, **lows}, counts)
 
 
 def displaced(move: FloatArray, weight: float) -> dict[str, Any]:
@@ -50,11 +50,11 @@ class GradientSteps:
         Step size η. "auto" is 1/(β + λ) with β the largest smoothness constant over the nodes (one extra round);
         "paper" is that over L, the step size of the theorem in Zhu, Vardhan, Mazumdar (arXiv 2412.07971).
     loss : Loss
-        Logistic or exponential.
+        Logistic, exponential or softmax.
     batch_size : int or None
-        Rows per step; None is the full batch. A node with fewer rows uses all of them.
+        Samples per step; None is the full batch. A node with fewer uses all of them.
     replacement : bool
-        Draw each batch with replacement. Otherwise batches are cut from a chain of shuffled passes over the rows.
+        Draw each batch with replacement. Otherwise batches are cut from a chain of shuffled passes over the samples.
     prox : float >= 0
         λ of the proximal form; 0 for plain steps. Needs ηλ <= 1, so that no coefficient turns negative.
     weighted_by : "uniform" or "num-examples"
@@ -109,35 +109,51 @@ class GradientSteps:
         weight = node_weight(shard, self.weighted_by)
         margins = shard.margins(message.w)
         steps = Steps(self.local_steps, lr, self.loss, 1.0 - lr * self.prox, self._batches(shard, message.round))
-        a = pick(shard, self.local_steps, self.batch_size)(shard, message.w, margins, steps)
+        kernel = pick(shard, self.local_steps, self.batch_size, versus=self.loss.versus)
+        a = kernel(shard, message.w, margins, steps)
         report = moved(shard, seen(message, shard, margins, self.loss, weight), a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
-        if a.any() or (self.loss.slope(margins) * (lr / shard.n_rows)).any():
+        if a.any() or (self.loss.slope(margins) * (lr * self.loss.versus / shard.n_rows)).any():
             return report
         return replace(report, counts={"underflow": 1})
 
     def tuned(self, engine: Engine) -> GradientSteps:
         """Return the task with its step size found, by one round, if it was "auto" or "paper".
 
-        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes.
+        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
         """
         if not isinstance(self.lr, str):
             return self
-        beta = self.loss.curvature * -float(engine.round(Smoothness(), Message()).lows["-eigenvalue"])
+        look = Smoothness(self.loss.versus)
+        beta = self.loss.curvature * -float(engine.round(look, Message()).lows["-eigenvalue"])
         lr = 1.0 / (beta + self.prox) if beta + self.prox > 0 else 1.0
         return replace(self, lr=lr / self.local_steps if self.lr == "paper" else lr)
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
-        if self.batch_size is None or (self.batch_size >= shard.n_rows and not self.replacement):
+        n = shard.n_samples
+        if self.batch_size is None or (self.batch_size >= n and not self.replacement):
             return None
-        size = min(self.batch_size, shard.n_rows)
+        size = min(self.batch_size, n)
         # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
         rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])
         if self.replacement:
-            return rng.integers(shard.n_rows, size=(self.local_steps, size))
-        passes = -(-self.local_steps * size // shard.n_rows)
-        chain = np.concatenate([rng.permutation(shard.n_rows) for _ in range(passes)])
-        return chain[: self.local_steps * size].reshape(self.local_steps, size)
+            return rows_of(rng.integers(n, size=(self.local_steps, size)), shard.versus)
+        passes = -(-self.local_steps * size // n)
+        chain = np.concatenate([rng.permutation(n) for _ in range(passes)])
+        return rows_of(chain[: self.local_steps * size].reshape(self.local_steps, size), shard.versus)
+
+
+def rows_of(samples: Batches, versus: int) -> Batches:
+    """Return the row numbers of batches of samples, those of a sample next to each other.
+
+    Examples
+    --------
+    >>> rows_of(np.array([[3, 0]]), versus=2).tolist()
+    [[6, 7, 0, 1]]
+    """
+    if versus == 1:
+        return samples
+    return np.asarray((samples[:, :, None] * versus + np.arange(versus)).reshape(len(samples), -1))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from localgd.core import Engine, Loss, Merge, Task
+from localgd.losses import among
 from localgd.rules.penalised import Appraise, Curvature, Penalty
 from localgd.rules.probes import Evaluate, Weighting
 
@@ -63,6 +64,18 @@ class Method:
         if isinstance(self.task, Curvature):
             return self.task
         return Appraise(self.task.loss, self.penalty)
+
+    def among(self, versus: int) -> Method:
+        """Return the method for samples that `versus` rows speak for: logistic then means softmax."""
+        task: Any = self.task
+        merge: Any = self.merge
+        loss = among(task.loss, versus)
+        if loss != task.loss:
+            task = replace(task, loss=loss)
+        if self.penalty is not None and versus > 1:
+            penalty = replace(self.penalty, blocks=versus + 1)
+            task, merge = replace(task, penalty=penalty), replace(merge, penalty=penalty)
+        return replace(self, task=task, merge=merge)
 
     def tuned(self, engine: Engine) -> Method:
         """Return the method with what it needs to know of the data found, by one round, if it was "auto"."""

@@ -104,12 +104,12 @@ class Newton:
         return replace(aimed, length=1.0, w=sealed(state.w + direction))
 
     def _solved(self, report: Report, slope: FloatArray) -> FloatArray:
-        """Return H⁻¹∇F, of least norm where H is singular."""
+        """Return H⁻¹∇F, of least norm where H is singular: free biases of many classes may all shift."""
         curvature = symmetric(report.sums["curvature"]) / report.n_rows
         penalised = self.penalty.pull(np.ones(slope.size))
         curvature[np.diag_indices(slope.size)] += self.penalty.strength(report.n_rows) * penalised
         try:
-            if math.inf > self.penalty.C:
+            if math.inf > self.penalty.C and not (self.penalty.intercept and self.penalty.blocks > 1):
                 return np.asarray(cho_solve(cho_factor(curvature), slope))
         except LinAlgError:
             pass  # rows so far on their sides that a bias has no curvature left

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from localgd.core import Engine, Loss, Message, Report, Shard
+from localgd.kernels.project import dense
 from localgd.kernels.smooth import descend
 from localgd.losses import Logistic
 from localgd.rounding import FloatArray, norm
@@ -33,6 +35,8 @@ class Penalty:
         Inverse strength; inf for no penalty.
     intercept : bool
         The last column is a bias, and free of the penalty.
+    blocks : int
+        Equal parts of w, each with a bias of its own: one per class for more than two classes.
 
     Raises
     ------
@@ -47,6 +51,7 @@ class Penalty:
 
     C: float = math.inf
     intercept: bool = False
+    blocks: int = 1
 
     def __post_init__(self) -> None:
         """Check C once."""
@@ -61,7 +66,8 @@ class Penalty:
         """Return what λ multiplies in the gradient: w, with 0 for the bias."""
         out = np.array(w)
         if self.intercept:
-            out[-1] = 0.0
+            width = out.size // self.blocks
+            out[width - 1 :: width] = 0.0
         return out
 
 
@@ -69,12 +75,12 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     """Return the standing at w and what the server needs for objective, gradient and duality gap there.
 
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
-    the bias is free, ``positive``, the part of ``pull`` from rows of the positive class, and ``odds`` (2,), Σ e^(−z·w)
-    over the negative and the positive class; ``blur``, a bound on what the rounding of the slopes adds to the gap. Low:
-    ``-radius``, the largest row norm, negated.
+    the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
+    ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
+    slopes adds to the gap. Low: ``-radius``, the largest row norm, negated.
     """
     slope = loss.slope(margins)
-    here = standing(shard, w, margins, loss, float(shard.n_rows))
+    here = standing(shard, w, margins, loss, float(shard.n_samples))
     with np.errstate(over="ignore"):
         risk = float(loss.value(margins).sum())
         odds = np.exp(-margins)
@@ -82,11 +88,11 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     blur = shard.n_rows * shard.margin_error(norm(w)) ** 2 / 8 + sure * 2.0**-50
     sums: dict[str, Any] = {"risk": risk, "pull": shard.combine(slope), "drift": shard.combine_error(slope)}
     sums["blur"] = blur
-    if penalty.intercept:
+    if penalty.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    return Report(1, shard.n_rows, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
+    return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
 
 
 def objective(report: Report, w: FloatArray, penalty: Penalty) -> float:
@@ -127,7 +133,7 @@ class Curvature:
     Parameters
     ----------
     loss : Loss
-        Logistic: its curvature is slope·(1 − slope).
+        Logistic or softmax.
     penalty : Penalty
         The objective.
     """
@@ -144,8 +150,21 @@ class Curvature:
         """Return both."""
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.loss, self.penalty)
-        curvature = triangle(shard.second_moment(self.loss.slope(margins) * self.loss.slope(-margins)))
-        return replace(report, sums={**report.sums, "curvature": curvature}), state
+        return replace(report, sums={**report.sums, "curvature": triangle(hessian(shard, self.loss, margins))}), state
+
+
+def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
+    """Return Σ ∇²ℓ over a node's samples, (d, d), for the logistic loss or softmax.
+
+    Logistic: Σ p (1 − p) z zᵀ with slopes p. Softmax: Σ p_c z_c z_cᵀ less s sᵀ of every sample, s = Σ_c p_c z_c.
+    """
+    slope = loss.slope(margins)
+    if loss.versus == 1:
+        return shard.second_moment(slope * loss.slope(-margins))
+    places = np.arange(0, slope.size + 1, loss.versus), np.arange(slope.size)
+    of_sample = csr_array((slope, places[1], places[0]), shape=(places[0].size - 1, slope.size))
+    means: Any = of_sample @ shard.rows
+    return np.asarray(shard.second_moment(slope) - dense(means.T @ means))
 
 
 @dataclass(frozen=True)
@@ -206,7 +225,7 @@ class PenalisedSteps:
         """Return the task with what it needs to know of the data found, by one round."""
         if not isinstance(self.lr, str) and not isinstance(self.n_rows, str):
             return self
-        report = engine.round(Smoothness(), Message())
+        report = engine.round(Smoothness(self.loss.versus), Message())
         beta = self.loss.curvature * -float(report.lows["-eigenvalue"])
         steepest = beta + self.penalty.strength(report.n_rows) + self.prox
         lr = (1.0 / steepest if steepest > 0 else 1.0) if isinstance(self.lr, str) else self.lr
@@ -225,10 +244,10 @@ class PenalisedSteps:
                 return report, state
             shift = np.zeros(w.size)
         else:
-            report = standing(shard, w, margins, self.loss, float(shard.n_rows))
-            own = -shard.combine(self.loss.slope(margins)) / shard.n_rows
+            report = standing(shard, w, margins, self.loss, float(shard.n_samples))
+            own = -shard.combine(self.loss.slope(margins)) / (shard.n_rows / self.loss.versus)
             shift = towards - own - self.penalty.strength(self.n_rows) * self.penalty.pull(w)
         decay = self.penalty.strength(self.n_rows) * self.penalty.pull(np.ones(w.size))
         v = descend(shard, w, margins, self.loss, self.local_steps, self.lr, (decay, self.prox, shift))
         sums: dict[str, Any] = {"mass": math.nan, "drift": math.nan, **report.sums}
-        return replace(report, sums={**sums, **displaced(v - w, float(shard.n_rows))}), state
+        return replace(report, sums={**sums, **displaced(v - w, float(shard.n_samples))}), state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,8 +23,8 @@ COMFORTABLE_EXPONENT = 100
 
 
 def node_weight(shard: Shard, weighted_by: Weighting) -> float:
-    """Return the weight p_m of a node before normalisation: 1, or its number of rows."""
-    return 1.0 if weighted_by == "uniform" else float(shard.n_rows)
+    """Return the weight p_m of a node before normalisation: 1, or its number of samples."""
+    return 1.0 if weighted_by == "uniform" else float(shard.n_samples)
 
 
 def check_weighting(weighted_by: str) -> None:
@@ -36,14 +36,14 @@ def check_weighting(weighted_by: str) -> None:
 def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
     """Return how the shared model w stands on this node.
 
-    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` rows with z·w > 0. Lows: ``margin``, a lower bound on
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Lows: ``margin``, a lower bound on
     min z_i·w (the computed one less its rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
         value = float(loss.value(margins).mean())
-    sums = {"weight": weight, "loss": weight * value, "correct": int(np.count_nonzero(margins > 0))}
-    return Report(1, shard.n_rows, sums, {"margin": low})
+    sums = {"weight": weight, "loss": weight * value, "correct": shard.n_right(margins)}
+    return Report(1, shard.n_samples, sums, {"margin": low})
 
 
 def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
@@ -56,7 +56,7 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
         return here
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), loss, weight)
-    return Report(1, shard.n_rows, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Evaluate:
 class Sizes:
     """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
-    Lows: ``-peak``, ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted).
+    Lows: ``-peak``, ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted). Counts: the nodes
+    whose samples have so many rows each, under that number; none if it is 1.
     """
 
     def init(self, shard: Shard) -> None:
@@ -97,26 +98,31 @@ class Sizes:
             raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
         sizes = {"-peak": -shard.peak, "-radius": -shard.radius}
         widths = {"n_features": shard.n_features, "-n_features": -shard.n_features}
-        return Report(1, shard.n_rows, {}, sizes | widths), state
+        counts = {} if shard.versus == 1 else {str(shard.versus): 1}
+        return Report(1, shard.n_samples, {}, sizes | widths, counts), state
 
 
 @dataclass(frozen=True)
 class Smoothness:
     """Report the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes, as the low ``-eigenvalue``.
 
-    By power iteration on the node with a start fixed by its size, relative accuracy 1e-6, rounded up by as much.
+    By power iteration on the node with a start fixed by its size, relative accuracy 1e-6, rounded up by as much. Where
+    `versus` margins make one value of the loss, Z_mᵀ(I − 11ᵀ/C)Z_m/(samples of m) instead, I − 11ᵀ/C in each sample:
+    the curvature of `localgd.losses.Softmax`.
     """
+
+    versus: int = 1
 
     def init(self, shard: Shard) -> None:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's eigenvalue."""
-        return Report(1, shard.n_rows, {}, {"-eigenvalue": -largest_eigenvalue(shard)}), state
+        return Report(1, shard.n_samples, {}, {"-eigenvalue": -largest_eigenvalue(shard, self.versus)}), state
 
 
-def largest_eigenvalue(shard: Shard) -> float:
-    """Return the largest eigenvalue of ZᵀZ/n, by power iteration on the smaller of the two Gram matrices.
+def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
+    """Return the largest eigenvalue of ZᵀZ/n, or of Zᵀ(I − 11ᵀ/C)Z·versus/n with C = 1 + versus, by power iteration.
 
     Examples
     --------
@@ -130,15 +136,24 @@ def largest_eigenvalue(shard: Shard) -> float:
     v /= norm(v)
     value = 0.0
     for _ in range(MAX_POWER_STEPS):
-        image = np.asarray(rows.T @ (rows @ v))
+        image = np.asarray(rows.T @ _centred(rows @ v, versus))
         before, value = value, norm(image)
         if value == 0.0 or abs(value - before) <= POWER_TOL * value:
             break
         v = image / value
     # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
     trace = float((rows.multiply(rows) if isinstance(shard.rows, csr_array) else rows * rows).sum())
-    value = min(max(value * (1 + POWER_TOL), trace / shard.n_features), trace)
-    return value / shard.n_rows * shard.radius**2
+    least = trace if versus == 1 else trace / (versus + 1)  # I − 11ᵀ/C has no eigenvalue below 1/C
+    value = min(max(value * (1 + POWER_TOL), least / shard.n_features), trace)
+    return value * versus / shard.n_rows * shard.radius**2
+
+
+def _centred(margins: FloatArray, versus: int) -> FloatArray:
+    """Return (I − 11ᵀ/C) m for the margins of every sample."""
+    if versus == 1:
+        return margins
+    of_sample = margins.reshape(-1, versus)
+    return np.asarray((of_sample - of_sample.sum(axis=1, keepdims=True) / (versus + 1)).ravel())
 
 
 @dataclass(frozen=True)
@@ -156,7 +171,7 @@ class Rescaled:
     def __call__(self, shard: Shard) -> Shard:
         """Return the rescaled shard."""
         rows: Any = shard.rows
-        return Shard(shard.node_id, rows / self.divisor)
+        return replace(shard, rows=rows / self.divisor)
 
 
 class Comfortable(NamedTuple):
@@ -166,6 +181,21 @@ class Comfortable(NamedTuple):
     divisor: float
     n_features: int
     radius: float
+    versus: int
+
+
+def rows_a_sample(sizes: Report) -> int:
+    """Return how many rows speak for one sample, on every node, from a report of `Sizes`.
+
+    Raises
+    ------
+    ValueError
+        If nodes differ in it.
+    """
+    versus = max((int(number) for number in sizes.counts), default=1)
+    if versus > 1 and sizes.counts[str(versus)] != sizes.n_nodes:
+        raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
+    return versus
 
 
 def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
@@ -176,9 +206,10 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
     Raises
     ------
     ValueError
-        If nodes differ in their number of features, or all rows are zero.
+        If nodes differ in their number of features or of rows a sample, or all rows are zero.
     """
-    lows = engine.round(Sizes(), Message()).lows
+    report = engine.round(Sizes(), Message())
+    lows, versus = report.lows, rows_a_sample(report)
     fewest, most = int(lows["n_features"]), -int(lows["-n_features"])
     if fewest != most:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
@@ -189,10 +220,10 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
     exponent = math.frexp(peak)[1]
     if abs(exponent) <= COMFORTABLE_EXPONENT:
-        return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]))
+        return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]), versus)
     divisor = math.ldexp(1.0, max(min(exponent, 1000), -1000))  # a normal number, and so is its inverse
     engine = engine.map(Rescaled(divisor))
-    return Comfortable(engine, divisor, fewest, -float(engine.round(Sizes(), Message()).lows["-radius"]))
+    return Comfortable(engine, divisor, fewest, -float(engine.round(Sizes(), Message()).lows["-radius"]), versus)
 
 
 @dataclass(frozen=True)
@@ -216,4 +247,4 @@ class TemperedDual:
             dual.append(shard.combine(q))
             mass.append(below(q.sum(), shard.n_rows))
             drift.append(shard.combine_error(q))
-        return Report(1, shard.n_rows, {"dual": dual, "mass": mass, "drift": drift}), state
+        return Report(1, shard.n_samples, {"dual": dual, "mass": mass, "drift": drift}), state

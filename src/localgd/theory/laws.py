@@ -124,6 +124,8 @@ def _gathered(shards: Sequence[Shard], weighted_by: Weighting) -> tuple[FloatArr
     widths = {shard.n_features for shard in shards}
     if len(widths) != 1:
         raise ValueError(f"nodes must have the same features, and there must be one; got widths {sorted(widths)}")
+    if any(shard.versus > 1 for shard in shards):
+        raise ValueError("these laws hold for losses of one margin a sample; give shards of two classes (versus=1)")
     held = sorted(shards, key=lambda shard: shard.node_id)  # so that the order they came in changes no bit
     each = [np.full(shard.n_rows, node_weight(shard, weighted_by) / shard.n_rows) for shard in held]
     weights = np.concatenate(each)
