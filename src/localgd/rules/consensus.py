@@ -180,8 +180,8 @@ class Consensus:
     ``Σ θ_j (end_j − start_j)``; its weights need only the inner products of the moves, which add over the nodes. β is
     the share of the way from start to end, in [0, 1] and with no negative coefficient, of largest dual value. If that
     value has not grown for two rounds, the next start is the best point so far, and from there the plain iteration:
-    always that share of the way. Its value never falls, as every part is the best for its node. First one plain round is
-    taken, the next time four, then sixteen: where acceleration does not help, few rounds are spent on it.
+    always that share of the way. Its value never falls, as every part is the best for its node. First one plain round
+    is taken, the next time four, then sixteen: where acceleration does not help, few rounds are spent on it.
 
     Parameters
     ----------
