@@ -51,7 +51,7 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     10
     >>> method_named("local-dg")
     Traceback (most recent call last):
-    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known: local-gd, local-sgd, ...
+    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known: auto, local-gd, ...
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
