@@ -168,7 +168,7 @@ class Leg:
         method, watch = self.method, self.watch
         engine, before = watch.engine, len(watch.history)
         self.state = method.merge.init(start)
-        found, step = Certificate(), None
+        found, step, appraised = Certificate(), None, np.zeros(0)
         limit = watch.limit - before
         while True:
             state: Iterate = self.state
@@ -181,6 +181,9 @@ class Leg:
                 found = _standing(state, report, found, step, watch.rules, whole=whole)
             elif whole and "pull" in report.sums:
                 found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, watch.rules)
+                appraised = state.w
+            elif not np.array_equal(state.w, appraised):  # the last proof is of another model
+                found = Certificate(kind="minimiser", reason="not every node has appraised this model")
             self.shown = in_unit(found, watch.divisor, watch.rules)
             if not method.reserve("inseparable"):
                 self.shown = _explained(self.shown, report, whole=whole)

@@ -215,3 +215,15 @@ def test_partial_participation_of_penalised_local_gd():
     run = train(engine, local_gd(C=1.0, local_steps=5), n_rounds=30, nodes=SampledNodes(0.5, seed=1))
     assert run.certificate.kind == "minimiser"
     assert np.linalg.norm(run.w - pooled_fit(list(engine.shards.values()), Penalty(1.0))) <= run.certificate.distance
+
+
+def test_a_round_without_all_nodes_never_shows_the_proof_of_an_earlier_model():
+    """Every third round asks all nodes: the rows between must not carry its gap on."""
+    shards = with_bias(random_rows(2), 2, 0.2)
+    engine = InProcess(shards)
+
+    def nodes(round_, node_ids):
+        return node_ids if round_ % 3 == 0 else node_ids[:1]
+
+    run = train(engine, local_gd(C=1.0, local_steps=5), n_rounds=12, nodes=nodes)
+    assert [math.isfinite(row.gap) for row in run.history] == [k % 3 == 0 for k in range(13)]
