@@ -178,7 +178,7 @@ class Consensus:
     the share of the way from start to end, in [0, 1] and with no negative coefficient, of largest dual value. If that
     value has not grown for two rounds, the next start is the best point so far, and from there the plain iteration:
     always that share of the way. Its value never falls, as every part is the best for its node. First one plain round
-    is taken, the next time four, then sixteen: where acceleration does not help, few rounds are spent on it.
+    is taken, the next time four, then sixteen, until acceleration helps again: where it does not, few rounds are lost.
 
     Parameters
     ----------
@@ -264,7 +264,8 @@ class Consensus:
             return replace(state, plain=True)
         if state.idle > PATIENCE:
             return replace(state, plain=True, idle=0, rest=state.penance - 1, penance=4 * state.penance)
-        return replace(state, plain=state.rest > 0, rest=max(state.rest - 1, 0))
+        penance = state.penance if state.plain or state.idle else 1
+        return replace(state, plain=state.rest > 0, rest=max(state.rest - 1, 0), penance=penance)
 
 
 PATIENCE = 1
