@@ -70,6 +70,9 @@ PENALISED: dict[str, Method] = {
     "scaffold, free bias": scaffold(C=0.3, intercept=True, local_steps=20),
     "scaffold, plain": scaffold(C=0.1, local_steps=5, memory=0),
     "local-gd, penalised": local_gd(C=1.0, local_steps=5),
+    "fedprox, penalised": fedprox(C=1.0, prox=0.1, local_steps=5),
+    "fedexp, penalised": fedexp(C=0.3, intercept=True, local_steps=5),
+    "slowmo, penalised": slowmo(C=1.0, local_steps=5),
 }
 
 

@@ -64,17 +64,32 @@ def local_gd(
     >>> local_gd(local_steps=10).task.local_steps
     10
     """
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
+    return Method("local-gd", steps, Mean(late=late))
+
+
+def _steps(
+    local_steps: int,
+    lr: float | Literal["auto", "paper"],
+    loss: str | Loss,
+    weighted_by: Weighting,
+    C: float | None,
+    *,
+    intercept: bool,
+    late: bool = False,
+    prox: float = 0.0,
+) -> GradientSteps | PenalisedSteps:
+    """Return full-batch local steps, on the plain loss or on the penalised one."""
+    chosen = loss_named(loss)
     if C is None:
-        steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
-        return Method("local-gd", steps, Mean(late=late))
+        return GradientSteps(local_steps=local_steps, lr=lr, loss=chosen, prox=prox, weighted_by=weighted_by)
     if late:
         raise ValueError(
             f"late=True has no meaning with C={C!r}: a penalised loss has a finite minimiser; leave it out"
         )
     if lr == "paper":
         raise ValueError(f"lr='paper' has no meaning with C={C!r}; give a number, or 'auto' for 1/(β + λ)")
-    penalised = PenalisedSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), penalty=Penalty(C, intercept))
-    return Method("local-gd", penalised, Mean())
+    return PenalisedSteps(local_steps=local_steps, lr=lr, loss=chosen, penalty=Penalty(C, intercept), prox=prox)
 
 
 def local_sgd(
@@ -199,12 +214,14 @@ def fedexp(
     lr: float | Literal["auto", "paper"] = "auto",
     loss: str | Loss = "logistic",
     weighted_by: Weighting = "uniform",
+    C: float | None = None,
+    intercept: bool = False,
 ) -> Method:
     """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
 
     Parameters
     ----------
-    local_steps, lr, loss, weighted_by
+    local_steps, lr, loss, weighted_by, C, intercept
         As for `local_gd`.
 
     Returns
@@ -227,7 +244,7 @@ def fedexp(
     >>> fedexp(local_steps=10).name
     'fedexp'
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept)
     return Method("fedexp", steps, Extrapolated())
 
 
@@ -281,6 +298,8 @@ def fedprox(
     loss: str | Loss = "logistic",
     weighted_by: Weighting = "uniform",
     late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
 ) -> Method:
     """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
 
@@ -288,7 +307,7 @@ def fedprox(
     ----------
     prox : float > 0
         λ.
-    local_steps, lr, loss, weighted_by, late
+    local_steps, lr, loss, weighted_by, late, C, intercept
         As for `local_gd`; "auto" is 1/(β + λ).
 
     Returns
@@ -310,7 +329,7 @@ def fedprox(
     >>> fedprox(prox=0.1).task.prox
     0.1
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), prox=prox, weighted_by=weighted_by)
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late, prox=prox)
     return Method("fedprox", steps, Mean(late=late))
 
 
@@ -324,6 +343,8 @@ def slowmo(
     loss: str | Loss = "logistic",
     weighted_by: Weighting = "uniform",
     late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
 ) -> Method:
     """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
 
@@ -331,7 +352,7 @@ def slowmo(
     ----------
     momentum, server_lr, nesterov
         β, α and the form of the server's step: see `localgd.rules.merge.ServerMomentum`.
-    local_steps, lr, loss, weighted_by, late
+    local_steps, lr, loss, weighted_by, late, C, intercept
         As for `local_gd`.
 
     Returns
@@ -353,6 +374,6 @@ def slowmo(
     >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.nesterov
     True
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
     merge = ServerMomentum(momentum=momentum, server_lr=server_lr, nesterov=nesterov, late=late)
     return Method("slowmo", steps, merge)
