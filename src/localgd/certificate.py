@@ -32,6 +32,9 @@ from localgd.rounding import (
     norm_above,
 )
 
+TELLING_DEG = 89.9
+"""A bound above this is as good as none: written to three digits it would be 90°."""
+
 
 class Status(StrEnum):
     """What became of a run, in words."""
@@ -306,7 +309,7 @@ def certificate(
     if low > high:
         raise ArithmeticError(f"margin bounds crossed ({low!r} > {high!r}); please report this as a bug, with the data")
     bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if length > 0 else []
-    angle = min([angle for angle in bounds if angle < 90], default=math.nan)
+    angle = min([angle for angle in bounds if angle <= TELLING_DEG], default=math.nan)
     cancels = cancels or before.verdict is Status.NOT_SEPARABLE or any(dual.cancels for dual in duals)
     return judged(Certificate(low, high, angle, own), stop, cancels=cancels)
 

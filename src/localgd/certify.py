@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from localgd.certificate import Certificate, Status, certificate, in_unit, judged, merged_dual, until_angle
+from localgd.certificate import Certificate, Rule, Status, certificate, in_unit, judged, merged_dual, until_angle
 from localgd.core import Engine, Message
 from localgd.gap import minimiser_certificate
 from localgd.history import Row
-from localgd.losses import Logistic, among
 from localgd.rounding import FloatArray, at_least, at_most, norm
 from localgd.rules.auto import auto
-from localgd.rules.penalised import Appraise, Penalty
-from localgd.rules.probes import Evaluate, TemperedDual, comfortable
+from localgd.rules.exact import scaffold
+from localgd.rules.penalised import Penalty
+from localgd.rules.probes import Comfortable, Evaluate, TemperedDual, comfortable
 from localgd.train import train
+from localgd.unit import into_unit, start_in_unit
 
 TAUS = np.geomspace(1.0, 1e5, 21)
 """Sharpnesses tried for a model from elsewhere, in units of 1/largest row."""
 
 FIRM = 0.05
 """A distance that is larger than asked is narrowed down to this part of itself."""
+
+LARGEST = 1e150
+"""Margins up to here can be squared."""
 
 SLACK_DEG = 1e-9
 """What the rounding of a measured angle and of a sum of two may amount to, in degrees, with room to spare."""
@@ -82,14 +88,14 @@ def certify(
     """
     w = np.asarray(w, dtype=np.float64)
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
-        raise ValueError(f"the model must be a finite vector other than zero, got shape {w.shape}")
+        got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
+        raise ValueError(f"the model must be a finite vector other than zero, got {got}")
     rows = comfortable(engine, w.size)
     stop = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
     if C is not None:
-        loss, blocks = among(Logistic(), rows.versus), 1 if rows.versus == 1 else rows.versus + 1
-        penalty = Penalty(C * rows.divisor**2, intercept, blocks)
-        report = rows.engine.round(Appraise(loss, penalty), Message(0, w * rows.divisor))
-        return in_unit(minimiser_certificate(w * rows.divisor, report, penalty, loss, stop), rows.divisor, stop)
+        Penalty(C)  # refuses it by the user's own number
+        task = into_unit(scaffold(C=C, intercept=intercept), rows.divisor).among(rows.versus).look
+        return _penalised(start_in_unit(w, rows.divisor), rows, task, stop)
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
     low = float(rows.engine.round(Evaluate(), Message(0, w)).lows["margin"])
@@ -101,6 +107,14 @@ def certify(
     if angle_tol_deg is None or found.verdict is Status.CERTIFIED:
         return found
     return _to_order(w, engine, found, angle_tol_deg, n_rounds)
+
+
+def _penalised(w: FloatArray, rows: Comfortable, task: Any, stop: Sequence[Rule]) -> Certificate:
+    """Certify against the minimiser of a penalised loss, in one round."""
+    if not np.isfinite(w).all() or not norm(w) * rows.radius < LARGEST:
+        raise ValueError("the model is too large for these rows: margins would leave float64; give it in their unit")
+    report = rows.engine.round(task, Message(0, w))
+    return in_unit(minimiser_certificate(w, report, task.penalty, task.loss, stop), rows.divisor, stop)
 
 
 def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_rounds: int) -> Certificate:

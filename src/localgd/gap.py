@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from localgd.certificate import Certificate, Rule, Status
+from localgd.certificate import TELLING_DEG, Certificate, Rule, Status
 from localgd.core import Loss, Report
 from localgd.losses import Logistic
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
@@ -56,7 +56,9 @@ def minimiser_certificate(
     """
     low, length = float(report.lows["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
-    value = objective(report, w, penalty) * (1 + (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
+    # a margin that is off by so much changes the loss of its row by no more
+    off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
+    value = (objective(report, w, penalty) + off) * (1 + 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
     proved = margin if margin > 0 else -math.inf
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
     found = replace(found, unpenalised=math.inf == penalty.C)
@@ -83,6 +85,7 @@ def _judged(found: Certificate, length: float, stop: Sequence[Rule]) -> Certific
     size = length * (1 - 1e-12)
     sine = found.distance / size if found.distance < size else math.nan
     angle = math.degrees(math.asin(sine)) * (1 + 8 * UNIT_ROUNDOFF) if sine < 1 else math.nan
+    angle = angle if angle <= TELLING_DEG else math.nan
     within = "" if math.isnan(angle) else f"within {at_most(angle)}° of the pooled minimiser, "
     reason = f"{within}objective within {at_most(found.gap)} of its least"
     found = replace(found, angle_deg=angle, verdict=Status.FINITE, reason=reason)

@@ -15,6 +15,7 @@ from localgd.gap import minimiser_certificate
 from localgd.history import Ledger, Row, Run
 from localgd.pooled import angle_deg
 from localgd.rounding import Dual, FloatArray, at_most
+from localgd.rules.consensus import Consensus
 from localgd.rules.interior import GROWING
 from localgd.rules.local import GradientSteps
 from localgd.rules.merge import Iterate
@@ -107,6 +108,8 @@ def train(
         if reserve is None or watch.spent:
             break
         chosen, start = reserve, np.zeros(n_features)
+    if leg.state.done and shown.verdict is Status.UNDECIDED:
+        shown = replace(shown, reason=f"{shown.reason}; it ended, as {leg.state.done}")
     if chosen.why:
         shown = replace(shown, reason=f"{shown.reason}; {method.name} took {chosen.name}, as {chosen.why}")
     return Run(sealed(out_of_unit(leg.state.readout.w, divisor)), shown, tuple(watch.history), leg.method)
@@ -115,7 +118,7 @@ def train(
 def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: object) -> None:
     """Check what no type checker sees in an interactive session."""
     if not isinstance(method, Method):
-        raise TypeError(f"method must be a Method such as local_gd(), got {method!r}")
+        raise TypeError(f"method must be a Method such as auto() or local_gd(), got {method!r}")
     reason = getattr(method.merge, "needs_all_nodes", "")
     if nodes is not None and reason:
         remedy = "leave nodes (--fraction) out, or take a method that averages, such as local-gd"
@@ -186,7 +189,7 @@ class Leg:
                 found = Certificate(kind="minimiser", reason="not every node has appraised this model")
             self.shown = in_unit(found, watch.divisor, watch.rules)
             if not method.reserve("inseparable"):
-                self.shown = _explained(self.shown, report, whole=whole)
+                self.shown = _explained(self.shown, report, method, whole=whole)
             watch.note(self._row(report, before), self.shown)
             ended = self._ended(report, before)
             if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
@@ -222,7 +225,7 @@ class Leg:
         """Say whether the method has come to an end of a kind that another one may go on from."""
         nothing = report.counts.get("inseparable", 0) > 0 or self.shown.verdict is Status.NOT_SEPARABLE
         if self.method.penalty is None and (nothing or self.state.done == GROWING):
-            return "inseparable"
+            return "inseparable" if not self.shown.margin_low > 0 else "stalled"
         if self.shown.verdict is Status.CERTIFIED and (self.watch.rules or self.state.done):
             return ""
         rows = self.watch.history[before:]
@@ -265,11 +268,12 @@ def _after(earlier: Certificate, later: Certificate) -> Certificate:
     return replace(later, verdict=verdict, reason=f"{known}; {later.reason}")
 
 
-def _explained(found: Certificate, report: Report, *, whole: bool) -> Certificate:
+def _explained(found: Certificate, report: Report, method: Method, *, whole: bool) -> Certificate:
     """Say so if more rounds would change nothing: no gradient left in float64, or a projection onto an empty set."""
     if report.counts.get("inseparable", 0) > 0:
         stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
-        return replace(found, reason=f"{found.reason}; {stopped}: use local-gd, or form='proximal'")
+        remedy = "auto or local-gd" if isinstance(method.merge, Consensus) else "local-gd, or form='proximal'"
+        return replace(found, reason=f"{found.reason}; {stopped}: use {remedy}")
     if found.verdict is Status.CERTIFIED or not whole or report.counts.get("underflow", 0) < report.n_nodes:
         return found
     return replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")

@@ -97,6 +97,8 @@ def compare_command(
         typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
     else:
         Patient(highlight=False).print(_table(runs, rows, true=reference is not None))
+        for line in _unproved(runs, C):
+            typer.echo(line)
         typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
     if progress.interrupted is not None:
         raise typer.Exit(SIGNALLED + progress.interrupted)
@@ -125,6 +127,14 @@ def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> G
         end += [f"true {text.degrees(last.true_angle_deg)}"] if true else []
         grid.add_row(took, *cells, "\n".join(end))
     return grid
+
+
+def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:
+    """Return what is to be said where no angle is proved."""
+    lines = [f"{name}: {run.certificate.status}" for name, run in runs.items() if not run.certificate.angle_deg < 90]
+    if lines and C is None and all(run.certificate.separable is not True for run in runs.values()):
+        lines.append("no figure, as no angle is proved; to compare on a penalised loss, which any rows have: --C 1")
+    return lines
 
 
 def _cell(row: dict[str, Any]) -> str:

@@ -79,8 +79,8 @@ def certify_command(
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
         typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
-        if found.separable and not found.angle_deg <= text.LOOSE_DEG:
-            typer.echo("a loose bound: it is made from the model alone; a run's own certificate.json is tighter")
+        if found.separable and angle_tol_deg is None and not found.angle_deg <= text.LOOSE_DEG:
+            typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
     asked = angle_tol_deg is not None
     raise typer.Exit(SHORT if asked and found.verdict is not Status.CERTIFIED else 0)
 

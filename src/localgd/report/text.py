@@ -102,7 +102,8 @@ def next_step(certificate: Certificate) -> list[str]:
     if certificate.verdict in (Status.SEPARABLE, Status.FINITE):
         return ["to get there: --method auto, or more --n-rounds"]
     if certificate.kind == "minimiser" and certificate.verdict in (Status.UNDECIDED, Status.NOT_SEPARABLE):
-        return ["to have one model and a proof: --C 1 (a penalty, as in scikit-learn's LogisticRegression)"]
+        penalised = "to have one model and a proof: --C 1 (a penalty, as in scikit-learn's LogisticRegression)"
+        return [penalised] if certificate.unpenalised else []
     if certificate.verdict is Status.UNDECIDED:
         return ["to find out: more --n-rounds; if columns differ much in size, scale them"]
     return []

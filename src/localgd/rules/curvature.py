@@ -43,6 +43,18 @@ def megabytes(n_features: int) -> float:
     return 8 * n_features * (n_features + 1) / 2 / 1e6
 
 
+def check_limit(max_mb: float) -> None:
+    """Refuse a limit that is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive number.
+    """
+    if not max_mb > 0:
+        raise ValueError(f"max_mb must be a positive number of megabytes, got {max_mb!r}")
+
+
 def check_affordable(n_features: int, max_mb: float) -> None:
     """Refuse second-order rounds whose sums are too large.
 
@@ -54,6 +66,6 @@ def check_affordable(n_features: int, max_mb: float) -> None:
     cost = megabytes(n_features)
     if cost > max_mb:
         raise ValueError(
-            f"second-order rounds on {n_features} columns send {cost:,.0f} MB a node and round, more than "
+            f"second-order rounds on {n_features} columns send {cost:,.3g} MB a node and round, more than "
             f"max_mb={max_mb:g}; use consensus, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
         )

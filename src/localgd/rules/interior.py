@@ -14,7 +14,7 @@ from localgd.core import Engine, Loss, Message, Report, Shard, sealed
 from localgd.kernels.project import SEPARABLE
 from localgd.losses import Logistic
 from localgd.rounding import FloatArray, norm
-from localgd.rules.curvature import MOST_MB, check_affordable, symmetric, triangle
+from localgd.rules.curvature import MOST_MB, check_affordable, check_limit, symmetric, triangle
 from localgd.rules.local import moved
 from localgd.rules.merge import Iterate
 from localgd.rules.probes import Sizes, Weighting, check_weighting, node_weight, rows_a_sample, standing
@@ -208,6 +208,10 @@ class Mehrotra:
     needs_all_nodes: ClassVar[str] = "a Newton step needs the curvature of every node"
 
     max_mb: float = MOST_MB
+
+    def __post_init__(self) -> None:
+        """Check the limit once."""
+        check_limit(self.max_mb)
 
     def init(self, w0: FloatArray) -> Centre:
         """Start from equal duals at w = 0.

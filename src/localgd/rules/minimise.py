@@ -13,7 +13,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from localgd.core import Message, Report, frozen, sealed
 from localgd.rounding import FloatArray
 from localgd.rules.anderson import bordered, shortest_combination
-from localgd.rules.curvature import MOST_MB, check_affordable, symmetric
+from localgd.rules.curvature import MOST_MB, check_affordable, check_limit, symmetric
 from localgd.rules.merge import Iterate
 from localgd.rules.penalised import PenalisedSteps, Penalty, gradient, objective, settled
 
@@ -66,6 +66,10 @@ class Newton:
 
     penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
     max_mb: float = MOST_MB
+
+    def __post_init__(self) -> None:
+        """Check the limit once."""
+        check_limit(self.max_mb)
 
     def init(self, w0: FloatArray) -> Descent:
         """Start from w0.

@@ -55,7 +55,8 @@ class Penalty:
 
     def __post_init__(self) -> None:
         """Check C once."""
-        if not self.C > 0:
+        given: Any = self.C
+        if isinstance(given, str) or given is None or not given > 0:
             raise ValueError(f"C must be a positive number (inf for no penalty), got {self.C!r}")
 
     def strength(self, n_rows: int) -> float:
@@ -85,7 +86,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
         risk = float(loss.value(margins).sum())
         odds = np.exp(-margins)
     sure = int(np.count_nonzero(slope > CERTAIN))
-    blur = shard.n_rows * shard.margin_error(norm(w)) ** 2 / 8 + sure * 2.0**-50
+    off = shard.margin_error(norm(w))
+    blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
     sums: dict[str, Any] = {"risk": risk, "pull": shard.combine(slope), "drift": shard.combine_error(slope)}
     sums["blur"] = blur
     if penalty.intercept and loss.versus == 1:
