@@ -15,6 +15,9 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from common import OTHER_ORDER
 from localgd import InProcess, NodeError, Samples, Shard, fit_squares
+from localgd.apart import squares_certificate
+from localgd.core import Message
+from localgd.rules.squares import Moments, Reduced, Residuals, spectrum
 
 CLOSE = 1e-8
 
@@ -202,6 +205,24 @@ def test_no_bound_is_violated_on_larger_problems(seed, kind, wide):
     slack = 1e-13 * np.linalg.cond(X) * 1e-4 * float(np.linalg.norm(exact))
     assert np.linalg.norm(fit.w - exact) <= fit.certificate.distance + slack
     assert fit.certificate.length_low <= np.linalg.norm(exact) + slack
+
+
+@pytest.mark.parametrize("n_nodes", [1, 3])
+def test_what_cancels_in_a_sum_is_counted(n_nodes):
+    X, y = np.ones((3, 1)), np.array([1e16, 1.0, -1e16])  # Xᵀy is 0 in float64, and 1
+    fit = fit_squares(spread_over(X, y, n_nodes), alpha=1.0)
+    assert fit.w.tolist() == [0.0]
+    Exact(X, y, 1.0, intercept=False).check(fit)
+
+
+def test_the_way_out_of_the_span_of_the_rows_is_counted():
+    X, y = np.array([[3.0, 4.0]]), np.array([5.0])
+    engine = spread_over(X, y, 1)
+    known = spectrum(engine.round(Moments(), Message()), Reduced(0.0, 1, 2))
+    first, report = (engine.round(Residuals(), Message(0, w)) for w in (np.zeros(2), np.array([0.6 + 8, 0.8 - 6])))
+    found = squares_certificate(np.array([8.6, -5.2]), report, first, known.reduced, known, astray=10.0)
+    assert 10.0 <= found.distance <= 10.0 + 1e-12
+    assert found.gap < 1e-20
 
 
 # --- words, limits, counts ----------------------------------------------------------------------------------------
