@@ -220,7 +220,7 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    alpha : float, at least 0, default 1.0
+    alpha : float, 0 to 1e100, default 1.0
         Strength of the penalty, as in ``Ridge``; the intercept is free of it.
     fit_intercept : bool, default True
         Append a column of ones.

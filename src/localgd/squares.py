@@ -17,11 +17,17 @@ from localgd.rules.curvature import MOST_MB, megabytes
 from localgd.rules.probes import Sizes
 from localgd.rules.squares import Moments, Product, Reduced, Residuals, Spectrum, folded, spectrum
 
+MOST_ALPHA = 1e100
+"""Beyond, products of α and the squares of what the rows may hold might leave float64."""
+
 LOOK_EVERY = 50
 """Conjugate gradients update their residual; so often the true one takes its place."""
 
 WELL_BELOW = 64
 """The bound on the rounding of a gradient is of the worst case: it can usually be brought so far below."""
+
+PROGRESS = 0.9
+"""A refinement that leaves more than this part of what is missing is the last."""
 
 SETTLED = "no further round brings the gradient down in float64"
 
@@ -112,7 +118,7 @@ def fit_squares(
     ----------
     engine : Engine
         The federation; its nodes hold `localgd.Samples`.
-    alpha : float, at least 0
+    alpha : float, 0 to 1e100
         α, as in scikit-learn's ``Ridge``, whatever the number of nodes; 0 is least squares, and where there are many
         solutions the one of least norm.
     intercept : bool
@@ -147,8 +153,8 @@ def fit_squares(
     >>> fit.w.round(12).tolist(), fit.certificate.kind, fit.certificate.distance < 1e-12
     ([2.0, 1.0, 0.0], 'minimum-norm', True)
     """
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}; 0 is least squares")
+    if not 0 <= alpha <= MOST_ALPHA:
+        raise ValueError(f"alpha must be a number from 0 to {MOST_ALPHA:g}, got {alpha!r}; 0 is least squares")
     if not (math.isfinite(tol) and tol >= 0):
         raise ValueError(f"tol must be a number of at least 0, got {tol!r}; 0 goes on until rounding stops it")
     if n_rounds < 4 or n_rounds != int(n_rounds):
@@ -291,7 +297,7 @@ class Fitting:
             w = reduced.centred(here.w, here.report.sums["pull"]) + reduced.lifted(move)
             astray += 4 * UNIT_ROUNDOFF * (norm(reduced.free(w)) + norm(reduced.free(here.w))) + w.size * TINY
             there = self._look(w, astray * (1 + 8 * UNIT_ROUNDOFF))
-            if not missed(there) <= missed(here) / 2:
+            if not missed(there) <= PROGRESS * missed(here):
                 self.ended = SETTLED
                 return there if missed(there) < missed(here) else here
             here = there

@@ -72,6 +72,16 @@ def test_fewer_rows_than_columns_is_lstsq_to_rounding_and_the_proof_is_as_good()
     assert fit.certificate.gap < 1e-15
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1e-6])
+def test_columns_in_units_of_their_own_cost_no_proof(alpha):
+    X, y = problem(200, 50)
+    units = 10.0 ** np.linspace(-4, 4, 50)
+    fit = fit_squares(spread_over(X * units, y, 5), alpha=alpha)
+    pooled = np.linalg.lstsq(np.vstack([X * units, math.sqrt(alpha) * np.eye(50)]), np.append(y, np.zeros(50)))[0]
+    assert np.linalg.norm(fit.w - pooled) <= CLOSE * np.linalg.norm(pooled)
+    assert fit.certificate.relative < 0.1
+
+
 # --- exact references ---------------------------------------------------------------------------------------------
 
 
@@ -170,7 +180,7 @@ CASES = st.fixed_dictionaries(
         "kind": st.sampled_from(list(DISTORTED)),
         "shape": st.tuples(st.integers(1, 9), st.integers(1, 6)),
         "sparse": st.booleans(),
-        "alpha": st.sampled_from([0.0, 0.0, 1e-12, 1e-3, 1.0, 1e8]),
+        "alpha": st.sampled_from([0.0, 0.0, 0.0, 1e-12, 1e-3, 1.0, 1e8, 1e-300, 1e100]),
         "intercept": st.booleans(),
         "max_mb": st.sampled_from([64.0, 0.0]),
         "n_rounds": st.integers(4, 40),
