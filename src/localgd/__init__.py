@@ -27,10 +27,12 @@ from localgd.rules.averaging import (
 )
 from localgd.rules.exact import consensus, interior_point, newton, scaffold
 from localgd.rules.method import Method
+from localgd.rules.regression import Samples
+from localgd.squares import Regression, fit_squares
 from localgd.train import train
 
 if TYPE_CHECKING:
-    from localgd.estimators import LocalGDClassifier
+    from localgd.estimators import LocalGDClassifier, LocalGDRegressor
 
 __all__ = [
     "Certificate",
@@ -38,6 +40,7 @@ __all__ = [
     "Exponential",
     "InProcess",
     "LocalGDClassifier",
+    "LocalGDRegressor",
     "Logistic",
     "Loss",
     "Merge",
@@ -45,9 +48,11 @@ __all__ = [
     "Method",
     "NodeError",
     "Recipe",
+    "Regression",
     "Report",
     "Run",
     "SampledNodes",
+    "Samples",
     "Shard",
     "Status",
     "Task",
@@ -56,6 +61,7 @@ __all__ = [
     "consensus",
     "fedexp",
     "fedprox",
+    "fit_squares",
     "from_arrays",
     "interior_point",
     "load",
@@ -76,9 +82,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the estimator on first use: scikit-learn takes a second that the command line need not pay."""
-    if name == "LocalGDClassifier":
-        from localgd.estimators import LocalGDClassifier  # noqa: PLC0415
+    """Import an estimator on first use: scikit-learn takes a second that the command line need not pay."""
+    if name in ("LocalGDClassifier", "LocalGDRegressor"):
+        from localgd import estimators  # noqa: PLC0415
 
-        return LocalGDClassifier
+        return getattr(estimators, name)
     raise AttributeError(f"module 'localgd' has no attribute {name!r}")

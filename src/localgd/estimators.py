@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack, issparse
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -19,9 +20,12 @@ from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.history import Run
 from localgd.rounding import FloatArray
+from localgd.rules.curvature import MOST_MB
 from localgd.rules.method import Choice, Method
 from localgd.rules.named import method_named
 from localgd.rules.probes import Weighting
+from localgd.rules.regression import Samples
+from localgd.squares import fit_squares
 from localgd.train import train
 
 
@@ -133,13 +137,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         codes = self._codes(y)
-        names = np.zeros(len(codes), dtype=int) if groups is None else np.asarray(groups)
-        if names.shape != codes.shape:
-            raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {len(codes)} rows")
-        nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
-        if nobody.size:
-            raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
-        nodes, method = (self._augmented(X), names), self._method()
+        nodes, method = (_augmented(X, self.fit_intercept), _names(groups, len(codes))), self._method()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
         if apart:
@@ -182,8 +180,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         self, rows: Any, names: NDArray[Any], codes: NDArray[np.intp], n_classes: int, method: Method | Choice
     ) -> Run:
         """Train one model, one node per name."""
-        held = ((str(name), np.flatnonzero(names == name)) for name in np.unique(names))
-        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
+        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in _held(names))
         stop = [] if self.angle_tol_deg is None else [until_angle(self.angle_tol_deg)]
         run = train(engine, method, n_rounds=self.n_rounds, stop=stop)
         self._warn(run)
@@ -194,11 +191,6 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         short = self.angle_tol_deg is not None and run.certificate.verdict is not Status.CERTIFIED
         if short or run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any()):
             warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
-
-    def _augmented(self, X: Any) -> Any:
-        ones = np.ones((X.shape[0], int(self.fit_intercept)))
-        parts: list[Any] = [X, ones]
-        return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
     def _method(self) -> Method | Choice:
         if not isinstance(self.method, str):
@@ -217,6 +209,130 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class LocalGDRegressor(RegressorMixin, BaseEstimator):
+    """Ridge regression, or least squares, over groups of rows that are never pooled, with a certificate.
+
+    The minimiser of ``|y − Xw − b|² + alpha |w|²``, the same as scikit-learn's ``Ridge(alpha)`` on the pooled rows;
+    with ``alpha=0`` that of ``LinearRegression()``, the one of least norm where there are many. `certificate_` says how
+    far from it at most. See `localgd.fit_squares`.
+
+    Parameters
+    ----------
+    alpha : float, 0 to 1e100, default 1.0
+        Strength of the penalty, as in ``Ridge``; the intercept is free of it.
+    fit_intercept : bool, default True
+        Append a column of ones.
+    tol : float, at least 0, default 0.0
+        Stop once the gradient has come down to this part of what it is at 0; 0 goes on until rounding stops it.
+    n_rounds : int, at least 4, default 10,000
+        Most rounds.
+    max_mb : float, default 64.0
+        Largest XᵀX, in megabytes, that a node is asked for; beyond, conjugate gradients.
+
+    Attributes
+    ----------
+    coef_ : (d,) float64 array
+    intercept_ : float
+    n_iter_ : int
+        Rounds that were run.
+    history_ : list of dict
+        One entry per round: `localgd.squares.SquaresRow`.
+    certificate_ : SquaresCertificate
+        ``distance`` and ``gap`` to the pooled solution, ``status``.
+
+    Examples
+    --------
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [1.0, 3.0, 5.0, 7.0]
+    >>> reg = LocalGDRegressor(alpha=0.0).fit(X, y, groups=["a", "b", "a", "b"])
+    >>> reg.predict([[4.0]]).round(9).tolist(), reg.certificate_.distance < 1e-9
+    ([9.0], True)
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        fit_intercept: bool = True,
+        tol: float = 0.0,
+        n_rounds: int = 10_000,
+        max_mb: float = MOST_MB,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.n_rounds = n_rounds
+        self.max_mb = max_mb
+
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
+        """Fit over the groups.
+
+        Parameters
+        ----------
+        X : (n, d) array or CSR
+            Rows.
+        y : (n,) array
+            Real targets.
+        groups : (n,) array, optional
+            Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a value is missing or infinite, or a parameter is out of its range.
+        """
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
+        rows, names = _augmented(X, self.fit_intercept), _names(groups, len(y))
+        engine = InProcess(Samples(name, rows[index], y[index]) for name, index in _held(names))
+        limits: dict[str, Any] = {"tol": self.tol, "n_rounds": self.n_rounds, "max_mb": self.max_mb}
+        found = fit_squares(engine, alpha=self.alpha, intercept=self.fit_intercept, **limits)
+        if not found.converged:
+            warnings.warn(f"{found.ended}: {found.certificate.status}", ConvergenceWarning, stacklevel=2)
+        self.coef_ = np.array(found.w[: self.n_features_in_])
+        self.intercept_ = float(found.w[-1]) if self.fit_intercept else 0.0
+        self.n_iter_ = found.n_rounds
+        self.history_ = found.records()
+        self.certificate_ = found.certificate
+        return self
+
+    def predict(self, X: Any) -> FloatArray:
+        """Return x·coef + intercept for every row."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        return np.asarray(X @ self.coef_ + self.intercept_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _names(groups: ArrayLike | None, n_rows: int) -> NDArray[Any]:
+    """Return the node of every row, checked."""
+    names = np.zeros(n_rows, dtype=int) if groups is None else np.asarray(groups)
+    if names.shape != (n_rows,):
+        raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {n_rows} rows")
+    nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
+    if nobody.size:
+        raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
+    return names
+
+
+def _held(names: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Return every node's name and the places of its rows."""
+    return ((str(name), np.flatnonzero(names == name)) for name in np.unique(names))
+
+
+def _augmented(X: Any, intercept: bool) -> Any:
+    """Return the rows with a column of ones, if there is an intercept."""
+    ones = np.ones((X.shape[0], int(intercept)))
+    parts: list[Any] = [X, ones]
+    return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """Local gradient descent for least squares on rows with real targets: the linear twin of the classifiers' story.
 
 With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
-the max-margin model plays for classifiers. Nothing here is certified: coefficients have either sign, so they bound no
-margin, and `localgd.train` does not take these nodes. Run the rounds by hand (see `LeastSquares`).
+the max-margin model plays for classifiers. These local steps are for studying that; `localgd.fit_squares` is the way to
+the pooled solution, with a certificate. `localgd.train` does not take these nodes, as coefficients of either sign bound
+no margin. Run the rounds by hand (see `LeastSquares`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Samples(Shard):
         Rows x, finite, at least one, not signed by anything. An intercept is one more column of ones.
     targets : (n,) float64 array
         Targets y, finite, one per row.
+    versus : int
+        1: every row is a sample of its own.
 
     Raises
     ------
@@ -63,9 +66,7 @@ class Samples(Shard):
 
     def margins(self, w: FloatArray) -> Never:  # noqa: ARG002  there is no w that it could take
         """Refuse: rows without a sign have no margins, and a classifier trained on them would mean nothing."""
-        raise TypeError(
-            f"node {self.node_id!r} holds real targets, not signed rows: use LeastSquares, not a classifier"
-        )
+        raise TypeError(f"node {self.node_id!r} holds real targets, not signed rows: use fit_squares, not a classifier")
 
     def residuals(self, w: FloatArray) -> FloatArray:
         """Return y_i − x_i·w for every row, shape (n,)."""
