@@ -16,6 +16,7 @@ from localgd import (
     fedexp,
     fedprox,
     interior_point,
+    lbfgs,
     load,
     local_gd,
     local_sgd,
@@ -65,6 +66,8 @@ METHODS: dict[str, Method] = {
 
 PENALISED: dict[str, Method] = {
     "newton": newton(C=1.0),
+    "lbfgs": lbfgs(C=1.0),
+    "lbfgs, free bias": lbfgs(C=0.3, intercept=True, memory=3),
     "newton, free bias": newton(C=0.3, intercept=True),
     "scaffold": scaffold(C=1.0, local_steps=20),
     "scaffold, free bias": scaffold(C=0.3, intercept=True, local_steps=20),

@@ -136,7 +136,7 @@ def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data)
     ("change", "message"),
     [
         ({"method": "local-dg"}, "did you mean 'local-gd'"),
-        ({"local_steps": 0}, "local_steps must be"),
+        ({"method": "local-gd", "local_steps": 0}, "local_steps must be"),
         ({"method": "local-gd", "lr": -1.0}, "lr must be"),
         ({"lr": 0.5}, "lr has no meaning for method 'auto'"),
         ({"C": 0.0}, "C must be"),

@@ -25,7 +25,7 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point, newton, scaffold
+from localgd.rules.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.rules.method import Method
 from localgd.rules.regression import Samples
 from localgd.squares import Regression, fit_squares
@@ -64,6 +64,7 @@ __all__ = [
     "fit_squares",
     "from_arrays",
     "interior_point",
+    "lbfgs",
     "load",
     "local_gd",
     "local_sgd",

@@ -189,7 +189,10 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     def _warn(self, run: Run) -> None:
         """Warn where the model is not what was asked for: no silent surprise in a pipeline."""
         short = self.angle_tol_deg is not None and run.certificate.verdict is not Status.CERTIFIED
-        if short or run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any()):
+        exact = bool(getattr(run.method.merge, "needs_all_nodes", ""))  # these are to end with a proof
+        open_end = exact and not run.method.softmax and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE)
+        lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
+        if short or open_end or lost:
             warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
     def _method(self) -> Method | Choice:

@@ -11,14 +11,14 @@ import numpy as np
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray
 from localgd.rules.local import GradientSteps
 from localgd.rules.method import Method
-from localgd.rules.minimise import ControlVariates, Newton
-from localgd.rules.penalised import Curvature, PenalisedSteps
+from localgd.rules.minimise import ControlVariates, Descending
+from localgd.rules.penalised import Appraise, Curvature, PenalisedSteps
 
 
 def into_unit(method: Method, divisor: float) -> Method:
     """Carry settings for the user's rows over to rows divided by `divisor`: η and C scale as |z|², prox as 1/|z|²."""
     task, merge = method.task, method.merge
-    if divisor == 1.0 or not isinstance(task, GradientSteps | PenalisedSteps | Curvature):
+    if divisor == 1.0 or not isinstance(task, GradientSteps | PenalisedSteps | Curvature | Appraise):
         return method
     doubled = 2 * (math.frexp(divisor)[1] - 1)
     changes: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def into_unit(method: Method, divisor: float) -> Method:
             )
     if "C" in changes and method.penalty is not None:
         penalty = changes["penalty"] = replace(method.penalty, C=changes.pop("C"))
-        merge = replace(merge, penalty=penalty) if isinstance(merge, Newton | ControlVariates) else merge
+        merge = replace(merge, penalty=penalty) if isinstance(merge, Descending | ControlVariates) else merge
     return replace(method, task=replace(task, **changes), merge=merge)
 
 

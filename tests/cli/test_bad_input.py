@@ -40,7 +40,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         (("--label", "outcom"), "outcom"),
         (("--label", "outcome", "--node", "sit"), "site"),
         ((*LABELS, "--method", "local-dg"), "did you mean 'local-gd'"),
-        ((*LABELS, "--local-steps", "0"), "local_steps must be"),
+        ((*LABELS, "--method", "local-gd", "--local-steps", "0"), "local_steps must be"),
         (
             (*LABELS, "--method", "local-gd", "--lr", "fast"),
             "lr must be a positive number, 'auto' or 'paper', got 'fast'",

@@ -146,7 +146,7 @@ def test_falling_short_of_the_angle_asked_for_exits_3_and_keeps_the_run(table, t
         ("--method", "local-gd", "--fraction", "0.5", "--max-seconds", "60", "--scale", "none", "--late"),
         ("--margin-ratio", "0.01", "--n-jobs", "2", "--no-fit-intercept"),
         ("--C", "1.0"),
-        ("--C", "1.0", "--max-mb", "0.00001", "--local-steps", "5"),
+        ("--C", "1.0", "--max-mb", "0.00001"),
         ("--method", "scaffold", "--C", "0.1", "--local-steps", "5", "--no-fit-intercept"),
         ("--method", "normalised-local-gd", "--no-late"),
         ("--method", "slowmo", "--momentum", "0.9", "--server-lr", "0.7", "--nesterov"),

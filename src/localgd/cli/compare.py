@@ -36,6 +36,9 @@ from localgd.rules.named import method_named
 
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
 
+WITHOUT_STEPS = ("auto", "consensus", "interior-point", "lbfgs", "modified-local-gd", "newton")
+"""Methods that take no local steps."""
+
 
 def compare_command(
     data: Data,
@@ -107,7 +110,7 @@ def compare_command(
 def _options(name: str, C: float | None, local_steps: int | None, *, fit_intercept: bool) -> dict[str, Any]:
     """Return what was asked for, as far as it has a meaning for any method at all."""
     options: dict[str, Any] = {} if C is None else {"C": C, "intercept": fit_intercept}
-    if local_steps is not None and name not in ("consensus", "interior-point", "newton", "modified-local-gd"):
+    if local_steps is not None and name not in WITHOUT_STEPS:
         options["local_steps"] = local_steps
     return options
 

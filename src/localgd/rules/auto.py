@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from localgd.core import Engine, Message
-from localgd.rules.curvature import MOST_MB, megabytes
-from localgd.rules.exact import consensus, interior_point, newton, scaffold
+from localgd.rules.curvature import MOST_MB, check_limit, megabytes
+from localgd.rules.exact import consensus, interior_point, lbfgs, newton
 from localgd.rules.method import Method, Reserve
 from localgd.rules.penalised import Penalty
 from localgd.rules.probes import Sizes, rows_a_sample
@@ -33,8 +33,6 @@ class Auto:
         As in `localgd.newton`.
     intercept : bool
         With `C`: the last column is a bias, and free of the penalty.
-    local_steps : int
-        Gradient steps of `localgd.scaffold`, should it be needed.
     max_mb : float > 0
         Largest d×d sum that a node may be asked for, in megabytes.
     """
@@ -43,17 +41,13 @@ class Auto:
 
     C: float | None = None
     intercept: bool = False
-    local_steps: int = 100
     max_mb: float = MOST_MB
 
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.C is not None:
             Penalty(self.C)
-        if self.local_steps < 1 or self.local_steps != int(self.local_steps):
-            raise ValueError(f"local_steps must be a whole number of at least 1, got {self.local_steps!r}")
-        if not self.max_mb > 0:
-            raise ValueError(f"max_mb must be a positive number, got {self.max_mb!r}")
+        check_limit(self.max_mb)
 
     def chosen(self, engine: Engine) -> Method:
         """Return the method for these nodes, with its reserves."""
@@ -69,7 +63,7 @@ class Auto:
         )
         together = replace(consensus(), why="its rounds send d numbers a node", reserves=(last,))
         if cost > self.max_mb:
-            return replace(together, why=f"second-order rounds would send {cost:,.0f} MB a node")
+            return replace(together, why=f"second-order rounds would send {cost:,.3g} MB a node")
         inner = replace(
             interior_point(max_mb=self.max_mb),
             why=f"{n_features} columns make sums of {cost:.2g} MB a node",
@@ -88,11 +82,11 @@ class Auto:
         if cost <= self.max_mb:
             method = newton(C=C, intercept=self.intercept, max_mb=self.max_mb)
             return replace(method, why=f"{n_features} columns make sums of {cost:.2g} MB a node")
-        method = scaffold(C=C, intercept=self.intercept, local_steps=self.local_steps)
-        return replace(method, why=f"second-order rounds would send {cost:,.0f} MB a node")
+        method = lbfgs(C=C, intercept=self.intercept)
+        return replace(method, why=f"second-order rounds would send {cost:,.3g} MB a node")
 
 
-def auto(*, C: float | None = None, intercept: bool = False, local_steps: int = 100, max_mb: float = MOST_MB) -> Auto:
+def auto(*, C: float | None = None, intercept: bool = False, max_mb: float = MOST_MB) -> Auto:
     """Return the choice of a method by the sizes of the data, made when training starts; see the fields of `Auto`.
 
     Parameters
@@ -102,8 +96,6 @@ def auto(*, C: float | None = None, intercept: bool = False, local_steps: int = 
         the max-margin model, or for the minimiser of the loss where nothing separates the rows.
     intercept : bool
         With `C`: the last column is a bias, and free of the penalty.
-    local_steps : int, at least 1
-        Gradient steps where the choice falls on `scaffold`.
     max_mb : float > 0
         Largest d×d sum that a node may be asked for, in megabytes.
 
@@ -125,4 +117,4 @@ def auto(*, C: float | None = None, intercept: bool = False, local_steps: int = 
     >>> auto().chosen(engine).name, auto(C=1.0).chosen(engine).name
     ('consensus', 'newton')
     """
-    return Auto(C, intercept, local_steps, max_mb)
+    return Auto(C, intercept, max_mb)

@@ -11,8 +11,8 @@ from localgd.rules.consensus import MEMORY, Consensus, DualPart
 from localgd.rules.curvature import MOST_MB
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.method import Method
-from localgd.rules.minimise import ControlVariates, Newton
-from localgd.rules.penalised import Curvature, PenalisedSteps, Penalty
+from localgd.rules.minimise import ControlVariates, LimitedMemory, Newton
+from localgd.rules.penalised import Appraise, Curvature, PenalisedSteps, Penalty
 
 
 def consensus(*, memory: int = MEMORY) -> Method:
@@ -105,6 +105,37 @@ def newton(*, C: float = math.inf, intercept: bool = False, max_mb: float = MOST
     """
     penalty = Penalty(C, intercept)
     return Method("newton", Curvature(penalty=penalty), Newton(penalty=penalty, max_mb=max_mb))
+
+
+def lbfgs(*, C: float = math.inf, intercept: bool = False, loss: str | Loss = "logistic", memory: int = 30) -> Method:
+    """Return L-BFGS by rounds: the pooled minimiser from one gradient a node and round, for any number of columns.
+
+    Parameters
+    ----------
+    C, intercept
+        As for `newton`.
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin; only the logistic one is certified.
+    memory : int, at least 1
+        Steps that the server remembers.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> lbfgs(C=0.1).name
+    'lbfgs'
+    """
+    penalty = Penalty(C, intercept)
+    return Method("lbfgs", Appraise(loss_named(loss), penalty), LimitedMemory(penalty=penalty, memory=memory))
 
 
 def scaffold(

@@ -57,6 +57,11 @@ class Method:
         return getattr(self.task, "penalty", None)
 
     @property
+    def softmax(self) -> bool:
+        """Whether it minimises a loss of several margins a sample, about whose minimiser nothing is proved."""
+        return self.penalty is not None and self.task.loss.versus > 1
+
+    @property
     def look(self) -> Task:
         """The task of a round that only looks at the model."""
         if self.penalty is None:

@@ -1,4 +1,4 @@
-"""Servers that bring a penalised objective to its minimiser: Newton's method, and accelerated control variates."""
+"""Servers that bring a penalised objective to its minimiser: Newton, L-BFGS, accelerated control variates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from localgd.core import Message, Report, frozen, sealed
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, norm
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.curvature import MOST_MB, check_affordable, check_limit, symmetric
 from localgd.rules.merge import Iterate
@@ -23,22 +23,29 @@ NOISE = 1e-13
 FLAT = 1e-20
 """A Newton step that promises less than this part of the objective is the last one."""
 
+CURVED = 1e-12
+"""Least cosine between a step and the change of the gradient along it that L-BFGS remembers."""
+
 SUFFICIENT = 1e-4
 """Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Descent(Iterate):
-    """Newton's state: the last point accepted, its objective, and the step under way from it.
+    """The state of a descent: the last point accepted, its objective, and the step under way from it.
 
     Parameters
     ----------
     base, direction : (d,) float64 array
-        The last point accepted, and the Newton direction there.
+        The last point accepted, and the direction from there.
     value, slope : float
         F and the directional derivative there.
     length : float
         Share of the direction that w is ahead of `base`.
+    gradient : (d,) float64 array
+        ∇F at `base`.
+    pairs : tuple of pairs of (d,) arrays
+        Steps and changes of the gradient that L-BFGS remembers.
     """
 
     base: FloatArray = field(default_factory=lambda: np.zeros(0))
@@ -46,40 +53,26 @@ class Descent(Iterate):
     value: float = math.inf
     slope: float = 0.0
     length: float = 1.0
+    gradient: FloatArray = field(default_factory=lambda: np.zeros(0))
+    pairs: tuple[tuple[FloatArray, FloatArray], ...] = ()
 
 
 @dataclass(frozen=True)
-class Newton:
-    """Newton's method with backtracking, from gradient and curvature summed over the nodes: one round a step.
-
-    Where the curvature is singular (no penalty and dependent columns), the step of least norm.
+class Descending:
+    """What Newton's method and L-BFGS share: a direction from every accepted point, and backtracking. One round a step.
 
     Parameters
     ----------
     penalty : Penalty
         The objective.
-    max_mb : float
-        Refuse if the d×d sums are larger, in megabytes a node and round.
     """
 
-    needs_all_nodes: ClassVar[str] = "a Newton step needs the curvature of every node"
+    needs_all_nodes: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"
 
     penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
-    max_mb: float = MOST_MB
-
-    def __post_init__(self) -> None:
-        """Check the limit once."""
-        check_limit(self.max_mb)
 
     def init(self, w0: FloatArray) -> Descent:
-        """Start from w0.
-
-        Raises
-        ------
-        ValueError
-            If the d×d sums are larger than `max_mb`.
-        """
-        check_affordable(w0.size, self.max_mb)
+        """Start from w0."""
         return Descent(frozen(w0), 0, math.nan, math.nan)
 
     def message(self, state: Descent) -> Message:
@@ -101,25 +94,109 @@ class Newton:
             return replace(following, done="the gradient is 0 to within rounding")
         if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
-        direction = -self._solved(report, slope)
-        if -float(slope @ direction) <= FLAT * abs(value):
+        following = self.aimed(following, report, slope)
+        promised = -float(slope @ following.direction)
+        if promised <= FLAT * abs(value):
             following = replace(following, done="no step brings the objective down any more")
-        aimed = replace(following, base=state.w, direction=direction, value=value, slope=float(slope @ direction))
-        return replace(aimed, length=1.0, w=sealed(state.w + direction))
+        known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
+        return replace(known, w=sealed(state.w + following.direction))
 
-    def _solved(self, report: Report, slope: FloatArray) -> FloatArray:
-        """Return H⁻¹∇F, of least norm where H is singular: free biases of many classes may all shift."""
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction from its point, where the gradient is `slope`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Newton(Descending):
+    """Newton's method with backtracking, from gradient and curvature summed over the nodes.
+
+    Where the curvature is singular (no penalty and dependent columns), the step of least norm.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    max_mb : float
+        Refuse if the d×d sums are larger, in megabytes a node and round.
+    """
+
+    max_mb: float = MOST_MB
+
+    def __post_init__(self) -> None:
+        """Check the limit once."""
+        check_limit(self.max_mb)
+
+    def init(self, w0: FloatArray) -> Descent:
+        """Start from w0.
+
+        Raises
+        ------
+        ValueError
+            If the d×d sums are larger than `max_mb`.
+        """
+        check_affordable(w0.size, self.max_mb)
+        return super().init(w0)
+
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction −H⁻¹∇F, of least norm where H is singular."""
         curvature = symmetric(report.sums["curvature"]) / report.n_rows
         penalised = self.penalty.pull(np.ones(slope.size))
         curvature[np.diag_indices(slope.size)] += self.penalty.strength(report.n_rows) * penalised
         try:
-            if math.inf > self.penalty.C and not (self.penalty.intercept and self.penalty.blocks > 1):
-                return np.asarray(cho_solve(cho_factor(curvature), slope))
+            if math.inf > self.penalty.C:
+                return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
         except LinAlgError:
             pass  # rows so far on their sides that a bias has no curvature left
         values, vectors = eigh(curvature)
         kept = values > 1e-13 * values[-1]
-        return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept]))
+        return replace(state, direction=-(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])))
+
+
+@dataclass(frozen=True)
+class LimitedMemory(Descending):
+    """L-BFGS: a direction from the last steps and the changes of the gradient along them. One gradient a round.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    memory : int, at least 1
+        Steps that are remembered, on the server alone.
+
+    Notes
+    -----
+    Liu & Nocedal (1989), *On the limited memory BFGS method for large scale optimization*. Steps along which the
+    gradient does not grow are not remembered, so that every direction leads down.
+    """
+
+    memory: int = 30
+
+    def __post_init__(self) -> None:
+        """Check the memory once."""
+        if self.memory < 1 or self.memory != int(self.memory):
+            raise ValueError(f"memory must be a whole number of at least 1, got {self.memory!r}")
+
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction of the two-loop recursion."""
+        pairs = state.pairs
+        if state.value < math.inf:
+            step, change = state.w - state.base, slope - state.gradient
+            if float(step @ change) > CURVED * norm(step) * norm(change):
+                pairs = (*pairs, (step, change))[-self.memory :]
+        direction, shares = -slope, []
+        for step, change in reversed(pairs):
+            share = float(step @ direction) / float(step @ change)
+            direction = direction - share * change
+            shares.append(share)
+        if pairs:
+            step, change = pairs[-1]
+            direction = direction * (float(step @ change) / float(change @ change))
+        else:  # a step that surely leads down: the curvature is at most that of the longest row
+            radius = -float(report.lows["-radius"])
+            direction = direction / (radius * radius + self.penalty.strength(report.n_rows))
+        for (step, change), share in zip(pairs, reversed(shares), strict=True):
+            direction = direction + step * (share - float(change @ direction) / float(step @ change))
+        return replace(state, direction=direction, pairs=pairs)
 
 
 @dataclass(frozen=True, eq=False)

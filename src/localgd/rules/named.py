@@ -17,7 +17,7 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point, newton, scaffold
+from localgd.rules.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.rules.method import Choice, Method
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
     "consensus": consensus,
     "interior-point": interior_point,
     "newton": newton,
+    "lbfgs": lbfgs,
     "scaffold": scaffold,
 }
 """The methods by name."""

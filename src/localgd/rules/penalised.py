@@ -115,7 +115,9 @@ def settled(report: Report, slope: FloatArray) -> bool:
 
 @dataclass(frozen=True)
 class Appraise:
-    """Report how the shared model stands and what its duality gap is made of, nothing else."""
+    """Report how the shared model stands and what its duality gap is made of, nothing else: a gradient a round."""
+
+    weighted_by: ClassVar[Weighting] = "num-examples"
 
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     penalty: Penalty = Penalty()
