@@ -287,6 +287,17 @@ def test_exact_methods_reach_the_multi_class_hard_margin(method, rounds):
     assert run.certificate.angle_deg <= 1e-2
 
 
+@pytest.mark.parametrize("seed", [7, 11])
+def test_the_choice_agrees_with_an_independent_quadratic_program(seed):
+    """clarabel knows nothing of signed rows, projections or rounds."""
+    samples = random_samples(seed)
+    exact = hard_margin(np.vstack([x for x, _ in samples]), np.concatenate([y for _, y in samples]), C)
+    run = train(InProcess(against(samples, C)), auto())
+    assert np.linalg.norm(run.w / np.linalg.norm(run.w) - exact / np.linalg.norm(exact)) <= SOLVER
+    assert run.certificate.margin_low <= 1 / np.linalg.norm(exact) * (1 + SOLVER)
+    assert run.certificate.margin_high >= 1 / np.linalg.norm(exact) * (1 - SOLVER)
+
+
 def test_rows_that_cancel_are_called_not_separable():
     x, y = np.array([[1.0, 0.2], [1.0, 0.2], [1.0, 0.2], [0.3, 1.0]]), np.array([0, 1, 2, 0])
     for method, n in ((local_gd(), 3), (modified_local_gd(), 4)):
