@@ -66,7 +66,7 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
     if all(run.history[-1].accuracy == 1 for run in runs.values()):
         console.print("Every accuracy here looks perfect; only the angle tells which model came out.")
     console.print(
-        "Certified: proved from a few numbers a habitat and round. True: needs the pooled rows.\n"
+        "Certified: proved from the sums that the habitats send. True: needs the pooled rows.\n"
         "Next: localgd train YOUR.csv --label COLUMN --node COLUMN --out RUN",
         soft_wrap=True,
     )
