@@ -56,6 +56,17 @@ def test_a_method_that_stalls_hands_over_and_the_history_goes_on():
     assert 60 < len(run.history) < 200
 
 
+def test_gradients_that_creep_hand_over_to_second_order_rounds():
+    """Little penalty on many correlated directions: L-BFGS stalls at an angle that Newton settles in a few rounds."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2000, 750))
+    z = x * np.sign(rng.standard_normal(2000) + x[:, 0])[:, None]
+    run = train(InProcess(Shard(f"n{m}", z[m::3]) for m in range(3)), auto(C=1000.0))
+    assert run.method.name == "newton"
+    assert "auto took newton, as lbfgs stalled" in run.certificate.status
+    assert run.certificate.angle_deg < 1e-3
+
+
 def test_limits_hold_over_all_methods_together():
     slow = Method("slow", local_gd().task, local_gd().merge, "of the test", (Reserve("stalled", consensus()),))
     run = train(federation("gauss-400"), slow, stop=[until_angle(1e-3)], n_rounds=70)

@@ -25,7 +25,7 @@ class Auto:
     After the max-margin model (C not given): second-order rounds where N > d and a d×d sum is at most 2 MB, as they
     take some 40 rounds however hard the problem; else consensus. Where one makes no progress the other takes over, if
     it can be afforded. Where nothing separates the rows, the minimiser of the logistic loss. With `C`, the penalised
-    minimiser.
+    minimiser: by Newton's method up to the same size, beyond it by L-BFGS.
 
     Parameters
     ----------
@@ -79,11 +79,14 @@ class Auto:
 
     def _minimiser(self, C: float, n_features: int) -> Method:
         cost = megabytes(n_features)
-        if cost <= self.max_mb:
-            method = newton(C=C, intercept=self.intercept, max_mb=self.max_mb)
-            return replace(method, why=f"{n_features} columns make sums of {cost:.2g} MB a node")
-        method = lbfgs(C=C, intercept=self.intercept)
-        return replace(method, why=f"second-order rounds would send {cost:,.3g} MB a node")
+        why = f"{n_features} columns make sums of {cost:.2g} MB a node"
+        second = replace(newton(C=C, intercept=self.intercept, max_mb=self.max_mb), why=why)
+        if cost <= min(CHEAP_MB, self.max_mb):
+            return second
+        first = replace(lbfgs(C=C, intercept=self.intercept), why=f"d×d sums would be {cost:,.3g} MB a node")
+        if cost > self.max_mb:
+            return first
+        return replace(first, reserves=(Reserve("stalled", replace(second, why=f"lbfgs stalled, and {why}")),))
 
 
 def auto(*, C: float | None = None, intercept: bool = False, max_mb: float = MOST_MB) -> Auto:
