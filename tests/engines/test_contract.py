@@ -185,7 +185,7 @@ def test_rows_of_zeros_only_are_refused_and_some_zeros_work():
 
 def test_misuse_from_a_session_is_answered_in_words():
     engine = InProcess(random_rows(1))
-    with pytest.raises(TypeError, match="method must be a Method such as local_gd"):
+    with pytest.raises(TypeError, match="method must be a Method such as auto"):
         train(engine, "local-gd")
     with pytest.raises(NodeError, match="call prepare"):
         train(InProcess(load("golub")), local_gd())
