@@ -52,6 +52,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         ((*LABELS, "--max-seconds", "0"), "max_seconds must be"),
         ((*LABELS, "--batch-size", "8"), "batch_size has no meaning for method 'auto'"),
         ((*LABELS, "--fraction", "0.5"), "take a method that averages, such as local-gd"),
+        ((*LABELS, "--C", "1", "--compare", "pooled"), "it has no meaning with --C"),
         ((*LABELS, "--C", "-1"), "C must be a positive number"),
         ((*LABELS, "--method", "newton", "--max-mb", "1e-6"), "MB a node and round"),
         ((*LABELS, "--method", "modified-local-gd", "--local-steps", "5"), "local_steps has no meaning"),

@@ -327,6 +327,13 @@ def test_golub_needs_a_partition_and_bundled_names_train(tmp_path):
     assert found.returncode == 0, found.stderr
 
 
+def test_the_pooled_minimiser_to_compare_with_is_that_of_the_loss_that_auto_minimises():
+    """Nodes of heart differ in size: weighting them equally would be another loss, 11 degrees away."""
+    done = localgd("train", "heart", "--compare", "pooled", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["true_angle_deg"] < 1e-3
+
+
 def test_datasets_lists_what_is_bundled():
     done = localgd("datasets")
     for name in ("mushroom", "sentences", "heart", "bladder", "golub"):

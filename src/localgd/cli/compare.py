@@ -70,6 +70,8 @@ def compare_command(
     if not names:
         raise ValueError("--methods names none; give some, with commas between")
     chosen = {name: method_named(name, **_options(name, C, local_steps, fit_intercept=fit_intercept)) for name in names}
+    if pooled and C is not None:
+        raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
@@ -77,7 +79,7 @@ def compare_command(
         progress.say(f"reading {data}")
         tables = tables_of(data, label, node, {"drop": drop, "categorical": categorical}, (partition, n_nodes, seed))
         federation, _ = federation_of(tables, data, scale, kinds, n_jobs=n_jobs, intercept=fit_intercept)
-        reference = pooled_direction(federation.shards.values()) if pooled and C is None else None
+        reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:
             progress.say(f"\n{name}, at most {n_rounds} rounds")

@@ -40,7 +40,9 @@ from localgd.report import text
 from localgd.report.plots import convergence
 from localgd.report.progress import Progress
 from localgd.rounding import FloatArray
+from localgd.rules.method import Choice, Method
 from localgd.rules.named import METHODS, method_named
+from localgd.rules.probes import Weighting
 from localgd.train import train
 
 
@@ -100,6 +102,11 @@ def train_command(
     chosen = method_named(method, **{name: value for name, value in given.items() if value is not None})
     stop: list[Rule] = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
     stop += [] if margin_ratio is None else [until_margin_ratio(margin_ratio)]
+    if compare and C is not None:
+        raise ValueError(
+            "--compare pooled shows the angle to the unpenalised pooled model, so it has no meaning with --C, whose "
+            "certificate bounds the distance to the penalised one; leave one of them out"
+        )
     sampled = None if fraction is None else SampledNodes(fraction, seed)
     options = {"drop": drop, "categorical": categorical}
     kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
@@ -116,7 +123,7 @@ def train_command(
             max_seconds=max_seconds,
             nodes=sampled,
             on_round=progress.on_round,
-            reference=_reference(federation, weighted_by or "uniform", progress) if compare else None,
+            reference=_reference(federation, _weighting(chosen), progress) if compare else None,
         )
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
     model = record.Model.from_vector(run.w, fit_intercept=fit_intercept, classes=recipe.classes, recipe=recipe)
@@ -132,6 +139,11 @@ def _step_size(lr: str | None) -> float | str | None:
         return lr  # "auto", "paper", or something the method refuses by name
 
 
+def _weighting(method: Method | Choice) -> Weighting:
+    """Return how rows weigh in the loss that the method minimises where nothing separates them."""
+    return "num-examples" if isinstance(method, Choice) else method.task.weighted_by
+
+
 def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
     nodes = text.counted(len(federation.node_ids), "node")
     rows = text.counted(sum(shard.n_samples for shard in federation.shards.values()), "row")
@@ -143,7 +155,7 @@ def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
     return f"{nodes}, {rows}, {columns}{bias}{made}; classes {classes}; method {method}"
 
 
-def _reference(federation: InProcess, weighted_by: str, progress: Progress) -> FloatArray | None:
+def _reference(federation: InProcess, weighted_by: Weighting, progress: Progress) -> FloatArray | None:
     """Return the pooled model, or say why there is none to compare with."""
     progress.say("computing the pooled model, to compare with")
     try:
