@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from localgd.certificate import Certificate, Status, until_angle, until_gap, until_margin_ratio
 from localgd.certify import certify
-from localgd.core import Engine, Loss, Merge, Message, NodeError, Report, Shard, Task
+from localgd.core import Engine, Loss, Merge, Message, Report, Shard, Task
 from localgd.data.arrays import from_arrays
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.failure import NodeError
 from localgd.history import Run, SampledNodes
 from localgd.losses import Exponential, Logistic
 from localgd.rules.auto import auto

@@ -345,7 +345,7 @@ def step_dual(report: Report) -> Dual | None:
     Late steps lean on the rows nearest to the boundary only, so |step|/mass is often the tightest bound; where the
     data cannot be separated the step tends to 0 while its mass does not, which is Gordan's proof of that.
     """
-    if "step" not in report.sums or not float(report.sums["mass"]) > 0:
+    if "step" not in report.sums or not float(report.sums.get("mass", math.nan)) > 0:
         return None
     return merged_dual(report.sums["step"], report.sums["mass"], report.sums["drift"], report.n_nodes)
 

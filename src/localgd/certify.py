@@ -11,6 +11,7 @@ import numpy as np
 
 from localgd.certificate import Certificate, Rule, Status, certificate, in_unit, judged, merged_dual, until_angle
 from localgd.core import Engine, Message
+from localgd.failure import from_all
 from localgd.gap import minimiser_certificate
 from localgd.history import Row
 from localgd.rounding import FloatArray, at_least, at_most, norm
@@ -98,7 +99,7 @@ def certify(
         return _penalised(start_in_unit(w, rows.divisor), rows, task, stop)
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
-    low = float(rows.engine.round(Evaluate(), Message(0, w)).lows["margin"])
+    low = float(from_all(rows.engine, Evaluate(), Message(0, w)).lows["margin"])
     message = Message(0, w, {"low": np.asarray(low), "tau": TAUS / rows.radius})
     report = rows.engine.round(TemperedDual(), message)
     parts = (report.sums["dual"], report.sums["mass"], report.sums["drift"])
@@ -113,7 +114,7 @@ def _penalised(w: FloatArray, rows: Comfortable, task: Any, stop: Sequence[Rule]
     """Certify against the minimiser of a penalised loss, in one round."""
     if not np.isfinite(w).all() or not norm(w) * rows.radius < LARGEST:
         raise ValueError("the model is too large for these rows: margins would leave float64; give it in their unit")
-    report = rows.engine.round(task, Message(0, w))
+    report = from_all(rows.engine, task, Message(0, w))
     return in_unit(minimiser_certificate(w, report, task.penalty, task.loss, stop), rows.divisor, stop)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array, issparse
@@ -280,12 +281,12 @@ class Report:
         object.__setattr__(self, "lows", {name: frozen(value) for name, value in self.lows.items()})
 
     def __add__(self, other: Report) -> Report:
-        """Return the report of both."""
+        """Return the report of both; a quantity with two shapes is a ValueError."""
         return Report(
             self.n_nodes + other.n_nodes,
             self.n_rows + other.n_rows,
-            _joined(self.sums, other.sums, lambda a, b: sealed(a + b)),
-            _joined(self.lows, other.lows, lambda a, b: sealed(np.minimum(a, b))),
+            _joined(self.sums, other.sums, _elementwise(np.add)),
+            _joined(self.lows, other.lows, _elementwise(np.minimum)),
             _joined(self.counts, other.counts, int.__add__),
         )
 
@@ -294,6 +295,15 @@ class Report:
         """How many numbers this report carries, its two tallies of nodes and rows included."""
         arrays = [*self.sums.values(), *self.lows.values()]
         return 2 + int(sum(value.size for value in arrays)) + len(self.counts)
+
+
+def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    def added(a: FloatArray, b: FloatArray) -> FloatArray:
+        if a.shape != b.shape:  # NumPy would stretch one of them
+            raise ValueError(f"reports with quantities of shapes {a.shape} and {b.shape} do not add")
+        return sealed(add(a, b))
+
+    return added
 
 
 Value = TypeVar("Value")
@@ -310,10 +320,10 @@ class Task(Protocol):
     """What a node does in a round. A frozen dataclass: its fields are its configuration."""
 
     def init(self, shard: Any) -> Any:
-        """Return the state that stays on the node between rounds (None if there is none)."""
+        """Return the state that stays on the node between rounds (None if there is none), of the type it says."""
 
     def run(self, message: Message, shard: Any, state: Any) -> tuple[Report, Any]:
-        """Return the report and the next state."""
+        """Return the report and the next state; `state` is never written to, so that a round can be run again."""
 
 
 class Merge(Protocol):
@@ -329,11 +339,40 @@ class Merge(Protocol):
         """Return the server's state after the round."""
 
 
+Outcome: TypeAlias = Literal["asked again", "left out", "passed on"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure of one node, as the history keeps it.
+
+    Parameters
+    ----------
+    round : int
+        Number of the message that it should have answered.
+    node_id : str
+        The node.
+    error : str
+        What kept it from reporting, in a line.
+    trace : str
+        The node's traceback, if there is one.
+    outcome : "asked again", "left out" or "passed on"
+        What was done about it.
+    """
+
+    round: int
+    node_id: str
+    error: str
+    trace: str
+    outcome: Outcome
+
+
 class Engine(Protocol):
     """Where nodes live. An engine knows no algorithm, an algorithm knows no engine."""
 
     floats_up: int
     floats_down: int
+    failures: list[Failure]
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -345,24 +384,21 @@ class Engine(Protocol):
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent."""
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process, of all that run the same program, writes what a run leaves behind."""
 
-class NodeError(RuntimeError):
-    """A node failed: names the round and the node, and carries the node's own error as its cause.
+    def shared(self, content: bytes) -> bytes:
+        """Return what the leading process gives, in all of them."""
 
-    Parameters
-    ----------
-    round_ : int
-        The round.
-    node_id : str
-        The node.
-    error : BaseException
-        What it raised.
-    """
+    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return which of these any process of the program wishes, the same answer in all of them."""
 
-    def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
-        self.round = round_
-        self.node_id = node_id
-        super().__init__(f"round {round_}, node {node_id!r}: {type(error).__name__}: {error}")
+    def keep(self, task: Task, folder: Path, stamp: int) -> None:
+        """Have the nodes write their states of `task`, each in its own place, under this stamp."""
+
+    def recall(self, task: Task, folder: Path, stamp: int) -> None:
+        """Have the nodes take back the states that they wrote under this stamp."""
 
 
 def in_order(reports: Mapping[str, Report]) -> Report:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from localgd.certificate import Certificate
-from localgd.core import Engine
+from localgd.core import Engine, Failure
 from localgd.rounding import FloatArray
 from localgd.rules.method import Method
 
@@ -27,7 +27,7 @@ class Row:
     loss : float
         F(w) = Σ p_m f_m(w).
     accuracy : float
-        Share of all training rows that w gets right, 0 to 1.
+        Share of all training rows that w gets right, 0 to 1; as the loss, of the nodes that took part.
     low, high : float
         Best proved bounds on the pooled margin so far.
     angle_deg_max : float
@@ -42,6 +42,8 @@ class Row:
         Angle to the pooled model where pooling is allowed, else NaN.
     gap : float
         Upper bound on how far a penalised objective is above its least; NaN for max-margin.
+    n_nodes : int
+        Nodes whose reports were merged.
     """
 
     round: int
@@ -56,6 +58,7 @@ class Row:
     margin: float
     true_angle_deg: float = math.nan
     gap: float = math.nan
+    n_nodes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +75,18 @@ class Run:
         One row per round, from round 0.
     method : Method
         The method with the step size it used.
+    failures : tuple of Failure
+        What nodes failed at, round by round, and what was done about it.
+    unfinished : bool
+        Whether it was cut short, so that more rounds could go on from its last checkpoint.
     """
 
     w: FloatArray
     certificate: Certificate
     history: tuple[Row, ...]
     method: Method
+    failures: tuple[Failure, ...] = ()
+    unfinished: bool = False
 
     @property
     def n_rounds(self) -> int:
@@ -128,6 +137,11 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._begin = time.perf_counter()
         self._up, self._down = engine.floats_up, engine.floats_down
+
+    def go_on(self, engine: Engine, row: Row) -> None:
+        """Count on from a row of a run that was cut short."""
+        self._begin = time.perf_counter() - row.seconds
+        self._up, self._down = engine.floats_up - row.floats_up, engine.floats_down - row.floats_down
 
     def entries(self, engine: Engine) -> dict[str, Any]:
         """Return the counts so far."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from localgd.apart import SquaresCertificate, squares_certificate
 from localgd.core import Engine, Message, Report, Task, sealed
+from localgd.failure import from_all
 from localgd.history import Ledger
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
 from localgd.rules.curvature import MOST_MB, megabytes
@@ -259,7 +260,7 @@ class Fitting:
 
     def _ask(self, task: Task, w: FloatArray, asked: str) -> Report:
         """Run a round and note it."""
-        report = self.engine.round(task, Message(len(self.history), w))
+        report = from_all(self.engine, task, Message(len(self.history), w))
         slope = residual = math.nan
         if asked == "residuals":
             slope = 2 * norm(self.reduced.downhill(w, report))

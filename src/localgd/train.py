@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from localgd import wire
 from localgd.certificate import Certificate, Rule, Status, certificate, in_unit, step_dual
-from localgd.core import Engine, Report, sealed
+from localgd.checkpoint import Checkpoints, Found, Snapshot
+from localgd.core import Engine, Report, Task, sealed
 from localgd.gap import minimiser_certificate
 from localgd.history import Ledger, Row, Run
 from localgd.pooled import angle_deg
@@ -42,6 +45,7 @@ def train(
     w0: FloatArray | None = None,
     on_round: Callable[[Row, Certificate], bool | None] | None = None,
     reference: FloatArray | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Run:
     """Train a linear classifier over a federation and certify which model came out.
 
@@ -70,6 +74,9 @@ def train(
         Called with every history row and its certificate; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
         Pooled direction to compare with where pooling is allowed (`localgd.pooled.max_margin`).
+    checkpoints : Checkpoints, optional
+        Where to leave what a run needs to go on if it is cut short, and how often. If that is there already, the run
+        goes on from it and ends with the same bits as if it had never been cut.
 
     Returns
     -------
@@ -98,21 +105,31 @@ def train(
     engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
     chosen = method.chosen(engine) if isinstance(method, Choice) else method
     _check(chosen, n_rounds, max_seconds, nodes)
-    watch = Watch(engine, divisor, rules, ledger, n_rounds, max_seconds, nodes, on_round, reference)
+    about = (
+        f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {n_features} columns: {chosen.task}, {chosen.merge}"
+    )
+    watch = Watch(
+        engine, divisor, rules, ledger, n_rounds, max_seconds, nodes, on_round, reference, checkpoints, Snapshot(about)
+    )
     start = np.zeros(n_features) if w0 is None else start_in_unit(w0, divisor)
-    shown = None
+    found = watch.found()
+    for ended in () if found is None else found.snapshot.ended:
+        chosen, start = chosen.reserve(ended) or chosen, np.zeros(n_features)
     while True:
         leg = Leg(into_unit(chosen, divisor).among(versus).tuned(engine), watch)
-        reserve = chosen.reserve(leg.run(start))
-        shown = leg.shown if shown is None else _after(shown, leg.shown)
+        ended = leg.run(start, found)
+        reserve, found = chosen.reserve(ended), None
         if reserve is None or watch.spent:
             break
+        watch.hand_over(ended, leg.shown)
         chosen, start = reserve, np.zeros(n_features)
+    shown = leg.shown if watch.base.earlier is None else _after(watch.base.earlier, leg.shown)
     if leg.state.done and shown.verdict is Status.UNDECIDED:
         shown = replace(shown, reason=f"{shown.reason}; it ended, as {leg.state.done}")
     if chosen.why:
         shown = replace(shown, reason=f"{shown.reason}; {method.name} took {chosen.name}, as {chosen.why}")
-    return Run(sealed(out_of_unit(leg.state.readout.w, divisor)), shown, tuple(watch.history), leg.method)
+    w = sealed(out_of_unit(leg.state.readout.w, divisor))
+    return Run(w, shown, tuple(watch.history), leg.method, tuple(engine.failures), unfinished=leg.unfinished)
 
 
 def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: object) -> None:
@@ -142,19 +159,63 @@ class Watch:
     nodes: Callable[[int, Sequence[str]], Collection[str]] | None
     on_round: Callable[[Row, Certificate], bool | None] | None
     reference: FloatArray | None
+    checkpoints: Checkpoints | None
+    base: Snapshot
     history: list[Row] = field(default_factory=list)
     stopping: bool = False
+    saving: bool = False
+    saved: tuple[int, float] = field(default_factory=lambda: (0, time.perf_counter()))
+    begin: float = field(default_factory=time.perf_counter)
 
     @property
     def spent(self) -> bool:
         """Whether no round is left, or somebody asked to stop."""
         return self.stopping or len(self.history) > self.limit
 
+    def found(self) -> Found | None:
+        """Return the checkpoint to go on from, if there is one, and take its history over.
+
+        Raises
+        ------
+        ValueError
+            If it is of another federation or method.
+        """
+        found = None if self.checkpoints is None else self.checkpoints.find(self.engine)
+        if found is None:
+            return None
+        if found.snapshot.about != self.base.about:
+            raise ValueError(
+                f"the checkpoint is of another run ({found.snapshot.about}) than this one ({self.base.about}); give "
+                "another folder for checkpoints, or the same data and method"
+            )
+        self.base = found.snapshot
+        self.history += found.snapshot.rows
+        self.saved = (len(self.history), self.saved[1])
+        self.engine.failures[:] = found.snapshot.failures
+        return found
+
+    def hand_over(self, ended: str, shown: Certificate) -> None:
+        """Note what a method has proved, and how it ended, before the next one begins."""
+        earlier = shown if self.base.earlier is None else _after(self.base.earlier, shown)
+        self.base = replace(self.base, ended=(*self.base.ended, ended), before=len(self.history), earlier=earlier)
+
     def note(self, row: Row, shown: Certificate) -> None:
-        """Keep a row; find out whether somebody wants to stop."""
+        """Keep a row; find out whether somebody wants to stop, and whether it is time for a checkpoint."""
         self.history.append(row)
+        now = time.perf_counter()
         asked = bool(self.on_round(row, shown)) if self.on_round is not None else False
-        self.stopping = asked or (self.max_seconds is not None and row.seconds >= self.max_seconds)
+        late = self.max_seconds is not None and now - self.begin >= self.max_seconds
+        due = self.checkpoints is not None and self.checkpoints.due(
+            len(self.history) - self.saved[0], now - self.saved[1]
+        )
+        self.stopping, self.saving = self.engine.agreed(asked or late, due)
+
+    def save(self, task: Task, snapshot: Snapshot, state: Any) -> None:
+        """Write a checkpoint, if anybody wants them."""
+        if self.checkpoints is not None:
+            known = replace(snapshot, rows=tuple(self.history), failures=tuple(self.engine.failures))
+            self.checkpoints.save(self.engine, task, known, state)
+            self.saved = (len(self.history), time.perf_counter())
 
 
 @dataclass(eq=False)
@@ -164,71 +225,121 @@ class Leg:
     method: Method
     watch: Watch
     state: Any = None
+    found: Certificate = field(default_factory=Certificate)
     shown: Certificate = field(default_factory=Certificate)
+    step: Dual | None = None
+    appraised: FloatArray = field(default_factory=lambda: np.zeros(0))
+    idle: int = 0
+    unfinished: bool = False
 
-    def run(self, start: FloatArray) -> str:
+    def run(self, start: FloatArray, resumed: Found | None = None) -> str:
         """Run to the end and return what kind of end it was: "stalled", "inseparable", or "" for any other."""
         method, watch = self.method, self.watch
-        engine, before = watch.engine, len(watch.history)
         self.state = method.merge.init(start)
-        found, step, appraised = Certificate(), None, np.zeros(0)
-        limit = watch.limit - before
+        if resumed is not None:
+            self._take_up(resumed)
+        limit = len(watch.history) if self.state.done else watch.limit
         while True:
-            state: Iterate = self.state
-            final = state.round >= limit
-            chosen = None if watch.nodes is None or final else watch.nodes(before + state.round, engine.node_ids)
-            report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
-            whole = report.n_nodes == len(engine.node_ids)
-            step = step_dual(report) or step  # a dual vector speaks of the rows: the last one stays true
-            if method.penalty is None:
-                found = _standing(state, report, found, step, watch.rules, whole=whole)
-            elif whole and "pull" in report.sums:
-                found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, watch.rules)
-                appraised = state.w
-            elif not np.array_equal(state.w, appraised):  # the last proof is of another model
-                found = Certificate(kind="minimiser", reason="not every node has appraised this model")
-            self.shown = in_unit(found, watch.divisor, watch.rules)
-            if not method.reserve("inseparable"):
-                self.shown = _explained(self.shown, report, method, whole=whole)
-            watch.note(self._row(report, before), self.shown)
-            ended = self._ended(report, before)
+            state, final = self.state, len(watch.history) >= limit
+            report = self._round(final=final)
+            whole = report.n_nodes == len(watch.engine.node_ids)
+            watch.note(self._row(report), self.shown)
+            ended = self._ended(report)
             if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
+                asked = bool(watch.rules) and self.shown.verdict is Status.CERTIFIED
+                self.unfinished = final and not state.done and not asked
+                self._excused()
                 return ended
             if watch.stopping:
-                limit = state.round + 1  # keep this round's work; then one last look, at all nodes
-            following = method.merge.step(state, report)
+                limit = len(watch.history)  # keep this round's work; then one last look, at all nodes
+            following = self._following(state, report, start, whole=whole)
             if not np.isfinite(following.w).all():
-                remedy = "; lower lr" if isinstance(method.task, GradientSteps) else ""
-                reason = f"round {state.round} left float64{remedy}"
-                self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=reason)
+                self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(state.round))
                 return ended
             self.state = following
             if following.done:
-                limit = following.round
+                limit = len(watch.history)
+            if watch.saving or len(watch.history) >= limit:
+                watch.save(method.task, replace(watch.base, **self._proofs()), self.state)
 
-    def _row(self, report: Report, before: int) -> Row:
+    def _round(self, *, final: bool) -> Report:
+        """Run a round, or look once more, and find out what is proved of the model it began with."""
+        method, watch, state = self.method, self.watch, self.state
+        engine, so_far = watch.engine, len(watch.history)
+        chosen = None if watch.nodes is None or final else watch.nodes(so_far, engine.node_ids)
+        report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
+        whole = report.n_nodes == len(engine.node_ids)
+        self.step = step_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
+        if method.penalty is None:
+            self.found = _standing(state, report, self.found, self.step, watch.rules, whole=whole)
+        elif whole and "pull" in report.sums:
+            self.found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, watch.rules)
+            self.appraised = state.w
+        elif not np.array_equal(state.w, self.appraised):  # the last proof is of another model
+            self.found = Certificate(kind="minimiser", reason="not every node has appraised this model")
+        self.shown = in_unit(self.found, watch.divisor, watch.rules)
+        if not method.reserve("inseparable"):
+            self.shown = _explained(self.shown, report, method, whole=whole)
+        return report
+
+    def _following(self, state: Any, report: Report, start: FloatArray, *, whole: bool) -> Any:
+        """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
+        if whole or not getattr(self.method.merge, "needs_all_nodes", ""):
+            return self.method.merge.step(state, report)
+        self.idle += 1
+        return self.method.merge.init(start) if report.counts.get("forgotten", 0) else state
+
+    def _take_up(self, resumed: Found) -> None:
+        """Go on from a checkpoint."""
+        snapshot, watch = resumed.snapshot, self.watch
+        self.state = wire.unpack(resumed.state, type(self.state))
+        self.found, self.step, self.appraised = snapshot.found, snapshot.step, snapshot.appraised
+        self.idle = snapshot.idle
+        watch.ledger.go_on(watch.engine, snapshot.rows[-1])
+        if watch.checkpoints is not None:
+            watch.engine.recall(self.method.task, watch.checkpoints.folder, len(snapshot.rows))
+
+    def _proofs(self) -> dict[str, Any]:
+        return {"found": self.found, "step": self.step, "appraised": self.appraised, "idle": self.idle}
+
+    def _excused(self) -> None:
+        """Say so if rounds were lost because nodes were missing."""
+        if self.idle:
+            rounds = f"{self.idle} round{'s were' if self.idle > 1 else ' was'} repeated, as nodes were missing"
+            self.shown = replace(self.shown, reason=f"{self.shown.reason}; {rounds}")
+
+    def _blown_up(self, round_: int) -> str:
+        """Say in which round the model left float64, and at whose hands if it was a node's."""
+        blamed = sorted({failure.node_id for failure in self.watch.engine.failures if failure.round == round_})
+        remedy = "; lower lr" if isinstance(self.method.task, GradientSteps) else ""
+        of_nodes = f" (only node {', '.join(blamed)} sent what is not finite)" if blamed else ""
+        return f"round {round_} left float64{of_nodes}{remedy}"
+
+    def _row(self, report: Report) -> Row:
         reference = self.watch.reference
+        said = report.n_nodes > 0
         return Row(
-            round=before + self.state.round,
-            loss=float(report.sums["loss"]) / float(report.sums["weight"]),
-            accuracy=float(report.sums["correct"]) / report.n_rows,
+            round=len(self.watch.history),
+            loss=float(report.sums["loss"]) / float(report.sums["weight"]) if said else math.nan,
+            accuracy=float(report.sums["correct"]) / report.n_rows if said else math.nan,
             low=self.shown.margin_low,
             high=self.shown.margin_high,
             angle_deg_max=self.shown.angle_deg,
             margin=self.shown.margin,
             true_angle_deg=math.nan if reference is None else angle_deg(self.state.readout.w, reference),
             gap=self.shown.gap,
+            n_nodes=report.n_nodes,
             **self.watch.ledger.entries(self.watch.engine),
         )
 
-    def _ended(self, report: Report, before: int) -> str:
+    def _ended(self, report: Report) -> str:
         """Say whether the method has come to an end of a kind that another one may go on from."""
         nothing = report.counts.get("inseparable", 0) > 0 or self.shown.verdict is Status.NOT_SEPARABLE
         if self.method.penalty is None and (nothing or self.state.done == GROWING):
             return "inseparable" if not self.shown.margin_low > 0 else "stalled"
         if self.shown.verdict is Status.CERTIFIED and (self.watch.rules or self.state.done):
             return ""
-        rows = self.watch.history[before:]
+        rows = self.watch.history[self.watch.base.before :]
         if len(rows) <= STALL_ROUNDS:
             return "stalled" if self.state.done else ""
         now, then = (rows[k].angle_deg_max for k in (-1, -1 - STALL_ROUNDS))

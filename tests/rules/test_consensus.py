@@ -53,7 +53,7 @@ def test_the_sums_that_the_server_keeps_are_those_of_the_nodes(storage, sizes):
     for state, report in states(engine, method, 12):
         if report is None:
             continue
-        held = engine._states[method.task]
+        held = engine.nodes.states(method.task)
         h = len(state.ends)
         for k in range(h):
             parts = []

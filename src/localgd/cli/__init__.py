@@ -16,9 +16,9 @@ from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import train_command
-from localgd.core import NodeError
 from localgd.data.datasets import DATASETS
 from localgd.demo import demo as run_demo
+from localgd.failure import NodeError
 from localgd.report.plots import convergence
 
 app = typer.Typer(

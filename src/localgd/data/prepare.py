@@ -20,6 +20,7 @@ from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_numbers, as_text, picked
+from localgd.failure import from_all
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -171,11 +172,12 @@ def prepare(
     """
     _check_option("scale", scale, (None, "standard"))
     _check_option("missing", missing, get_args(Missing))
-    survey = engine.round(Survey(), Message())
+    survey = from_all(engine, Survey(), Message())
     classes = _classes(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
     numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
-    tally = engine.round(
+    tally = from_all(
+        engine,
         Tally(
             numbers, tuple(n for n in kinds if kinds[n] == "category"), tuple(n for n in kinds if kinds[n] == "words")
         ),
@@ -297,7 +299,7 @@ def _number_columns(
     task = Moments(names)
 
     def moments(center: FloatArray) -> Mapping[str, FloatArray]:
-        return engine.round(task, Message(extra={"exponent": exponent, "center": center})).sums
+        return from_all(engine, task, Message(extra={"exponent": exponent, "center": center})).sums
 
     mean = moments(np.zeros(len(names)))["first"] / present
     spread = np.ones(len(names))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from threadpoolctl import ThreadpoolController
-
-from localgd.core import Message, NodeError, Report, Task, in_order
+from localgd.core import Failure, Message, Report, Task
+from localgd.engine.nodes import Nodes, chosen
+from localgd.failure import Policy
 
 
 class InProcess:
@@ -23,6 +22,8 @@ class InProcess:
         Threads that share the nodes of a round. The result does not depend on it.
     debug : bool, default False
         Let a node's own exception through, with round, node and arguments as notes, instead of `NodeError`.
+    on_failure, min_nodes, retries
+        What to do about a node that fails: see `localgd.failure.Policy`.
 
     Raises
     ------
@@ -36,24 +37,30 @@ class InProcess:
     ('a', 'b')
     """
 
-    def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
-        held = list(shards)
-        self.shards: dict[str, Any] = {shard.node_id: shard for shard in sorted(held, key=lambda s: str(s.node_id))}
-        if not held:
+    def __init__(
+        self,
+        shards: Iterable[Any],
+        *,
+        n_jobs: int = 1,
+        debug: bool = False,
+        on_failure: Literal["raise", "skip"] = "raise",
+        min_nodes: int = 1,
+        retries: int = 0,
+    ) -> None:
+        self._begin(Nodes(shards, n_jobs=n_jobs, debug=debug), Policy(on_failure, min_nodes, retries))
+
+    def _begin(self, nodes: Nodes, policy: Policy) -> None:
+        if not nodes.shards:
             raise ValueError("shards is empty: a federation needs at least one node")
-        if len(self.shards) < len(held):
-            names = sorted(str(shard.node_id) for shard in held)
-            twice = next(a for a, b in itertools.pairwise(names) if a == b)
-            raise ValueError(f"two nodes are called {twice!r}; give every node its own node_id")
-        if n_jobs < 1:
-            raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
-        self.n_jobs = n_jobs
-        self.debug = debug
+        self.nodes, self.policy = nodes, policy
         self.floats_up = 0
         self.floats_down = 0
-        self._states: dict[Task, dict[str, Any]] = {}
-        # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
-        self._threads = ThreadpoolController()
+        self.failures: list[Failure] = []
+
+    @property
+    def shards(self) -> dict[str, Any]:
+        """What the nodes hold, by name."""
+        return self.nodes.shards
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -66,39 +73,21 @@ class InProcess:
         Raises
         ------
         NodeError
-            If a node's task raised; the node's traceback is the cause.
+            If a node failed and the policy does not go on without it; the node's own error is the cause.
         ValueError
             If `nodes` is empty or names a node that is not here.
         """
-        if message.round == 0:
-            self._states[task] = {}
-        states = self._states.setdefault(task, {})
-        chosen = self._chosen(nodes)
 
-        def on_node(node_id: str) -> tuple[Report, Any]:
-            shard = self.shards[node_id]
-            try:
-                state = states[node_id] if node_id in states else task.init(shard)
-                return task.run(message, shard, state)
-            except Exception as error:
-                if self.debug:
-                    error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
-                    raise
-                raise NodeError(message.round, node_id, error) from error
+        def ask(waiting: Collection[str]) -> dict[str, Any]:
+            answers = self.nodes.run(task, message, list(waiting))
+            self.floats_down += message.n_floats * len(answers)
+            self.floats_up += sum(answer.n_floats for answer in answers.values() if isinstance(answer, Report))
+            return answers
 
-        with self._threads.limit(limits=1, user_api="blas"):
-            if self.n_jobs > 1 and len(chosen) > 1:
-                with ThreadPoolExecutor(self.n_jobs) as pool:
-                    results = list(pool.map(on_node, chosen))
-            else:
-                results = [on_node(node_id) for node_id in chosen]
-        reports = {}
-        for node_id, (report, state) in zip(chosen, results, strict=True):
-            states[node_id] = state
-            reports[node_id] = report
-            self.floats_up += report.n_floats
-        self.floats_down += message.n_floats * len(chosen)
-        return in_order(reports)
+        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), message)
+        self.failures += failures
+        self.policy.settle(message, report.n_nodes, missing)
+        return report
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.
@@ -108,22 +97,35 @@ class InProcess:
         NodeError
             If `encode` raised on a node.
         """
-        held = []
-        for node_id, shard in self.shards.items():
-            try:
-                held.append(encode(shard))
-            except Exception as error:
-                if self.debug:
-                    raise
-                raise NodeError(0, node_id, error) from error
-        mapped = type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
+        mapped = object.__new__(type(self))
+        mapped._begin(self.nodes.map(encode), self.policy)
         mapped.floats_up, mapped.floats_down = self.floats_up, self.floats_down
+        mapped.failures = self.failures
         return mapped
 
-    def _chosen(self, nodes: Collection[str] | None) -> list[str]:
-        if nodes is None:
-            return list(self.shards)
-        unknown = sorted(set(nodes) - set(self.shards))
-        if unknown or not nodes:
-            raise ValueError(f"nodes={list(nodes)!r}: no such node {unknown}; known are {list(self.shards)}")
-        return sorted(set(nodes))
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run leaves behind: it is the only one."""
+        return True
+
+    def shared(self, content: bytes) -> bytes:
+        """Return it: there is nobody else to give anything."""
+        return content
+
+    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return the wishes: there is nobody to ask."""
+        return wishes
+
+    def keep(self, task: Task, folder: Path, stamp: int) -> None:
+        """Write the nodes' states of `task` into the folder."""
+        self.nodes.write(task, folder / f"nodes-{stamp}.npz")
+
+    def recall(self, task: Task, folder: Path, stamp: int) -> None:
+        """Take the states back that `keep` wrote.
+
+        Raises
+        ------
+        NodeError
+            If a node's rows are no longer those that its state is about.
+        """
+        self.nodes.read(task, folder / f"nodes-{stamp}.npz")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from localgd.core import Engine, Message
+from localgd.failure import from_all
 from localgd.rules.curvature import MOST_MB, check_limit, megabytes
 from localgd.rules.exact import consensus, interior_point, lbfgs, newton
 from localgd.rules.method import Method, Reserve
@@ -51,7 +52,7 @@ class Auto:
 
     def chosen(self, engine: Engine) -> Method:
         """Return the method for these nodes, with its reserves."""
-        sizes = engine.round(Sizes(), Message())
+        sizes = from_all(engine, Sizes(), Message())
         n_features = -int(sizes.lows["-n_features"])
         if self.C is not None:
             return self._minimiser(self.C, n_features)

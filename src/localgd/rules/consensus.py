@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved
 from localgd.rules.merge import Iterate
-from localgd.rules.probes import Weighting, check_weighting, node_weight, standing
+from localgd.rules.probes import Weighting, check_weighting, forgotten, node_weight, standing
 
 MEMORY = 40
 """Rounds that the acceleration remembers."""
@@ -35,7 +35,8 @@ class Memory:
     ends: list[Coefficients] = field(default_factory=list)
 
 
-class Coefficients(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Coefficients:
     """One number per row, of which few are not 0."""
 
     rows: NDArray[np.intp]
@@ -97,6 +98,8 @@ class DualPart:
     def run(self, message: Message, shard: Shard, state: Memory) -> tuple[Report, Memory]:
         """Combine the start, project, report."""
         mix = message.extra.get("mix", np.zeros((2, 0)))
+        if mix.shape[1] > len(state.ends):
+            return forgotten(), state
         recent = slice(len(state.ends) - mix.shape[1], None)
         starts, ends = state.starts[recent], state.ends[recent]
         start = Coefficients.mixed(mix.ravel(), [*starts, *ends], shard.n_rows)

@@ -11,13 +11,14 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from localgd.core import Engine, Loss, Message, Report, Shard, sealed
+from localgd.failure import from_all
 from localgd.kernels.project import SEPARABLE
 from localgd.losses import Logistic
 from localgd.rounding import FloatArray, norm
 from localgd.rules.curvature import MOST_MB, check_affordable, check_limit, symmetric, triangle
 from localgd.rules.local import moved
 from localgd.rules.merge import Iterate
-from localgd.rules.probes import Sizes, Weighting, check_weighting, node_weight, rows_a_sample, standing
+from localgd.rules.probes import Sizes, Weighting, check_weighting, forgotten, node_weight, rows_a_sample, standing
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""
@@ -100,16 +101,23 @@ class InteriorPoint:
         if self.start != "auto" and not 0 < number < math.inf:
             raise ValueError(f"start must be a positive number or 'auto', got {self.start!r}")
 
-    def init(self, shard: Shard) -> Slacks:
-        """Start from equal duals and slacks."""
+    def init(self, shard: Shard) -> Slacks | None:  # noqa: ARG002  round 0 starts it
+        """Start from nothing."""
+        return None
+
+    def _begun(self, shard: Shard) -> Slacks:
+        """Return equal duals and slacks."""
         if isinstance(self.start, str):
             raise TypeError("start='auto' is not a number yet; train() finds it with one round")
         none, ones = np.zeros(shard.n_rows), np.ones(shard.n_rows)
         return Slacks(self.start * ones, ones, none, none, none)
 
-    def run(self, message: Message, shard: Shard, state: Slacks) -> tuple[Report, Slacks]:
+    def run(self, message: Message, shard: Shard, state: Slacks | None) -> tuple[Report, Slacks | None]:
         """Go the agreed share of the last direction, then do what is asked for."""
         extra = message.extra
+        if message.round > 0 and state is None:
+            return forgotten(), state
+        state = self._begun(shard) if state is None else state
         margins = shard.margins(message.w)
         here = standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by))
         if "correct" in extra:
@@ -123,7 +131,7 @@ class InteriorPoint:
         """Return the task with its start found, by one round, if it was "auto"."""
         if not isinstance(self.start, str):
             return self
-        sizes = engine.round(Sizes(), Message())
+        sizes = from_all(engine, Sizes(), Message())
         n_rows = sizes.n_rows * rows_a_sample(sizes)
         return replace(self, start=START_MASS / n_rows / float(sizes.lows["-radius"]) ** 2)
 

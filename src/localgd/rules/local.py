@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from localgd.core import Engine, Loss, Message, Report, Shard, sealed
+from localgd.failure import from_all
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
@@ -125,7 +126,7 @@ class GradientSteps:
         if not isinstance(self.lr, str):
             return self
         look = Smoothness(self.loss.versus)
-        beta = self.loss.curvature * -float(engine.round(look, Message()).lows["-eigenvalue"])
+        beta = self.loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
         lr = 1.0 / (beta + self.prox) if beta + self.prox > 0 else 1.0
         return replace(self, lr=lr / self.local_steps if self.lr == "paper" else lr)
 

@@ -142,7 +142,7 @@ def spread(report: Report) -> float:
     """
     weight = float(report.sums["weight"])
     mean = norm(report.sums["step"]) / weight
-    noise = CANCELS * float(report.sums["drift"]) / weight
+    noise = CANCELS * float(report.sums.get("drift", math.nan)) / weight
     if mean <= TINY or mean <= noise:  # in this form, for a drift that is not known (NaN) must not switch it off
         return 0.0
     ratio = math.sqrt(float(report.sums["square"]) / weight) / mean
@@ -150,17 +150,17 @@ def spread(report: Report) -> float:
 
 
 def mean_move(report: Report, factor: float = 1.0) -> Dual:
-    """Return ``factor · Σ p_m (v_m − w) / Σ p_m`` with the mass and drift that go with it.
+    """Return ``factor · Σ p_m (v_m − w) / Σ p_m`` with the mass and drift that go with it, NaN if nobody says them.
 
     `factor` >= 0 is a known number that multiplies coefficients and model alike, so how it came about and how it was
     rounded does not matter; a model that it takes out of float64 is not finite, and so is refused.
     """
     weight = float(report.sums["weight"])
     # A quotient that underflows is less wrong than the inner `below` took off, whatever the factor.
-    mass = factor * (below(report.sums["mass"], report.n_nodes) / weight)
+    mass = factor * (below(report.sums.get("mass", math.nan), report.n_nodes) / weight)
     # The nodes' own errors; and at most n + 2 roundings (the weighting, the fold over the nodes, two operations on it)
     # of what the nodes move, of which their drift is more than 8 u.
-    fold = factor * (float(report.sums["drift"]) / weight * (2 + report.n_nodes))
+    fold = factor * (float(report.sums.get("drift", math.nan)) / weight * (2 + report.n_nodes))
     return Dual(factor * (report.sums["step"] / weight), mass, fold)
 
 

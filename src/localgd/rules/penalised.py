@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from localgd.core import Engine, Loss, Message, Report, Shard
+from localgd.failure import from_all
 from localgd.kernels.project import dense
 from localgd.kernels.smooth import descend
 from localgd.losses import Logistic
@@ -229,7 +230,7 @@ class PenalisedSteps:
         """Return the task with what it needs to know of the data found, by one round."""
         if not isinstance(self.lr, str) and not isinstance(self.n_rows, str):
             return self
-        report = engine.round(Smoothness(self.loss.versus), Message())
+        report = from_all(engine, Smoothness(self.loss.versus), Message())
         beta = self.loss.curvature * -float(report.lows["-eigenvalue"])
         steepest = beta + self.penalty.strength(report.n_rows) + self.prox
         lr = (1.0 / steepest if steepest > 0 else 1.0) if isinstance(self.lr, str) else self.lr
@@ -253,5 +254,4 @@ class PenalisedSteps:
             shift = towards - own - self.penalty.strength(self.n_rows) * self.penalty.pull(w)
         decay = self.penalty.strength(self.n_rows) * self.penalty.pull(np.ones(w.size))
         v = descend(shard, w, margins, self.loss, self.local_steps, self.lr, (decay, self.prox, shift))
-        sums: dict[str, Any] = {"mass": math.nan, "drift": math.nan, **report.sums}
-        return replace(report, sums={**sums, **displaced(v - w, float(shard.n_samples))}), state
+        return replace(report, sums={**report.sums, **displaced(v - w, float(shard.n_samples))}), state

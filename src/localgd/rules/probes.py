@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from localgd.core import Engine, Loss, Message, Report, Shard
+from localgd.failure import from_all
 from localgd.losses import Logistic
 from localgd.rounding import FloatArray, below, norm
 
@@ -57,6 +58,14 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), loss, weight)
     return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+
+
+def forgotten() -> Report:
+    """Return what a node says that has lost its part of the run, as after a restart: that it has, and nothing else.
+
+    It counts as no node, so the round is not whole; the server then starts the method again.
+    """
+    return Report(counts={"forgotten": 1})
 
 
 @dataclass(frozen=True)
@@ -208,7 +217,7 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
     ValueError
         If nodes differ in their number of features or of rows a sample, or all rows are zero.
     """
-    report = engine.round(Sizes(), Message())
+    report = from_all(engine, Sizes(), Message())
     lows, versus = report.lows, rows_a_sample(report)
     fewest, most = int(lows["n_features"]), -int(lows["-n_features"])
     if fewest != most:
@@ -223,7 +232,7 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
         return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]), versus)
     divisor = math.ldexp(1.0, max(min(exponent, 1000), -1000))  # a normal number, and so is its inverse
     engine = engine.map(Rescaled(divisor))
-    return Comfortable(engine, divisor, fewest, -float(engine.round(Sizes(), Message()).lows["-radius"]), versus)
+    return Comfortable(engine, divisor, fewest, -float(from_all(engine, Sizes(), Message()).lows["-radius"]), versus)
 
 
 @dataclass(frozen=True)

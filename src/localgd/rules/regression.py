@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Never
 import numpy as np
 
 from localgd.core import Engine, Message, Report, Shard, frozen
+from localgd.failure import from_all
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray
 from localgd.rules.local import displaced
 from localgd.rules.probes import COMFORTABLE_EXPONENT, Smoothness, Weighting, check_weighting, node_weight
@@ -149,7 +150,7 @@ class LeastSquares:
         residuals = shard.residuals(message.w)
         coefficients = state.vectors @ (self._gains(shard, state.values) * (state.vectors.T @ residuals))
         loss = weight * float(np.square(residuals).mean()) / 2
-        sums: dict[str, Any] = {"weight": weight, "loss": loss, "mass": math.nan, "drift": math.nan}
+        sums: dict[str, Any] = {"weight": weight, "loss": loss}
         return Report(1, shard.n_rows, sums | displaced(shard.combine(coefficients), weight)), state
 
     def _gains(self, shard: Samples, values: FloatArray) -> FloatArray:
@@ -177,5 +178,5 @@ def stable_lr(engine: Engine) -> float:
     >>> round(stable_lr(InProcess([Samples("a", [[2.0, 0.0]], [1.0])])), 5)
     0.25
     """
-    beta = -float(engine.round(Smoothness(), Message()).lows["-eigenvalue"])
+    beta = -float(from_all(engine, Smoothness(), Message()).lows["-eigenvalue"])
     return 1.0 / beta if beta > 0 else 1.0

@@ -1,0 +1,186 @@
+"""The nodes that live in one process: their rows, what they remember, and how they run a task."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+import numpy as np
+from scipy.sparse import csr_array
+from threadpoolctl import ThreadpoolController
+
+from localgd import wire
+from localgd.core import Message, Report, Shard, Task
+from localgd.failure import Answer, NodeError
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a node remembers of a task: its state before and after the round that it ran last."""
+
+    round: int
+    before: Any
+    after: Any
+
+
+class Nodes:
+    """The nodes of this process.
+
+    A node that is sent the same round twice runs it from the same state, so a server may ask again.
+
+    Parameters
+    ----------
+    shards : iterable of Shard, Table or Samples
+        What the nodes hold, with distinct ``node_id``; the order given does not matter.
+    n_jobs : int, default 1
+        Threads that share the nodes of a round. The result does not depend on it.
+    debug : bool, default False
+        Let a node's own exception through, with round, node and arguments as notes.
+
+    Raises
+    ------
+    ValueError
+        If two share a name.
+    """
+
+    def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
+        held = list(shards)
+        self.shards: dict[str, Any] = {shard.node_id: shard for shard in sorted(held, key=lambda s: str(s.node_id))}
+        if len(self.shards) < len(held):
+            names = sorted(str(shard.node_id) for shard in held)
+            twice = next(a for a, b in itertools.pairwise(names) if a == b)
+            raise ValueError(f"two nodes are called {twice!r}; give every node its own node_id")
+        if n_jobs < 1:
+            raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
+        self.n_jobs = n_jobs
+        self.debug = debug
+        self._kept: dict[Task, dict[str, Kept]] = {}
+        # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
+        self._threads = ThreadpoolController()
+
+    def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
+        """Run `task` on the nodes named; return what each of them has to say."""
+        if message.round == 0:
+            self._kept[task] = {}
+        kept = self._kept.setdefault(task, {})
+
+        def on_node(node_id: str) -> tuple[Answer, Kept | None]:
+            shard = self.shards[node_id]
+            try:
+                known = kept.get(node_id)
+                before = task.init(shard) if known is None else known.before
+                if known is not None and known.round != message.round:
+                    before = known.after
+                report, after = task.run(message, shard, before)
+                if not isinstance(report, Report):
+                    raise TypeError(f"{type(task).__name__}.run must return a Report, got {report!r}")  # noqa: TRY301
+            except Exception as error:
+                if self.debug:
+                    error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
+                    raise
+                return error, None
+            return report, Kept(message.round, before, after)
+
+        with self._threads.limit(limits=1, user_api="blas"):
+            if self.n_jobs > 1 and len(nodes) > 1:
+                with ThreadPoolExecutor(self.n_jobs) as pool:
+                    results = list(pool.map(on_node, nodes))
+            else:
+                results = [on_node(node_id) for node_id in nodes]
+        kept.update({node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None})
+        return {node: answer for node, (answer, _) in zip(nodes, results, strict=True)}
+
+    def map(self, encode: Callable[[Any], Any]) -> Self:
+        """Return nodes that hold ``encode(what they hold now)``.
+
+        Raises
+        ------
+        NodeError
+            If `encode` raised on a node.
+        """
+        held = []
+        for node_id, shard in self.shards.items():
+            try:
+                held.append(encode(shard))
+            except Exception as error:
+                if self.debug:
+                    raise
+                raise NodeError(0, node_id, error) from error
+        return type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
+
+    def states(self, task: Task) -> dict[str, Any]:
+        """Return every node's state of a task, after the last round that it ran."""
+        return {node: kept.after for node, kept in self._kept.get(task, {}).items()}
+
+    def write(self, task: Task, path: Path) -> None:
+        """Write the states of a task, each with the round that led to it and a digest of the rows that it is about."""
+        kind = get_type_hints(type(task).init)["return"]
+        parts = {}
+        for node, kept in self._kept.get(task, {}).items():
+            parts[f"{node}.head"] = wire.pack([kept.round, fingerprint(self.shards[node])])
+            parts[f"{node}.state"] = wire.pack(kept.after, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wire.write(path, parts)
+
+    def read(self, task: Task, path: Path) -> None:
+        """Take back what `write` wrote.
+
+        Raises
+        ------
+        NodeError
+            If a node's rows are no longer those that its state is about.
+        """
+        kind = get_type_hints(type(task).init)["return"]
+        parts = wire.read(path.read_bytes(), f"{path}")
+        self._kept[task] = {}
+        for node, shard in self.shards.items():
+            if f"{node}.head" not in parts:
+                continue
+            round_, rows = wire.unpack(parts[f"{node}.head"], list[Any])
+            if rows != fingerprint(shard):
+                error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
+                raise NodeError(round_, node, error)
+            state = wire.unpack(parts[f"{node}.state"], kind)
+            self._kept[task][node] = Kept(round_, state, state)
+
+
+def fingerprint(shard: Shard) -> str:
+    """Return a digest of a node's rows, for the node itself to know them by: it is not for sending.
+
+    Examples
+    --------
+    >>> fingerprint(Shard("a", [[1.0]])) == fingerprint(Shard("b", [[1.0]])) != fingerprint(Shard("a", [[2.0]]))
+    True
+    """
+    rows: Any = shard.rows
+    parts = (rows.indptr, rows.indices, rows.data) if isinstance(rows, csr_array) else (rows,)
+    digest = hashlib.blake2b(f"{rows.shape} {shard.versus}".encode(), digest_size=16)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
+def chosen(nodes: Collection[str] | None, known: Collection[str]) -> list[str]:
+    """Return the nodes that are to take part, sorted: those named, or all.
+
+    Raises
+    ------
+    ValueError
+        If `nodes` is empty or names a node that is not known.
+
+    Examples
+    --------
+    >>> chosen(None, ("a", "b")), chosen(["b", "b"], ("a", "b"))
+    (['a', 'b'], ['b'])
+    """
+    if nodes is None:
+        return list(known)
+    unknown = sorted(set(nodes) - set(known))
+    if unknown or not nodes:
+        raise ValueError(f"nodes={list(nodes)!r}: no such node {unknown}; known are {list(known)}")
+    return sorted(set(nodes))

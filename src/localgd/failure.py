@@ -1,0 +1,234 @@
+"""What happens when a node fails: who is told, who is asked again, who is left out."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from localgd.core import Engine, Failure, Message, Outcome, Report, Task, in_order
+
+Answer: TypeAlias = "Report | Exception"
+"""What came back from a node: its report, or what kept it from sending one."""
+
+
+class NodeError(RuntimeError):
+    """A node failed: names the round and the node, and carries the node's own error as its cause.
+
+    Parameters
+    ----------
+    round_ : int
+        The round.
+    node_id : str
+        The node.
+    error : BaseException
+        What it raised.
+    """
+
+    def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
+        self.round = round_
+        self.node_id = node_id
+        super().__init__(f"round {round_}, node {node_id!r}: {type(error).__name__}: {error}")
+
+
+class RemoteError(RuntimeError):
+    """What a node in another process or on another machine raised, with the traceback it had there.
+
+    Parameters
+    ----------
+    error : str
+        The error as the node said it.
+    trace : str
+        Its traceback there; empty if it sent none.
+    """
+
+    def __init__(self, error: str, trace: str = "") -> None:
+        self.trace = trace
+        super().__init__(error)
+        if trace:
+            self.add_note(f"on the node:\n{trace}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an engine does about nodes that fail.
+
+    Parameters
+    ----------
+    on_failure : "raise" or "skip"
+        End the run with a `NodeError`, or go on without the node in this round. What is proved stays proved either
+        way: the mass of a certificate counts only what was merged, and a margin only if every node spoke.
+    min_nodes : int, at least 1
+        With "skip": least number of reports that make a round.
+    retries : int, at least 0
+        How often a node that failed is asked again within the round. A node answers the same message twice from the
+        same state, so that asking again changes nothing but its luck.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range.
+
+    Examples
+    --------
+    >>> Policy("skip", min_nodes=3).retries
+    0
+    """
+
+    on_failure: Literal["raise", "skip"] = "raise"
+    min_nodes: int = 1
+    retries: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.on_failure not in ("raise", "skip"):
+            raise ValueError(f"on_failure must be 'raise' or 'skip', got {self.on_failure!r}")
+        for name, least in (("min_nodes", 1), ("retries", 0)):
+            number = getattr(self, name)
+            if number != int(number) or number < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+
+    def gather(
+        self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], message: Message
+    ) -> tuple[Report, list[Failure], dict[str, Exception]]:
+        """Ask nodes for their reports, and again those that failed.
+
+        Parameters
+        ----------
+        ask : callable
+            Returns what came back from the nodes it is given.
+        nodes : sequence of str
+            Nodes that are to report.
+        message : Message
+            What they answer.
+
+        Returns
+        -------
+        report : Report
+            The sum of the sound reports, in the order of the nodes.
+        failures : list of Failure
+            What went wrong on the way.
+        missing : dict
+            Nodes without a report, and why.
+        """
+        reports: dict[str, Report] = {}
+        failures: list[Failure] = []
+        missing: dict[str, Exception] = {}
+        for left in range(self.retries, -1, -1):
+            answers = {**reports, **ask(list(missing) or list(nodes))}
+            reports = {node: found for node, found in answers.items() if isinstance(found, Report)}
+            silent = {node: found for node, found in answers.items() if not isinstance(found, Report)}
+            total, faults = self._summed(reports, message, failures)
+            missing = dict(sorted({**silent, **faults}.items()))
+            reports = {node: found for node, found in reports.items() if node not in faults}
+            outcome: Outcome = "asked again" if left and missing else "left out"
+            failures += [failed(message.round, node, error, outcome) for node, error in missing.items()]
+            if not missing:
+                break
+        return total, failures, missing
+
+    def _summed(
+        self, reports: Mapping[str, Report], message: Message, failures: list[Failure]
+    ) -> tuple[Report, dict[str, Exception]]:
+        """Return the sum of what is sound, and the nodes that are at fault."""
+        with suppress(ValueError):
+            total = in_order(reports)
+            if not not_finite(total, message):  # then no part of it was
+                return total, {}
+        faults = dict(unlike(reports, message))
+        blank = {node: name for node, report in reports.items() if (name := not_finite(report, message))}
+        # If it is all of them it is no fault of a node: the method itself has left float64, for the loop to see.
+        for node, name in blank.items() if len(blank) < len(reports) else ():
+            error = ValueError(f"its report's {name} is not finite, while other nodes' are")
+            if self.on_failure == "skip":
+                faults[node] = error
+            else:
+                failures.append(failed(message.round, node, error, "passed on"))
+        return in_order({node: report for node, report in reports.items() if node not in faults}), faults
+
+    def settle(self, message: Message, n_reports: int, missing: Mapping[str, Exception]) -> None:
+        """Go on without the nodes that are missing, or raise.
+
+        Raises
+        ------
+        NodeError
+            If a node is missing and none may be, or too few are left.
+        """
+        if not missing or (self.on_failure == "skip" and n_reports >= self.min_nodes):
+            return
+        node, error = next(iter(missing.items()))
+        failure = NodeError(message.round, node, error)
+        if self.on_failure == "skip":
+            failure.add_note(f"{n_reports} nodes reported, and min_nodes={self.min_nodes} are needed to go on")
+        elif len(missing) > 1:
+            failure.add_note(f"also failed: {', '.join(list(missing)[1:])}")
+        raise failure from error
+
+
+def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:
+    """Return the record of a failure, with the traceback of the error or the one it brings from elsewhere."""
+    here = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    return Failure(round_, node_id, f"{type(error).__name__}: {error}", getattr(error, "trace", here), outcome)
+
+
+def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:
+    """Yield the nodes whose report has a quantity of another shape than most: the model's, where they are as many.
+
+    Examples
+    --------
+    >>> reports = {name: Report(1, 1, {"step": np.zeros(size)}) for name, size in (("a", 2), ("b", 3))}
+    >>> [(node, str(error)) for node, error in unlike(reports, Message(0, np.zeros(2)))]
+    [('b', "its report's step has shape (3,), others sent (2,)")]
+    """
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for node, report in reports.items():
+        for name, value in (*report.sums.items(), *report.lows.items()):
+            shapes.setdefault(name, {})[node] = value.shape
+    told: set[str] = set()
+    for name, of_node in shapes.items():
+        counts = Counter(of_node.values())
+        usual = max(counts, key=lambda shape: (counts[shape], shape == message.w.shape))
+        for node, shape in of_node.items():
+            if shape != usual and node not in told:
+                told.add(node)
+                yield node, ValueError(f"its report's {name} has shape {shape}, others sent {usual}")
+
+
+def not_finite(report: Report, message: Message) -> str:
+    """Return the name of a quantity that is not a number, or infinite in a vector like the model; "" if none is."""
+    for name, value in (*report.sums.items(), *report.lows.items()):
+        if value.size and np.isnan(value.min()):
+            return name
+        if (
+            value.shape == message.w.shape
+            and value.size
+            and not (np.isfinite(value.min()) and np.isfinite(value.max()))
+        ):
+            return name
+    return ""
+
+
+def from_all(engine: Engine, task: Task, message: Message) -> Report:
+    """Run a round whose report only means something if every node speaks.
+
+    Raises
+    ------
+    NodeError
+        If a node is missing, even where the engine would go on without it.
+    """
+    before = len(engine.failures)
+    report = engine.round(task, message)
+    if report.n_nodes == len(engine.node_ids):
+        return report
+    left_out = [failure for failure in engine.failures[before:] if failure.outcome == "left out"]
+    node, error, trace = (
+        (left_out[0].node_id, left_out[0].error, left_out[0].trace) if left_out else ("?", "no report", "")
+    )
+    failure = NodeError(message.round, node, RemoteError(error, trace))
+    failure.add_note(f"{type(task).__name__} needs every node, so on_failure='skip' cannot go on without it")
+    raise failure

@@ -1,0 +1,114 @@
+"""A run that is cut at any round goes on from its checkpoint and ends with the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from common import METHODS, PENALISED, random_rows, with_bias
+from localgd import InProcess, NodeError, Shard, auto, consensus, local_gd, train
+from localgd.checkpoint import FILE, Checkpoints
+
+
+class CutError(Exception):
+    """Power failure."""
+
+
+def cut_at(round_):
+    def on_round(row, certificate):  # noqa: ARG001
+        if row.round == round_:
+            raise CutError
+
+    return on_round
+
+
+def history(run):
+    rows = [asdict(replace(row, seconds=0.0)) for row in run.history]
+    return np.array([list(row.values()) for row in rows])
+
+
+def assert_same_run(found, expected):
+    np.testing.assert_array_equal(found.w, expected.w)
+    np.testing.assert_array_equal(history(found), history(expected))
+    assert found.certificate.to_dict() == expected.certificate.to_dict()
+    assert found.failures == expected.failures
+
+
+def federation(method):
+    penalised = getattr(method, "penalty", None) is not None
+    return InProcess(with_bias(random_rows(5), noise=0.1) if penalised else random_rows(5))
+
+
+@pytest.mark.parametrize("name", [*METHODS, *PENALISED])
+def test_a_run_cut_at_any_round_ends_with_the_same_bits(name, tmp_path):
+    method = {**METHODS, **PENALISED}[name]
+    expected = train(federation(method), method, n_rounds=14)
+    for round_ in (0, 1, 2, 7, 13):
+        checkpoints = Checkpoints(tmp_path / f"{round_}", every_rounds=1)
+        if round_ < expected.n_rounds:
+            with pytest.raises(CutError):
+                train(federation(method), method, n_rounds=14, checkpoints=checkpoints, on_round=cut_at(round_))
+        assert_same_run(train(federation(method), method, n_rounds=14, checkpoints=checkpoints), expected)
+
+
+@pytest.mark.parametrize("every", [1, 3, 1000])
+def test_a_method_in_reserve_is_taken_up_too(every, tmp_path):
+    """Nothing separates these rows: consensus hands over to the minimiser, and the cut comes after that."""
+    shards = with_bias(random_rows(7), seed=1, noise=0.5)
+    expected = train(InProcess(shards), auto(), n_rounds=40)
+    assert expected.method.name == "newton"
+    for round_ in range(expected.n_rounds):
+        checkpoints = Checkpoints(tmp_path / f"{round_}", every_rounds=every)
+        with pytest.raises(CutError):
+            train(InProcess(shards), auto(), n_rounds=40, checkpoints=checkpoints, on_round=cut_at(round_))
+        assert_same_run(train(InProcess(shards), auto(), n_rounds=40, checkpoints=checkpoints), expected)
+
+
+def test_a_finished_run_goes_on_for_more_rounds(tmp_path):
+    shards = random_rows(5)
+    expected = train(InProcess(shards), local_gd(local_steps=5), n_rounds=30)
+    checkpoints = Checkpoints(tmp_path / "held")
+    first = train(InProcess(shards), local_gd(local_steps=5), n_rounds=12, checkpoints=checkpoints)
+    assert first.unfinished
+    assert first.n_rounds == 12
+    assert_same_run(train(InProcess(shards), local_gd(local_steps=5), n_rounds=30, checkpoints=checkpoints), expected)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    shards = random_rows(5)
+    checkpoints = Checkpoints(tmp_path / "held")
+    train(InProcess(shards), local_gd(local_steps=5), n_rounds=5, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match="checkpoint is of another run"):
+        train(InProcess(shards), local_gd(local_steps=6), n_rounds=5, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match="checkpoint is of another run"):
+        train(InProcess(shards[1:]), local_gd(local_steps=5), n_rounds=5, checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize("method", [local_gd(local_steps=5), consensus()], ids=["stateless nodes", "stateful nodes"])
+def test_rows_that_changed_are_noticed_by_their_node(method, tmp_path):
+    """The mass of a certificate is about the old rows: with others it would prove nothing."""
+    shards = random_rows(5)
+    checkpoints = Checkpoints(tmp_path / "held")
+    train(InProcess(shards), method, n_rounds=5, checkpoints=checkpoints)
+    shards[2] = Shard(shards[2].node_id, shards[2].rows * (1 + 1e-15))
+    with pytest.raises(NodeError, match=r"'node-2'.*rows are not those of the checkpoint"):
+        train(InProcess(shards), method, n_rounds=9, checkpoints=checkpoints)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    shards = random_rows(5)
+    checkpoints = Checkpoints(tmp_path / "held")
+    train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
+    whole = (tmp_path / "held" / FILE).read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "held" / FILE).write_bytes(whole[:size])
+        if size:
+            with pytest.raises(ValueError, match=r"checkpoint\.npz"):
+                train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
+
+
+def test_only_the_last_checkpoint_is_kept(tmp_path):
+    train(InProcess(random_rows(5)), consensus(), n_rounds=9, checkpoints=Checkpoints(tmp_path, every_rounds=1))
+    assert len(list(tmp_path.iterdir())) == 2
