@@ -1,6 +1,6 @@
 """Checkpoints: what a run needs to go on as if nothing had happened, on disk, whole or not at all.
 
-FOLDER/checkpoint.npz        the server: its state, the proofs and the history so far
+FOLDER/server.npz            the server: its state, the proofs and the history so far
        nodes-STAMP….npz      the nodes' states of the same round, written by each process for its own nodes
 
 The nodes' files are written first and carry the round in their names; the server's file then names the round that
@@ -10,6 +10,7 @@ counts, in one step. A process that is killed between the two leaves the checkpo
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from localgd.rounding import Dual, FloatArray
 VERSION = 1
 """Of the format: a checkpoint of another one is refused."""
 
-FILE = "checkpoint.npz"
+FILE = "server.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +112,26 @@ class Checkpoints:
         return seconds >= self.every_seconds or (self.every_rounds is not None and rounds >= self.every_rounds)
 
     def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
-        """Write the nodes' part, then the server's, then clear away the nodes' part before."""
-        stamp = len(snapshot.rows)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        engine.keep(task, self.folder, stamp)
-        engine.agreed()  # no process goes on before all have written
-        if engine.leads:
+        """Write the nodes' part, then the server's, then clear away the nodes' part before.
+
+        A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
+        """
+        stamp, trouble = len(snapshot.rows), ""
+        try:
+            engine.keep(task, self.folder, stamp)
+        except OSError as error:
+            trouble = str(error)
+        if engine.agreed(bool(trouble))[0] or not engine.leads:  # no process goes on before all have written
+            return _warn(trouble)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             wire.write(self.folder / FILE, {"snapshot": wire.pack(snapshot), "state": wire.pack(state)})
-            for path in self.folder.glob("nodes-*.npz"):
-                if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
-                    path.unlink(missing_ok=True)
+        except OSError as error:
+            return _warn(str(error))
+        for path in self.folder.glob("nodes-*.npz"):
+            if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
+                path.unlink(missing_ok=True)
+        return None
 
     def find(self, engine: Engine) -> Found | None:
         """Return the checkpoint that is there, the same in every process; None if there is none.
@@ -139,6 +150,11 @@ class Checkpoints:
             return Found(wire.unpack(held["snapshot"], Snapshot), held["state"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} was written by another version of localgd, or is damaged") from error
+
+
+def _warn(trouble: str) -> None:
+    if trouble:
+        warnings.warn(f"no checkpoint could be written ({trouble}); the run goes on", RuntimeWarning, stacklevel=4)
 
 
 class Found(NamedTuple):

@@ -29,6 +29,9 @@ from localgd.unit import into_unit, out_of_unit, start_in_unit
 STALL_ROUNDS, STALL_RATIO = 60, 2 / 3
 """A method with a reserve has so many rounds to bring the certified angle down to this part of itself."""
 
+LAST_LOOKS = 3
+"""The last look at the model is what its certificate rests on: it is taken again if nodes were missing."""
+
 FINE_DEG = 1e-3
 """Below this angle there is nothing left to stall at: the rounding that is counted against it is about as much."""
 
@@ -267,8 +270,11 @@ class Leg:
         method, watch, state = self.method, self.watch, self.state
         engine, so_far = watch.engine, len(watch.history)
         chosen = None if watch.nodes is None or final else watch.nodes(so_far, engine.node_ids)
-        report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
-        whole = report.n_nodes == len(engine.node_ids)
+        for _ in range(LAST_LOOKS if final else 1):
+            report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
+            whole = report.n_nodes == len(engine.node_ids)
+            if whole:
+                break
         self.step = step_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
         if method.penalty is None:
             self.found = _standing(state, report, self.found, self.step, watch.rules, whole=whole)

@@ -126,11 +126,14 @@ def write(path: Path, parts: Mapping[str, Packed]) -> None:
         held[name] = np.frombuffer(packed.text.encode(), dtype=np.uint8)
         held |= {f"{name}/{place}": array for place, array in packed.arrays.items()}
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        np.savez(file, **held)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("wb") as file:
+            np.savez(file, **held)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def read(content: bytes, source: str) -> dict[str, Packed]:

@@ -15,8 +15,11 @@ import pytest
 
 from command import LOCALGD, localgd, patients
 from localgd import record
+from localgd.model import read_model
 
 FILES = {"config.json", "history.csv", "model.json", "certificate.json", "convergence.png"}
+OPEN = FILES | {"checkpoint"}
+"""What a run leaves that was interrupted, or ended because its rounds were used up: it can go on."""
 COLUMNS = ["round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "seconds"]
 
 
@@ -38,7 +41,7 @@ def run(table, tmp_path):
 
 
 def test_a_users_own_csv_trains_and_leaves_a_whole_run_folder(run):
-    assert {path.name for path in run.iterdir()} == FILES
+    assert {path.name for path in run.iterdir()} == OPEN
     history = pl.read_csv(run / "history.csv")
     assert history.columns[:9] == COLUMNS
     assert history["round"].to_list() == list(range(61))
@@ -169,8 +172,8 @@ def test_an_existing_run_is_kept_without_force_and_replaced_whole_with_it(run, t
     forced = localgd("train", table, *TRAIN, "--lr", "0.01", "--out", run, "--force")
     assert forced.returncode == 0, forced.stderr
     assert (run / "model.json").read_text() != before
-    assert {path.name for path in run.iterdir()} == FILES
-    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".RUN")] == []
+    assert {path.name for path in run.iterdir()} == OPEN
+    assert {path.name for path in run.parent.iterdir()} == {"patients.csv", "RUN"}
 
 
 def test_force_never_replaces_what_is_no_run_folder(table, tmp_path):
@@ -189,12 +192,12 @@ def small_files():
 
 
 def test_a_full_disk_loses_neither_the_old_run_nor_the_new_model(run, table):
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
     done = localgd("train", table, *TRAIN, "--lr", "0.01", "--out", run, "--force", preexec_fn=small_files)
     assert done.returncode == 1
     assert "could not write" in done.stderr
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".")] == []
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
+    assert {path.name for path in run.parent.iterdir()} == {"patients.csv", "RUN"}
     printed = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert len(printed["coef"]) == 5
 
@@ -211,7 +214,7 @@ def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert "written to" in output
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
 def test_sigterm_writes_the_run_too(table, tmp_path):
@@ -223,7 +226,7 @@ def test_sigterm_writes_the_run_too(table, tmp_path):
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
 def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
@@ -237,13 +240,13 @@ def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
         process.communicate(timeout=120)
     assert process.returncode == 130
     assert record.read_history(tmp_path / "RUN")[-1].round >= 1
-    assert record.read_model(tmp_path / "RUN").coef.any()
+    assert read_model(tmp_path / "RUN").coef.any()
 
 
 def test_a_reader_that_goes_away_does_not_lose_the_run(table, tmp_path):
     line = f"{LOCALGD[0]} train {table} {' '.join(TRAIN)} --out {tmp_path / 'RUN'} 2>&1 | head -1"
     subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True, timeout=120)
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
 def test_two_runs_at_once_into_one_folder_overwrite_nothing(table, tmp_path):
@@ -254,8 +257,8 @@ def test_two_runs_at_once_into_one_folder_overwrite_nothing(table, tmp_path):
     assert codes[0] == 0
     assert codes[1] in (1, 2), "the second must say that it did not write there"
     loser = next(errors for (_, errors), code in ends if code != 0)
-    assert "exists already" in loser or "could not write" in loser
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES
+    assert "exists already" in loser or "at work" in loser
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
 def test_force_keeps_files_that_are_not_the_runs_own(run, table):

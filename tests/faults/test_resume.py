@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "held" / FILE).write_bytes(whole[:size])
         if size:
-            with pytest.raises(ValueError, match=r"checkpoint\.npz"):
+            with pytest.raises(ValueError, match=r"server\.npz"):
                 train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``localgd demo | train | compare | certify | predict | datasets | reproduce``."""
+"""The command line: ``localgd demo | train | resume | compare | certify | predict | datasets | reproduce``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localgd.cli.compare import compare_command
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
-from localgd.cli.train import train_command
+from localgd.cli.train import resume_command, train_command
 from localgd.data.datasets import DATASETS
 from localgd.demo import demo as run_demo
 from localgd.failure import NodeError
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 app.command("train")(train_command)
+app.command("resume")(resume_command)
 app.command("compare")(compare_command)
 app.command("certify")(certify_command)
 app.command("predict")(predict_command)

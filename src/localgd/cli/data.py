@@ -8,7 +8,7 @@ from typing import Any
 from scipy.sparse import issparse
 
 from localgd.data.datasets import DATASETS
-from localgd.data.load import load
+from localgd.data.load import load, node_names
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
@@ -17,18 +17,51 @@ from localgd.engine.inprocess import InProcess
 
 
 def tables_of(
-    data: str, label: str | None, node: str | None, options: dict[str, Any], split: tuple[str | None, int | None, int]
+    data: str,
+    label: str | None,
+    node: str | None,
+    options: dict[str, Any],
+    split: tuple[str | None, int | None, int],
+    share: tuple[int, int] = (0, 1),
 ) -> list[Table]:
-    """Return the tables of a source, split over nodes if asked."""
+    """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
+
+    Of a folder, a process opens the files of its own nodes only.
+    """
     how, n_nodes, seed = split
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
-    tables = load(data, label=label, node=node, **{name: value for name, value in options.items() if value})
-    if how is None or n_nodes is None:
-        return tables
-    if len(tables) > 1:
-        raise ValueError(f"--partition splits the rows of one node, but {data} has {len(tables)} nodes; leave it out")
-    return partition(tables[0], how, n_nodes, seed=seed)
+    rank, n_processes = share
+    given = {name: value for name, value in options.items() if value}
+    if n_processes > 1 and Path(data).is_dir():
+        mine = _share(node_names(data), rank, n_processes)
+        return load(data, label=label, node=node, nodes=mine, **given)
+    tables = load(data, label=label, node=node, **given)
+    if how is not None and n_nodes is not None:
+        if len(tables) > 1:
+            raise ValueError(
+                f"--partition splits the rows of one node, but {data} has {len(tables)} nodes; leave it out"
+            )
+        tables = partition(tables[0], how, n_nodes, seed=seed)
+    return _share(tables, rank, n_processes)
+
+
+def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:
+    if len(nodes) < n_processes:
+        raise ValueError(f"{n_processes} processes for {len(nodes)} nodes: start at most one process a node")
+    return nodes[rank::n_processes]
+
+
+def preparation(tables: list[Table], data: str, scale: str | None, kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `prepare` for a source."""
+    options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
+    if data in DATASETS and not Path(data).exists():
+        if any(kinds.values()):
+            raise ValueError(f"{data!r} is bundled with its own columns; leave --text and --categorical out")
+        options = dict(DATASETS[data].options)
+    if scale is not None:
+        options["scale"] = None if scale == "none" else scale
+    return options
 
 
 def federation_of(
@@ -41,11 +74,5 @@ def federation_of(
     intercept: bool = True,
 ) -> tuple[InProcess, Recipe]:
     """Prepare tables as rounds; return the federation of signed rows and the recipe that made it."""
-    options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
-    if data in DATASETS and not Path(data).exists():
-        if any(kinds.values()):
-            raise ValueError(f"{data!r} is bundled with its own columns; leave --text and --categorical out")
-        options = dict(DATASETS[data].options)
-    if scale is not None:
-        options["scale"] = None if scale == "none" else scale
+    options = preparation(tables, data, scale, kinds)
     return prepare(InProcess(tables, n_jobs=n_jobs), intercept=intercept, **options)

@@ -29,3 +29,11 @@ NNodes = Annotated[int | None, typer.Option(help="How many nodes --partition mak
 Seed = Annotated[int, typer.Option(help="Seed of the partition, the batches and the sampled nodes.")]
 AngleTol = Annotated[float | None, typer.Option(help="Degrees to the pooled model that must be proved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Engine = Annotated[
+    Literal["in-process", "torch"] | None,
+    typer.Option(help="Where the nodes live.", show_default="torch inside torchrun, else in-process"),
+]
+OnFailure = Annotated[
+    Literal["raise", "skip"], typer.Option(help="A node that fails ends the run, or is left out of the round.")
+]
+Timeout = Annotated[float, typer.Option(help="torch: seconds to wait for the other processes in a round.")]

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
-from localgd import record
 from localgd.certificate import Status
 from localgd.certify import certify
 from localgd.cli.data import federation_of, tables_of
@@ -31,6 +30,7 @@ from localgd.cli.flags import (
 from localgd.core import Message
 from localgd.data.load import load_unlabelled
 from localgd.engine.inprocess import InProcess
+from localgd.model import read_model
 from localgd.report import text
 from localgd.rules.probes import Evaluate
 
@@ -61,7 +61,7 @@ def certify_command(
     model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
     until that angle is proved, or proved to be larger.
     """
-    held = record.read_model(model)
+    held = read_model(model)
     if held.recipe is not None and (scale or text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     options = {"drop": drop, "categorical": categorical}
@@ -98,7 +98,7 @@ def predict_command(
     """Label the rows of a file with a trained model."""
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    labels = record.read_model(model).predict(load_unlabelled(file), unseen=unseen)
+    labels = read_model(model).predict(load_unlabelled(file), unseen=unseen)
     frame = pl.DataFrame({"prediction": labels})
     if out is not None:
         frame.write_csv(out)

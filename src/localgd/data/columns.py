@@ -165,11 +165,13 @@ def _names(part: Sheet | Table) -> list[str]:
     return part.frame.columns if isinstance(part, Sheet) else list(part.names)
 
 
-def check_known(parameter: str, names: Collection[str], known: Sequence[str], source: str) -> None:
-    """Raise a ValueError that suggests the nearest column if one of `names` is not a column."""
+def check_known(
+    parameter: str, names: Collection[str], known: Sequence[str], source: str, what: str = "a column"
+) -> None:
+    """Raise a ValueError that suggests the nearest name if one of `names` is not known."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{parameter}={name!r} is not a column of {source}{nearest(name, known)}")
+            raise ValueError(f"{parameter}={name!r} is not {what} of {source}{nearest(name, known)}")
 
 
 def tables_of_sheets(

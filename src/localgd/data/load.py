@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from localgd.data.arrays import split_by
-from localgd.data.columns import nearest, same_width, split_sheet, tables_alike, tables_of_sheets
+from localgd.data.columns import check_known, nearest, same_width, split_sheet, tables_alike, tables_of_sheets
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Sheet, format_of, read_csv, read_npz, read_parquet, read_svmlight, stem_of
 from localgd.data.table import Table
@@ -28,6 +28,7 @@ def load(
     node: str | None = None,
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
+    nodes: Collection[str] | None = None,
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -47,6 +48,8 @@ def load(
         Columns to leave out.
     categorical : collection of str
         Columns to keep as text although most of their values look like numbers or dates.
+    nodes : collection of str, optional
+        Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
 
     Returns
     -------
@@ -76,7 +79,13 @@ def load(
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
-        return _load_files(_node_files(path), label, drop, categorical)
+        files = _node_files(path)
+        if nodes is not None:
+            check_known("nodes", nodes, [stem_of(file) for file in files], f"{path}", "a node")
+            files = [file for file in files if stem_of(file) in set(nodes)]
+        return _load_files(files, label, drop, categorical)
+    if nodes is not None:
+        raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
         return _load_file(path, label, node, drop, categorical)
     if str(source) in DATASETS:
@@ -86,6 +95,17 @@ def load(
             )
         return load_dataset(str(source))
     raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
+
+
+def node_names(folder: str | Path) -> list[str]:
+    """Return the names of the nodes whose files are in a folder, sorted; none of them is opened.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a file is of a kind that cannot be read.
+    """
+    return [stem_of(path) for path in _node_files(Path(folder))]
 
 
 def _near_source(path: Path) -> str:

@@ -144,7 +144,7 @@ class Nodes:
             round_, rows = wire.unpack(parts[f"{node}.head"], list[Any])
             if rows != fingerprint(shard):
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
-                raise NodeError(round_, node, error)
+                raise NodeError(round_, node, error) from error
             state = wire.unpack(parts[f"{node}.state"], kind)
             self._kept[task][node] = Kept(round_, state, state)
 

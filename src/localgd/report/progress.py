@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 
 from localgd.certificate import Certificate
+from localgd.core import Failure
 from localgd.history import Row
 from localgd.report import text
 
@@ -37,6 +39,7 @@ class Progress:
         self._status: Any = None
         self._before: dict[int, Any] = {}
         self._next = 1
+        self._told = 0
         self.interrupted: int | None = None
 
     def __enter__(self) -> Self:
@@ -61,6 +64,14 @@ class Progress:
         self._console.print(line, markup=False, soft_wrap=True)
         if self._status is not None:
             self._status.update(line)
+
+    def failures(self, found: Sequence[Failure]) -> None:
+        """Say which nodes failed since this was last asked; after ten, every hundredth."""
+        while self._told < len(found):
+            failure = found[self._told]
+            self._told += 1
+            if self._told <= 10 or self._told % 100 == 0:
+                self.say(f"round {failure.round}: node {failure.node_id!r} {failure.outcome}: {failure.error}")
 
     def restart(self) -> None:
         """Begin counting rounds again, for a further run."""

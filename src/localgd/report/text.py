@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from localgd.certificate import Certificate, Status
+from localgd.core import Failure
 from localgd.history import Row
 from localgd.rounding import at_least, at_most
 
@@ -53,6 +56,8 @@ def percent(share: float) -> str:
     >>> percent(1.0), percent(0.99999)
     ('100 %', '99.99 %')
     """
+    if math.isnan(share):
+        return "unknown"
     return "100 %" if share == 1 else f"{math.floor(share * 1e4) / 1e2:.2f} %"
 
 
@@ -89,6 +94,22 @@ def verdict(certificate: Certificate, row: Row) -> list[str]:
     if not math.isnan(row.true_angle_deg):
         lines.append(f"true angle to the pooled model {degrees(row.true_angle_deg)} (rows were pooled to compare)")
     return lines
+
+
+def failures(found: Sequence[Failure]) -> list[str]:
+    """Return which nodes failed, in a line; nothing if none did.
+
+    Examples
+    --------
+    >>> failures([Failure(3, "b", "TimeoutError: no answer", "", "left out")] * 2)
+    ['2 reports were lost or refused: b (2); failures.json says why']
+    """
+    if not found:
+        return []
+    counts = Counter(failure.node_id for failure in found)
+    named = ", ".join(f"{node} ({count})" for node, count in counts.most_common(10))
+    reports = "1 report was" if len(found) == 1 else f"{len(found):,} reports were"
+    return [f"{reports} lost or refused: {named}{', …' if len(counts) > 10 else ''}; failures.json says why"]
 
 
 LOOSE_DEG = 30.0

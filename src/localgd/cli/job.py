@@ -1,0 +1,236 @@
+"""A run of the command line, from flags to run folder: begun afresh, or gone on with."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import typer
+
+from localgd import record
+from localgd.certificate import Certificate, Rule, Status, until_angle, until_margin_ratio
+from localgd.checkpoint import Checkpoints
+from localgd.cli.data import preparation, tables_of
+from localgd.cli.flags import FAILED, SHORT, SIGNALLED
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Recipe
+from localgd.engine.inprocess import InProcess
+from localgd.history import Row, Run, SampledNodes
+from localgd.model import Model
+from localgd.pooled import pooled_direction
+from localgd.report import text
+from localgd.report.plots import convergence
+from localgd.report.progress import Progress
+from localgd.rounding import FloatArray
+from localgd.rules.method import Choice, Method
+from localgd.rules.named import method_named
+from localgd.rules.probes import Weighting
+from localgd.train import train
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the flags of ``localgd train`` ask for.
+
+    Parameters
+    ----------
+    flags : namespace
+        The flags by name.
+    out : Path or None
+        The run folder.
+    """
+
+    flags: SimpleNamespace
+    out: Path | None
+
+    @classmethod
+    def of(cls, flags: Mapping[str, Any]) -> Job:
+        """Return the job of these flags."""
+        given = SimpleNamespace(**flags)
+        return cls(given, None if given.out is None else Path(given.out))
+
+    def run(self, resumed: record.Unfinished | None = None) -> int:
+        """Train and leave what came out; return the exit code."""
+        flags = self.flags
+        method, stop = self._method(), self._stop()
+        if self.out is not None and resumed is None:
+            record.check_free(self.out, force=flags.force)
+        with Progress(quiet=flags.as_json) as progress:
+            progress.say(f"reading {flags.data}")
+            federation, recipe = self._federation(resumed)
+            progress.say(_introduction(federation, recipe, flags.method))
+            reference = self._reference(federation, method, progress)
+            run = self._trained(federation, recipe, method, stop, progress, reference, resumed)
+        model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
+        place = self._saved(run, model)
+        self._tell(run, place)
+        return _exit_code(run, asked=bool(stop), interrupted=progress.interrupted)
+
+    def _federation(self, resumed: record.Unfinished | None) -> tuple[InProcess, Recipe]:
+        """Read the rows and prepare them: as before, if they were."""
+        flags = self.flags
+        options = {"drop": flags.drop, "categorical": flags.categorical}
+        tables = tables_of(flags.data, flags.label, flags.node, options, (flags.partition, flags.n_nodes, flags.seed))
+        policy = {"on_failure": flags.on_failure, "min_nodes": flags.min_nodes, "retries": flags.retries}
+        engine = InProcess(tables, n_jobs=flags.n_jobs, **policy)
+        if resumed is not None:
+            return engine.map(resumed.recipe.encode), resumed.recipe
+        kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
+        return prepare(engine, intercept=flags.fit_intercept, **preparation(tables, flags.data, flags.scale, kinds))
+
+    def _trained(
+        self,
+        federation: InProcess,
+        recipe: Recipe,
+        method: Method | Choice,
+        stop: list[Rule],
+        progress: Progress,
+        reference: FloatArray | None,
+        resumed: record.Unfinished | None,
+    ) -> Run:
+        """Train, with checkpoints where the run will be kept."""
+        flags, checkpoints = self.flags, None
+        if self.out is not None:
+            every = (flags.checkpoint_rounds, flags.checkpoint_seconds)
+            folder = record.partial(self.out) / record.CHECKPOINT
+            checkpoints = Checkpoints(folder, *every)
+            if resumed is None and federation.leads:
+                record.begin(self.out, self._config(), recipe, force=flags.force)
+
+        def on_round(row: Row, certificate: Certificate) -> bool:
+            progress.failures(federation.failures)
+            return progress.on_round(row, certificate)
+
+        try:
+            return train(
+                federation,
+                method,
+                n_rounds=flags.n_rounds,
+                stop=stop,
+                max_seconds=flags.max_seconds,
+                nodes=None if flags.fraction is None else SampledNodes(flags.fraction, flags.seed),
+                on_round=on_round,
+                reference=reference,
+                checkpoints=checkpoints,
+            )
+        except BaseException:
+            if self.out is not None and federation.leads:
+                record.drop(self.out)
+            raise
+
+    def _method(self) -> Method | Choice:
+        flags = self.flags
+        names = ("local_steps", "loss", "batch_size", "replacement", "form", "prox", "weighted_by", "C", "late")
+        given = {name: getattr(flags, name) for name in (*names, "momentum", "nesterov", "server_lr", "max_mb")}
+        given |= {"lr": _step_size(flags.lr), "intercept": flags.fit_intercept or None if flags.C is not None else None}
+        given |= {"seed": flags.seed} if flags.method == "local-sgd" else {}
+        return method_named(flags.method, **{name: value for name, value in given.items() if value is not None})
+
+    def _stop(self) -> list[Rule]:
+        flags = self.flags
+        if flags.compare and flags.C is not None:
+            raise ValueError(
+                "--compare pooled shows the angle to the unpenalised pooled model, so it has no meaning with --C, "
+                "whose certificate bounds the distance to the penalised one; leave one of them out"
+            )
+        angle = [] if flags.angle_tol_deg is None else [until_angle(flags.angle_tol_deg)]
+        return angle + ([] if flags.margin_ratio is None else [until_margin_ratio(flags.margin_ratio)])
+
+    def _reference(self, federation: InProcess, method: Method | Choice, progress: Progress) -> FloatArray | None:
+        """Return the pooled model if it was asked for, or say why there is none to compare with."""
+        if not self.flags.compare:
+            return None
+        progress.say("computing the pooled model, to compare with")
+        try:
+            return pooled_direction(federation.shards.values(), _weighting(method))
+        except ValueError as error:
+            progress.say(f"no comparison: {error}")
+            return None
+
+    def _config(self) -> dict[str, Any]:
+        """Return how to do it again, from anywhere."""
+        versions = {"localgd": version("localgd"), "numpy": np.__version__, "python": platform.python_version()}
+        data = str(Path(self.flags.data).resolve()) if Path(self.flags.data).exists() else self.flags.data
+        return {"flags": {**vars(self.flags), "data": data}, "versions": versions}
+
+    def _saved(self, run: Run, model: Model) -> Path | None:
+        """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""
+        if self.out is None:
+            return None
+        try:
+            record.write(self.out, run, model, self._config(), draw=convergence, force=self.flags.force)
+        except OSError as error:
+            refuge = Path(tempfile.mkdtemp(prefix="localgd-")) / "run"
+            typer.echo(f"error: could not write {self.out}: {error}", err=True)
+            try:
+                record.write(refuge, run, model, self._config())
+            except OSError:
+                typer.echo(json.dumps(model.to_dict()))
+                typer.echo("the model is printed above, as there is no room anywhere; redirect it to a file", err=True)
+            else:
+                typer.echo(f"the run is in {refuge} instead (without its figure); free some room and move it", err=True)
+            record.drop(self.out)
+            raise typer.Exit(FAILED) from error
+        return self.out
+
+    def _tell(self, run: Run, place: Path | None) -> None:
+        last = run.history[-1]
+        if self.flags.as_json:
+            entries = run.certificate.to_dict() | {"rounds": run.n_rounds, "loss": _known(last.loss)}
+            entries |= {"accuracy": _known(last.accuracy), "floats_up": last.floats_up, "floats_down": last.floats_down}
+            entries |= {"seconds": last.seconds, "true_angle_deg": _known(last.true_angle_deg)}
+            entries |= {"n_failures": len(run.failures), "out": None if place is None else str(place)}
+            typer.echo(json.dumps(entries, indent=1, allow_nan=False))
+            return
+        for line in (*text.verdict(run.certificate, last), *text.next_step(run.certificate)):
+            typer.echo(line)
+        for line in text.failures(run.failures):
+            typer.echo(line)
+        if not run.w.any():
+            typer.echo("the model is 0 in every entry: there is nothing to predict with")
+        typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
+        if place is not None and run.unfinished:
+            typer.echo(f"it can go on: localgd resume {place} --n-rounds {2 * max(1, run.n_rounds)}")
+
+
+def _step_size(lr: str | None) -> float | str | None:
+    try:
+        return None if lr is None else float(lr)
+    except ValueError:
+        return lr  # "auto", "paper", or something the method refuses by name
+
+
+def _weighting(method: Method | Choice) -> Weighting:
+    """Return how rows weigh in the loss that the method minimises where nothing separates them."""
+    return "num-examples" if isinstance(method, Choice) else method.task.weighted_by
+
+
+def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
+    nodes = text.counted(len(federation.node_ids), "node")
+    rows = text.counted(sum(shard.n_samples for shard in federation.shards.values()), "row")
+    columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
+    bias = " and a bias" if recipe.intercept else ""
+    made = f" (from {recipe.summary})"
+    more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
+    classes = " / ".join(str(value) for value in recipe.classes[:10]) + more
+    return f"{nodes}, {rows}, {columns}{bias}{made}; classes {classes}; method {method}"
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _exit_code(run: Run, *, asked: bool, interrupted: int | None) -> int:
+    if interrupted is not None:
+        return SIGNALLED + interrupted
+    if run.certificate.verdict is Status.DIVERGED or not run.w.any():
+        return FAILED
+    return SHORT if asked and run.certificate.verdict is not Status.CERTIFIED else 0
