@@ -109,7 +109,7 @@ class Model:
         each = each[[known.index(value) for value in recipe.classes]]
         return np.asarray((each - each.mean(axis=0)).ravel())
 
-    def predict(self, table: Table, *, unseen: Unseen = "error") -> list[Any]:
+    def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
         """Return the predicted label of every row.
 
         Raises

@@ -21,6 +21,9 @@ Scale = Annotated[
     Literal["standard", "none"] | None,
     typer.Option(help="Scaling of numeric columns.", show_default="standard; none for sparse files"),
 ]
+MinGroup = Annotated[
+    int, typer.Option(help="A node tells a category or a word only if so many of its rows have it; else zeros.")
+]
 Partition = Annotated[
     str | None,
     typer.Option(help="Split one node's rows: iid, by_label, dirichlet[:alpha], by_size[:power], by_feature:COLUMN."),

@@ -84,7 +84,8 @@ class Job:
         if resumed is not None:
             return engine.map(resumed.recipe.encode), resumed.recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
-        return prepare(engine, intercept=flags.fit_intercept, **preparation(tables, flags.data, flags.scale, kinds))
+        how = preparation(tables, flags.data, flags.scale, kinds)
+        return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
 
     def _trained(
         self,

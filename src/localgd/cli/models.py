@@ -91,8 +91,9 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="CSV to write.", show_default="standard output")] = None,
     force: Annotated[bool, typer.Option(help="Replace the CSV if it is there.")] = False,
     unseen: Annotated[
-        Literal["error", "zeros"], typer.Option(help="What a category never seen in training means.")
-    ] = "error",
+        Literal["error", "zeros"] | None,
+        typer.Option(help="What a category never seen in training means.", show_default="as in training"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model."""

@@ -35,13 +35,13 @@ _FEW, _MANY = 20, 200
 
 @dataclass(frozen=True)
 class Survey:
-    """Tell kinds of columns and tallies of labels; no value of any column."""
+    """Tell kinds of columns and the classes that there are; no value of any column."""
 
     def init(self, shard: Table) -> None:
         """Keep no state."""
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return tallies ``column``, ``label`` and ``distinct``, the rows of nodes whose text looks like ids."""
+        """Return ``column``, ``label`` and ``distinct``, the rows of nodes whose text looks like ids."""
         features = shard.features
         counts = {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
@@ -54,18 +54,22 @@ class Survey:
                     if n_distinct > max(floor, shard.n_rows / 2):
                         counts[_key("distinct", name, floor)] = shard.n_rows
             counts[_key("column", place, name, kind)] = 1
-        for value, count in zip(*np.unique(shard.labels, return_counts=True), strict=True):
-            counts[_key("label", plain_label(value))] = int(count)
+        for value in np.unique(shard.labels):  # which classes there are, not how many rows of each
+            counts[_key("label", plain_label(value))] = 1
         return Report(1, shard.n_rows, counts=counts), None
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Count the values of category columns and the rows that hold each word; find the largest sizes of numbers."""
+    """Count the values of category columns and the rows that hold each word; find the largest sizes of numbers.
+
+    A value or a word that fewer than `min_group` rows of the node have is not told.
+    """
 
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
     texts: tuple[str, ...]
+    min_group: int = 1
 
     def init(self, shard: Table) -> None:
         """Keep no state."""
@@ -77,10 +81,12 @@ class Tally:
         for name in self.categories:
             values = as_text(frame[name]).value_counts(name="count")
             for value, count in values.iter_rows():
-                counts[_key("missing", name) if value is None else _key("category", name, value)] = count
+                if value is None or count >= self.min_group:
+                    counts[_key("missing", name) if value is None else _key("category", name, value)] = count
         for name in self.texts:
             for word, count in _document_frequencies(as_text(frame[name])).items():
-                counts[_key("word", name, word)] = count
+                if count >= self.min_group:
+                    counts[_key("word", name, word)] = count
         x: Any = _numbers(shard, self.numbers)
         if isinstance(x, csr_array):
             present = np.full(x.shape[1], float(shard.n_rows))
@@ -125,6 +131,7 @@ def prepare(
     text: Collection[str] = (),
     categorical: Collection[str] = (),
     missing: Missing = "category",
+    min_group: int = 1,
 ) -> tuple[AnyEngine, Recipe]:
     """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
 
@@ -148,6 +155,8 @@ def prepare(
     missing : "category", "zeros" or "most-frequent"
         What a missing value of a category column becomes, where training has any: a category of its own, zeros, or
         the category most frequent over all nodes.
+    min_group : int, at least 1
+        A node tells a category or a word only if so many of its rows have it. One that no node tells becomes zeros.
 
     Returns
     -------
@@ -172,15 +181,15 @@ def prepare(
     """
     _check_option("scale", scale, (None, "standard"))
     _check_option("missing", missing, get_args(Missing))
+    if min_group < 1 or min_group != int(min_group):
+        raise ValueError(f"min_group must be a whole number of at least 1, got {min_group!r}")
     survey = from_all(engine, Survey(), Message())
     classes = _classes(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
     numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
     tally = from_all(
         engine,
-        Tally(
-            numbers, tuple(n for n in kinds if kinds[n] == "category"), tuple(n for n in kinds if kinds[n] == "words")
-        ),
+        Tally(numbers, _of_kind(kinds, "category"), _of_kind(kinds, "words"), min_group),
         Message(),
     )
     encodings: dict[str, Encoding] = {
@@ -193,7 +202,7 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    recipe = Recipe(columns, classes, intercept, sparse)
+    recipe = Recipe(columns, classes, intercept, sparse, "error" if min_group == 1 else "zeros")
     return engine.map(recipe.encode), recipe
 
 
@@ -214,12 +223,12 @@ def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def _classes(survey: Report) -> tuple[Label, ...]:
-    tally: dict[Label, int] = {parts[0]: count for parts, count in _tallies(survey, "label")}
-    classes = sorted(tally, key=lambda value: (isinstance(value, str), value))
+    found: list[Label] = [parts[0] for parts, _ in _tallies(survey, "label")]
+    classes = sorted(found, key=lambda value: (isinstance(value, str), value))
     if not classes:
         raise ValueError("the tables have no labels; load them with their label column")
     if len(classes) == 1:
-        raise ValueError(f"label: all {tally[classes[0]]} rows of all nodes are {classes[0]!r}; two classes are needed")
+        raise ValueError(f"label: all {survey.n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
     if len(classes) > min(_MANY, max(_FEW, survey.n_rows / 2)):
         raise ValueError(
             f"label: {len(classes)} distinct values in {survey.n_rows} rows ({listed(classes)}): it looks like a "
@@ -251,6 +260,10 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
             raise ValueError(_too_many(name, f"more than {floor}"))
     category = {name for name in stored if stored[name] == "text"} | set(categorical)
     return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
+
+
+def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:
+    return tuple(name for name, its in kinds.items() if its == kind)
 
 
 def _too_many(name: str, how_many: str) -> str:
@@ -329,6 +342,11 @@ def _category_columns(
     for name, known in values.items():
         if name not in declared and len(known) > max(_FEW, tally.n_rows / 2):
             raise ValueError(_too_many(name, str(len(known))))
+        if not known and name not in blank:
+            raise ValueError(
+                f"column {name!r} has no value that min_group rows of a node share; drop it with "
+                f"{option('drop', name)}, or lower min_group"
+            )
         mode = min(known, key=lambda value: (-known[value], value), default=None)
         fill = mode if missing == "most-frequent" and name in blank else None
         columns[name] = Category(
@@ -345,7 +363,8 @@ def _word_columns(tally: Report, kinds: Mapping[str, str]) -> dict[str, Words]:
     for name, found in frequency.items():
         if not found:
             raise ValueError(
-                f"column {name!r} has no word of two letters or more in any row; drop it with {option('drop', name)}"
+                f"column {name!r} has no word of two letters or more in min_group rows of a node; drop it with "
+                f"{option('drop', name)}"
             )
         words = tuple(sorted(found))
         idf = np.log((1 + tally.n_rows) / (1 + np.array([found[word] for word in words]))) + 1

@@ -125,6 +125,8 @@ class Recipe:
         Whether a last column holds the bias: 1 in plain rows, y in signed ones.
     sparse : bool
         Whether rows are stored as CSR.
+    unseen : "error" or "zeros"
+        What a category that is not among the known ones means: a mistake, or all zeros.
 
     Examples
     --------
@@ -142,6 +144,7 @@ class Recipe:
     classes: tuple[Label, ...]
     intercept: bool
     sparse: bool
+    unseen: Unseen = "error"
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -174,15 +177,16 @@ class Recipe:
         said = ", ".join(part for part, found in zip(parts, (numbers, categories, words), strict=True) if found)
         return f"{said}; {_count(self.n_missing, 'missing value')} filled" if self.n_missing else said
 
-    def matrix(self, features: Any, *, unseen: Unseen = "error") -> Rows:
+    def matrix(self, features: Any, *, unseen: Unseen | None = None) -> Rows:
         """Return rows ready for ``@ w``, without the sign of a label.
 
         Parameters
         ----------
         features : Table, polars or pandas DataFrame, array or sparse array
             Columns are found by name (by position in an array); others are ignored.
-        unseen : "error" or "zeros"
-            What to do with a category that training never met: raise, or encode as all zeros.
+        unseen : "error" or "zeros", optional
+            What to do with a category that training never met: raise, or encode as all zeros; as the recipe says by
+            default.
 
         Returns
         -------
@@ -193,6 +197,7 @@ class Recipe:
         ValueError
             If columns are missing, or hold what the recipe cannot encode; names row, column and value.
         """
+        unseen = self.unseen if unseen is None else unseen
         if unseen not in {"error", "zeros"}:
             raise ValueError(f"unseen must be 'error' or 'zeros', got {unseen!r}")
         table = features if isinstance(features, Table) else unlabelled(features)
@@ -286,6 +291,7 @@ class Recipe:
             "classes": list(self.classes),
             "intercept": self.intercept,
             "sparse": self.sparse,
+            "unseen": self.unseen,
         }
 
     @classmethod
@@ -306,7 +312,7 @@ class Recipe:
                 columns.append(_KINDS[column["kind"]](**fields))
             first, second, *more = values["classes"]
             flags = bool(values["intercept"]), bool(values["sparse"])
-            return cls(tuple(columns), (first, second, *more), *flags)
+            return cls(tuple(columns), (first, second, *more), *flags, values.get("unseen", "error"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
