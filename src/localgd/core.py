@@ -344,20 +344,9 @@ Outcome: TypeAlias = Literal["asked again", "left out", "passed on"]
 
 @dataclass(frozen=True)
 class Failure:
-    """One failure of one node, as the history keeps it.
+    """One failure of one node: of which round, what kept it from reporting (in a line, and as its traceback, if any).
 
-    Parameters
-    ----------
-    round : int
-        Number of the message that it should have answered.
-    node_id : str
-        The node.
-    error : str
-        What kept it from reporting, in a line.
-    trace : str
-        The node's traceback, if there is one.
-    outcome : "asked again", "left out" or "passed on"
-        What was done about it.
+    `outcome` says what was done about it.
     """
 
     round: int

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -83,23 +83,28 @@ def _unfinished(folder: Path) -> str:
     )
 
 
-class Unfinished(NamedTuple):
-    """A run that can go on: how it was begun, how its rows are prepared, and where its checkpoints are."""
+def finished(folder: Path) -> Path:
+    """Return the name of the run folder, whatever it is called while the run is at work.
 
-    config: dict[str, Any]
-    recipe: Recipe
-    checkpoints: Path
+    Examples
+    --------
+    >>> finished(Path("RUN.partial")).name, finished(Path("RUN")).name
+    ('RUN', 'RUN')
+    """
+    return folder.with_name(folder.name.removesuffix(".partial"))
 
 
-def reopen(folder: Path) -> Unfinished:
-    """Find a run that was cut short; one that has left its results already goes on in a copy of its checkpoint.
+def reopen(folder: Path) -> bytes:
+    """Find a run that was cut short and return how it was begun and how its rows are prepared, for `known`.
+
+    One that has left its results already goes on in a copy of its checkpoint.
 
     Raises
     ------
     ValueError
         If there is nothing to go on with.
     """
-    folder = folder.with_name(folder.name.removesuffix(".partial"))
+    folder = finished(folder)
     place = partial(folder)
     if not place.is_dir():
         if not (folder / CHECKPOINT).is_dir():
@@ -112,10 +117,18 @@ def reopen(folder: Path) -> Unfinished:
         fresh.rename(place)
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        recipe = Recipe.from_dict(json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
+        content = json.dumps([config["flags"], recipe]).encode()
+        known(content)
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{place} was cut short before it had begun ({error}); start it again with --force") from error
-    return Unfinished(config, recipe, place / CHECKPOINT)
+    return content
+
+
+def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
+    """Return the flags of a run that was cut short, and its recipe, from what `reopen` says."""
+    flags, recipe = json.loads(content)
+    return flags, Recipe.from_dict(recipe)
 
 
 def drop(folder: Path) -> None:

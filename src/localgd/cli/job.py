@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
@@ -20,9 +20,12 @@ from localgd.certificate import Certificate, Rule, Status, until_angle, until_ma
 from localgd.checkpoint import Checkpoints
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
+from localgd.cli.place import Place
+from localgd.core import Engine, Message
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.failure import from_all
 from localgd.history import Row, Run, SampledNodes
 from localgd.model import Model
 from localgd.pooled import pooled_direction
@@ -32,8 +35,11 @@ from localgd.report.progress import Progress
 from localgd.rounding import FloatArray
 from localgd.rules.method import Choice, Method
 from localgd.rules.named import method_named
-from localgd.rules.probes import Weighting
+from localgd.rules.probes import Sizes, Weighting
 from localgd.train import train
+
+if TYPE_CHECKING:
+    from localgd.engine.torchdist import TorchDistributed
 
 
 @dataclass(frozen=True)
@@ -46,65 +52,92 @@ class Job:
         The flags by name.
     out : Path or None
         The run folder.
+    place : Place
+        Which process this is.
     """
 
     flags: SimpleNamespace
     out: Path | None
+    place: Place
 
     @classmethod
-    def of(cls, flags: Mapping[str, Any]) -> Job:
+    def of(cls, flags: Mapping[str, Any], place: Place) -> Job:
         """Return the job of these flags."""
         given = SimpleNamespace(**flags)
-        return cls(given, None if given.out is None else Path(given.out))
+        return cls(given, None if given.out is None else Path(given.out), place)
 
-    def run(self, resumed: record.Unfinished | None = None) -> int:
-        """Train and leave what came out; return the exit code."""
-        flags = self.flags
+    def run(self, recipe: Recipe | None = None) -> int:
+        """Train and leave what came out; return the exit code. With a recipe, go on where a run was cut short."""
+        flags, resumed = self.flags, recipe is not None
         method, stop = self._method(), self._stop()
-        if self.out is not None and resumed is None:
+        if self.out is not None and not resumed and self.place.leads:
             record.check_free(self.out, force=flags.force)
-        with Progress(quiet=flags.as_json) as progress:
+        with Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
-            federation, recipe = self._federation(resumed)
+            federation, recipe = self._federation(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
             reference = self._reference(federation, method, progress)
-            run = self._trained(federation, recipe, method, stop, progress, reference, resumed)
+            checkpoints = self._checkpoints(federation, recipe, resumed=resumed)
+            run = self._trained(federation, method, stop, progress, reference, checkpoints)
+        if not self.place.leads:
+            return 0
         model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
         place = self._saved(run, model)
         self._tell(run, place)
         return _exit_code(run, asked=bool(stop), interrupted=progress.interrupted)
 
-    def _federation(self, resumed: record.Unfinished | None) -> tuple[InProcess, Recipe]:
-        """Read the rows and prepare them: as before, if they were."""
-        flags = self.flags
+    def _federation(self, recipe: Recipe | None) -> tuple[InProcess | TorchDistributed, Recipe]:
+        """Read this process's rows and prepare them: as before, if they were."""
+        flags, place = self.flags, self.place
         options = {"drop": flags.drop, "categorical": flags.categorical}
-        tables = tables_of(flags.data, flags.label, flags.node, options, (flags.partition, flags.n_nodes, flags.seed))
-        policy = {"on_failure": flags.on_failure, "min_nodes": flags.min_nodes, "retries": flags.retries}
-        engine = InProcess(tables, n_jobs=flags.n_jobs, **policy)
-        if resumed is not None:
-            return engine.map(resumed.recipe.encode), resumed.recipe
+        split = (flags.partition, flags.n_nodes, flags.seed)
+        share = (0, 1) if flags.own_data else (place.rank, place.world)
+        tables = tables_of(flags.data, flags.label, flags.node, options, split, share)
+        policy: dict[str, Any] = {
+            "on_failure": flags.on_failure,
+            "min_nodes": flags.min_nodes,
+            "retries": flags.retries,
+            "n_jobs": flags.n_jobs,
+        }
+        engine: InProcess | TorchDistributed
+        if place.world == 1:
+            engine = InProcess(tables, **policy)
+        else:
+            from localgd.engine.torchdist import TorchDistributed  # noqa: PLC0415 - torch, an extra
+
+            engine = TorchDistributed(tables, timeout=flags.timeout, **policy)
+        if recipe is not None:
+            return engine.map(recipe.encode), recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
         how = preparation(tables, flags.data, flags.scale, kinds)
         return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
 
+    def _checkpoints(self, engine: Engine, recipe: Recipe, *, resumed: bool) -> Checkpoints | None:
+        """Return where checkpoints go, if the run is to be kept; begin its folder."""
+        if self.out is None:
+            return None
+        trouble = b""
+        if not resumed and engine.leads:
+            try:
+                record.begin(self.out, self._config(), recipe, force=self.flags.force)
+            except FileExistsError as error:
+                trouble = str(error).encode()
+        trouble = engine.shared(trouble)
+        if trouble:
+            raise FileExistsError(trouble.decode())
+        folder = record.partial(self.out) / record.CHECKPOINT
+        return Checkpoints(folder, self.flags.checkpoint_rounds, self.flags.checkpoint_seconds)
+
     def _trained(
         self,
-        federation: InProcess,
-        recipe: Recipe,
+        federation: Engine,
         method: Method | Choice,
         stop: list[Rule],
         progress: Progress,
         reference: FloatArray | None,
-        resumed: record.Unfinished | None,
+        checkpoints: Checkpoints | None,
     ) -> Run:
-        """Train, with checkpoints where the run will be kept."""
-        flags, checkpoints = self.flags, None
-        if self.out is not None:
-            every = (flags.checkpoint_rounds, flags.checkpoint_seconds)
-            folder = record.partial(self.out) / record.CHECKPOINT
-            checkpoints = Checkpoints(folder, *every)
-            if resumed is None and federation.leads:
-                record.begin(self.out, self._config(), recipe, force=flags.force)
+        flags = self.flags
 
         def on_round(row: Row, certificate: Certificate) -> bool:
             progress.failures(federation.failures)
@@ -123,7 +156,7 @@ class Job:
                 checkpoints=checkpoints,
             )
         except BaseException:
-            if self.out is not None and federation.leads:
+            if self.out is not None and self.place.leads:
                 record.drop(self.out)
             raise
 
@@ -145,10 +178,12 @@ class Job:
         angle = [] if flags.angle_tol_deg is None else [until_angle(flags.angle_tol_deg)]
         return angle + ([] if flags.margin_ratio is None else [until_margin_ratio(flags.margin_ratio)])
 
-    def _reference(self, federation: InProcess, method: Method | Choice, progress: Progress) -> FloatArray | None:
+    def _reference(self, federation: Any, method: Method | Choice, progress: Progress) -> FloatArray | None:
         """Return the pooled model if it was asked for, or say why there is none to compare with."""
         if not self.flags.compare:
             return None
+        if self.place.world > 1:
+            raise ValueError("--compare pooled needs all rows in one process; leave it out, or run without torchrun")
         progress.say("computing the pooled model, to compare with")
         try:
             return pooled_direction(federation.shards.values(), _weighting(method))
@@ -214,9 +249,9 @@ def _weighting(method: Method | Choice) -> Weighting:
     return "num-examples" if isinstance(method, Choice) else method.task.weighted_by
 
 
-def _introduction(federation: InProcess, recipe: Recipe, method: str) -> str:
+def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     nodes = text.counted(len(federation.node_ids), "node")
-    rows = text.counted(sum(shard.n_samples for shard in federation.shards.values()), "row")
+    rows = text.counted(from_all(federation, Sizes(), Message()).n_rows, "row")
     columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
     made = f" (from {recipe.summary})"

@@ -27,6 +27,7 @@ from localgd.cli.flags import (
     Timeout,
 )
 from localgd.cli.job import Job
+from localgd.cli.place import place
 from localgd.rules.named import METHODS
 
 
@@ -75,7 +76,10 @@ def train_command(
     on_failure: OnFailure = "raise",
     min_nodes: Annotated[int, typer.Option(help="With --on-failure skip: fewest nodes that make a round.")] = 1,
     retries: Annotated[int, typer.Option(help="How often a node that failed is asked again in a round.")] = 0,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = 300.0,
+    own_data: Annotated[
+        bool, typer.Option(help="torch: DATA holds this process's nodes only; else each process takes its share of it.")
+    ] = False,
     compare: Annotated[Literal["pooled"] | None, typer.Option(help="Pool the rows to show the true angle.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     checkpoint_seconds: Annotated[
@@ -89,7 +93,9 @@ def train_command(
 ) -> None:
     """Train over nodes that keep their rows, and certify which model came out."""
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    raise typer.Exit(Job.of(flags).run())
+    with place(flags["engine"], timeout) as here:
+        code = Job.of(flags, here).run()
+    raise typer.Exit(code)
 
 
 def resume_command(
@@ -99,14 +105,18 @@ def resume_command(
         float | None, typer.Option(help="Degrees that must be proved.", show_default="as begun")
     ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this time, from now on.")] = None,
+    timeout: Timeout = 300.0,
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was killed, interrupted, or out of rounds, from its last checkpoint.
 
     It ends with the same model and history as if nothing had happened. Rows are read again from where they were.
     """
-    found = record.reopen(run)
     changes: dict[str, Any] = {"n_rounds": n_rounds, "angle_tol_deg": angle_tol_deg}
     given = {name: value for name, value in changes.items() if value is not None}
-    given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True}
-    raise typer.Exit(Job.of({**found.config["flags"], **given}).run(found))
+    given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
+    with place(None, timeout) as here:
+        known = here.shared(record.reopen(run) if here.leads else b"")
+        flags, recipe = record.known(known)
+        code = Job.of({**flags, **given}, here).run(recipe)
+    raise typer.Exit(code)
