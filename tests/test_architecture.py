@@ -33,8 +33,9 @@ def test_imports_run_downward_only():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_importing_localgd_imports_nothing_optional():
-    program = f"import sys, localgd, json; print(json.dumps([m for m in {OPTIONAL!r} if m in sys.modules]))"
+@pytest.mark.parametrize("program", ["import localgd", "import localgd.cli"])
+def test_importing_localgd_imports_nothing_optional(program):
+    program = f"import sys, json; {program}; print(json.dumps([m for m in {OPTIONAL!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
 

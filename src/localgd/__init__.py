@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from localgd.certificate import Certificate, Status, until_angle, until_gap, until_margin_ratio
@@ -33,7 +34,17 @@ from localgd.squares import Regression, fit_squares
 from localgd.train import train
 
 if TYPE_CHECKING:
+    from localgd.engine.processes import torch_processes
+    from localgd.engine.torchdist import TorchDistributed
     from localgd.estimators import LocalGDClassifier, LocalGDRegressor
+
+LATE = {
+    "LocalGDClassifier": "localgd.estimators",
+    "LocalGDRegressor": "localgd.estimators",
+    "TorchDistributed": "localgd.engine.torchdist",
+    "torch_processes": "localgd.engine.processes",
+}
+"""What is imported on first use: scikit-learn and torch take a second or more that the command line need not pay."""
 
 __all__ = [
     "Certificate",
@@ -57,6 +68,7 @@ __all__ = [
     "Shard",
     "Status",
     "Task",
+    "TorchDistributed",
     "auto",
     "certify",
     "consensus",
@@ -76,6 +88,7 @@ __all__ = [
     "prepare",
     "scaffold",
     "slowmo",
+    "torch_processes",
     "train",
     "until_angle",
     "until_gap",
@@ -84,9 +97,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import an estimator on first use: scikit-learn takes a second that the command line need not pay."""
-    if name in ("LocalGDClassifier", "LocalGDRegressor"):
-        from localgd import estimators  # noqa: PLC0415
-
-        return getattr(estimators, name)
+    """Import on first use what needs a heavy library."""
+    if name in LATE:
+        return getattr(import_module(LATE[name]), name)
     raise AttributeError(f"module 'localgd' has no attribute {name!r}")

@@ -33,7 +33,7 @@ class NodeError(RuntimeError):
     def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
         self.round = round_
         self.node_id = node_id
-        super().__init__(f"round {round_}, node {node_id!r}: {type(error).__name__}: {error}")
+        super().__init__(f"round {round_}, node {node_id!r}: {said(error)}")
 
 
 class RemoteError(RuntimeError):
@@ -52,6 +52,21 @@ class RemoteError(RuntimeError):
         super().__init__(error)
         if trace:
             self.add_note(f"on the node:\n{trace}")
+
+
+class EngineError(RuntimeError):
+    """The processes or machines that a run is spread over no longer work together, so it cannot go on.
+
+    Parameters
+    ----------
+    doing : str
+        What they were at: "round 7".
+    why : str
+        What is wrong, and what to do about it.
+    """
+
+    def __init__(self, doing: str, why: str) -> None:
+        super().__init__(f"{doing}: {why}")
 
 
 @dataclass(frozen=True)
@@ -172,8 +187,25 @@ class Policy:
 
 def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:
     """Return the record of a failure, with the traceback of the error or the one it brings from elsewhere."""
-    here = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
-    return Failure(round_, node_id, f"{type(error).__name__}: {error}", getattr(error, "trace", here), outcome)
+    return Failure(round_, node_id, said(error), trace_of(error), outcome)
+
+
+def said(error: BaseException) -> str:
+    """Return an error in a line: its kind and what it says, or what it said where it comes from.
+
+    Examples
+    --------
+    >>> said(KeyError("x")), said(RemoteError("KeyError: 'x'"))
+    ("KeyError: 'x'", "KeyError: 'x'")
+    """
+    return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the traceback of an error, or the one that it brings from elsewhere; empty if there is none."""
+    if isinstance(error, RemoteError):
+        return error.trace
+    return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
 
 
 def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:
@@ -202,6 +234,9 @@ def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[st
 def not_finite(report: Report, message: Message) -> str:
     """Return the name of a quantity that is not a number, or infinite in a vector like the model; "" if none is."""
     for name, value in (*report.sums.items(), *report.lows.items()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(value.sum()):  # one look at each number, where all is well
+                continue
         if value.size and np.isnan(value.min()):
             return name
         if (

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_type_hints
+from weakref import WeakValueDictionary
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -60,13 +61,15 @@ class Nodes:
         self.n_jobs = n_jobs
         self.debug = debug
         self._kept: dict[Task, dict[str, Kept]] = {}
+        self._began: WeakValueDictionary[Task, Message] = WeakValueDictionary()
         # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
         self._threads = ThreadpoolController()
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say."""
-        if message.round == 0:
+        if message.round == 0 and self._began.get(task) is not message:  # nodes asked again begin nothing
             self._kept[task] = {}
+            self._began[task] = message
         kept = self._kept.setdefault(task, {})
 
         def on_node(node_id: str) -> tuple[Answer, Kept | None]:

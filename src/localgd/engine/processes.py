@@ -1,0 +1,188 @@
+"""What processes that run the same program tell each other, over torch.distributed: numbers and text, never pickles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from localgd.engine.packing import IntArray
+from localgd.failure import EngineError
+from localgd.rounding import FloatArray
+
+try:
+    import torch
+    import torch.distributed as dist
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("torch is missing; get it with: pip install 'localgd[torch]'", name="torch") from error
+
+TIMEOUT = 300.0
+"""Seconds that a process waits for the others: longer than any node works in a round."""
+
+MOST_BYTES = 2**30
+"""Of one text: a size beyond it is no size that this program sends."""
+
+
+class Place(NamedTuple):
+    """Which process this is, and of how many."""
+
+    rank: int
+    world: int
+
+
+@contextmanager
+def torch_processes(*, device: Literal["cpu", "cuda"] = "cpu", timeout: float = TIMEOUT) -> Iterator[Place]:
+    """Join the processes that torchrun started, and leave them at the end.
+
+    Parameters
+    ----------
+    device : "cpu" or "cuda"
+        Add up by gloo on the processors, or large sums by NCCL on one GPU per process.
+    timeout : float > 0
+        Seconds to wait for the others to join.
+
+    Yields
+    ------
+    Place
+        ``rank`` of this process, from 0, and the ``world``: how many there are. Process 0 leads.
+
+    Raises
+    ------
+    RuntimeError
+        If torchrun did not start this process, or there is no such device.
+
+    Examples
+    --------
+    ``torchrun --nproc-per-node 4 program.py`` with a program such as::
+
+        with torch_processes() as (rank, world):
+            engine = TorchDistributed(shards[rank::world])  # a process reads its own nodes only
+            run = train(engine, auto())
+    """
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} is not set; start with: torchrun --nproc-per-node 2 PROGRAM")
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError("device='cuda', but torch sees no GPU here; leave it out to add up on the processors")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    with _heard("start", timeout):
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        yield Place(dist.get_rank(), dist.get_world_size())
+        with _heard("end", timeout):
+            dist.barrier()  # who leaves early would cut the others off
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _heard(doing: str, timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what gloo and torch's store raise
+        raise EngineError(
+            doing,
+            f"another process ended or hangs (no answer within {timeout:g} s); start again with the same command to go "
+            "on from the last checkpoint",
+        ) from error
+
+
+_GROUPS: dict[float, tuple[Any, Any]] = {}
+
+
+def _gloo(timeout: float) -> Any:
+    """Return a group of this timeout, one for all engines: each holds threads and connections.
+
+    All but large sums on GPUs goes by it, so whoever ended or hangs is noticed within that time.
+    """
+    whole, group = _GROUPS.get(timeout, (None, None))
+    if whole is not dist.group.WORLD:
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        _GROUPS[timeout] = dist.group.WORLD, group
+    return group
+
+
+class Processes:
+    """All processes of the program: each method is to be called by all of them, in the same order.
+
+    Parameters
+    ----------
+    timeout : float > 0
+        Seconds that a process waits for the others.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no process group.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        if not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
+        if not dist.is_initialized():
+            raise RuntimeError("there is no process group; use `with torch_processes():`, and start with torchrun")
+        self.timeout = timeout
+        self.doing = "start"
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self._group = self._call(_gloo, timeout)
+        self._on_gpu = "nccl" in str(dist.get_backend_config())
+
+    def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        with _heard(self.doing, self.timeout):
+            return collective(*args, **options)
+
+    def least(self, numbers: IntArray) -> IntArray:
+        """Return the least of every number over all processes, in place."""
+        self._call(dist.all_reduce, torch.from_numpy(numbers), op=dist.ReduceOp.MIN, group=self._group)
+        return numbers
+
+    def total(self, numbers: FloatArray) -> FloatArray:
+        """Return the sum of every number over all processes, in place."""
+        here = torch.from_numpy(numbers)
+        if self._on_gpu:
+            there = here.cuda()
+            self._call(dist.all_reduce, there)
+            here.copy_(there)
+        else:
+            self._call(dist.all_reduce, here, group=self._group)
+        return numbers
+
+    def everyone(self, content: bytes) -> list[bytes]:
+        """Return what each process gives, in the order of their ranks."""
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        self._call(dist.all_gather, sizes, torch.tensor([len(content)]), group=self._group)
+        lengths = [self._checked(int(size)) for size in sizes]
+        most = max(lengths)
+        if most == 0:
+            return [b""] * self.world
+        padded = torch.frombuffer(bytearray(content.ljust(most, b"\0")), dtype=torch.uint8)
+        held = [torch.empty(most, dtype=torch.uint8) for _ in range(self.world)]
+        self._call(dist.all_gather, held, padded, group=self._group)
+        return [there.numpy()[:length].tobytes() for there, length in zip(held, lengths, strict=True)]
+
+    def first(self, content: bytes) -> bytes:
+        """Return what process 0 gives."""
+        size = torch.tensor([len(content)])
+        self._call(dist.broadcast, size, src=0, group=self._group)
+        held = torch.zeros(self._checked(int(size)), dtype=torch.uint8)
+        if self.rank == 0 and content:
+            held.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        if len(held):
+            self._call(dist.broadcast, held, src=0, group=self._group)
+        return held.numpy().tobytes()
+
+    def agreed(self, wishes: tuple[bool, ...]) -> tuple[bool, ...]:
+        """Return which of these any process wishes; with none, wait for all of them."""
+        votes = self.least(np.array([0, *(-int(wish) for wish in wishes)]))
+        return tuple((votes[1:] < 0).tolist())
+
+    def _checked(self, size: int) -> int:
+        if not 0 <= size <= MOST_BYTES:
+            raise EngineError(self.doing, f"a process sends {size} bytes at once, which none of this program does")
+        return size

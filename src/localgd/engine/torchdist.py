@@ -1,0 +1,271 @@
+"""The engine over torch.distributed: every process runs the same program, and holds its own nodes only.
+
+A round ends with the same report in all processes, so each of them makes the same step. It takes one minimum and one
+sum over all processes, if every report fits the layout that the last one of this task left; else, or if a node failed,
+the processes first tell each other what their nodes said, short of the numbers, and all come to the same conclusion.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from localgd import wire
+from localgd.core import Failure, Message, Report, Task, in_order
+from localgd.engine.nodes import Nodes, chosen
+from localgd.engine.packing import IntArray, Layout, digest
+from localgd.engine.processes import TIMEOUT, Processes
+from localgd.engine.words import Outcome, Said
+from localgd.failure import Answer, EngineError, Policy, not_finite
+
+
+class TorchDistributed:
+    """Run rounds over the nodes of all processes that torchrun started; this one holds `shards`.
+
+    Parameters
+    ----------
+    shards : iterable of Shard
+        This process's own nodes, if any, with names that no process uses twice.
+    n_jobs : int, default 1
+        Threads that share this process's nodes in a round. The result does not depend on it.
+    on_failure, min_nodes, retries
+        What to do about a node that fails, the same in all processes: see `localgd.failure.Policy`.
+    timeout : float > 0, default 300
+        Seconds to wait for the other processes, with their nodes' work, before the run ends.
+
+    Raises
+    ------
+    ValueError
+        In all processes, if there is no node at all, two share a name, or processes differ in their policy.
+    RuntimeError
+        If there is no process group: see `torch_processes`.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[Any],
+        *,
+        n_jobs: int = 1,
+        on_failure: Literal["raise", "skip"] = "raise",
+        min_nodes: int = 1,
+        retries: int = 0,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._processes = Processes(timeout)
+        self._begin(lambda: (Nodes(shards, n_jobs=n_jobs), Policy(on_failure, min_nodes, retries)))
+        self.floats_up = 0
+        self.floats_down = 0
+        self.failures: list[Failure] = []
+
+    def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
+        def made() -> Outcome:
+            self.nodes, self.policy = make()
+            return Outcome(tuple(self.nodes.shards), f"{self.policy}")
+
+        self._layouts: dict[Task, Layout] = {}
+        outcomes = self._in_all(made)
+        self._homes = [outcome.names for outcome in outcomes]
+        self._node_ids = tuple(sorted(itertools.chain(*self._homes)))
+        if not self._node_ids:
+            raise ValueError("shards is empty in all processes: a federation needs at least one node")
+        for one, other in itertools.pairwise(self._node_ids):
+            if one == other:
+                raise ValueError(f"two nodes are called {one!r}; give every node its own node_id, and to one process")
+        if len({outcome.policy for outcome in outcomes}) > 1:
+            raise ValueError(f"processes differ in their policy: {[outcome.policy for outcome in outcomes]}")
+
+    @property
+    def shards(self) -> dict[str, Any]:
+        """What this process's nodes hold, by name."""
+        return self.nodes.shards
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Names of all nodes of all processes, sorted."""
+        return self._node_ids
+
+    def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
+        """Run `task` once on every node (or on those named) and return the sum of the reports, in all processes alike.
+
+        Raises
+        ------
+        NodeError
+            If a node failed and the policy does not go on without it; its own error, or what its process says of it,
+            is the cause.
+        EngineError
+            If another process ended or hangs, or has come to another model.
+        ValueError
+            If `nodes` is empty or names a node that is not here.
+        """
+        names = chosen(nodes, self.node_ids)
+        self._processes.doing = f"round {message.round}"
+        mark = digest(task, message, names)
+        answers = self.nodes.run(task, message, self._own(names))
+        layout = self._layouts.get(task, Layout())
+        total, sent = _total(answers, layout, message), _sent(answers.values())
+        least, fit = self._least(layout, total, mark)
+        if fit:
+            self.floats_down += message.n_floats * len(names)
+        else:
+            kinds, total = self._settled(task, message, names, answers)
+            layout, sent = layout.widened(kinds), 0  # what was sent is counted
+            self._layouts[task] = layout
+            least, _ = self._least(layout, total, mark)
+        adding = layout.adding(total or Report(), sent)
+        del answers, total  # the numbers are on their way: large ones need not be here twice
+        report, sent = layout.report(self._processes.total(adding), least)
+        self.floats_up += sent
+        return report
+
+    def _own(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.shards]
+
+    def _least(self, layout: Layout, total: Report | None, mark: int) -> tuple[IntArray, bool]:
+        """Return the minimum over all processes, and whether every report of theirs fits."""
+        mine = layout.least(Report() if total is None else total)
+        least = self._processes.least(np.concatenate([[-int(total is None), mark, -mark], mine]))
+        misfit, lowest, highest = least[0] < 0, least[1], -least[2]
+        if lowest != highest:
+            raise EngineError(
+                self._processes.doing,
+                "the processes do not hold the same model, or do not run the same program; start them with the same "
+                "command, on machines of one kind",
+            )
+        return least[3:], not misfit
+
+    def _settled(
+        self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
+    ) -> tuple[Report, Report]:
+        """Judge what all nodes said as one engine would; return a report of all names, and that of the own nodes."""
+        mine: dict[str, Answer] = {}
+
+        def ask(waiting: Sequence[str]) -> dict[str, Answer]:
+            again = bool(asked)
+            asked.append(waiting)
+            mine.update(self.nodes.run(task, message, self._own(waiting)) if again else first)
+            answers = self._told(waiting, {name: mine[name] for name in self._own(waiting)}, message)
+            self.floats_down += message.n_floats * len(answers)
+            self.floats_up += _sent(answers.values())
+            return answers
+
+        asked: list[Sequence[str]] = []
+        kinds, failures, missing = self.policy.gather(ask, names, message)
+        self.failures += failures
+        self.policy.settle(message, len(names) - len(missing), missing)
+        sound = {name: answer for name, answer in mine.items() if isinstance(answer, Report) and name not in missing}
+        return kinds, in_order(sound)
+
+    def _told(self, waiting: Sequence[str], own: Mapping[str, Answer], message: Message) -> dict[str, Answer]:
+        """Return the own answers, and of those of other processes' nodes what can be judged."""
+        words = {name: Said.of(answer, message) for name, answer in own.items()}
+        answers: dict[str, Answer] = {}
+        for rank, told in enumerate(self._exchange(words, dict[str, Said])):
+            if told.keys() != {name for name in waiting if name in self._homes[rank]}:
+                raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
+            answers |= own if rank == self._processes.rank else {name: word.answer() for name, word in told.items()}
+        return {name: answers[name] for name in waiting}
+
+    def _exchange(self, value: Any, kind: Any) -> list[Any]:
+        """Return what each process says, in the order of their ranks."""
+        words = self._processes.everyone(wire.pack(value, kind).text.encode())
+        return [wire.unpack(wire.Packed(word.decode(), {}), kind) for word in words]
+
+    def _in_all(self, do: Callable[[], Outcome]) -> list[Outcome]:
+        """Do something in every process, and raise in all of them if it fails in one."""
+        trouble = None
+        try:
+            outcome = do()
+        except Exception as error:  # noqa: BLE001 - raised once the others know
+            trouble, outcome = error, Outcome.of(error)
+        outcomes: list[Outcome] = self._exchange(outcome, Outcome)
+        failed = [rank for rank, other in enumerate(outcomes) if other.error]
+        if failed:
+            first = min(failed, key=lambda rank: outcomes[rank].node)  # as if all nodes had been here
+            raise trouble if trouble is not None and first == self._processes.rank else outcomes[first].failure(first)
+        return outcomes
+
+    def map(self, encode: Callable[[Any], Any]) -> Self:
+        """Return an engine whose nodes hold ``encode(what they hold now)``; no more is sent than that it went well.
+
+        Raises
+        ------
+        NodeError
+            In all processes, if `encode` raised on a node.
+        """
+        mapped = object.__new__(type(self))
+        mapped._processes = self._processes
+        mapped._begin(lambda: (self.nodes.map(encode), self.policy))
+        mapped.floats_up, mapped.floats_down = self.floats_up, self.floats_down
+        mapped.failures = self.failures
+        return mapped
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run leaves behind."""
+        return self._processes.rank == 0
+
+    def shared(self, content: bytes) -> bytes:
+        """Return what the leading process gives, in all of them."""
+        return self._processes.first(content)
+
+    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return which of these any process wishes, the same answer in all of them."""
+        return self._processes.agreed(wishes)
+
+    def keep(self, task: Task, folder: Path, stamp: int) -> None:
+        """Write the states that this process's nodes have of `task` into the folder."""
+
+        def written() -> Outcome:
+            self.nodes.write(task, self._path(folder, stamp))
+            return Outcome()
+
+        self._in_all(written)
+
+    def recall(self, task: Task, folder: Path, stamp: int) -> None:
+        """Take the states back that `keep` wrote.
+
+        Raises
+        ------
+        NodeError
+            In all processes, if a node's rows are no longer those that its state is about.
+        ValueError
+            In all processes, if one of them finds no states of just its nodes.
+        """
+        path = self._path(folder, stamp)
+
+        def taken() -> Outcome:
+            if not path.is_file():
+                raise ValueError(
+                    f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
+                    "the processes in another way; start as many processes as before, or start afresh"
+                )
+            self.nodes.read(task, path)
+            return Outcome()
+
+        self._in_all(taken)
+
+    def _path(self, folder: Path, stamp: int) -> Path:
+        """Return a name that other nodes, after another start, do not have: rank alone would hand out their states."""
+        mark = zlib.crc32("\n".join(self.shards).encode())
+        return folder / f"nodes-{stamp}-{self._processes.rank}-{mark:08x}.npz"
+
+
+def _total(answers: Mapping[str, Answer], layout: Layout, message: Message) -> Report | None:
+    """Return the sum of reports; None if there is something to talk about."""
+    reports = {name: answer for name, answer in answers.items() if isinstance(answer, Report)}
+    if len(reports) == len(answers):
+        with suppress(ValueError):
+            total = in_order(reports)
+            if layout.fits(total) and not not_finite(total, message):
+                return total
+    return None
+
+
+def _sent(answers: Iterable[Answer]) -> int:
+    return sum(answer.n_floats for answer in answers if isinstance(answer, Report))
