@@ -14,6 +14,7 @@ from localgd.data.arrays import from_arrays
 from localgd.data.load import load, load_unlabelled
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Category, Number, Recipe, Words
+from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 
 RECIPE = Recipe(
@@ -126,3 +127,21 @@ def load_unlabelled_like(table: Any) -> Any:
 def test_values_that_are_no_recipe(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="values is no recipe"):
         Recipe.from_dict(values)
+
+
+def test_nodes_that_read_their_own_files_agree_on_kinds():
+    """A column that is blank at a node is what the others say; one that two nodes store unlike is refused by name."""
+
+    def nodes(*columns):
+        frames = [pl.DataFrame({"a": column, "b": [1.0, 2.0, 3.0]}) for column in columns]
+        return InProcess([Table(f"{k}", frame, np.array([0, 1, 1])) for k, frame in enumerate(frames)])
+
+    blank = pl.Series([None] * 3, dtype=pl.Float64)
+    text, numbers = pl.Series(["x", "y", None]), pl.Series([1.0, 2.0, None])
+    _, recipe = prepare(nodes(blank, text))
+    assert recipe.feature_names == ("a=x", "a=y", "a=?", "b", "(bias)")
+    federation, recipe = prepare(nodes(blank.cast(pl.String), numbers))
+    assert recipe.columns[0] == Number("a", fill=1.5, n_missing=4)
+    assert federation.shards["0"].rows[:, 0].tolist() == [-1.5, 1.5, 1.5]
+    with pytest.raises(ValueError, match=r"column 'a' is stored in more than one way.*number at 1, text at 1"):
+        prepare(nodes(text, numbers))

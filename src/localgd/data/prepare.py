@@ -47,7 +47,9 @@ class Survey:
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
             kind = "sparse" if isinstance(features, csr_array) else "number"
-            if column is not None and column.dtype == pl.String:
+            if column is not None and column.null_count() == shard.n_rows:
+                kind = "blank"  # a node that read its own file cannot tell numbers from text here
+            elif column is not None and column.dtype == pl.String:
                 kind = "text"
                 n_distinct = column.drop_nulls().n_unique()
                 for floor in (_FEW, _MANY):
@@ -239,14 +241,7 @@ def _classes(survey: Report) -> tuple[Label, ...]:
 
 def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
     """Return ``number``, ``sparse``, ``category`` or ``words`` for every column, in the order of the table."""
-    found = sorted((parts[0], parts[1], parts[2], count) for parts, count in _tallies(survey, "column"))
-    for place, name, kind, count in found:
-        if count != survey.n_nodes:
-            raise ValueError(
-                f"column {name!r} (place {place}, {kind}) is at {count} of {survey.n_nodes} nodes only; give all nodes "
-                "the same columns in the same order"
-            )
-    stored = {name: kind for _, name, kind, _ in found}
+    stored = _stored(survey)
     for parameter, names in (("text", text), ("categorical", categorical)):
         check_known(parameter, names, list(stored), "the tables")
         for name in names:
@@ -260,6 +255,30 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
             raise ValueError(_too_many(name, f"more than {floor}"))
     category = {name for name in stored if stored[name] == "text"} | set(categorical)
     return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
+
+
+def _stored(survey: Report) -> dict[str, str]:
+    """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
+    found: dict[tuple[int, str], dict[str, int]] = {}
+    for (place, name, kind), count in sorted(_tallies(survey, "column")):
+        found.setdefault((place, name), {})[kind] = count
+    stored = {}
+    for (place, name), nodes in found.items():
+        blank = nodes.pop("blank", 0)
+        kind, count = next(iter(nodes.items()), ("number", 0))
+        if len(nodes) > 1:
+            held = ", ".join(f"{kind} at {count}" for kind, count in nodes.items())
+            raise ValueError(
+                f"column {name!r} is stored in more than one way (nodes: {held}); code it alike, or, if it holds "
+                f"categories, declare it with {option('categorical', name)}"
+            )
+        if blank + count != survey.n_nodes:
+            raise ValueError(
+                f"column {name!r} (place {place}, {kind}) is at {blank + count} of {survey.n_nodes} nodes only; give "
+                "all nodes the same columns in the same order"
+            )
+        stored[name] = kind
+    return stored
 
 
 def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:

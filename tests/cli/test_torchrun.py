@@ -1,0 +1,111 @@
+"""``torchrun -m localgd``: the same command in several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import localgd, patients
+from common import OTHER_ORDER
+from localgd import load
+
+TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(n_processes, *words, **options):
+    command = [*TORCHRUN, str(n_processes), "-m", "localgd", *map(str, words)]
+    options = {"capture_output": True, "text": True, "timeout": 300, "env": ENVIRONMENT} | options
+    return subprocess.run(command, check=False, **options)
+
+
+@pytest.fixture
+def sites(tmp_path):
+    folder = tmp_path / "sites"
+    folder.mkdir()
+    for name, part in patients(n=300).partition_by("site", as_dict=True, include_key=False).items():
+        part.write_csv(folder / f"{name[0]}.csv")
+    return folder
+
+
+def outcome(run):
+    model = json.loads((run / "model.json").read_text())
+    return np.array([*model["coef"], model["intercept"]]), pl.read_csv(run / "history.csv").drop("seconds")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [["--method", "local-gd"], ["--C", "1"], []], ids=["local-gd", "newton", "auto"])
+def test_several_processes_make_the_model_that_one_makes(method, sites, tmp_path):
+    words = ["train", sites, "--label", "outcome", "--n-rounds", "60", *method]
+    assert localgd(*words, "--out", tmp_path / "ONE").returncode == 0
+    done = torchrun(3, *words, "--out", tmp_path / "THREE")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1, "one process speaks for all"
+    (w, history), (expected, rows) = (outcome(tmp_path / name) for name in ("THREE", "ONE"))
+    np.testing.assert_allclose(w, expected, rtol=1e-6)
+    assert history["floats_up"].to_list() == rows["floats_up"].to_list()
+    np.testing.assert_allclose(history["loss"], rows["loss"], rtol=OTHER_ORDER)
+
+
+def test_a_process_opens_the_files_of_its_own_nodes_only(sites):
+    (sites / "south.csv").write_bytes(b"\xff\xfe no table at all")
+    tables = load(sites, label="outcome", nodes=["north", "west"])
+    assert [table.node_id for table in tables] == ["north", "west"]
+    with pytest.raises(ValueError, match=r"nodes='nroth' is not a node of .*did you mean 'north'"):
+        load(sites, label="outcome", nodes=["nroth"])
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
+    words = ["train", sites, "--label", "outcome", "--method", "modified-local-gd", "--n-rounds", "400"]
+    assert torchrun(2, *words, "--out", tmp_path / "CALM").returncode == 0
+    command = [*TORCHRUN, "2", "-m", "localgd", *map(str, words)]
+    run, server = tmp_path / "RUN", tmp_path / "RUN.partial" / "checkpoint" / "server.npz"
+    with subprocess.Popen(
+        [*command, "--out", str(run), "--checkpoint-rounds", "3"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + 60
+        while not server.is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert server.is_file()
+    assert not run.exists()
+    resumed = torchrun(2, "resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    (w, history), (expected, rows) = outcome(run), outcome(tmp_path / "CALM")
+    assert w.tolist() == expected.tolist()
+    assert history.equals(rows)
+
+
+@pytest.mark.slow
+def test_what_is_wrong_at_one_process_is_told_and_ends_all(sites, tmp_path):
+    frame = pl.read_csv(sites / "south.csv").with_columns(age=pl.lit("old"))
+    frame.write_csv(sites / "south.csv")
+    begin = time.monotonic()
+    done = torchrun(3, "train", sites, "--label", "outcome", "--out", tmp_path / "RUN")
+    assert done.returncode != 0
+    assert time.monotonic() - begin < 60
+    assert "error: column 'age'" in done.stderr
+    assert not (tmp_path / "RUN.partial").exists()
+    done = torchrun(4, "train", sites, "--label", "outcome")
+    assert "error: 4 processes for 3 nodes: start at most one process a node" in done.stderr
+
+
+def test_torch_without_torchrun_says_how_to_start(sites):
+    done = localgd("train", sites, "--label", "outcome", "--engine", "torch")
+    assert done.returncode == 2
+    assert "error: --engine torch" in done.stderr
+    assert "torchrun --nproc-per-node" in done.stderr
