@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -13,6 +14,10 @@ from localgd.certificate import Certificate
 from localgd.core import Failure
 from localgd.history import Row
 from localgd.report import text
+
+
+AGAIN_SECONDS = 0.5
+"""A second signal this soon is the same one: a terminal tells torchrun and its workers, and torchrun tells them again."""
 
 
 class Patient(Console):
@@ -40,6 +45,7 @@ class Progress:
         self._before: dict[int, Any] = {}
         self._next = 1
         self._told = 0
+        self._pressed = 0.0
         self.interrupted: int | None = None
 
     def __enter__(self) -> Self:
@@ -89,7 +95,10 @@ class Progress:
         return self.interrupted is not None
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+        now = time.monotonic()
         if self.interrupted is not None:
+            if now - self._pressed < AGAIN_SECONDS:
+                return
             raise KeyboardInterrupt
-        self.interrupted = number
+        self.interrupted, self._pressed = number, now
         self.say("interrupted: finishing this round (press again to stop at once)")
