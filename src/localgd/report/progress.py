@@ -15,9 +15,8 @@ from localgd.core import Failure
 from localgd.history import Row
 from localgd.report import text
 
-
 AGAIN_SECONDS = 0.5
-"""A second signal this soon is the same one: a terminal tells torchrun and its workers, and torchrun tells them again."""
+"""A second signal this soon is the same one: a terminal tells torchrun and its workers, torchrun tells them again."""
 
 
 class Patient(Console):
