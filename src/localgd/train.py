@@ -232,6 +232,7 @@ class Leg:
     shown: Certificate = field(default_factory=Certificate)
     step: Dual | None = None
     appraised: FloatArray = field(default_factory=lambda: np.zeros(0))
+    angles: list[float] = field(default_factory=list)
     idle: int = 0
     unfinished: bool = False
 
@@ -247,6 +248,7 @@ class Leg:
             report = self._round(final=final)
             whole = report.n_nodes == len(watch.engine.node_ids)
             watch.note(self._row(report), self.shown)
+            self.angles += [self.shown.angle_deg] if whole else []
             ended = self._ended(report)
             if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
                 asked = bool(watch.rules) and self.shown.verdict is Status.CERTIFIED
@@ -301,6 +303,8 @@ class Leg:
         self.state = wire.unpack(resumed.state, type(self.state))
         self.found, self.step, self.appraised = snapshot.found, snapshot.step, snapshot.appraised
         self.idle = snapshot.idle
+        n_nodes = len(watch.engine.node_ids)
+        self.angles = [row.angle_deg_max for row in snapshot.rows[snapshot.before :] if row.n_nodes == n_nodes]
         watch.ledger.go_on(watch.engine, snapshot.rows[-1])
         if watch.checkpoints is not None:
             watch.engine.recall(self.method.task, watch.checkpoints.folder, len(snapshot.rows))
@@ -345,10 +349,9 @@ class Leg:
             return "inseparable" if not self.shown.margin_low > 0 else "stalled"
         if self.shown.verdict is Status.CERTIFIED and (self.watch.rules or self.state.done):
             return ""
-        rows = self.watch.history[self.watch.base.before :]
-        if len(rows) <= STALL_ROUNDS:
+        if len(self.angles) <= STALL_ROUNDS:
             return "stalled" if self.state.done else ""
-        now, then = (rows[k].angle_deg_max for k in (-1, -1 - STALL_ROUNDS))
+        now, then = self.angles[-1], self.angles[-1 - STALL_ROUNDS]
         falling = now < STALL_RATIO * then or now <= FINE_DEG or (math.isnan(then) and not math.isnan(now))
         return "" if falling else "stalled"
 
