@@ -79,12 +79,13 @@ def test_methods_come_to_the_model_of_one_process_and_twice_to_the_same_bits(nam
     assert_alike(spread(shards), run.w, [row.angle_deg_max for row in run.history])
 
 
-@pytest.mark.parametrize("name", ["heart", "mushroom"])
+@pytest.mark.parametrize("name", ["heart", "mushroom", "sentences"])
 def test_preparing_tables_learns_the_same_recipe(name):
     tables = load(name)
     options = DATASETS[name].options
     expected = prepare(InProcess(tables), **options)[1]
-    recipe = prepare(spread(tables), **options)[1]
+    engine, recipe = prepare(spread(tables), **options)
+    assert engine.shared(repr(recipe).encode()) == repr(recipe).encode()
     assert (recipe.classes, recipe.sparse) == (expected.classes, expected.sparse)
     for one, other in zip(recipe.columns, expected.columns, strict=True):
         for part, value in vars(other).items():
@@ -92,10 +93,24 @@ def test_preparing_tables_learns_the_same_recipe(name):
 
 
 @pytest.mark.parametrize("home", [0, WORLD - 1])
-def test_ranks_may_be_without_nodes(home):
+def test_ranks_may_be_without_nodes(home, tmp_path):
     shards = random_rows(1)
-    run = train(TorchDistributed(shards if home == RANK else [], timeout=30.0), consensus(), n_rounds=20)
-    np.testing.assert_allclose(run.w, train(InProcess(shards), consensus(), n_rounds=20).w, rtol=OTHER_ORDER)
+    expected = train(InProcess(shards), consensus(), n_rounds=12)
+    engine = TorchDistributed(shards if home == RANK else [], timeout=30.0)
+    checkpoints = Checkpoints(one_folder(engine, tmp_path))
+    for n_rounds in (6, 12):
+        run = train(engine, consensus(), n_rounds=n_rounds, checkpoints=checkpoints)
+    np.testing.assert_array_equal(run.w, expected.w)  # zeros of the others change no bit
+
+
+def test_a_rank_that_cannot_read_its_nodes_ends_all_of_them():
+    def read():
+        if RANK == 1:
+            raise FileNotFoundError("no such file: site-1.csv")
+        yield from random_rows(1)[RANK::WORLD]
+
+    with pytest.raises(FileNotFoundError if RANK == 1 else RemoteError, match=r"no such file: site-1\.csv"):
+        TorchDistributed(read(), timeout=30.0)
 
 
 def test_bad_federations_are_refused_in_all_ranks():

@@ -9,7 +9,7 @@ import pytest
 
 from engines.lost import TIMEOUT
 from engines.ranks import in_ranks
-from localgd import torch_processes
+from localgd import TorchDistributed, torch_processes
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,8 @@ def test_without_torchrun_it_says_what_to_do(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(RuntimeError, match="start with: torchrun --nproc-per-node"), torch_processes():
         pass
+    with pytest.raises(RuntimeError, match="use `with torch_processes"):
+        TorchDistributed([])
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch):

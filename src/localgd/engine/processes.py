@@ -6,11 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-
-from localgd.engine.packing import IntArray
+from localgd.engine.packing import Place
 from localgd.failure import EngineError
 from localgd.rounding import FloatArray
 
@@ -25,13 +23,6 @@ TIMEOUT = 300.0
 
 MOST_BYTES = 2**30
 """Of one text: a size beyond it is no size that this program sends."""
-
-
-class Place(NamedTuple):
-    """Which process this is, and of how many."""
-
-    rank: int
-    world: int
 
 
 @contextmanager
@@ -129,7 +120,7 @@ class Processes:
             raise RuntimeError("there is no process group; use `with torch_processes():`, and start with torchrun")
         self.timeout = timeout
         self.doing = "start"
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.place = Place(dist.get_rank(), dist.get_world_size())
         self._group = self._call(_gloo, timeout)
         self._on_gpu = "nccl" in str(dist.get_backend_config())
 
@@ -137,32 +128,27 @@ class Processes:
         with _heard(self.doing, self.timeout):
             return collective(*args, **options)
 
-    def least(self, numbers: IntArray) -> IntArray:
-        """Return the least of every number over all processes, in place."""
-        self._call(dist.all_reduce, torch.from_numpy(numbers), op=dist.ReduceOp.MIN, group=self._group)
-        return numbers
-
-    def total(self, numbers: FloatArray) -> FloatArray:
-        """Return the sum of every number over all processes, in place."""
+    def add(self, numbers: FloatArray) -> None:
+        """Put the sum of every number over all processes in its place."""
         here = torch.from_numpy(numbers)
         if self._on_gpu:
+            self.agreed(())  # a lost process is noticed here: NCCL would end this one, too
             there = here.cuda()
             self._call(dist.all_reduce, there)
             here.copy_(there)
         else:
             self._call(dist.all_reduce, here, group=self._group)
-        return numbers
 
     def everyone(self, content: bytes) -> list[bytes]:
         """Return what each process gives, in the order of their ranks."""
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.place.world)]
         self._call(dist.all_gather, sizes, torch.tensor([len(content)]), group=self._group)
         lengths = [self._checked(int(size)) for size in sizes]
         most = max(lengths)
         if most == 0:
-            return [b""] * self.world
+            return [b""] * self.place.world
         padded = torch.frombuffer(bytearray(content.ljust(most, b"\0")), dtype=torch.uint8)
-        held = [torch.empty(most, dtype=torch.uint8) for _ in range(self.world)]
+        held = [torch.empty(most, dtype=torch.uint8) for _ in range(self.place.world)]
         self._call(dist.all_gather, held, padded, group=self._group)
         return [there.numpy()[:length].tobytes() for there, length in zip(held, lengths, strict=True)]
 
@@ -171,7 +157,7 @@ class Processes:
         size = torch.tensor([len(content)])
         self._call(dist.broadcast, size, src=0, group=self._group)
         held = torch.zeros(self._checked(int(size)), dtype=torch.uint8)
-        if self.rank == 0 and content:
+        if self.place.rank == 0 and content:
             held.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         if len(held):
             self._call(dist.broadcast, held, src=0, group=self._group)
@@ -179,8 +165,9 @@ class Processes:
 
     def agreed(self, wishes: tuple[bool, ...]) -> tuple[bool, ...]:
         """Return which of these any process wishes; with none, wait for all of them."""
-        votes = self.least(np.array([0, *(-int(wish) for wish in wishes)]))
-        return tuple((votes[1:] < 0).tolist())
+        votes = torch.tensor([0, *wishes], dtype=torch.int64)
+        self._call(dist.all_reduce, votes, group=self._group)
+        return tuple((votes[1:] > 0).tolist())
 
     def _checked(self, size: int) -> int:
         if not 0 <= size <= MOST_BYTES:

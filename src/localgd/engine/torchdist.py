@@ -1,8 +1,8 @@
 """The engine over torch.distributed: every process runs the same program, and holds its own nodes only.
 
-A round ends with the same report in all processes, so each of them makes the same step. It takes one minimum and one
-sum over all processes, if every report fits the layout that the last one of this task left; else, or if a node failed,
-the processes first tell each other what their nodes said, short of the numbers, and all come to the same conclusion.
+A round ends with the same report in all processes, so each of them makes the same step. It takes one all-reduce, if
+every report fits the layout that the last one of this task left. If one does not, or a node failed, the processes tell
+each other what their nodes said, short of the numbers, all come to the same conclusion, and add up once more.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-
 from localgd import wire
 from localgd.core import Failure, Message, Report, Task, in_order
 from localgd.engine.nodes import Nodes, chosen
-from localgd.engine.packing import IntArray, Layout, digest
+from localgd.engine.packing import Layout, digest
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.words import Outcome, Said
 from localgd.failure import Answer, EngineError, Policy, not_finite
+from localgd.rounding import FloatArray
 
 
 class TorchDistributed:
@@ -31,7 +30,8 @@ class TorchDistributed:
     Parameters
     ----------
     shards : iterable of Shard
-        This process's own nodes, if any, with names that no process uses twice.
+        This process's own nodes, if any, with names that no process uses twice. If a generator reads them, an error
+        on the way ends all processes.
     n_jobs : int, default 1
         Threads that share this process's nodes in a round. The result does not depend on it.
     on_failure, min_nodes, retries
@@ -109,35 +109,32 @@ class TorchDistributed:
         answers = self.nodes.run(task, message, self._own(names))
         layout = self._layouts.get(task, Layout())
         total, sent = _total(answers, layout, message), _sent(answers.values())
-        least, fit = self._least(layout, total, mark)
+        flat, fit = self._added(layout, total, sent, mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
         else:
             kinds, total = self._settled(task, message, names, answers)
-            layout, sent = layout.widened(kinds), 0  # what was sent is counted
-            self._layouts[task] = layout
-            least, _ = self._least(layout, total, mark)
-        adding = layout.adding(total or Report(), sent)
-        del answers, total  # the numbers are on their way: large ones need not be here twice
-        report, sent = layout.report(self._processes.total(adding), least)
+            layout = self._layouts[task] = layout.widened(kinds)
+            flat, _ = self._added(layout, total, 0, mark)  # what was sent is counted
+        report, sent = layout.report(flat, self._processes.place.world)
         self.floats_up += sent
         return report
 
     def _own(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.shards]
 
-    def _least(self, layout: Layout, total: Report | None, mark: int) -> tuple[IntArray, bool]:
-        """Return the minimum over all processes, and whether every report of theirs fits."""
-        mine = layout.least(Report() if total is None else total)
-        least = self._processes.least(np.concatenate([[-int(total is None), mark, -mark], mine]))
-        misfit, lowest, highest = least[0] < 0, least[1], -least[2]
-        if lowest != highest:
+    def _added(self, layout: Layout, total: Report | None, sent: int, mark: int) -> tuple[FloatArray, bool]:
+        """Return the sum over all processes, and whether every report of theirs fits."""
+        flat = layout.packed(total, self._processes.place, sent=sent, mark=mark)
+        self._processes.add(flat)
+        misfit, marks = layout.said(flat, self._processes.place.world)
+        if len(marks) > 1:
             raise EngineError(
                 self._processes.doing,
                 "the processes do not hold the same model, or do not run the same program; start them with the same "
                 "command, on machines of one kind",
             )
-        return least[3:], not misfit
+        return flat, not misfit
 
     def _settled(
         self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
@@ -168,7 +165,9 @@ class TorchDistributed:
         for rank, told in enumerate(self._exchange(words, dict[str, Said])):
             if told.keys() != {name for name in waiting if name in self._homes[rank]}:
                 raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
-            answers |= own if rank == self._processes.rank else {name: word.answer() for name, word in told.items()}
+            answers |= (
+                own if rank == self._processes.place.rank else {name: word.answer() for name, word in told.items()}
+            )
         return {name: answers[name] for name in waiting}
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
@@ -187,7 +186,11 @@ class TorchDistributed:
         failed = [rank for rank, other in enumerate(outcomes) if other.error]
         if failed:
             first = min(failed, key=lambda rank: outcomes[rank].node)  # as if all nodes had been here
-            raise trouble if trouble is not None and first == self._processes.rank else outcomes[first].failure(first)
+            raise (
+                trouble
+                if trouble is not None and first == self._processes.place.rank
+                else outcomes[first].failure(first)
+            )
         return outcomes
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
@@ -208,7 +211,7 @@ class TorchDistributed:
     @property
     def leads(self) -> bool:
         """Whether this process writes what a run leaves behind."""
-        return self._processes.rank == 0
+        return self._processes.place.rank == 0
 
     def shared(self, content: bytes) -> bytes:
         """Return what the leading process gives, in all of them."""
@@ -253,7 +256,7 @@ class TorchDistributed:
     def _path(self, folder: Path, stamp: int) -> Path:
         """Return a name that other nodes, after another start, do not have: rank alone would hand out their states."""
         mark = zlib.crc32("\n".join(self.shards).encode())
-        return folder / f"nodes-{stamp}-{self._processes.rank}-{mark:08x}.npz"
+        return folder / f"nodes-{stamp}-{self._processes.place.rank}-{mark:08x}.npz"
 
 
 def _total(answers: Mapping[str, Answer], layout: Layout, message: Message) -> Report | None:

@@ -1,0 +1,63 @@
+"""Reports of several processes, packed and added up, are the sum of the reports."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laws.test_report import number, reports, same, whole
+from localgd.core import Report, in_order
+from localgd.engine.packing import Layout, Place
+
+
+def reduced(parts: list[Report]) -> tuple[Report, int]:
+    layout = Layout()
+    for part in parts:
+        layout = layout.widened(part)
+    places = [Place(rank, len(parts)) for rank in range(len(parts))]
+    flats = [layout.packed(*at, sent=at[0].n_floats, mark=3) for at in zip(parts, places, strict=True)]
+    return layout.report(np.sum(flats, axis=0), len(parts))
+
+
+@given(st.lists(reports(whole), min_size=1, max_size=5))
+def test_packed_reports_add_up_to_the_sum(parts):
+    total, sent = reduced(parts)
+    assert same(total, in_order({f"{rank}": part for rank, part in enumerate(parts)}))
+    assert sent == sum(part.n_floats for part in parts)
+
+
+@given(reports(number))
+def test_a_report_comes_back_as_it_was(report):
+    layout = Layout().widened(report)
+    assert layout.fits(report)
+    assert same(layout.report(layout.packed(report, Place(0, 1), sent=0, mark=0), 1)[0], report)
+
+
+@given(st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 5e-324]))
+def test_lows_arrive_whatever_they_are(low):
+    total, _ = reduced([Report(1, 1, {}, {"low": low}), Report(1, 1, {}, {"low": 1.0, "more": np.nan}), Report()])
+    np.testing.assert_array_equal(total.lows["low"], np.minimum(low, 1.0))
+    assert np.isnan(total.lows["more"])
+
+
+def test_what_is_small_does_not_keep_the_whole_array_alive():
+    report = Report(1, 1, {"step": np.zeros(1000), "loss": 1.0})
+    layout = Layout().widened(report)
+    flat = layout.packed(report, Place(0, 1), sent=0, mark=0)
+    found, _ = layout.report(flat, 1)
+    assert np.shares_memory(found.sums["step"], flat)
+    assert not np.shares_memory(found.sums["loss"], flat)
+
+
+def test_a_report_that_does_not_fit_is_told_from_one_that_does():
+    layout = Layout().widened(Report(1, 1, {"step": np.zeros(2)}, {"low": 1.0}, {"all": 1}))
+    for other in (
+        Report(1, 1, {"step": np.zeros(3)}),
+        Report(1, 1, {"step": 1.0}),
+        Report(1, 1, {"more": 1.0}),
+        Report(1, 1, {}, {"more": 1.0}),
+        Report(1, 1, {}, {}, {"some": 1}),
+    ):
+        assert not layout.fits(other)
+        assert layout.widened(other).fits(other)
