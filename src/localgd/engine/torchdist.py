@@ -113,8 +113,9 @@ class TorchDistributed:
         if fit:
             self.floats_down += message.n_floats * len(names)
         else:
-            kinds, total = self._settled(task, message, names, answers)
-            layout = self._layouts[task] = layout.widened(kinds)
+            del flat  # it may be large, and is of no use
+            layout, total = self._settled(task, message, names, answers)
+            self._layouts[task] = layout
             flat, _ = self._added(layout, total, 0, mark)  # what was sent is counted
         report, sent = layout.report(flat, self._processes.place.world)
         self.floats_up += sent
@@ -138,8 +139,8 @@ class TorchDistributed:
 
     def _settled(
         self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
-    ) -> tuple[Report, Report]:
-        """Judge what all nodes said as one engine would; return a report of all names, and that of the own nodes."""
+    ) -> tuple[Layout, Report]:
+        """Judge what all nodes said as one engine would; return a layout for it, and the sum of the own nodes."""
         mine: dict[str, Answer] = {}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
@@ -156,7 +157,7 @@ class TorchDistributed:
         self.failures += failures
         self.policy.settle(message, len(names) - len(missing), missing)
         sound = {name: answer for name, answer in mine.items() if isinstance(answer, Report) and name not in missing}
-        return kinds, in_order(sound)
+        return self._layouts.get(task, Layout()).widened(kinds), in_order(sound)
 
     def _told(self, waiting: Sequence[str], own: Mapping[str, Answer], message: Message) -> dict[str, Answer]:
         """Return the own answers, and of those of other processes' nodes what can be judged."""
