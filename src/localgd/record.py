@@ -131,10 +131,12 @@ def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
     return flags, Recipe.from_dict(recipe)
 
 
-def drop(folder: Path) -> None:
-    """Take away the folder of a run that failed before its first checkpoint: there is nothing in it to keep."""
-    if not (partial(folder) / CHECKPOINT / SERVER).is_file():
+def drop(folder: Path) -> bool:
+    """Take away the folder of a run that failed before its first checkpoint; return whether there was one."""
+    there = (partial(folder) / CHECKPOINT / SERVER).is_file()
+    if not there:
         shutil.rmtree(partial(folder), ignore_errors=True)
+    return there
 
 
 def write(

@@ -18,7 +18,7 @@ from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
 from localgd.data.datasets import DATASETS
 from localgd.demo import demo as run_demo
-from localgd.failure import NodeError
+from localgd.failure import EngineError, NodeError
 from localgd.report.plots import convergence
 
 app = typer.Typer(
@@ -94,6 +94,6 @@ def main() -> None:
     except (ValueError, FileExistsError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
-    except OSError as error:
+    except (OSError, EngineError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(FAILED)

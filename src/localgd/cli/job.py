@@ -156,8 +156,8 @@ class Job:
                 checkpoints=checkpoints,
             )
         except BaseException:
-            if self.out is not None and self.place.leads:
-                record.drop(self.out)
+            if self.out is not None and self.place.leads and record.drop(self.out):
+                typer.echo(f"what was done so far is kept; go on with: localgd resume {self.out}", err=True)
             raise
 
     def _method(self) -> Method | Choice:
