@@ -33,7 +33,7 @@ class NodeError(RuntimeError):
     def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
         self.round = round_
         self.node_id = node_id
-        super().__init__(f"round {round_}, node {node_id!r}: {type(error).__name__}: {error}")
+        super().__init__(f"round {round_}, node {node_id!r}: {said(error)}")
 
 
 class RemoteError(RuntimeError):
@@ -173,7 +173,18 @@ class Policy:
 def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:
     """Return the record of a failure, with the traceback of the error or the one it brings from elsewhere."""
     here = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
-    return Failure(round_, node_id, f"{type(error).__name__}: {error}", getattr(error, "trace", here), outcome)
+    return Failure(round_, node_id, said(error), getattr(error, "trace", here), outcome)
+
+
+def said(error: BaseException) -> str:
+    """Return an error in a line: its kind and what it says, or what it said where it comes from.
+
+    Examples
+    --------
+    >>> said(KeyError("x")), said(RemoteError("KeyError: 'x'"))
+    ("KeyError: 'x'", "KeyError: 'x'")
+    """
+    return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
 
 
 def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:

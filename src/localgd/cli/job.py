@@ -82,7 +82,7 @@ class Job:
         policy = {"on_failure": flags.on_failure, "min_nodes": flags.min_nodes, "retries": flags.retries}
         engine = InProcess(tables, n_jobs=flags.n_jobs, **policy)
         if resumed is not None:
-            return engine.map(resumed.recipe.encode), resumed.recipe
+            return engine.map(resumed.recipe), resumed.recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
         how = preparation(tables, flags.data, flags.scale, kinds)
         return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
