@@ -219,8 +219,11 @@ def test_a_silent_node_is_a_timeout_and_its_late_answer_enters_no_later_round():
     assert engine.round(Evaluate(), Message(1, np.ones(5))).n_nodes == 4
 
 
-@pytest.mark.parametrize("method", [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
-                         ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method",
+    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
+    ids=lambda method: method.name,
+)
 def test_a_node_away_for_ten_rounds_and_restarted_comes_back(method):
     shards = random_rows(4)
     grid = grid_of(shards)
@@ -240,8 +243,9 @@ def test_a_node_away_for_ten_rounds_and_restarted_comes_back(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [local_gd(local_steps=10), modified_local_gd(), consensus()],
-                         ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [local_gd(local_steps=10), modified_local_gd(), consensus()], ids=lambda method: method.name
+)
 def test_what_is_proved_holds_when_every_tenth_answer_is_lost(method):
     shards = random_rows(4)
     rng = np.random.default_rng(0)
@@ -303,24 +307,33 @@ def cut_at(round_):
     return on_round
 
 
-@pytest.mark.parametrize("method", [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
-                         ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method",
+    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
+    ids=lambda method: method.name,
+)
 def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
     shards = random_rows(4)
     answer_ = exact(shards)
     grid = grid_of(shards)
     checkpoints = Checkpoints(tmp_path, every_rounds=1)
     with pytest.raises(CutError):
-        train(FlowerEngine(grid), method, n_rounds=60, checkpoints=checkpoints, on_round=cut_at(9))
+        train(FlowerEngine(grid), method, n_rounds=200, checkpoints=checkpoints, on_round=cut_at(9))
     grid.new_run()
     rounds = []
-    run = train(FlowerEngine(grid), method, n_rounds=60, checkpoints=checkpoints, reference=answer_.direction,
-                on_round=lambda row, _: rounds.append(row.round))
+    run = train(
+        FlowerEngine(grid),
+        method,
+        n_rounds=200,
+        checkpoints=checkpoints,
+        reference=answer_.direction,
+        on_round=lambda row, _: rounds.append(row.round),
+    )
     assert rounds[0] in (9, 10)
     assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
     assert answer_.margin_low <= run.certificate.margin_high
     if method.name == "local-gd":
-        np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=60).w)
+        np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=200).w)
     if method.name in ("consensus", "interior-point"):
         assert run.certificate.angle_deg < 0.01
 

@@ -75,8 +75,12 @@ def rows(context: Context) -> Table:
     if path is not None:
         if not Path(str(path)).is_file():
             raise RefusedError("its data-path is no file; correct its node-config")
-        tables = load(str(path), label=_text(config.get("label")), drop=_names(config, "drop"),
-                      categorical=_names(config, "categorical"))
+        tables = load(
+            str(path),
+            label=_text(config.get("label")),
+            drop=_names(config, "drop"),
+            categorical=_names(config, "categorical"),
+        )
         return tables[0]
     place = config.get("partition-id")
     if bundled not in DATASETS or type(place) is not int:

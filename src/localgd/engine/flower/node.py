@@ -8,6 +8,7 @@ import logging
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -37,6 +38,11 @@ class Held(NamedTuple):
 
 _HELD: dict[tuple[Any, ...], Held] = {}
 """Rows as last used, by run and node: a simulated node need not read them every round."""
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # it looks through all libraries that are loaded, which takes a while
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Answering:
         if diary.rows.setdefault(view, held.digest) != held.digest:
             raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
         key = digest(json.dumps([head["task"], view]))
-        with ThreadpoolController().limit(limits=1, user_api="blas"):
+        with _threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, start, task))
         answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")))
         diary.views[view] = definition
@@ -198,7 +204,9 @@ class Diary:
         states = []
         for part in ("before", "after"):
             prefix = f"{key}/{part}/"
-            arrays = {name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)}
+            arrays = {
+                name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
+            }
             states.append(wire.unpack(wire.Packed(entry[part], arrays), kind))
         return Kept(entry["round"], *states)
 

@@ -160,7 +160,9 @@ def told(thing: Any) -> dict[str, str]:
         If it is no dataclass of plain fields: only data is sent.
     """
     if isinstance(thing, type) or not is_dataclass(thing):
-        raise TypeError(f"Flower's nodes are sent data, not code: give a frozen dataclass that they know, not {thing!r}")
+        raise TypeError(
+            f"Flower's nodes are sent data, not code: give a frozen dataclass that they know, not {thing!r}"
+        )
     packed = wire.pack(thing)
     if packed.arrays:
         raise TypeError(f"{name_of(type(thing))} has a field that is an array; only plain fields can be sent")
@@ -233,8 +235,10 @@ def report_of(came: Opened) -> Report:
     n_nodes, n_rows = (whole(head[name], f"its {name}") for name in ("n_nodes", "n_rows"))
     if not isinstance(head["counts"], dict):
         raise RefusedError("its counts are no JSON object")
-    counts = {text(name, "a name among its counts"): whole(n, f"its count of {name!r:.80}") for name, n in
-              head["counts"].items()}
+    counts = {
+        text(name, "a name among its counts"): whole(n, f"its count of {name!r:.80}")
+        for name, n in head["counts"].items()
+    }
     parts: dict[str, dict[str, FloatArray]] = {"sums": {}, "lows": {}}
     for place, array in arrays.items():
         part, _, name = place.partition("/")

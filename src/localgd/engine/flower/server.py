@@ -129,15 +129,15 @@ class FlowerEngine:
     def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Ask nodes; those that turn out not to know the view are told of it, and asked again."""
         answers = self._once(head, message, nodes)
-        lacking = [node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"]
+        lacking = [
+            node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"
+        ]
         if lacking:
             self._told -= {(self._view, node) for node in lacking}
             answers |= self._once(head, message, lacking)
         return {node: self._report(node, came) for node, came in answers.items()}
 
-    def _once(
-        self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]
-    ) -> dict[str, Opened | Exception]:
+    def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         arrays = records.sent(message)
         short = records.closed({**head, "definition": None}, arrays)
         whole = records.closed({**head, "definition": self._definition}, arrays)
