@@ -107,7 +107,7 @@ def test_two_nodes_of_one_name_are_refused():
 
 
 def test_too_few_nodes_are_waited_for_and_then_counted():
-    with pytest.raises(TimeoutError, match="1 of 3 nodes are online after 0.05 s"):
+    with pytest.raises(TimeoutError, match=r"1 of 3 nodes are online after 0\.05 s"):
         FlowerEngine(grid_of([Shard("a", [[1.0]])]), n_nodes=3, timeout=0.05)
 
 
@@ -182,7 +182,7 @@ def test_a_node_notices_that_its_rows_changed_within_a_run():
 
     node._HELD.clear()  # as every message of a deployment is a new process
     held[2] = Shard(held[2].node_id, held[2].rows * 2)
-    with pytest.raises(NodeError, match="node-2.*rows have changed since this run began"):
+    with pytest.raises(NodeError, match=r"node-2.*rows have changed since this run began"):
         engine.round(Evaluate(), Message(1, np.ones(5)))
 
 
@@ -344,7 +344,7 @@ def test_rows_that_changed_since_the_checkpoint_are_noticed(tmp_path):
     with pytest.raises(CutError):
         train(FlowerEngine(grid_of(shards)), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
     changed = [*shards[:2], Shard(shards[2].node_id, shards[2].rows * (1 + 1e-15)), shards[3]]
-    with pytest.raises(NodeError, match="node-2.*rows are not those of the checkpoint"):
+    with pytest.raises(NodeError, match=r"node-2.*rows are not those of the checkpoint"):
         train(FlowerEngine(grid_of(changed)), local_gd(), n_rounds=60, checkpoints=checkpoints)
 
 
@@ -357,7 +357,7 @@ def test_without_a_secret_a_node_cannot_go_on(tmp_path):
     with pytest.raises(CutError):
         train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
     grid.new_run()
-    with pytest.raises(NodeError, match="node-1.*give it a secret in its node-config"):
+    with pytest.raises(NodeError, match=r"node-1.*give it a secret in its node-config"):
         train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints)
 
 
@@ -374,7 +374,7 @@ def test_the_digest_is_nothing_without_the_secret(tmp_path):
         engine.keep(Evaluate(), tmp_path, 0)
         seen.append(engine._rows[""])
     assert not set(seen[0].values()) & set(seen[1].values())
-    grid.configs[0]["secret"] = "short"
+    grid.configs[0]["secret"] = "short"  # noqa: S105
     grid.new_run()
     with pytest.raises(NodeError, match="secret must be a text of at least 16"):
         FlowerEngine(grid).round(Evaluate(), Message(0, np.ones(5)))
@@ -428,7 +428,7 @@ def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
     assert metrics["certified"] == 1.0
 
 
-def test_a_strategy_that_cannot_be_certified_keeps_what_it_made(caplog):
+def test_a_strategy_that_cannot_be_certified_keeps_what_it_made():
     shards = rows_and_fedavg()
     grid = LocalGrid(fedavg_app(shards), [{}] * 3)
     strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=3, C=-1.0)

@@ -56,7 +56,7 @@ KEYS: dict[str, Any] = {
     "checkpoint-seconds": 30.0,
     "checkpoint-rounds": "",
 }
-"""What the run-config may say, and what holds if it does not; "" is for what is not given, as TOML has no word for it."""
+"""What the run-config may say, and what holds if it does not; "" is what is not given, as TOML has no word for it."""
 
 LOG = logging.getLogger("flwr")
 
