@@ -118,17 +118,17 @@ def reopen(folder: Path) -> bytes:
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
-        content = json.dumps([config["flags"], recipe]).encode()
+        content = json.dumps([config, recipe]).encode()
         known(content)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{place} was cut short before it had begun ({error}); start it again with --force") from error
     return content
 
 
 def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
-    """Return the flags of a run that was cut short, and its recipe, from what `reopen` says."""
-    flags, recipe = json.loads(content)
-    return flags, Recipe.from_dict(recipe)
+    """Return the config of a run that was cut short, and its recipe, from what `reopen` says."""
+    config, recipe = json.loads(content)
+    return config, Recipe.from_dict(recipe)
 
 
 def drop(folder: Path) -> bool:

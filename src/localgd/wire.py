@@ -18,6 +18,7 @@ from cattrs.preconf.json import make_converter
 from numpy.typing import NDArray
 
 from localgd.core import Loss
+from localgd.data.recipe import Recipe
 from localgd.losses import LOSSES, Softmax
 
 Kind = TypeVar("Kind")
@@ -61,6 +62,8 @@ CONVERTER.register_unstructure_hook_func(
     lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
 )
 CONVERTER.register_structure_hook_func(lambda kind: kind is Loss, _loss)
+CONVERTER.register_unstructure_hook(Recipe, Recipe.to_dict)
+CONVERTER.register_structure_hook(Recipe, lambda value, _: Recipe.from_dict(value))
 
 
 def pack(value: Any, kind: Any = None) -> Packed:

@@ -112,9 +112,9 @@ def test_labels_must_be_the_classes() -> None:
     with pytest.raises(
         ValueError, match=r"the arrays given, row 2: label 'maybe' is none of the classes \('no', 'yes'\)"
     ):
-        RECIPE.encode(table)
+        RECIPE(table)
     with pytest.raises(ValueError, match="the rows have no labels"):
-        RECIPE.encode(load_unlabelled_like(table))
+        RECIPE(load_unlabelled_like(table))
 
 
 def load_unlabelled_like(table: Any) -> Any:

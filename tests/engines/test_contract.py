@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from common import OTHER_ORDER, random_rows
+from engines.flower_grid import flower
 from localgd import InProcess, Message, NodeError, Report, Shard, load, local_gd, train, until_angle
 from localgd.rules.probes import Evaluate
 
 ENGINES = {
     "in-process": InProcess,
     "in-process, threads": lambda shards, **options: InProcess(shards, n_jobs=3, **options),
+    "flower": flower,
 }
 
 if "RANK" in os.environ:  # this is one of the processes that test_torch.py starts, each with its part of the nodes
@@ -33,7 +35,7 @@ engines = pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
 class CountRounds:
     """Report how often this node ran; the count is the node's state."""
 
-    def init(self, shard):  # noqa: ARG002
+    def init(self, shard) -> int:  # noqa: ARG002
         return 0
 
     def run(self, message, shard, state):
@@ -46,13 +48,29 @@ class FailOn:
 
     node_id: str
 
-    def init(self, shard):
+    def init(self, shard) -> None:
         pass
 
     def run(self, message, shard, state):  # noqa: ARG002
         if shard.node_id == self.node_id:
             raise RuntimeError("the disk of this node is gone")
         return Report(1, shard.n_rows), None
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Rows times two: an encoder that is data, as engines whose nodes are elsewhere send it."""
+
+    def __call__(self, shard):
+        return Shard(shard.node_id, 2 * shard.rows)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An encoder that fails."""
+
+    def __call__(self, shard):
+        return shard.nothing
 
 
 @engines
@@ -104,7 +122,7 @@ def test_a_failing_node_is_named_with_its_own_traceback(make):
 class FailOnce:
     """Count rounds, but for the first time that one node is asked."""
 
-    def init(self, shard):  # noqa: ARG002
+    def init(self, shard) -> int:  # noqa: ARG002
         return 0
 
     def run(self, message, shard, state):  # noqa: ARG002
@@ -163,11 +181,14 @@ def test_every_engine_reports_what_in_process_reports(make):
 def test_map_encodes_every_node_and_carries_the_count_of_floats_on(make):
     engine = make(random_rows(2))
     engine.round(CountRounds(), Message(0, np.zeros(5)))
-    doubled = engine.map(lambda shard: Shard(shard.node_id, 2 * shard.rows))
+    doubled = engine.map(Doubled())
     assert doubled.node_ids == engine.node_ids
     assert doubled.floats_up == engine.floats_up
+    w = np.ones(5)
+    low, twice = (float(held.round(Evaluate(), Message(0, w)).lows["margin"]) for held in (engine, doubled))
+    assert twice == pytest.approx(2 * low)
     with pytest.raises(NodeError, match="node-0"):
-        engine.map(lambda shard: shard.nothing)
+        engine.map(Broken()).round(Evaluate(), Message(0, w))
 
 
 def test_a_run_counts_the_floats_of_its_rounds():

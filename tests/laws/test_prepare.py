@@ -186,7 +186,7 @@ def test_a_recipe_survives_json(name: str) -> None:
     engine, recipe = prepare(InProcess(tables), **DATASETS[name].options)
     again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
     assert again == recipe
-    rows = again.encode(tables[0]).rows
+    rows = again(tables[0]).rows
     held = engine.shards[tables[0].node_id].rows
     assert (rows != held).sum() == 0
 

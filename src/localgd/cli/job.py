@@ -107,7 +107,7 @@ class Job:
 
             engine = TorchDistributed(tables, timeout=flags.timeout, **policy)
         if recipe is not None:
-            return engine.map(recipe.encode), recipe
+            return engine.map(recipe), recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
         how = preparation(tables, flags.data, flags.scale, kinds)
         return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)

@@ -67,7 +67,7 @@ def certify_command(
     options = {"drop": drop, "categorical": categorical}
     tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
     if held.recipe is not None:
-        federation, recipe = InProcess(tables).map(held.recipe.encode), held.recipe
+        federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
         kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
         federation, recipe = federation_of(tables, data, scale or "none", kinds)

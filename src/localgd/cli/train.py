@@ -117,6 +117,8 @@ def resume_command(
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
     with place(None, timeout) as here:
         known = here.shared(record.reopen(run) if here.leads else b"")
-        flags, recipe = record.known(known)
-        code = Job.of({**flags, **given}, here).run(recipe)
+        config, recipe = record.known(known)
+        if "flags" not in config:
+            raise ValueError(f"{run} was begun by a Flower app; start the app again with the same out to go on")
+        code = Job.of({**config["flags"], **given}, here).run(recipe)
     raise typer.Exit(code)

@@ -205,7 +205,7 @@ def prepare(
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
     recipe = Recipe(columns, classes, intercept, sparse, "error" if min_group == 1 else "zeros")
-    return engine.map(recipe.encode), recipe
+    return engine.map(recipe), recipe
 
 
 def _key(*parts: Any) -> str:

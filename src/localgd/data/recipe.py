@@ -278,8 +278,8 @@ class Recipe:
             )
         return np.array([self.classes.index(value) for value in known])[codes]
 
-    def encode(self, table: Table) -> Shard:
-        """Return the table's signed rows as a shard; what `Engine.map` takes."""
+    def __call__(self, table: Table) -> Shard:
+        """Return the table's signed rows as a shard: a recipe is what `Engine.map` takes."""
         return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes))
 
     def to_dict(self) -> dict[str, Any]:

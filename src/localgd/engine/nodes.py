@@ -75,19 +75,12 @@ class Nodes:
         def on_node(node_id: str) -> tuple[Answer, Kept | None]:
             shard = self.shards[node_id]
             try:
-                known = kept.get(node_id)
-                before = task.init(shard) if known is None else known.before
-                if known is not None and known.round != message.round:
-                    before = known.after
-                report, after = task.run(message, shard, before)
-                if not isinstance(report, Report):
-                    raise TypeError(f"{type(task).__name__}.run must return a Report, got {report!r}")  # noqa: TRY301
+                return answer(task, message, shard, kept.get(node_id))
             except Exception as error:
                 if self.debug:
                     error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
                     raise
                 return error, None
-            return report, Kept(message.round, before, after)
 
         with self._threads.limit(limits=1, user_api="blas"):
             if self.n_jobs > 1 and len(nodes) > 1:
@@ -96,7 +89,7 @@ class Nodes:
             else:
                 results = [on_node(node_id) for node_id in nodes]
         kept.update({node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None})
-        return {node: answer for node, (answer, _) in zip(nodes, results, strict=True)}
+        return {node: found for node, (found, _) in zip(nodes, results, strict=True)}
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return nodes that hold ``encode(what they hold now)``.
@@ -152,6 +145,23 @@ class Nodes:
             self._kept[task][node] = Kept(round_, state, state)
 
 
+def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept]:
+    """Run a task on one node, from the state that it had before this round, and return what it then keeps.
+
+    Raises
+    ------
+    TypeError
+        If the task returns no report.
+    """
+    before = task.init(shard) if known is None else known.before
+    if known is not None and known.round != message.round:
+        before = known.after
+    report, after = task.run(message, shard, before)
+    if not isinstance(report, Report):
+        raise TypeError(f"{type(task).__name__}.run must return a Report, got {report!r}")
+    return report, Kept(message.round, before, after)
+
+
 def fingerprint(shard: Shard) -> str:
     """Return a digest of a node's rows, for the node itself to know them by: it is not for sending.
 
@@ -163,7 +173,7 @@ def fingerprint(shard: Shard) -> str:
     rows: Any = shard.rows
     parts = (rows.indptr, rows.indices, rows.data) if isinstance(rows, csr_array) else (rows,)
     digest = hashlib.blake2b(f"{rows.shape} {shard.versus}".encode(), digest_size=16)
-    for part in parts:
+    for part in (*parts, getattr(shard, "targets", np.zeros(0))):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 

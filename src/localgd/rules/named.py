@@ -7,6 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from localgd.core import Task
+from localgd.data import prepare
+from localgd.data.recipe import Recipe
+from localgd.rules import squares
 from localgd.rules.auto import auto
 from localgd.rules.averaging import (
     fedexp,
@@ -17,8 +21,14 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
+from localgd.rules.consensus import DualPart
 from localgd.rules.exact import consensus, interior_point, lbfgs, newton, scaffold
+from localgd.rules.interior import InteriorPoint
+from localgd.rules.local import GradientSteps, Project
 from localgd.rules.method import Choice, Method
+from localgd.rules.penalised import Appraise, Curvature, PenalisedSteps
+from localgd.rules.probes import Evaluate, Rescaled, Sizes, Smoothness, TemperedDual
+from localgd.rules.regression import LeastSquares
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
     "auto": auto,
@@ -36,6 +46,18 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
     "scaffold": scaffold,
 }
 """The methods by name."""
+
+TASKS: tuple[type[Task], ...] = (
+    *(prepare.Survey, prepare.Tally, prepare.Moments),
+    *(Sizes, Smoothness, Evaluate, TemperedDual),
+    *(GradientSteps, Project, DualPart, InteriorPoint),
+    *(Appraise, Curvature, PenalisedSteps),
+    *(LeastSquares, squares.Residuals, squares.Product, squares.Moments),
+)
+"""What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
+
+ENCODERS: tuple[type, ...] = (Recipe, Rescaled)
+"""What a node puts its rows through for a server elsewhere."""
 
 
 def method_named(name: str, **options: Any) -> Method | Choice:

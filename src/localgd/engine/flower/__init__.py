@@ -1,0 +1,18 @@
+"""Nodes that Flower reaches: SuperNodes of a deployment, or the simulated ones of one machine.
+
+The server sends data, never code: a task by its name and fields, which a node runs if it is on the node's own list.
+Everything that arrives, on either side, is checked before anything is made of it, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+try:
+    import flwr.app  # noqa: F401  to say here, and in words, that it is not there
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("Flower is not installed: pip install 'localgd[flower]'") from error
+
+from localgd.engine.flower.node import Answering
+from localgd.engine.flower.records import RefusedError
+from localgd.engine.flower.server import FlowerEngine
+
+__all__ = ["Answering", "FlowerEngine", "RefusedError"]

@@ -1,0 +1,135 @@
+"""Questions out, answers in, over a Flower grid: with a limit on time, and no answer to anything but its question."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from localgd.engine.flower.records import MAX_MB, QUERY, Opened, RefusedError, closed, keys, n_bytes, opened, text
+from localgd.failure import RemoteError
+
+FATE = {3: "no answer in time", 5: "the node is offline"}
+"""Flower's codes for answers that will not come."""
+
+
+@dataclass(eq=False)
+class Link:
+    """The way to the nodes of a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's.
+    timeout : float > 0
+        Seconds that a node has to answer; a message that is older is not run any more.
+    poll : float > 0
+        Seconds between looks for answers.
+    max_mb : float > 0
+        Largest answer that is taken.
+    """
+
+    grid: Grid
+    timeout: float = 60.0
+    poll: float = 0.05
+    max_mb: float = MAX_MB
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every number once."""
+        for name in ("timeout", "poll", "max_mb"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+
+    def ask(self, questions: Mapping[int, RecordDict]) -> dict[int, Opened | Exception]:
+        """Put a question to each of these nodes; return what came back, or why nothing did."""
+        messages = [Message(content, node, QUERY, ttl=self.timeout) for node, content in questions.items()]
+        taken = list(self.grid.push_messages(messages))
+        taken = taken if len(taken) == len(messages) else [""] * len(messages)  # all or none, if it is too large
+        waiting = {key: node for key, node in zip(taken, questions, strict=True) if key}
+        self.bytes_down += sum(n_bytes(questions[node]) for node in waiting.values())
+        answers: dict[int, Opened | Exception] = {
+            node: ConnectionError("the SuperLink did not take the message") for node in questions
+        }
+        answers |= {node: TimeoutError(f"no answer within {self.timeout:g} s") for node in waiting.values()}
+        end = time.monotonic() + self.timeout
+        while waiting:
+            for reply in self.grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None:
+                    answers[node] = self._read(reply)
+            if not waiting or time.monotonic() >= end:
+                break
+            time.sleep(self.poll)
+        return answers
+
+    def _read(self, reply: Message) -> Opened | Exception:
+        if reply.has_error():
+            code, reason = reply.error.code, reply.error.reason
+            if code in FATE:
+                return TimeoutError(FATE[code])
+            return RemoteError(f"its ClientApp failed (code {code}: {reason!s:.500}); see the log of its SuperNode")
+        self.bytes_up += n_bytes(reply.content)
+        try:
+            came = opened(reply.content, self.max_mb)
+            said = came.head.get("says")
+            if said != "error":
+                return came
+            keys(came.head, ("says", "error", "trace"))
+            return RemoteError(text(came.head["error"], "its error"), text(came.head["trace"], "its trace"))
+        except RefusedError as error:
+            return RefusedError(f"its answer was refused: {error}")
+
+    def members(self, n_nodes: int) -> dict[str, int]:
+        """Wait until so many nodes are online, ask all that are for their names; return Flower's numbers by name.
+
+        Raises
+        ------
+        TimeoutError
+            If they are fewer when the time is up, or one of them does not answer.
+        ValueError
+            If two share a name.
+        RuntimeError
+            If one answers with an error.
+        """
+        names: dict[int, str] = {}
+        end = time.monotonic() + self.timeout
+        while True:
+            online = sorted(self.grid.get_node_ids())
+            fresh = [node for node in online if node not in names]
+            if fresh and len(online) >= n_nodes:
+                names |= self._names(fresh)
+            if len(online) >= n_nodes and all(node in names for node in online):
+                break
+            if time.monotonic() >= end:
+                silent = [node for node in online if node not in names]
+                raise TimeoutError(
+                    f"{len(online)} of {n_nodes} nodes are online after {self.timeout:g} s"
+                    + (f", and {silent} did not answer" if len(online) >= n_nodes else "")
+                    + "; start the others, wait longer with timeout, or lower n_nodes"
+                )
+            time.sleep(self.poll)
+        numbers = {name: node for node, name in names.items()}
+        if len(numbers) < len(names):
+            twice = next(name for name in numbers if list(names.values()).count(name) > 1)
+            raise ValueError(f"two nodes are called {twice!r}; give every node its own node-name")
+        return dict(sorted(numbers.items()))
+
+    def _names(self, nodes: list[int]) -> dict[int, str]:
+        found = {}
+        for node, answer in self.ask(dict.fromkeys(nodes, closed({"ask": "name"}))).items():
+            if isinstance(answer, TimeoutError):
+                continue
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                keys(answer.head, ("says", "node_id"))
+                found[node] = text(answer.head["node_id"], "its name", 200)
+            except (RemoteError, RefusedError, ConnectionError) as error:
+                remedy = "its ClientApp must answer localgd (localgd.flower.answer), and its rows must be there"
+                raise RuntimeError(f"Flower's node {node} does not tell its name ({error}); {remedy}") from error
+        return found

@@ -1,0 +1,226 @@
+"""A node's side: it reads its own rows, runs a task that is on its list, and keeps its state in Flower's context."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from threadpoolctl import ThreadpoolController
+
+from localgd import wire
+from localgd.core import Task
+from localgd.engine.flower import records
+from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
+from localgd.engine.nodes import Kept, answer, fingerprint
+
+TASK = ("ask", "round", "start", "task", "view", "definition")
+
+MOST_KEPT = 4
+"""Tasks whose states a node keeps; of a fifth one it says that it has forgotten the first."""
+
+STATE, STATE_ARRAYS = "localgd", "localgd.arrays"
+
+
+class Held(NamedTuple):
+    """What a node holds in a view, and what it knows it by."""
+
+    view: str
+    shard: Any
+    digest: str
+
+
+_HELD: dict[tuple[Any, ...], Held] = {}
+"""Rows as last used, by run and node: a simulated node need not read them every round."""
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # it looks through all libraries that are loaded, which takes a while
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Answers of a node to what the server asks: a handler for ``@app.query("localgd")``.
+
+    Parameters
+    ----------
+    load : callable
+        Returns the node's own Table, Shard or Samples, from its `Context`.
+    tasks : collection of type
+        Classes of tasks that it runs; any other is refused.
+    encoders : collection of type
+        Classes of encoders that it puts its rows through.
+    max_mb : float > 0
+        Largest message that it takes.
+    """
+
+    load: Callable[[Context], Any]
+    tasks: Collection[type]
+    encoders: Collection[type]
+    max_mb: float = MAX_MB
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message; an error is an answer, too."""
+        try:
+            content = self._answer(message.content, context)
+        except Exception as error:
+            logging.getLogger("flwr").exception("localgd could not answer")
+            content = _apology(error, tell=context.node_config.get("share-errors") is True)
+        return Message(content, reply_to=message)
+
+    def _answer(self, content: Any, context: Context) -> RecordDict:
+        head, arrays = records.opened(content, self.max_mb)
+        if head.get("ask") == "name":
+            return records.closed({"says": "name", "node_id": self._own(context).node_id})
+        records.keys(head, TASK)
+        round_ = records.whole(head["round"], "the round")
+        start, view = (records.text(head[name], f"the {name}", 64) for name in ("start", "view"))
+        task: Task = records.made(head["task"], self.tasks, "the task")
+        message = records.received(round_, arrays)
+        diary = Diary.of(context)
+        definition = diary.views.get(view, None if view else []) if head["definition"] is None else head["definition"]
+        if definition is None:
+            return records.closed({"says": "lacks", "view": view})
+        if view != view_of(definition):
+            raise RefusedError("the definition of its view is not that of the view it names")
+        held = self._held(context, view, definition)
+        if diary.rows.setdefault(view, held.digest) != held.digest:
+            raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
+        key = digest(json.dumps([head["task"], view]))
+        with _threads().limit(limits=1, user_api="blas"):
+            report, kept = answer(task, message, held.shard, diary.recall(key, start, task))
+        answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")))
+        diary.views[view] = definition
+        diary.note(key, start, task, kept)
+        diary.write(context)  # last: an error before it leaves the node as it was
+        return answered
+
+    def _own(self, context: Context) -> Any:
+        """Return what the node holds by itself, under its own name."""
+        held = self.load(context)
+        name = str(context.node_config.get("node-name", held.node_id))
+        return held if held.node_id == name else replace(held, node_id=name)
+
+    def _held(self, context: Context, view: str, definition: Any) -> Held:
+        """Return what the node holds in a view, from before if it is the same one."""
+        place = (context.run_id, context.node_id, repr(sorted(context.node_config.items())))
+        if (found := _HELD.get(place)) is not None and found.view == view:
+            return found
+        encoders: list[Any] = [records.made(entry, self.encoders, "the encoder") for entry in definition]
+        shard = self._own(context)
+        for encode in encoders:
+            shard = encode(shard)
+        _HELD[place] = Held(view, shard, fingerprint(shard) if hasattr(shard, "rows") else "")
+        return _HELD[place]
+
+
+def view_of(definition: Any) -> str:
+    """Return what a view goes by: a digest of the encoders that lead to it, "" for the rows as they are.
+
+    Raises
+    ------
+    RefusedError
+        If that is no list.
+    """
+    if not isinstance(definition, list):
+        raise RefusedError("the definition of a view must be a list of encoders")
+    return digest(json.dumps(definition)) if definition else ""
+
+
+def digest(content: str) -> str:
+    """Return a short name for a text."""
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _keyed(rows: str, secret: Any) -> str:
+    """Return a digest of the rows that only says, to whom does not know the node's secret, whether they changed."""
+    if not rows or secret is None:
+        return ""
+    if not isinstance(secret, str) or len(secret) < 16:
+        raise RefusedError("secret must be a text of at least 16 characters, known to this node only")
+    key = hashlib.blake2b(secret.encode(), digest_size=64).digest()
+    return hashlib.blake2b(rows.encode(), digest_size=16, key=key).hexdigest()
+
+
+def _apology(error: Exception, *, tell: bool) -> RecordDict:
+    """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
+    kind = type(error).__name__
+    if tell or isinstance(error, RefusedError):
+        said = f"{kind}: {error}"
+    else:
+        said = f"{kind} (what it says stays in the node's log; its operator may set share-errors)"
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
+
+
+@dataclass(eq=False)
+class Diary:
+    """What a node keeps of a run, in Flower's `Context.state`, which does not leave its SuperNode.
+
+    Parameters
+    ----------
+    views : dict
+        Definitions of the views that the server has told of.
+    rows : dict
+        Digest of the rows in each view.
+    kept : dict
+        By task: the round it last ran, which beginning of the task that belongs to, and the packed states.
+    arrays : dict
+        Arrays of the packed states.
+    """
+
+    views: dict[str, Any]
+    rows: dict[str, str]
+    kept: dict[str, dict[str, Any]]
+    arrays: dict[str, Array]
+
+    @classmethod
+    def of(cls, context: Context) -> Diary:
+        """Return what the context holds; nothing in a new run, or after the SuperNode was started again."""
+        if STATE not in context.state:
+            return cls({}, {}, {}, {})
+        entries = json.loads(str(context.state.config_records[STATE]["json"]))
+        return cls(**entries, arrays=dict(context.state.array_records[STATE_ARRAYS]))
+
+    def write(self, context: Context) -> None:
+        """Put it back into the context."""
+        entries = {"views": self.views, "rows": self.rows, "kept": self.kept}
+        context.state[STATE] = ConfigRecord({"json": json.dumps(entries)})
+        context.state[STATE_ARRAYS] = ArrayRecord(self.arrays)
+
+    def recall(self, key: str, start: str, task: Task) -> Kept | None:
+        """Return the states of a task, unless they are of another beginning of it."""
+        entry = self.kept.get(key)
+        if entry is None or entry["start"] != start:
+            return None
+        kind = get_type_hints(type(task).init)["return"]
+        states = []
+        for part in ("before", "after"):
+            prefix = f"{key}/{part}/"
+            arrays = {
+                name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
+            }
+            states.append(wire.unpack(wire.Packed(entry[part], arrays), kind))
+        return Kept(entry["round"], *states)
+
+    def note(self, key: str, start: str, task: Task, kept: Kept) -> None:
+        """Keep the states of a task, if it has any; forget those of the task that was run longest ago."""
+        for gone in [key, *list(self.kept)[: -MOST_KEPT + 1]]:
+            self.kept.pop(gone, None)
+            self.arrays = {name: array for name, array in self.arrays.items() if not name.startswith(f"{gone}/")}
+        if kept.before is None and kept.after is None:
+            return
+        kind = get_type_hints(type(task).init)["return"]
+        entry: dict[str, Any] = {"round": kept.round, "start": start}
+        for part, state in (("before", kept.before), ("after", kept.after)):
+            packed = wire.pack(state, kind)
+            entry[part] = packed.text
+            self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in packed.arrays.items()}
+        self.kept[key] = entry

@@ -1,0 +1,229 @@
+"""The server's side: a federation of the nodes that a Flower grid reaches."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from flwr.serverapp import Grid
+
+from localgd import wire
+from localgd.core import Failure, Message, Report, Task
+from localgd.engine.flower import records
+from localgd.engine.flower.link import Link
+from localgd.engine.flower.node import view_of
+from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
+from localgd.engine.nodes import chosen
+from localgd.failure import Answer, NodeError, Policy
+
+
+class FlowerEngine:
+    """Run rounds over the nodes that a Flower grid reaches.
+
+    Who is online when it is made, and no one else, belongs to the federation. A node that goes offline stays a member:
+    it fails until it is back.
+
+    Parameters
+    ----------
+    grid : Grid
+        What a Flower ServerApp is given.
+    n_nodes : int, optional
+        Nodes to wait for; as many as `min_nodes` by default.
+    on_failure, min_nodes, retries
+        What to do about a node that fails: see `localgd.failure.Policy`.
+    timeout : float > 0
+        Seconds that a node has to answer in a round, and to come online in the beginning.
+    poll : float > 0
+        Seconds between looks for answers.
+    max_mb : float > 0
+        Largest report that is taken from a node.
+
+    Raises
+    ------
+    TimeoutError
+        If nodes are not online, or do not say their names, in time.
+    ValueError
+        If two nodes share a name, or a parameter is out of its range.
+
+    Examples
+    --------
+    In a ServerApp, over nodes whose ClientApp answers localgd (`localgd.flower.answer`)::
+
+        @app.main()
+        def main(grid, context):
+            federation, recipe = prepare(FlowerEngine(grid, n_nodes=3), scale="standard")
+            run = train(federation, auto(), stop=[until_angle(1.0)])
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        n_nodes: int | None = None,
+        on_failure: Literal["raise", "skip"] = "raise",
+        min_nodes: int = 1,
+        retries: int = 0,
+        timeout: float = 60.0,
+        poll: float = 0.05,
+        max_mb: float = MAX_MB,
+    ) -> None:
+        self.policy = Policy(on_failure, min_nodes, retries)
+        self._link = Link(grid, timeout, poll, max_mb)
+        self._members = self._link.members(max(1, min_nodes if n_nodes is None else n_nodes))
+        self._definition: list[dict[str, str]] = []
+        self.floats_up = 0
+        self.floats_down = 0
+        self.failures: list[Failure] = []
+        self._starts: dict[tuple[str, str], str] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._rows: dict[str, dict[str, str]] = {}
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Names of all nodes, sorted."""
+        return tuple(self._members)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of all answers so far, names and heads included, whatever the view."""
+        return self._link.bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes of all questions so far."""
+        return self._link.bytes_down
+
+    @property
+    def _view(self) -> str:
+        return view_of(self._definition)
+
+    def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
+        """Run `task` once on every node (or on those named) and return the sum of the reports.
+
+        Raises
+        ------
+        NodeError
+            If a node failed and the policy does not go on without it.
+        TypeError
+            If the task is not made of plain fields.
+        ValueError
+            If `nodes` is empty or names a node that is not here.
+        """
+        told = records.told(task)
+        key = (self._view, told["name"] + told["fields"])
+        if message.round == 0 or key not in self._starts:  # states of an earlier training are none of this one
+            self._starts[key] = secrets.token_hex(8)
+        head = {"ask": "task", "round": message.round, "start": self._starts[key], "task": told, "view": self._view}
+
+        def ask(waiting: Sequence[str]) -> dict[str, Answer]:
+            return self._asked(head, message, waiting)
+
+        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), message)
+        self.failures += failures
+        self.policy.settle(message, report.n_nodes, missing)
+        return report
+
+    def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
+        """Ask nodes; those that turn out not to know the view are told of it, and asked again."""
+        answers = self._once(head, message, nodes)
+        lacking = [
+            node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"
+        ]
+        if lacking:
+            self._told -= {(self._view, node) for node in lacking}
+            answers |= self._once(head, message, lacking)
+        return {node: self._report(node, came) for node, came in answers.items()}
+
+    def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
+        arrays = records.sent(message)
+        short = records.closed({**head, "definition": None}, arrays)
+        whole = records.closed({**head, "definition": self._definition}, arrays)
+        known = {node: not self._definition or (self._view, node) in self._told for node in nodes}
+        answers = self._link.ask({self._members[node]: short if known[node] else whole for node in nodes})
+        self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
+        return {node: answers[self._members[node]] for node in nodes}
+
+    def _report(self, node: str, came: Opened | Exception) -> Answer:
+        """Return a node's report, if it is one and of the same rows as ever."""
+        if isinstance(came, Exception):
+            return came
+        try:
+            if came.head.get("says") != "report":
+                raise RefusedError(f"it says {came.head.get('says')!r:.40}, not a report")  # noqa: TRY301
+            report = records.report_of(came)
+        except RefusedError as error:
+            return RefusedError(f"its answer was refused: {error}")
+        rows = came.head["rows"]
+        if self._rows.setdefault(self._view, {}).setdefault(node, rows) != rows:
+            return RefusedError("its rows are not those that this run began with")
+        self._told.add((self._view, node))
+        self.floats_up += report.n_floats
+        return report
+
+    def map(self, encode: Callable[[Any], Any]) -> Self:
+        """Return an engine whose nodes hold ``encode(what they hold now)``; it is sent with the next message.
+
+        A node on which `encode` fails says so in the next round.
+
+        Parameters
+        ----------
+        encode : Recipe or Rescaled
+            Data, not code: a dataclass that the nodes know.
+
+        Raises
+        ------
+        TypeError
+            If it is anything else, such as a function.
+        """
+        mapped = copy.copy(self)
+        mapped._definition = [*self._definition, records.told(encode)]  # noqa: SLF001  its own kind
+        return mapped
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run leaves behind: the nodes keep their own."""
+        return True
+
+    def shared(self, content: bytes) -> bytes:
+        """Return it: the server is one process."""
+        return content
+
+    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return the wishes: there is nobody to ask."""
+        return wishes
+
+    def keep(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002  the states stay on the nodes
+        """Write down the keyed digests of the nodes' rows, to know them by; their states stay with Flower.
+
+        They outlive the round but not the run: a run that goes on from here finds nodes that have forgotten, and a
+        method whose nodes have memory begins again from the model that there is.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        wire.write(folder / f"nodes-{stamp}.npz", {"rows": wire.pack(self._rows.get(self._view, {}))})
+
+    def recall(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002
+        """Check that the nodes hold the rows of the checkpoint, as what is proved is about those.
+
+        A node can say so if its operator has given it a ``secret``: it then sends a digest keyed with that, of which
+        the server learns whether rows have changed, and nothing else.
+
+        Raises
+        ------
+        NodeError
+            If a node's rows are others, or it has no secret.
+        """
+        path = folder / f"nodes-{stamp}.npz"
+        before = wire.unpack(wire.read(path.read_bytes(), f"{path}")["rows"], dict[str, str])
+        known = self._rows.setdefault(self._view, {})
+        for node in self.node_ids:
+            then = before.get(node, "")
+            if not then:
+                why = "it has no secret to know its rows by, so nothing says that they are those of the checkpoint; "
+                why += "start afresh, and give it a secret in its node-config, so that the next run can go on"
+                raise NodeError(stamp, node, ValueError(why))
+            if known.setdefault(node, then) != then:
+                why = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
+                raise NodeError(stamp, node, ValueError(why))

@@ -1,0 +1,105 @@
+"""The node's app: rows from where the node's own operator says, answers to what is on the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+
+from localgd.data.datasets import DATASETS, load_dataset
+from localgd.data.load import load
+from localgd.data.partition import partition
+from localgd.data.table import Table
+from localgd.engine.flower import Answering, RefusedError
+from localgd.engine.flower.records import MAX_MB, QUERY
+from localgd.rules.named import ENCODERS, TASKS
+
+
+def answer(
+    app: ClientApp,
+    load: Callable[[Context], Any] | None = None,
+    *,
+    tasks: Collection[type] = TASKS,
+    encoders: Collection[type] = ENCODERS,
+    max_mb: float = MAX_MB,
+) -> ClientApp:
+    """Let a ClientApp answer localgd, beside whatever else it does.
+
+    Parameters
+    ----------
+    app : ClientApp
+        Gets the handler ``query.localgd``.
+    load : callable, optional
+        Returns the node's own `Table`, `Shard` or `Samples` from its `Context`; `rows` by default.
+    tasks, encoders : collection of type
+        What the node agrees to run; any other is refused.
+    max_mb : float > 0
+        Largest message that it takes.
+
+    Returns
+    -------
+    ClientApp
+        The app.
+
+    Examples
+    --------
+    >>> from localgd import Shard
+    >>> app = answer(ClientApp(), lambda context: Shard(f"site {context.node_id}", [[1.0, 2.0]]))
+    """
+    app.query(QUERY.partition(".")[2])(Answering(load or rows, tasks, encoders, max_mb))
+    return app
+
+
+def rows(context: Context) -> Table:
+    """Return the rows that a node's own configuration names: nothing that the server says can lead to a file.
+
+    ``data-path`` is a file of this node only, with ``label``, ``drop`` and ``categorical`` (names between commas) as in
+    `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number
+    them; only there the app's own configuration may name it.
+
+    Parameters
+    ----------
+    context : Context
+        Of the node.
+
+    Raises
+    ------
+    RefusedError
+        If it names no rows, or more than those of one node.
+    """
+    config = context.node_config
+    path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))
+    if path is not None:
+        if not Path(str(path)).is_file():
+            raise RefusedError("its data-path is no file; correct its node-config")
+        tables = load(
+            str(path),
+            label=_text(config.get("label")),
+            drop=_names(config, "drop"),
+            categorical=_names(config, "categorical"),
+        )
+        return tables[0]
+    place = config.get("partition-id")
+    if bundled not in DATASETS or type(place) is not int:
+        raise RefusedError("its node-config names no rows: give it data-path, or data (a bundled set) and partition-id")
+    tables = load_dataset(str(bundled))
+    if len(tables) == 1:
+        tables = partition(tables[0], "iid", int(str(config.get("num-partitions", 1))))
+    if not 0 <= place < len(tables):
+        raise RefusedError(f"{bundled} has {len(tables)} nodes, so none of partition-id {place}; start as many")
+    return tables[place]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _names(config: Any, key: str) -> list[str]:
+    return [name.strip() for name in str(config.get(key, "")).split(",") if name.strip()]
+
+
+client = answer(ClientApp())
+"""A ClientApp that answers localgd on the rows of its node's configuration, and nothing else."""

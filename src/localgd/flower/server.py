@@ -1,0 +1,234 @@
+"""The server's app: train as its run-config says, and leave a run folder that a later run goes on from."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from localgd import record
+from localgd.certificate import Certificate, Rule, until_angle
+from localgd.checkpoint import Checkpoints
+from localgd.data.datasets import DATASETS
+from localgd.data.prepare import prepare
+from localgd.data.recipe import Recipe
+from localgd.engine.flower import FlowerEngine
+from localgd.history import Row, Run
+from localgd.model import Model
+from localgd.report import text
+from localgd.report.plots import convergence
+from localgd.rules.method import Choice, Method
+from localgd.rules.named import method_named
+from localgd.train import train
+
+KEYS: dict[str, Any] = {
+    "method": "auto",
+    "n-rounds": 500,
+    "angle-tol-deg": "",
+    "max-seconds": "",
+    "out": "",
+    "C": "",
+    "local-steps": "",
+    "lr": "",
+    "loss": "",
+    "weighted-by": "",
+    "max-mb": "",
+    "n-nodes": "",
+    "on-failure": "raise",
+    "min-nodes": 1,
+    "retries": 0,
+    "timeout": 60.0,
+    "poll": 0.05,
+    "data": "",
+    "scale": "",
+    "text": "",
+    "categorical": "",
+    "missing": "",
+    "min-group": 1,
+    "intercept": True,
+    "checkpoint-seconds": 30.0,
+    "checkpoint-rounds": "",
+}
+"""What the run-config may say, and what holds if it does not; "" is what is not given, as TOML has no word for it."""
+
+LOG = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run-config asks for.
+
+    Parameters
+    ----------
+    config : mapping
+        The run-config.
+
+    Examples
+    --------
+    >>> job = Job({"method": "local-gd", "local-steps": 5, "C": ""})
+    >>> job.given("local-steps"), job.given("C"), job.given("n-rounds")
+    (5, None, 500)
+    """
+
+    config: Mapping[str, Any]
+
+    def given(self, key: str) -> Any:
+        """Return what a key says; None if it is not given."""
+        value = self.config.get(key, KEYS[key])
+        return None if value == "" else value
+
+    def number(self, key: str, kind: type[int | float] = float) -> Any:
+        """Return the number that a key says, None if it is not given.
+
+        Raises
+        ------
+        ValueError
+            If it is no number.
+        """
+        value = self.given(key)
+        try:
+            return None if value is None else kind(value)
+        except ValueError:
+            raise ValueError(f"{key} must be a number, got {value!r}") from None
+
+    def method(self) -> Method | Choice:
+        """Return the method, with the options that are given."""
+        options: dict[str, Any] = {"C": self.number("C"), "local_steps": self.number("local-steps", int)}
+        options |= {"loss": self.given("loss"), "weighted_by": self.given("weighted-by")}
+        options |= {"max_mb": self.number("max-mb"), "lr": _step_size(self.given("lr"))}
+        options |= {"intercept": True if options["C"] is not None and self.given("intercept") else None}
+        return method_named(self.given("method"), **{k: v for k, v in options.items() if v is not None})
+
+    def run(self, grid: Grid) -> Run:
+        """Train, and leave what came out."""
+        method, out = self.method(), None if self.given("out") is None else Path(self.given("out")).absolute()
+        stop = [] if (angle := self.number("angle-tol-deg")) is None else [until_angle(angle)]
+        resumed = None if out is None else unfinished(out)
+        engine = self._federation(grid)
+        if resumed is None:
+            federation, recipe = prepare(engine, **self._preparation())
+        else:
+            federation, recipe = engine.map(resumed), resumed
+            LOG.info("localgd: going on with %s", out)
+        if out is not None and resumed is None:
+            record.begin(out, self._config(), recipe, force=False)
+        LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.summary)
+        run = self._trained(federation, method, stop, out)
+        model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
+        if out is not None:
+            record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
+        self._tell(run, federation, out)
+        return run
+
+    def _federation(self, grid: Grid) -> FlowerEngine:
+        return FlowerEngine(
+            grid,
+            n_nodes=self.number("n-nodes", int),
+            on_failure=self.given("on-failure"),
+            min_nodes=self.number("min-nodes", int),
+            retries=self.number("retries", int),
+            timeout=self.number("timeout"),
+            poll=self.number("poll"),
+        )
+
+    def _trained(self, federation: FlowerEngine, method: Method | Choice, stop: list[Rule], out: Path | None) -> Run:
+        """Train, with checkpoints where the run will be kept."""
+        checkpoints = None
+        if out is not None:
+            every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
+            checkpoints = Checkpoints(record.partial(out) / record.CHECKPOINT, *every)
+        told = [0]
+
+        def on_round(row: Row, certificate: Certificate) -> bool:  # noqa: ARG001
+            for failure in federation.failures[told[0] :]:
+                LOG.warning(
+                    "localgd: round %s: node %r %s: %s", row.round, failure.node_id, failure.outcome, failure.error
+                )
+            told[0] = len(federation.failures)
+            LOG.info("localgd: %s", text.progress(row))
+            return False
+
+        try:
+            return train(
+                federation,
+                method,
+                n_rounds=self.number("n-rounds", int),
+                stop=stop,
+                max_seconds=self.number("max-seconds"),
+                on_round=on_round,
+                checkpoints=checkpoints,
+            )
+        except BaseException:
+            if out is not None:
+                record.drop(out)
+            raise
+
+    def _preparation(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"scale": "standard"}
+        if self.given("data") in DATASETS:
+            options = dict(DATASETS[self.given("data")].options)
+        if (scale := self.given("scale")) is not None:
+            options["scale"] = None if scale == "none" else scale
+        for key in ("text", "categorical"):
+            if self.given(key) is not None:
+                options[key] = tuple(name.strip() for name in self.given(key).split(","))
+        if self.given("missing") is not None:
+            options["missing"] = self.given("missing")
+        return {**options, "min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
+
+    def _config(self) -> dict[str, Any]:
+        versions = {"localgd": version("localgd"), "flwr": version("flwr")}
+        versions |= {"numpy": np.__version__, "python": platform.python_version()}
+        return {"flower": {key: self.given(key) for key in KEYS}, "versions": versions}
+
+    def _tell(self, run: Run, federation: FlowerEngine, out: Path | None) -> None:
+        for line in text.verdict(run.certificate, run.history[-1]):
+            LOG.info("localgd: %s", line)
+        rounds = max(1, run.n_rounds)
+        up, down = federation.bytes_up / rounds, federation.bytes_down / rounds
+        LOG.info("localgd: %.0f bytes up and %.0f down a round, over all nodes", up, down)
+        if out is not None:
+            LOG.info("localgd: written to %s", out)
+            if run.unfinished:
+                LOG.info("localgd: it can go on: the same app with a larger n-rounds and the same out")
+
+
+def unfinished(out: Path) -> Recipe | None:
+    """Return how the rows of the run to go on with are prepared, if one was begun here.
+
+    Raises
+    ------
+    ValueError
+        If the run that is here came to its end.
+    """
+    if record.partial(out).is_dir() or out.is_dir():
+        return record.known(record.reopen(out))[1]
+    return None
+
+
+def _step_size(lr: Any) -> Any:
+    try:
+        return None if lr is None else float(lr)
+    except ValueError:
+        return lr  # "auto", "paper", or something the method refuses by name
+
+
+server = ServerApp()
+"""A ServerApp that trains as its run-config says: see `KEYS`."""
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the job of the run-config."""
+    strange = set(context.run_config) - set(KEYS)
+    if strange:
+        raise ValueError(f"run-config: unknown {', '.join(sorted(strange))}; known are {', '.join(KEYS)}")
+    Job(context.run_config).run(grid)

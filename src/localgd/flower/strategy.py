@@ -1,0 +1,139 @@
+"""A certificate for what any other strategy of Flower trains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from localgd.certificate import Certificate
+from localgd.certify import certify
+from localgd.data.recipe import Recipe
+from localgd.engine.flower import FlowerEngine
+from localgd.failure import NodeError
+from localgd.rounding import FloatArray
+
+
+class Certified(Strategy):
+    """Run a strategy as it is, then certify the linear model that it made, over the rows that the clients hold.
+
+    The clients answer localgd (`localgd.flower.answer`) with rows in the space of the model: `Shard`s of signed rows
+    y·x, or `Table`s and a `recipe`. The certificate is kept as `certificate`, in the log, and in the last round's
+    ``evaluate_metrics_serverapp``.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        For example ``FedAvg()``; its final arrays, one after the other, are the model: d numbers, or coefficients and
+        intercept as scikit-learn has them.
+    recipe : Recipe, optional
+        How the clients' tables become rows.
+    angle_tol_deg, C, intercept
+        What is to be proved: see `localgd.certify`.
+    **options
+        Of `FlowerEngine`, such as ``n_nodes`` and ``timeout``.
+
+    Examples
+    --------
+    On the server: ``result = Certified(FedAvg(), n_nodes=3).start(grid, arrays)``.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        recipe: Recipe | None = None,
+        angle_tol_deg: float | None = None,
+        C: float | None = None,
+        intercept: bool = False,
+        **options: Any,
+    ) -> None:
+        self.strategy, self.recipe, self.options = strategy, recipe, options
+        self.goal: dict[str, Any] = {"angle_tol_deg": angle_tol_deg, "C": C, "intercept": intercept}
+        self.certificate: Certificate | None = None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Leave it to the strategy."""
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Leave it to the strategy."""
+        return self.strategy.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Leave it to the strategy."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Leave it to the strategy."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Leave it to the strategy."""
+        self.strategy.summary()
+
+    def start(  # noqa: PLR0917  Flower's own signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the strategy, then certify; what it trained comes back even if nothing could be certified."""
+        result = self.strategy.start(
+            grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
+        )
+        log = logging.getLogger("flwr")
+        try:
+            engine = FlowerEngine(grid, **self.options)
+            engine = engine if self.recipe is None else engine.map(self.recipe)
+            found = certify(vector(result.arrays), engine, **self.goal)
+        except (NodeError, ValueError, OSError, RuntimeError) as error:
+            log.warning("localgd: no certificate: %s", error)
+            return result
+        self.certificate = found
+        log.info("localgd: %s", found.status)
+        metrics = result.evaluate_metrics_serverapp.setdefault(num_rounds, MetricRecord())
+        for name, value in entries(found).items():
+            metrics[name] = value
+        return result
+
+
+def vector(arrays: ArrayRecord) -> FloatArray:
+    """Return the numbers of all arrays in their order, as one vector.
+
+    Raises
+    ------
+    ValueError
+        If there is none, as when no round of training came to its end, or they are of many classes.
+    """
+    parts = arrays.to_numpy_ndarrays()
+    if not parts:
+        raise ValueError("the strategy has made no model: no round of training came to its end")
+    if len(parts) == 2 and parts[1].size > 1:
+        raise ValueError(f"intercept has {parts[1].size} numbers; a model of two classes has one")
+    return np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
+
+
+def entries(found: Certificate) -> dict[str, float]:
+    """Return the numbers of a certificate, as Flower's metrics."""
+    return {
+        "margin_low": found.margin_low,
+        "margin_high": found.margin_high,
+        "angle_deg_max": found.angle_deg,
+        "certified": float(str(found.verdict) == "certified"),
+    }

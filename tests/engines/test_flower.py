@@ -1,0 +1,457 @@
+"""Flower: the same bits as in-process, through everything that Flower does to a message."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from common import METHODS, PENALISED, random_rows, stacked, with_bias
+from engines.flower_grid import LocalGrid, flower, grid_of
+from localgd import (
+    InProcess,
+    Message,
+    NodeError,
+    Samples,
+    Shard,
+    auto,
+    certify,
+    consensus,
+    fit_squares,
+    from_arrays,
+    interior_point,
+    load,
+    local_gd,
+    modified_local_gd,
+    prepare,
+    train,
+    until_angle,
+)
+from localgd.checkpoint import Checkpoints
+from localgd.data.datasets import DATASETS
+from localgd.flower import Certified, FlowerEngine, answer
+from localgd.flower.client import client
+from localgd.pooled import max_margin
+from localgd.rules.probes import Evaluate, Rescaled
+
+
+def history(run):
+    return np.array([list(asdict(replace(row, seconds=0.0)).values()) for row in run.history])
+
+
+def assert_same_run(found, expected):
+    np.testing.assert_array_equal(found.w, expected.w)
+    np.testing.assert_array_equal(history(found), history(expected))
+    assert found.certificate.to_dict() == expected.certificate.to_dict()
+
+
+@pytest.mark.parametrize("name", [*METHODS, *PENALISED])
+def test_every_method_ends_with_the_same_bits_as_in_process(name):
+    """Models, certificates and counted floats."""
+    method = {**METHODS, **PENALISED}[name]
+    shards = with_bias(random_rows(5), noise=0.1) if name in PENALISED else random_rows(5)
+    assert_same_run(train(flower(shards), method, n_rounds=12), train(InProcess(shards), method, n_rounds=12))
+
+
+def test_certificates_of_models_from_anywhere_are_the_same():
+    shards = random_rows(3)
+    w = np.arange(1.0, 6.0)
+    for goal in ({}, {"angle_tol_deg": 5.0}, {"C": 1.0}):
+        found = certify(w, flower(shards), **goal)
+        assert found.to_dict() == certify(w, InProcess(shards), **goal).to_dict()
+
+
+def test_rows_of_extreme_size_are_rescaled_on_the_nodes():
+    shards = [Shard(s.node_id, s.rows * 2.0**400) for s in random_rows(3)]
+    assert_same_run(train(flower(shards), auto(), n_rounds=20), train(InProcess(shards), auto(), n_rounds=20))
+
+
+@pytest.mark.parametrize("name", ["heart", "sentences", "mushroom"])
+def test_tables_are_prepared_on_the_nodes(name):
+    configs = [{"partition-id": i, "data": name, "secret": "0123456789abcdef"} for i in range(len(load(name)))]
+    engine = FlowerEngine(LocalGrid(client, configs), n_nodes=len(configs), poll=1e-4)
+    federation, recipe = prepare(engine, **DATASETS[name].options)
+    alike, same = prepare(InProcess(load(name)), **DATASETS[name].options)
+    assert recipe == same
+    method = local_gd(local_steps=5)
+    assert_same_run(train(federation, method, n_rounds=3), train(alike, method, n_rounds=3))
+
+
+def test_regression_goes_over_flower_too():
+    rng = np.random.default_rng(0)
+    nodes = [Samples(f"n{i}", rng.standard_normal((9, 4)), rng.standard_normal(9)) for i in range(3)]
+    found, expected = (fit_squares(make(nodes), alpha=1.0) for make in (flower, InProcess))
+    np.testing.assert_array_equal(found.w, expected.w)
+
+
+def test_bytes_are_counted_from_the_records():
+    engine = flower(random_rows(1))
+    before = engine.bytes_up, engine.bytes_down
+    engine.round(Evaluate(), Message(0, np.zeros(5)))
+    up, down = engine.bytes_up - before[0], engine.bytes_down - before[1]
+    assert 8 * 4 * 5 < down < 4 * 600
+    assert 8 * engine.floats_up // 2 < up < 4 * 600
+
+
+# who is there
+
+
+def test_two_nodes_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two nodes are called 'a'"):
+        FlowerEngine(grid_of([Shard("a", [[1.0]]), Shard("a", [[2.0]])]))
+
+
+def test_too_few_nodes_are_waited_for_and_then_counted():
+    with pytest.raises(TimeoutError, match=r"1 of 3 nodes are online after 0\.05 s"):
+        FlowerEngine(grid_of([Shard("a", [[1.0]])]), n_nodes=3, timeout=0.05)
+
+
+def test_a_node_that_does_not_answer_localgd_is_named_with_the_remedy():
+    with pytest.raises(RuntimeError, match=r"does not tell its name.*localgd\.flower\.answer"):
+        FlowerEngine(LocalGrid(ClientApp(), [{}]))
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"poll": -1}, {"retries": -1}, {"on_failure": "ignore"}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        FlowerEngine(grid_of([Shard("a", [[1.0]])]), **options)
+
+
+# what a node runs, and what it says
+
+
+@dataclass(frozen=True)
+class Spy:
+    """Nobody agreed to this."""
+
+    def init(self, shard) -> None: ...
+
+    def run(self, message, shard, state): ...
+
+
+def test_a_node_runs_nothing_that_is_not_on_its_list():
+    engine = FlowerEngine(grid_of(random_rows(1)))
+    with pytest.raises(NodeError, match=r"Spy' is not on the list of this node \(.*local\.GradientSteps"):
+        engine.round(Spy(), Message())
+    grid = grid_of(random_rows(1), tasks=[Evaluate])
+    with pytest.raises(NodeError, match=r"probes\.Sizes' is not on the list"):
+        train(FlowerEngine(grid), local_gd())
+
+
+@pytest.mark.parametrize("encode", [lambda shard: shard, Rescaled, print, "text"])
+def test_code_is_not_sent(encode):
+    with pytest.raises(TypeError, match="sent data, not code"):
+        FlowerEngine(grid_of(random_rows(1))).map(encode)
+
+
+def test_what_an_error_says_stays_on_the_node_unless_it_may_go():
+    def broken(context):  # noqa: ARG001
+        if len(asked) > 1:
+            raise ValueError("column age holds 'Jane Doe'")
+        asked.append(1)
+        return Shard("a", [[1.0]])
+
+    for share in (False, True):
+        asked = []
+        grid = LocalGrid(answer(ClientApp(), broken), [{"share-errors": share}])
+        engine = FlowerEngine(grid, on_failure="skip")
+        asked.append(2)
+        with pytest.raises(NodeError):
+            engine.round(Evaluate(), Message(0, np.ones(1)))
+        failure = engine.failures[0]
+        assert ("Jane" in failure.error + failure.trace.replace('raise ValueError("column age holds', "")) == share or (
+            not share and "Jane" not in failure.error
+        )
+        assert failure.error.startswith("ValueError")
+        assert "in broken" in failure.trace
+
+
+def test_a_node_notices_that_its_rows_changed_within_a_run():
+    shards = random_rows(1)
+    held = list(shards)
+    app = answer(ClientApp(), lambda context: held[context.node_id - 2**63])
+    grid = LocalGrid(app, [{} for _ in shards])
+    engine = FlowerEngine(grid)
+    engine.round(Evaluate(), Message(0, np.ones(5)))
+    from localgd.engine.flower import node
+
+    node._HELD.clear()  # as every message of a deployment is a new process
+    held[2] = Shard(held[2].node_id, held[2].rows * 2)
+    with pytest.raises(NodeError, match=r"node-2.*rows have changed since this run began"):
+        engine.round(Evaluate(), Message(1, np.ones(5)))
+
+
+def test_a_restarted_node_with_other_rows_is_noticed_by_its_keyed_digest():
+    shards = random_rows(1)
+    grid = grid_of(shards)
+    engine = FlowerEngine(grid)
+    engine.round(Evaluate(), Message(0, np.ones(5)))
+    other = grid_of([Shard(s.node_id, s.rows * 2) for s in shards])
+    grid.app = other.app
+    for place in range(4):
+        grid.restart(place)
+    from localgd.engine.flower import node
+
+    node._HELD.clear()
+    with pytest.raises(NodeError, match="rows are not those that this run began with"):
+        engine.round(Evaluate(), Message(1, np.ones(5)))
+
+
+# nodes that come and go
+
+
+def exact(shards):
+    return max_margin(stacked(shards))
+
+
+def test_a_silent_node_is_a_timeout_and_its_late_answer_enters_no_later_round():
+    shards = random_rows(4)
+    grid = grid_of(shards, lost=lambda number, node: number > 4 and node == 2)
+    engine = FlowerEngine(grid, on_failure="skip", timeout=0.02, poll=1e-3)
+    assert engine.round(Evaluate(), Message(0, np.ones(5))).n_nodes == 3
+    assert engine.failures[0].error == "TimeoutError: no answer within 0.02 s"
+    grid.lost = lambda number, node: False  # noqa: ARG005
+    assert engine.round(Evaluate(), Message(1, np.ones(5))).n_nodes == 4
+
+
+@pytest.mark.parametrize(
+    "method",
+    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
+    ids=lambda method: method.name,
+)
+def test_a_node_away_for_ten_rounds_and_restarted_comes_back(method):
+    shards = random_rows(4)
+    grid = grid_of(shards)
+    engine = FlowerEngine(grid, on_failure="skip", poll=1e-4)
+    answer_ = exact(shards)
+
+    def away(row, certificate):  # noqa: ARG001
+        grid.offline = {2**63 + 2} if 8 <= row.round < 18 else set()
+        if row.round == 17:
+            grid.restart(2)
+
+    run = train(engine, method, n_rounds=120, on_round=away, reference=answer_.direction, stop=until_angle(0.01))
+    assert sum(row.n_nodes == 3 for row in run.history) >= 9 or run.n_rounds < 18
+    assert run.certificate.margin_low <= answer_.margin_high
+    assert answer_.margin_low <= run.certificate.margin_high
+    assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [local_gd(local_steps=10), modified_local_gd(), consensus()], ids=lambda method: method.name
+)
+def test_what_is_proved_holds_when_every_tenth_answer_is_lost(method):
+    shards = random_rows(4)
+    rng = np.random.default_rng(0)
+    answer_ = exact(shards)
+
+    def check(row, certificate):  # noqa: ARG001
+        assert row.low <= answer_.margin_high
+        assert answer_.margin_low <= row.high
+        assert not row.true_angle_deg > row.angle_deg_max
+
+    grid = grid_of(shards, lost=lambda number, node: number > 30 and rng.random() < 0.1)  # noqa: ARG005
+    engine = FlowerEngine(grid, on_failure="skip", timeout=0.004, poll=1e-3)
+    run = train(engine, method, n_rounds=500, reference=answer_.direction, on_round=check)
+    if run.n_rounds == 500:
+        assert sum(len(shards) - row.n_nodes for row in run.history) > 100
+
+
+def test_asking_again_within_a_round_makes_up_for_what_was_lost():
+    shards = random_rows(4)
+    rng = np.random.default_rng(0)
+    grid = grid_of(shards, lost=lambda number, node: number > 30 and rng.random() < 0.1)  # noqa: ARG005
+    engine = FlowerEngine(grid, retries=9, timeout=0.005, poll=1e-3)
+    run = train(engine, consensus(), n_rounds=40)
+    np.testing.assert_array_equal(run.w, train(InProcess(shards), consensus(), n_rounds=40).w)
+    assert {failure.outcome for failure in run.failures} == {"asked again"}
+
+
+def test_a_node_that_has_lost_a_view_is_told_of_it_again_without_a_failure():
+    shards = random_rows(4)
+    grid = grid_of(shards)
+    engine = FlowerEngine(grid).map(Rescaled(2.0))
+    first = engine.round(Evaluate(), Message(0, np.ones(5)))
+    grid.restart(1)
+    again = engine.round(Evaluate(), Message(0, np.ones(5)))
+    assert first.n_nodes == again.n_nodes == 4
+    assert not engine.failures
+
+
+def test_states_of_an_earlier_training_are_never_used():
+    shards = random_rows(4)
+    grid = grid_of(shards)
+    first = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)
+    again = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)  # the same contexts
+    np.testing.assert_array_equal(first.w, again.w)
+
+
+# going on
+
+
+class CutError(Exception):
+    """Power failure."""
+
+
+def cut_at(round_):
+    def on_round(row, certificate):  # noqa: ARG001
+        if row.round == round_:
+            raise CutError
+
+    return on_round
+
+
+@pytest.mark.parametrize(
+    "method",
+    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
+    ids=lambda method: method.name,
+)
+def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
+    shards = random_rows(4)
+    answer_ = exact(shards)
+    grid = grid_of(shards)
+    checkpoints = Checkpoints(tmp_path, every_rounds=1)
+    with pytest.raises(CutError):
+        train(FlowerEngine(grid), method, n_rounds=200, checkpoints=checkpoints, on_round=cut_at(9))
+    grid.new_run()
+    rounds = []
+    run = train(
+        FlowerEngine(grid),
+        method,
+        n_rounds=200,
+        checkpoints=checkpoints,
+        reference=answer_.direction,
+        on_round=lambda row, _: rounds.append(row.round),
+    )
+    assert rounds[0] in (9, 10)
+    assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
+    assert answer_.margin_low <= run.certificate.margin_high
+    if method.name == "local-gd":
+        np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=200).w)
+    if method.name in ("consensus", "interior-point"):
+        assert run.certificate.angle_deg < 0.01
+
+
+def test_rows_that_changed_since_the_checkpoint_are_noticed(tmp_path):
+    shards = random_rows(4)
+    checkpoints = Checkpoints(tmp_path, every_rounds=1)
+    with pytest.raises(CutError):
+        train(FlowerEngine(grid_of(shards)), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
+    changed = [*shards[:2], Shard(shards[2].node_id, shards[2].rows * (1 + 1e-15)), shards[3]]
+    with pytest.raises(NodeError, match=r"node-2.*rows are not those of the checkpoint"):
+        train(FlowerEngine(grid_of(changed)), local_gd(), n_rounds=60, checkpoints=checkpoints)
+
+
+def test_without_a_secret_a_node_cannot_go_on(tmp_path):
+    shards = random_rows(4)
+    checkpoints = Checkpoints(tmp_path, every_rounds=1)
+    grid = grid_of(shards)
+    del grid.configs[1]["secret"]
+    grid.new_run()
+    with pytest.raises(CutError):
+        train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
+    grid.new_run()
+    with pytest.raises(NodeError, match=r"node-1.*give it a secret in its node-config"):
+        train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints)
+
+
+def test_the_digest_is_nothing_without_the_secret(tmp_path):
+    shards = random_rows(4)
+    seen = []
+    for secret in ("a secret of one node", "a secret of another"):
+        grid = grid_of(shards)
+        for config in grid.configs:
+            config["secret"] = secret
+        grid.new_run()
+        engine = FlowerEngine(grid)
+        engine.round(Evaluate(), Message(0, np.ones(5)))
+        engine.keep(Evaluate(), tmp_path, 0)
+        seen.append(engine._rows[""])
+    assert not set(seen[0].values()) & set(seen[1].values())
+    grid.configs[0]["secret"] = "short"  # noqa: S105
+    grid.new_run()
+    with pytest.raises(NodeError, match="secret must be a text of at least 16"):
+        FlowerEngine(grid).round(Evaluate(), Message(0, np.ones(5)))
+
+
+# any other strategy
+
+
+def rows_and_fedavg():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 3)), None
+    y = np.where(x[:, 0] + 0.3 > 0, 1.0, -1.0)
+    keep = np.abs(x[:, 0] + 0.3) > 0.2
+    x, y = np.column_stack([x, np.ones(60)])[keep], y[keep]
+    return [Shard(f"site {i}", x[i::3] * y[i::3, None]) for i in range(3)]
+
+
+def fedavg_app(shards):
+    from flwr.app import Message as FlowerMessage
+    from flwr.app import MetricRecord, RecordDict
+
+    app = answer(ClientApp(), lambda context: shards[context.node_id - 2**63])
+
+    @app.train()
+    def fit(message, context):
+        parts = [np.asarray(part) for part in message.content["arrays"].to_numpy_ndarrays()]
+        w = np.concatenate([part.ravel() for part in parts])
+        rows = shards[context.node_id - 2**63].rows
+        for _ in range(50):
+            w = w + 0.5 * rows.T @ (1 / (1 + np.exp(rows @ w))) / len(rows)
+        new = ArrayRecord([w[:-1].reshape(1, -1), w[-1:]])
+        metrics = MetricRecord({"num-examples": len(rows)})
+        return FlowerMessage(RecordDict({"arrays": new, "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
+    shards = rows_and_fedavg()
+    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    plain = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
+    strategy = Certified(plain, n_nodes=3)
+    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=20)
+    parts = result.arrays.to_numpy_ndarrays()
+    w = np.concatenate([part.ravel() for part in parts])
+    expected = certify(w, InProcess(shards))
+    assert strategy.certificate.to_dict() == expected.to_dict()
+    metrics = result.evaluate_metrics_serverapp[20]
+    assert metrics["margin_low"] == expected.margin_low > 0
+    assert metrics["angle_deg_max"] == expected.angle_deg < 90
+    assert metrics["certified"] == 1.0
+
+
+def test_a_strategy_that_cannot_be_certified_keeps_what_it_made():
+    shards = rows_and_fedavg()
+    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=3, C=-1.0)
+    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=1)
+    assert len(result.arrays) == 2
+    assert strategy.certificate is None
+
+
+def test_tables_of_own_clients_need_the_recipe():
+    x = np.array([[1.0], [2.0], [4.0], [5.0]])
+    tables = from_arrays(x, ["no", "no", "yes", "yes"], groups=["a", "b", "a", "b"])
+    app = answer(ClientApp(), lambda context: tables[context.node_id - 2**63])
+    recipe = prepare(InProcess(tables), intercept=True)[1]
+    grid = LocalGrid(app, [{}] * 2)
+    found = certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2).map(recipe))
+    assert found.margin_low > 0
+    with pytest.raises(NodeError, match="TypeError"):
+        certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2))
+
+
+def test_rounds_are_fast():
+    engine = flower(random_rows(1))
+    begin = time.perf_counter()
+    for round_ in range(20):
+        engine.round(Evaluate(), Message(round_, np.zeros(5)))
+    assert time.perf_counter() - begin < 5
