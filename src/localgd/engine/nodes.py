@@ -115,7 +115,7 @@ class Nodes:
 
     def write(self, task: Task, path: Path) -> None:
         """Write the states of a task, each with the round that led to it and a digest of the rows that it is about."""
-        kind = get_type_hints(type(task).init)["return"]
+        kind = state_kind(task)
         parts = {}
         for node, kept in self._kept.get(task, {}).items():
             parts[f"{node}.head"] = wire.pack([kept.round, fingerprint(self.shards[node])])
@@ -131,7 +131,7 @@ class Nodes:
         NodeError
             If a node's rows are no longer those that its state is about.
         """
-        kind = get_type_hints(type(task).init)["return"]
+        kind = state_kind(task)
         parts = wire.read(path.read_bytes(), f"{path}")
         self._kept[task] = {}
         for node, shard in self.shards.items():
@@ -160,6 +160,26 @@ def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tupl
     if not isinstance(report, Report):
         raise TypeError(f"{type(task).__name__}.run must return a Report, got {report!r}")
     return report, Kept(message.round, before, after)
+
+
+def state_kind(task: Task) -> Any:
+    """Return the type of the states of a task: what it is read back as.
+
+    Raises
+    ------
+    TypeError
+        If its `init` does not say.
+
+    Examples
+    --------
+    >>> from localgd.rules.probes import Evaluate
+    >>> state_kind(Evaluate())
+    <class 'NoneType'>
+    """
+    hints = get_type_hints(type(task).init)
+    if "return" not in hints:
+        raise TypeError(f"{type(task).__name__}.init must say what it returns: def init(self, shard) -> StateType")
+    return hints["return"]
 
 
 def fingerprint(shard: Shard) -> str:

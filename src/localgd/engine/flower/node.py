@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from threadpoolctl import ThreadpoolController
@@ -18,7 +18,7 @@ from localgd import wire
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
-from localgd.engine.nodes import Kept, answer, fingerprint
+from localgd.engine.nodes import Kept, answer, fingerprint, state_kind
 
 TASK = ("ask", "round", "start", "task", "view", "definition")
 
@@ -200,7 +200,7 @@ class Diary:
         entry = self.kept.get(key)
         if entry is None or entry["start"] != start:
             return None
-        kind = get_type_hints(type(task).init)["return"]
+        kind = state_kind(task)
         states = []
         for part in ("before", "after"):
             prefix = f"{key}/{part}/"
@@ -217,7 +217,7 @@ class Diary:
             self.arrays = {name: array for name, array in self.arrays.items() if not name.startswith(f"{gone}/")}
         if kept.before is None and kept.after is None:
             return
-        kind = get_type_hints(type(task).init)["return"]
+        kind = state_kind(task)
         entry: dict[str, Any] = {"round": kept.round, "start": start}
         for part, state in (("before", kept.before), ("after", kept.after)):
             packed = wire.pack(state, kind)
