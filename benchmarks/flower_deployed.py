@@ -51,15 +51,8 @@ def main() -> None:
             (folder / name).mkdir()
         write_sites(folder / "sites")
         here = prepare(InProcess(load(folder / "sites", label="ill")), scale="standard")[0]
-        configs = [
-            {
-                "data-path": f"{folder}/sites/{name}.csv",
-                "label": "ill",
-                "node-name": name,
-                "secret": f"only known to {name}",
-            }
-            for name in NAMES
-        ]
+        mine = {"label": "ill", "secret": "the same on all of these, as one person runs them"}
+        configs = [mine | {"data-path": f"{folder}/sites/{name}.csv", "node-name": name} for name in NAMES]
         print(
             f"{'method':20} {'rounds':>6} {'s/round':>8} {'floats up':>10} {'floats down':>11} {'away':>8}", flush=True
         )
