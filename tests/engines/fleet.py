@@ -187,7 +187,7 @@ class Fleet:
             status = self.status(run_id)
             if status.startswith("finished"):
                 return status
-            time.sleep(1.0)
+            time.sleep(3.0)  # each look is a process, on the cores that the nodes need
         raise TimeoutError(f"{status}: {self.log('superlink')[-4000:]}")
 
     def end(self, name, number=signal.SIGTERM):

@@ -376,8 +376,8 @@ def test_the_digest_is_nothing_without_the_secret(tmp_path):
     assert not set(seen[0].values()) & set(seen[1].values())
     grid.configs[0]["secret"] = "short"  # noqa: S105
     grid.new_run()
-    with pytest.raises(NodeError, match="secret must be a text of at least 16"):
-        FlowerEngine(grid).round(Evaluate(), Message(0, np.ones(5)))
+    with pytest.raises(RuntimeError, match="secret must be a text of at least 16"):
+        FlowerEngine(grid)
 
 
 # any other strategy

@@ -78,6 +78,7 @@ class Answering:
     def _answer(self, content: Any, context: Context) -> RecordDict:
         head, arrays = records.opened(content, self.max_mb)
         if head.get("ask") == "name":
+            _keyed("rows", context.node_config.get("secret"))  # one that will not do is told at once
             return records.closed({"says": "name", "node_id": self._own(context).node_id})
         records.keys(head, TASK)
         round_ = records.whole(head["round"], "the round")
