@@ -121,17 +121,20 @@ class Checkpoints:
             engine.keep(task, self.folder, stamp)
         except OSError as error:
             trouble = str(error)
-        if engine.agreed(bool(trouble))[0] or not engine.leads:  # no process goes on before all have written
-            return _warn(trouble)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            wire.write(self.folder / FILE, {"snapshot": wire.pack(snapshot), "state": wire.pack(state)})
-        except OSError as error:
-            return _warn(str(error))
+        failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written
+        if not failed and engine.leads:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                wire.write(self.folder / FILE, {"snapshot": wire.pack(snapshot), "state": wire.pack(state)})
+            except OSError as error:
+                trouble = str(error)
+        if trouble:
+            warnings.warn(f"no checkpoint could be written ({trouble}); the run goes on", RuntimeWarning, stacklevel=3)
+        if engine.agreed(failed or bool(trouble))[0]:
+            return
         for path in self.folder.glob("nodes-*.npz"):
             if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
                 path.unlink(missing_ok=True)
-        return None
 
     def find(self, engine: Engine) -> Found | None:
         """Return the checkpoint that is there, the same in every process; None if there is none.
@@ -150,11 +153,6 @@ class Checkpoints:
             return Found(wire.unpack(held["snapshot"], Snapshot), held["state"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} was written by another version of localgd, or is damaged") from error
-
-
-def _warn(trouble: str) -> None:
-    if trouble:
-        warnings.warn(f"no checkpoint could be written ({trouble}); the run goes on", RuntimeWarning, stacklevel=4)
 
 
 class Found(NamedTuple):
