@@ -129,9 +129,14 @@ class Job:
         return run
 
     def _federation(self, grid: Grid) -> FlowerEngine:
+        n_nodes = self.number("n-nodes", int)
+        if n_nodes is None:
+            raise ValueError(
+                "run-config: n-nodes is missing: say how many nodes there are; what is proved is about all"
+            )
         return FlowerEngine(
             grid,
-            n_nodes=self.number("n-nodes", int),
+            n_nodes=n_nodes,
             on_failure=self.given("on-failure"),
             min_nodes=self.number("min-nodes", int),
             retries=self.number("retries", int),

@@ -31,12 +31,14 @@ class Certified(Strategy):
     strategy : Strategy
         For example ``FedAvg()``; its final arrays, one after the other, are the model: d numbers, or coefficients and
         intercept as scikit-learn has them.
+    n_nodes : int
+        How many nodes there are: nothing is certified before so many are online, as it would be about fewer rows.
     recipe : Recipe, optional
         How the clients' tables become rows.
     angle_tol_deg, C, intercept
         What is to be proved: see `localgd.certify`.
     **options
-        Of `FlowerEngine`, such as ``n_nodes`` and ``timeout``.
+        Of `FlowerEngine`, such as ``timeout`` and ``retries``.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class Certified(Strategy):
     def __init__(
         self,
         strategy: Strategy,
+        n_nodes: int,
         *,
         recipe: Recipe | None = None,
         angle_tol_deg: float | None = None,
@@ -53,7 +56,7 @@ class Certified(Strategy):
         intercept: bool = False,
         **options: Any,
     ) -> None:
-        self.strategy, self.recipe, self.options = strategy, recipe, options
+        self.strategy, self.recipe, self.options = strategy, recipe, {"n_nodes": n_nodes, **options}
         self.goal: dict[str, Any] = {"angle_tol_deg": angle_tol_deg, "C": C, "intercept": intercept}
         self.certificate: Certificate | None = None
 

@@ -31,7 +31,8 @@ class FlowerEngine:
     grid : Grid
         What a Flower ServerApp is given.
     n_nodes : int, optional
-        Nodes to wait for; as many as `min_nodes` by default.
+        Nodes to wait for; as many as `min_nodes` by default. The federation is those that are online then: what is
+        proved is about their rows, and about no others.
     on_failure, min_nodes, retries
         What to do about a node that fails: see `localgd.failure.Policy`.
     timeout : float > 0
