@@ -178,6 +178,13 @@ class Fleet:
         words = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
         return self.flwr("run", str(APP), "lab", "--run-config", words)["run-id"]
 
+    def told(self, run_id):
+        """What the ServerApp has logged."""
+        words = [str(BIN / "flwr"), "log", str(run_id), "lab", "--show"]
+        return subprocess.run(
+            words, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+        ).stdout[-5000:]
+
     def status(self, run_id):
         return self.flwr("list", "lab", "--run-id", str(run_id))["runs"][0]["status"]
 

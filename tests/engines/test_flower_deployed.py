@@ -88,7 +88,7 @@ def test_a_node_that_is_stopped_comes_back_and_the_model_is_the_same(fleet, here
     wait_for(out, 2)
     fleet.end("1")
     fleet.supernode("1", fleet.configs[1])
-    assert fleet.wait(run, 300) == "finished:completed", fleet.log("superlink")[-3000:]
+    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
     expected = train(here, local_gd(local_steps=20, lr=0.1), n_rounds=5)
     np.testing.assert_array_equal(coefficients(out), expected.w)
     certificate = json.loads((out / "certificate.json").read_text())
@@ -109,7 +109,8 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
     begun = rounds(out)
     assert begun >= 2
     assert not out.exists()
-    assert fleet.wait(fleet.run(**job), 300) == "finished:completed", fleet.log("superlink")[-3000:]
+    run = fleet.run(**job)
+    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
     expected = train(here, local_gd(local_steps=20, lr=0.1), n_rounds=5)
     np.testing.assert_allclose(coefficients(out), expected.w, rtol=OTHER_ORDER)
     assert pl.read_csv(out / "history.csv").height == 6
@@ -119,7 +120,7 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
 def test_a_method_whose_nodes_have_memory(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     run = fleet.run(**CALM, method="consensus", n_rounds=4, out=str(out))
-    assert fleet.wait(run, 300) == "finished:completed", fleet.log("superlink")[-3000:]
+    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
     from localgd import consensus
 
     np.testing.assert_array_equal(coefficients(out), train(here, consensus(), n_rounds=4).w)
