@@ -84,6 +84,7 @@ class Answering:
         round_ = records.whole(head["round"], "the round")
         start, view = (records.text(head[name], f"the {name}", 64) for name in ("start", "view"))
         task: Task = records.made(head["task"], self.tasks, "the task")
+        _check_groups(task, context.node_config.get("min-group", 1))
         message = records.received(round_, arrays)
         diary = Diary.of(context)
         definition = diary.views.get(view, None if view else []) if head["definition"] is None else head["definition"]
@@ -138,6 +139,16 @@ def view_of(definition: Any) -> str:
 def digest(content: str) -> str:
     """Return a short name for a text."""
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _check_groups(task: Any, floor: Any) -> None:
+    """Refuse to tell of smaller groups than the node's operator allows."""
+    if type(floor) is not int or floor < 1:
+        raise RefusedError("min-group must be a whole number of at least 1; correct its node-config")
+    if getattr(task, "min_group", floor) < floor:
+        raise RefusedError(
+            f"it tells no category and no word of fewer than {floor} rows; give min-group={floor} or more"
+        )
 
 
 def _keyed(rows: str, secret: Any) -> str:
