@@ -153,9 +153,9 @@ class Policy:
         """Return the sum of what is sound, and the nodes that are at fault."""
         with suppress(ValueError):
             total = in_order(reports)
-            if not not_finite(total, message):  # then no part of it was
+            if not not_finite(total, message) and not any(lacking(reports)):  # then no part of it was
                 return total, {}
-        faults = dict(unlike(reports, message))
+        faults = {**dict(lacking(reports)), **dict(unlike(reports, message))}
         blank = {node: name for node, report in reports.items() if (name := not_finite(report, message))}
         # If it is all of them it is no fault of a node: the method itself has left float64, for the loop to see.
         for node, name in blank.items() if len(blank) < len(reports) else ():
@@ -206,6 +206,30 @@ def trace_of(error: BaseException) -> str:
     if isinstance(error, RemoteError):
         return error.trace
     return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+
+
+OPTIONAL = {"high"}
+"""A node's own bound, which it sends if it has one."""
+
+REASONS = {"unguessed", "inseparable", "forgotten"}
+"""Counts by which a node says why its report is short."""
+
+
+def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
+    """Yield the nodes whose report lacks a quantity that others sent, without a reason: it would count as nothing.
+
+    Examples
+    --------
+    >>> reports = {"a": Report(1, 1, {}, {"margin": 0.1}), "b": Report(1, 1)}
+    >>> [(node, str(error)) for node, error in lacking(reports)]
+    [('b', 'its report lacks margin, which other nodes sent')]
+    """
+    held = {node: {*report.sums, *report.lows} - OPTIONAL for node, report in reports.items()}
+    everything = set().union(*held.values())
+    for node, names in held.items():
+        if len(names) < len(everything) and not REASONS & reports[node].counts.keys():
+            missing = ", ".join(sorted(everything - names))
+            yield node, ValueError(f"its report lacks {missing}, which other nodes sent")
 
 
 def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from localgd.core import Message, Report, Task, sealed
+from localgd.failure import OPTIONAL
 from localgd.rounding import FloatArray
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -94,6 +95,13 @@ class Layout:
         """Return whether the report of some process does not fit, and what they all run."""
         rows = self._rows(flat, world)
         return bool(rows[:, 0].any()), {int(mark) for mark in rows[:, 1]}
+
+    def uneven(self, flat: FloatArray, world: int) -> bool:
+        """Return whether some process holds a quantity that another one lacks."""
+        at_names = self._parts()[1]
+        names = [*self.sums, *self.lows]
+        held = flat[at_names : at_names + len(names)]
+        return any(0 < count < world for name, count in zip(names, held.tolist(), strict=True) if name not in OPTIONAL)
 
     def report(self, flat: FloatArray, world: int) -> tuple[Report, int]:
         """Return the report that the sum of arrays stands for, and the numbers sent; it is not to change any more."""

@@ -20,7 +20,7 @@ from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.words import Outcome, Said
-from localgd.failure import Answer, EngineError, Policy, not_finite
+from localgd.failure import Answer, EngineError, Policy, lacking, not_finite
 from localgd.rounding import FloatArray
 
 
@@ -135,7 +135,7 @@ class TorchDistributed:
                 "the processes do not hold the same model, or do not run the same program; start them with the same "
                 "command, on machines of one kind",
             )
-        return flat, not misfit
+        return flat, not misfit and not layout.uneven(flat, self._processes.place.world)
 
     def _settled(
         self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
@@ -266,7 +266,7 @@ def _total(answers: Mapping[str, Answer], layout: Layout, message: Message) -> R
     if len(reports) == len(answers):
         with suppress(ValueError):
             total = in_order(reports)
-            if layout.fits(total) and not not_finite(total, message):
+            if layout.fits(total) and not not_finite(total, message) and not any(lacking(reports)):
                 return total
     return None
 
