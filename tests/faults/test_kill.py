@@ -63,6 +63,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(method, sites, tmp_p
         command = [*LOCALGD, *words, "--out", str(run), "--checkpoint-rounds", "3"]
         while not run.is_dir():
             cuts += killed(command, rng.uniform(0.3, 1.0) * whole)
+            if run.is_dir():
+                break
             started = (tmp_path / "RUN.partial" / "checkpoint" / "recipe.json").is_file()
             command = [*LOCALGD, "resume", str(run)] if started else [*command, "--force"]
             if cuts % 3 == 0:
