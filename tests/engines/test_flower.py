@@ -210,6 +210,21 @@ def test_a_restarted_node_with_other_rows_is_noticed_by_its_keyed_digest():
         engine.round(Evaluate(), Message(1, np.ones(5)))
 
 
+def test_a_node_without_a_secret_that_forgot_the_run_is_refused():
+    """Its rows may be others by now, and what is proved so far is about the old ones."""
+    grid = grid_of(random_rows(1))
+    for config in grid.configs:
+        del config["secret"]
+    for place in range(4):
+        grid.restart(place)
+    engine = FlowerEngine(grid, on_failure="skip")
+    assert engine.round(Evaluate(), Message(0, np.ones(5))).n_nodes == 4
+    grid.restart(2)
+    for round_ in (1, 2):
+        assert engine.round(Evaluate(), Message(round_, np.ones(5))).n_nodes == 3
+        assert "without a secret" in engine.failures[-1].error
+
+
 # nodes that come and go
 
 

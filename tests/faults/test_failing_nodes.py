@@ -239,6 +239,35 @@ def test_rounds_that_need_every_node_say_so_instead_of_going_on():
         certify(np.ones(5), engine)
 
 
+@pytest.mark.parametrize("kept", [(), ("sums",), ("lows",)], ids=["nothing", "no lows", "no sums"])
+@pytest.mark.parametrize("name", ["local-gd", "modified, projection", "consensus", "interior-point"])
+def test_a_report_that_lacks_what_others_sent_is_a_failure_of_its_node(name, kept):
+    """It would count as rows that agree with everything: a certificate that speaks for rows which never spoke."""
+
+    class Short(InProcess):
+        def __init__(self, shards):
+            super().__init__(shards, on_failure="skip")
+            run = self.nodes.run
+
+            def short(task, message, nodes):
+                answers = run(task, message, nodes)
+                if NODE in answers and "Sizes" not in repr(task) and "Smoothness" not in repr(task):
+                    found = answers[NODE]
+                    answers[NODE] = Report(1, found.n_rows, **{part: getattr(found, part) for part in kept})
+                return answers
+
+            self.nodes.run = short
+
+    shards = random_rows(4)
+    answer = exact(shards)
+    run = train(Short(shards), METHODS[name], n_rounds=40, reference=answer.direction)
+    assert {failure.node_id for failure in run.failures} == {NODE}
+    assert "lacks" in run.failures[0].error
+    assert run.certificate.margin_low <= answer.margin_high
+    assert answer.margin_low <= run.certificate.margin_high
+    assert not run.history[-1].true_angle_deg > run.certificate.angle_deg
+
+
 def test_a_model_that_leaves_float64_at_one_node_blames_it():
     """A broken node whose steps are not numbers: without a policy the run ends, and its status names the node."""
 

@@ -87,7 +87,7 @@ class Answering:
         _check_groups(task, context.node_config.get("min-group", 1))
         message = records.received(round_, arrays)
         diary = Diary.of(context)
-        definition = diary.views.get(view, None if view else []) if head["definition"] is None else head["definition"]
+        definition = diary.views.get(view) if head["definition"] is None else head["definition"]
         if definition is None:
             return records.closed({"says": "lacks", "view": view})
         if view != view_of(definition):

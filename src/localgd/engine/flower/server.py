@@ -19,6 +19,11 @@ from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
 from localgd.engine.nodes import chosen
 from localgd.failure import Answer, NodeError, Policy
 
+BEGUN_AGAIN = (
+    "it was started again in the middle of the run, and without a secret in its node-config nothing says that its rows "
+    "are still those of before; start the run afresh, or give it a secret for the next one"
+)
+
 
 class FlowerEngine:
     """Run rounds over the nodes that a Flower grid reaches.
@@ -133,16 +138,23 @@ class FlowerEngine:
         lacking = [
             node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"
         ]
+        strange = [node for node in lacking if self._begun_again(node)]
+        lacking = [node for node in lacking if node not in strange]
         if lacking:
             self._told -= {(self._view, node) for node in lacking}
             answers |= self._once(head, message, lacking)
+        answers |= dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
         return {node: self._report(node, came) for node, came in answers.items()}
+
+    def _begun_again(self, node: str) -> bool:
+        """Return whether a node has forgotten a view that it had confirmed, and has no secret to know its rows by."""
+        return (self._view, node) in self._told and not self._rows.get(self._view, {}).get(node)
 
     def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         arrays = records.sent(message)
         short = records.closed({**head, "definition": None}, arrays)
         whole = records.closed({**head, "definition": self._definition}, arrays)
-        known = {node: not self._definition or (self._view, node) in self._told for node in nodes}
+        known = {node: (self._view, node) in self._told for node in nodes}
         answers = self._link.ask({self._members[node]: short if known[node] else whole for node in nodes})
         self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
         return {node: answers[self._members[node]] for node in nodes}
