@@ -65,6 +65,10 @@ def test_a_process_opens_the_files_of_its_own_nodes_only(sites):
         load(sites, label="outcome", nodes=["nroth"])
 
 
+def workers(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @pytest.mark.slow
 def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
     words = ["train", sites, "--label", "outcome", "--method", "modified-local-gd", "--n-rounds", "400"]
@@ -76,12 +80,12 @@ def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=ENVIRONMENT,
-        start_new_session=True,
     ) as process:
         until = time.monotonic() + 60
         while not server.is_file() and time.monotonic() < until:
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        for pid in [process.pid, *workers(process.pid)]:  # its workers are in sessions of their own
+            os.kill(pid, signal.SIGKILL)
     assert server.is_file()
     assert not run.exists()
     resumed = torchrun(2, "resume", run)
