@@ -122,7 +122,10 @@ def squares_certificate(
     off = reduced.offset(report)
     square = float(report.sums["square"]) * (1 + 2 * (report.n_rows + 8) * UNIT_ROUNDOFF) + report.n_rows * TINY
     residual = (math.sqrt(square) + blur) * SURE
-    objective = (residual * residual + reduced.alpha * norm_above(v) ** 2) * SURE + TINY
+    length = norm_above(v)
+    objective = (
+        residual * residual + reduced.alpha * length * length
+    ) * SURE + TINY  # not **, which raises beyond float64
     distance, gap, kind = math.inf, math.inf, "ridge" if reduced.alpha > 0 else "minimum-norm"
     curved = reduced.alpha if known is None else known.curved
     if curved > 0:
@@ -143,9 +146,9 @@ def squares_certificate(
         return SquaresCertificate(*found, f"{where}; objective within {at_most(gap)} of its least")
     doubt = "the rank of the rows is in doubt within rounding"
     doubt = "there is no penalty and XᵀX is not known" if known is None else doubt
-    length = f", and |w*| is at least {at_least(low)}" if low > 0 else ""
+    at_least_so_long = f", and |w*| is at least {at_least(low)}" if low > 0 else ""
     reason = f"no bound on the distance, as {doubt}; the residuals have norm {at_most(residual)}, the gradient "
-    return SquaresCertificate(*found, f"{reason}{at_most(2 * steep)}{length}")
+    return SquaresCertificate(*found, f"{reason}{at_most(2 * steep)}{at_least_so_long}")
 
 
 def _length_below(v: FloatArray, report: Report, first: Report, reduced: Reduced, steep: float) -> float:

@@ -53,6 +53,7 @@ class Residuals:
                 f"node {shard.node_id!r}: intercept=True needs a last column of ones; append it, or leave intercept out"
             )
 
+    @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64: then nothing is proved of it
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the sums."""
         residuals = shard.residuals(message.w)
