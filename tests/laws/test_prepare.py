@@ -13,14 +13,27 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from localgd import Message, NodeError, Report
 from localgd.data.arrays import from_arrays
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
+from localgd.data.survey import Tally, tallies
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 
 SAME = 1e-12
+
+
+class Listening(InProcess):
+    """A server that keeps the names of all counts."""
+
+    keys: list[str]
+
+    def round(self, task: Any, message: Any, nodes: Any = None) -> Any:
+        report = super().round(task, message, nodes)
+        self.keys = [*getattr(self, "keys", []), *report.counts]
+        return report
 
 
 def halves(n_rows: int, n_nodes: int = 3) -> tuple[Any, Any]:
@@ -193,18 +206,39 @@ def test_a_recipe_survives_json(name: str) -> None:
 
 @pytest.mark.parametrize(("n_rows", "n_nodes"), [(300, 1), (120, 1), (120, 4), (24, 1)])
 def test_no_value_of_an_identifying_column_leaves_its_node(n_rows: int, n_nodes: int) -> None:
-    class Listening(InProcess):
-        def round(self, task: Any, message: Any, nodes: Any = None) -> Any:
-            report = super().round(task, message, nodes)
-            keys.extend(report.counts)
-            return report
-
-    keys = []
     frame = pl.DataFrame({"name": [f"secret {i}" for i in range(n_rows)]})
+    engine = Listening(from_arrays(frame, np.arange(n_rows) % 2, np.arange(n_rows) % n_nodes))
     with pytest.raises(ValueError, match=r"column 'name' has more than 20 distinct values.*--drop name.*--text name"):
-        prepare(Listening(from_arrays(frame, np.arange(n_rows) % 2, np.arange(n_rows) % n_nodes)))
-    assert keys
-    assert not any("secret" in key for key in keys)
+        prepare(engine)
+    assert engine.keys
+    assert not any("secret" in key for key in engine.keys)
+
+
+@pytest.mark.parametrize("n_nodes", [1, 3])
+def test_no_label_of_an_identifying_column_leaves_its_node(n_nodes: int) -> None:
+    labels = [f"secret {i}" for i in range(90)] + ["ill"] * 20
+    engine = Listening(from_arrays(np.eye(110), labels, np.arange(110) % n_nodes))
+    with pytest.raises(ValueError, match="label: more than 20 distinct values in 110 rows: it looks like"):
+        prepare(engine)
+    assert engine.keys
+    assert not any("secret" in key for key in engine.keys)
+
+
+def test_a_node_does_not_tell_more_labels_than_any_classes_would_be() -> None:
+    tables = from_arrays(np.eye(500), np.arange(500) % 201)
+    with pytest.raises(NodeError, match="label: more than 200 distinct values in 500 rows"):
+        InProcess(tables).round(Tally((), (), ()), Message())
+
+
+def test_a_small_node_may_have_many_of_the_classes_of_all() -> None:
+    labels = np.arange(1000) % 62
+    _, recipe = prepare(InProcess(from_arrays(np.eye(1000), labels, np.arange(1000) < 50)))
+    assert len(recipe.classes) == 62
+
+
+def test_a_tally_that_nobody_asked_for_is_an_error_in_words() -> None:
+    with pytest.raises(ValueError, match="a node tells of 'nonsense', which no node of this version does"):
+        list(tallies(Report(1, 1, counts={"nonsense": 1}), "label"))
 
 
 def test_values_spread_over_many_nodes_are_recognised_as_ids_too() -> None:
@@ -267,6 +301,7 @@ def test_thousands_of_columns_are_prepared_together(monkeypatch: pytest.MonkeyPa
     [
         ([1, 1, 1], "label: all 3 rows of all nodes are 1; two classes are needed"),
         (list(range(30)), r"label: 30 distinct values in 30 rows \(0, 1, .* 9, …\): it looks like a number to predict"),
+        (list(range(90)), r"label: more than 20 distinct values in 90 rows: it looks like a number to predict"),
     ],
 )
 def test_two_classes_are_needed_and_not_as_many_as_rows(labels: list[Any], message: str) -> None:

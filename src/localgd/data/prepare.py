@@ -6,20 +6,15 @@ category column and words of a text column do leave, as tallies.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
-import polars as pl
-from scipy.sparse import csr_array
 
 from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
-from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed, plain_label
-from localgd.data.table import Table
-from localgd.data.values import as_numbers, as_text, picked
+from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
+from localgd.data.survey import FEW, MANY, Moments, Survey, Tally, no_classes, tallies
 from localgd.failure import from_all
 from localgd.rounding import FloatArray
 
@@ -28,101 +23,6 @@ AnyEngine = TypeVar("AnyEngine", bound=Engine)
 
 _SPARSE_BELOW = 0.1
 """Share of entries that can be non-zero, below which the encoded rows are stored as CSR."""
-
-_FEW, _MANY = 20, 200
-"""Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Tell kinds of columns and the classes that there are; no value of any column."""
-
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
-
-    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return ``column``, ``label`` and ``distinct``, the rows of nodes whose text looks like ids."""
-        features = shard.features
-        counts = {}
-        columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
-        for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
-            kind = "sparse" if isinstance(features, csr_array) else "number"
-            if column is not None and column.null_count() == shard.n_rows:
-                kind = "blank"  # a node that read its own file cannot tell numbers from text here
-            elif column is not None and column.dtype == pl.String:
-                kind = "text"
-                n_distinct = column.drop_nulls().n_unique()
-                for floor in (_FEW, _MANY):
-                    if n_distinct > max(floor, shard.n_rows / 2):
-                        counts[_key("distinct", name, floor)] = shard.n_rows
-            counts[_key("column", place, name, kind)] = 1
-        for value in np.unique(shard.labels):  # which classes there are, not how many rows of each
-            counts[_key("label", plain_label(value))] = 1
-        return Report(1, shard.n_rows, counts=counts), None
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Count the values of category columns and the rows that hold each word; find the largest sizes of numbers.
-
-    A value or a word that fewer than `min_group` rows of the node have is not told.
-    """
-
-    numbers: tuple[str, ...]
-    categories: tuple[str, ...]
-    texts: tuple[str, ...]
-    min_group: int = 1
-
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
-
-    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return sums ``present``, lows ``minus_peak`` = −max|x|, and ``category``, ``missing``, ``word`` tallies."""
-        counts: dict[str, int] = {}
-        frame: Any = shard.features
-        for name in self.categories:
-            values = as_text(frame[name]).value_counts(name="count")
-            for value, count in values.iter_rows():
-                if value is None or count >= self.min_group:
-                    counts[_key("missing", name) if value is None else _key("category", name, value)] = count
-        for name in self.texts:
-            for word, count in _document_frequencies(as_text(frame[name])).items():
-                if count >= self.min_group:
-                    counts[_key("word", name, word)] = count
-        x: Any = _numbers(shard, self.numbers)
-        if isinstance(x, csr_array):
-            present = np.full(x.shape[1], float(shard.n_rows))
-            peak = np.asarray(abs(x).max(axis=0).toarray()).ravel()
-        else:
-            present = (~np.isnan(x)).sum(axis=0)
-            peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
-        return Report(1, shard.n_rows, {"present": present}, {"minus_peak": -peak}, counts), None
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Sum the deviations of numbers from a center, and their squares, in units of a power of two per column."""
-
-    numbers: tuple[str, ...]
-
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
-
-    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return sums ``first`` = Σ(x·2⁻ᵉ − c) and ``second`` = Σ(x·2⁻ᵉ − c)² over present values."""
-        exponent = message.extra["exponent"].astype(np.int64)
-        center = message.extra["center"]
-        x: Any = _numbers(shard, self.numbers)
-        if isinstance(x, csr_array):
-            deviation = x.copy()
-            deviation.data = np.ldexp(x.data, -exponent[x.indices]) - center[x.indices]
-            zeros = shard.n_rows - np.bincount(x.indices, minlength=x.shape[1])
-            first = deviation.sum(axis=0) - zeros * center
-            second = deviation.power(2).sum(axis=0) + zeros * center**2
-        else:
-            dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
-            first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
-        return Report(1, shard.n_rows, {"first": first, "second": second}), None
 
 
 def prepare(
@@ -186,7 +86,7 @@ def prepare(
     if min_group < 1 or min_group != int(min_group):
         raise ValueError(f"min_group must be a whole number of at least 1, got {min_group!r}")
     survey = from_all(engine, Survey(), Message())
-    classes = _classes(survey)
+    _check_labels(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
     numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
     tally = from_all(
@@ -194,6 +94,7 @@ def prepare(
         Tally(numbers, _of_kind(kinds, "category"), _of_kind(kinds, "words"), min_group),
         Message(),
     )
+    classes = _classes(tally)
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
         **_category_columns(tally, kinds, frozenset(categorical), missing),
@@ -208,34 +109,27 @@ def prepare(
     return engine.map(recipe), recipe
 
 
-def _key(*parts: Any) -> str:
-    return json.dumps(parts, ensure_ascii=False)
-
-
-def _tallies(report: Report, what: str) -> Iterator[tuple[list[Any], int]]:
-    for key, count in report.counts.items():
-        head, *parts = json.loads(key)
-        if head == what:
-            yield parts, count
-
-
 def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
 
 
-def _classes(survey: Report) -> tuple[Label, ...]:
-    found: list[Label] = [parts[0] for parts, _ in _tallies(survey, "label")]
+def _check_labels(survey: Report) -> None:
+    """Refuse labels that look like ids before any of them leaves its node."""
+    for (floor,), n_rows in tallies(survey, "labels"):
+        if floor == MANY or n_rows > survey.n_rows / 2:
+            raise ValueError(no_classes(f"more than {floor}", f"{n_rows} rows"))
+
+
+def _classes(tally: Report) -> tuple[Label, ...]:
+    found: list[Label] = [parts[0] for parts, _ in tallies(tally, "label")]
     classes = sorted(found, key=lambda value: (isinstance(value, str), value))
     if not classes:
         raise ValueError("the tables have no labels; load them with their label column")
     if len(classes) == 1:
-        raise ValueError(f"label: all {survey.n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
-    if len(classes) > min(_MANY, max(_FEW, survey.n_rows / 2)):
-        raise ValueError(
-            f"label: {len(classes)} distinct values in {survey.n_rows} rows ({listed(classes)}): it looks like a "
-            f"number to predict or an id, not a class; name another column, or merge values until {_FEW} are left"
-        )
+        raise ValueError(f"label: all {tally.n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
+    if len(classes) > min(MANY, max(FEW, tally.n_rows / 2)):
+        raise ValueError(no_classes(f"{len(classes)}", f"{tally.n_rows} rows ({listed(classes)})"))
     return tuple(classes)
 
 
@@ -250,8 +144,8 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
     both = sorted(set(text) & set(categorical))
     if both:
         raise ValueError(f"column {both[0]!r} is declared both text and categorical; keep one")
-    for (name, floor), n_rows in _tallies(survey, "distinct"):
-        if name not in {*text, *categorical} and (floor == _MANY or n_rows > survey.n_rows / 2):
+    for (name, floor), n_rows in tallies(survey, "distinct"):
+        if name not in {*text, *categorical} and (floor == MANY or n_rows > survey.n_rows / 2):
             raise ValueError(_too_many(name, f"more than {floor}"))
     category = {name for name in stored if stored[name] == "text"} | set(categorical)
     return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
@@ -260,7 +154,7 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
 def _stored(survey: Report) -> dict[str, str]:
     """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
     found: dict[tuple[int, str], dict[str, int]] = {}
-    for (place, name, kind), count in sorted(_tallies(survey, "column")):
+    for (place, name, kind), count in sorted(tallies(survey, "column")):
         found.setdefault((place, name), {})[kind] = count
     stored = {}
     for (place, name), nodes in found.items():
@@ -291,28 +185,6 @@ def _too_many(name: str, how_many: str) -> str:
         f"drop it with {option('drop', name)}, or declare it with {option('text', name)} or "
         f"{option('categorical', name)}"
     )
-
-
-def _document_frequencies(texts: pl.Series) -> dict[str, int]:
-    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
-
-    words = CountVectorizer().build_analyzer()
-    frequencies: dict[str, int] = {}
-    for line in texts.drop_nulls().to_list():
-        for word in set(words(line)):
-            frequencies[word] = frequencies.get(word, 0) + 1
-    return dict(sorted(frequencies.items()))
-
-
-def _numbers(table: Table, names: tuple[str, ...]) -> Any:
-    """Return the number columns, NaN where missing: (n, k), dense or CSR."""
-    features: Any = table.features
-    if isinstance(features, pl.DataFrame):
-        return as_numbers(picked(features, names)).reshape(table.n_rows, len(names))
-    if names == table.names:
-        return features
-    at = {name: j for j, name in enumerate(table.names)}
-    return features[:, [at[name] for name in names]]
 
 
 def _number_columns(
@@ -354,12 +226,12 @@ def _category_columns(
     tally: Report, kinds: Mapping[str, str], declared: frozenset[str], missing: Missing
 ) -> dict[str, Category]:
     values: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "category"}
-    for (name, value), count in _tallies(tally, "category"):
+    for (name, value), count in tallies(tally, "category"):
         values[name][value] = count
-    blank = {parts[0]: count for parts, count in _tallies(tally, "missing")}
+    blank = {parts[0]: count for parts, count in tallies(tally, "missing")}
     columns = {}
     for name, known in values.items():
-        if name not in declared and len(known) > max(_FEW, tally.n_rows / 2):
+        if name not in declared and len(known) > max(FEW, tally.n_rows / 2):
             raise ValueError(_too_many(name, str(len(known))))
         if not known and name not in blank:
             raise ValueError(
@@ -376,7 +248,7 @@ def _category_columns(
 
 def _word_columns(tally: Report, kinds: Mapping[str, str]) -> dict[str, Words]:
     frequency: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "words"}
-    for (name, word), count in _tallies(tally, "word"):
+    for (name, word), count in tallies(tally, "word"):
         frequency[name][word] = count
     columns = {}
     for name, found in frequency.items():

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from localgd.core import Task
-from localgd.data import prepare
 from localgd.data.recipe import Recipe
+from localgd.data.survey import Moments, Survey, Tally
 from localgd.rules import squares
 from localgd.rules.auto import auto
 from localgd.rules.averaging import (
@@ -48,7 +48,7 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
 """The methods by name."""
 
 TASKS: tuple[type[Task], ...] = (
-    *(prepare.Survey, prepare.Tally, prepare.Moments),
+    *(Survey, Tally, Moments),
     *(Sizes, Smoothness, Evaluate, TemperedDual),
     *(GradientSteps, Project, DualPart, InteriorPoint),
     *(Appraise, Curvature, PenalisedSteps),

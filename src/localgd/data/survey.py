@@ -1,0 +1,176 @@
+"""What nodes tell of their tables while columns are prepared: kinds, tallies, sums; never a row.
+
+Values of a category column, words of a text column and the classes do leave a node, as tallies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array
+
+from localgd.core import Message, Report
+from localgd.data.recipe import plain_label
+from localgd.data.table import Table
+from localgd.data.values import as_numbers, as_text, picked
+
+FEW, MANY = 20, 200
+"""Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Tell kinds of columns, and whether text or labels look like ids; no value of any column, and no label."""
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
+        features = shard.features
+        counts = {}
+        columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
+        for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
+            kind = "sparse" if isinstance(features, csr_array) else "number"
+            if column is not None and column.null_count() == shard.n_rows:
+                kind = "blank"  # a node that read its own file cannot tell numbers from text here
+            elif column is not None and column.dtype == pl.String:
+                kind = "text"
+                for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
+                    counts[_key("distinct", name, floor)] = shard.n_rows
+            counts[_key("column", place, name, kind)] = 1
+        for floor in _passed(len(np.unique(shard.labels)), shard.n_rows):
+            counts[_key("labels", floor)] = shard.n_rows
+        return Report(1, shard.n_rows, counts=counts), None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Name the classes, count values of category columns and rows that hold each word; find the largest numbers.
+
+    A value or a word that fewer than `min_group` rows of the node have is not told, nor are labels, if there are more
+    than any classes would be.
+    """
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+    texts: tuple[str, ...]
+    min_group: int = 1
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return sums ``present``, lows ``minus_peak`` = −max|x|, and what there is of each kind as counts."""
+        labels = np.unique(shard.labels)
+        if len(labels) > MANY:
+            raise ValueError(no_classes(f"more than {MANY}", f"{shard.n_rows} rows"))
+        counts = {_key("label", plain_label(value)): 1 for value in labels}  # not how many rows of each
+        frame: Any = shard.features
+        for name in self.categories:
+            values = as_text(frame[name]).value_counts(name="count")
+            for value, count in values.iter_rows():
+                if value is None or count >= self.min_group:
+                    counts[_key("missing", name) if value is None else _key("category", name, value)] = count
+        for name in self.texts:
+            for word, count in _document_frequencies(as_text(frame[name])).items():
+                if count >= self.min_group:
+                    counts[_key("word", name, word)] = count
+        x: Any = _numbers(shard, self.numbers)
+        if isinstance(x, csr_array):
+            present = np.full(x.shape[1], float(shard.n_rows))
+            peak = np.asarray(abs(x).max(axis=0).toarray()).ravel()
+        else:
+            present = (~np.isnan(x)).sum(axis=0)
+            peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
+        return Report(1, shard.n_rows, {"present": present}, {"minus_peak": -peak}, counts), None
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sum the deviations of numbers from a center, and their squares, in units of a power of two per column."""
+
+    numbers: tuple[str, ...]
+
+    def init(self, shard: Table) -> None:
+        """Keep no state."""
+
+    def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
+        """Return sums ``first`` = Σ(x·2⁻ᵉ − c) and ``second`` = Σ(x·2⁻ᵉ − c)² over present values."""
+        exponent = message.extra["exponent"].astype(np.int64)
+        center = message.extra["center"]
+        x: Any = _numbers(shard, self.numbers)
+        if isinstance(x, csr_array):
+            deviation = x.copy()
+            deviation.data = np.ldexp(x.data, -exponent[x.indices]) - center[x.indices]
+            zeros = shard.n_rows - np.bincount(x.indices, minlength=x.shape[1])
+            first = deviation.sum(axis=0) - zeros * center
+            second = deviation.power(2).sum(axis=0) + zeros * center**2
+        else:
+            dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
+            first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
+        return Report(1, shard.n_rows, {"first": first, "second": second}), None
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def tallies(report: Report, what: str) -> Iterator[tuple[list[Any], int]]:
+    """Yield what nodes counted of a kind: what it is of, and the number.
+
+    Raises
+    ------
+    ValueError
+        If a node counts what it was not asked for.
+    """
+    for key, count in report.counts.items():
+        try:
+            head, *parts = json.loads(key)
+        except (TypeError, ValueError):  # another version, or not localgd at all
+            strange = (
+                f"a node tells of {key!r:.60}, which no node of this version does; install the same localgd on all"
+            )
+            raise ValueError(strange) from None
+        if head == what:
+            yield parts, count
+
+
+def _passed(n_distinct: int, n_rows: int) -> list[int]:
+    """Return the numbers up to which distinct values would be few, and that so many in so many rows have passed."""
+    return [floor for floor in (FEW, MANY) if n_distinct > max(floor, n_rows / 2)]
+
+
+def no_classes(how_many: str, rows: str) -> str:
+    """Return the error of a label column that holds no classes."""
+    return (
+        f"label: {how_many} distinct values in {rows}: it looks like a number to predict or an id, not a class; name "
+        f"another column, or merge values until {FEW} are left"
+    )
+
+
+def _document_frequencies(texts: pl.Series) -> dict[str, int]:
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
+
+    words = CountVectorizer().build_analyzer()
+    frequencies: dict[str, int] = {}
+    for line in texts.drop_nulls().to_list():
+        for word in set(words(line)):
+            frequencies[word] = frequencies.get(word, 0) + 1
+    return dict(sorted(frequencies.items()))
+
+
+def _numbers(table: Table, names: tuple[str, ...]) -> Any:
+    """Return the number columns, NaN where missing: (n, k), dense or CSR."""
+    features: Any = table.features
+    if isinstance(features, pl.DataFrame):
+        return as_numbers(picked(features, names)).reshape(table.n_rows, len(names))
+    if names == table.names:
+        return features
+    at = {name: j for j, name in enumerate(table.names)}
+    return features[:, [at[name] for name in names]]
