@@ -296,7 +296,7 @@ def certificate(
     Raises
     ------
     ArithmeticError
-        If the bounds cross: a fault of the proof or of this program, never to be published.
+        If the bounds cross: a fault of a node, the proof or this program, and nothing of it is published.
     """
     before = Certificate() if before is None else before
     length = norm(w)
@@ -307,7 +307,10 @@ def certificate(
     low = before.margin_low if math.isnan(own) else max(before.margin_low, own)
     high = min([before.margin_high, node_high, *(dual.high for dual in duals)])
     if low > high:
-        raise ArithmeticError(f"margin bounds crossed ({low!r} > {high!r}); please report this as a bug, with the data")
+        raise ArithmeticError(
+            f"margin bounds crossed ({low!r} > {high!r}): a node said what is not so of its rows, or this is a "
+            "bug; please report it, with the data"
+        )
     bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if length > 0 else []
     angle = min([angle for angle in bounds if angle <= TELLING_DEG], default=math.nan)
     cancels = cancels or before.verdict is Status.NOT_SEPARABLE or any(dual.cancels for dual in duals)

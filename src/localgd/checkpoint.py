@@ -4,13 +4,17 @@ FOLDER/server.npz            the server: its state, the proofs and the history s
        nodes-STAMP….npz      the nodes' states of the same round, written by each process for its own nodes
 
 The nodes' files are written first and carry the round in their names; the server's file then names the round that
-counts, in one step. A process that is killed between the two leaves the checkpoint before in force.
+counts, in one step. A process that is killed between the two leaves the checkpoint before in force. The leading process
+holds the folder while the run is at work, so that no two runs share one.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +115,33 @@ class Checkpoints:
         """Return whether it is time, so many rounds and seconds after the last one."""
         return seconds >= self.every_seconds or (self.every_rounds is not None and rounds >= self.every_rounds)
 
+    @contextmanager
+    def held(self, engine: Engine) -> Iterator[None]:
+        """Keep the folder from other runs while this one is at work; make it, and clear away what was half written.
+
+        Raises
+        ------
+        FileExistsError
+            In all processes, if another run is at work on it.
+        OSError
+            If it cannot be made.
+        """
+        with ExitStack() as hold:
+            trouble = ""
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if engine.leads:
+                try:
+                    hold.enter_context(alone(self.folder))
+                except FileExistsError as error:
+                    trouble = str(error)
+                else:
+                    for path in self.folder.glob(".*.npz.*"):
+                        path.unlink(missing_ok=True)
+            trouble = engine.shared(trouble.encode()).decode()
+            if trouble:
+                raise FileExistsError(trouble)
+            yield
+
     def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
         """Write the nodes' part, then the server's, then clear away the nodes' part before.
 
@@ -124,7 +155,6 @@ class Checkpoints:
         failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written
         if not failed and engine.leads:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 wire.write(self.folder / FILE, {"snapshot": wire.pack(snapshot), "state": wire.pack(state)})
             except OSError as error:
                 trouble = str(error)
@@ -152,7 +182,9 @@ class Checkpoints:
         try:
             return Found(wire.unpack(held["snapshot"], Snapshot), held["state"])
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{path} was written by another version of localgd, or is damaged") from error
+            raise ValueError(
+                f"{path} was written by another version of localgd, or is damaged; start the run afresh"
+            ) from error
 
 
 class Found(NamedTuple):
@@ -160,3 +192,37 @@ class Found(NamedTuple):
 
     snapshot: Snapshot
     state: wire.Packed
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder: nobody else can until the block, or the process, ends, however that is.
+
+    The folder itself is locked, so the hold goes with it where it is moved, and leaves nothing behind. On a system or a
+    disk without such locks nothing is held.
+
+    Raises
+    ------
+    FileExistsError
+        If another process, or another run of this one, holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not _locked(handle):
+            raise FileExistsError(f"{folder}: another run is at work on it; wait until it ends, or end it first")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Lock what is open, and return whether nobody else had."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ModuleNotFoundError, OSError):  # no locks here: a network disk, perhaps
+        return True
+    return True

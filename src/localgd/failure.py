@@ -233,7 +233,7 @@ def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
 
 
 def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:
-    """Yield the nodes whose report has a quantity of another shape than most: the model's, where they are as many.
+    """Yield the nodes whose report has a quantity of another shape than most: the model's or a number, if as many.
 
     Examples
     --------
@@ -248,7 +248,7 @@ def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[st
     told: set[str] = set()
     for name, of_node in shapes.items():
         counts = Counter(of_node.values())
-        usual = max(counts, key=lambda shape: (counts[shape], shape == message.w.shape))
+        usual = max(counts, key=lambda shape: (counts[shape], shape in {message.w.shape, ()}))
         for node, shape in of_node.items():
             if shape != usual and node not in told:
                 told.add(node)

@@ -120,7 +120,6 @@ class Nodes:
         for node, kept in self._kept.get(task, {}).items():
             parts[f"{node}.head"] = wire.pack([kept.round, fingerprint(self.shards[node])])
             parts[f"{node}.state"] = wire.pack(kept.after, kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
         wire.write(path, parts)
 
     def read(self, task: Task, path: Path) -> None:
@@ -130,8 +129,15 @@ class Nodes:
         ------
         NodeError
             If a node's rows are no longer those that its state is about.
+        ValueError
+            If it is not there, or damaged.
         """
         kind = state_kind(task)
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
+                "processes in another way; start as many processes as before, or start the run afresh"
+            )
         parts = wire.read(path.read_bytes(), f"{path}")
         self._kept[task] = {}
         for node, shard in self.shards.items():

@@ -79,8 +79,8 @@ def _heard(doing: str, timeout: float) -> Iterator[None]:
     except RuntimeError as error:  # what gloo and torch's store raise
         raise EngineError(
             doing,
-            f"another process ended or hangs (no answer within {timeout:g} s); start again with the same command to go "
-            "on from the last checkpoint",
+            f"another process ended or hangs (no answer within {timeout:g} s); where there are checkpoints, go on from "
+            "the last one with `localgd resume RUN`, or by starting your program again",
         ) from error
 
 

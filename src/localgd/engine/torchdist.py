@@ -244,11 +244,6 @@ class TorchDistributed:
         path = self._path(folder, stamp)
 
         def taken() -> Outcome:
-            if not path.is_file():
-                raise ValueError(
-                    f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
-                    "the processes in another way; start as many processes as before, or start afresh"
-                )
             self.nodes.read(task, path)
             return Outcome()
 

@@ -214,7 +214,6 @@ class FlowerEngine:
         They outlive the round but not the run: a run that goes on from here finds nodes that have forgotten, and a
         method whose nodes have memory begins again from the model that there is.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         wire.write(folder / f"nodes-{stamp}.npz", {"rows": wire.pack(self._rows.get(self._view, {}))})
 
     def recall(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002
