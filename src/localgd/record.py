@@ -14,12 +14,14 @@ when everything is in it, so whenever a run is cut short, one of the two is ther
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 import polars as pl
 
 from localgd.checkpoint import FILE as SERVER
+from localgd.checkpoint import alone
 from localgd.data.recipe import Recipe
 from localgd.history import Row, Run
 from localgd.model import Model
@@ -46,8 +49,19 @@ def partial(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> Path:
-    """Make the folder of a run that is to be at work, and return where its checkpoints go.
+def checkpoints_of(folder: Path) -> Path:
+    """Return where the checkpoints of a run are kept while it is at work.
+
+    Examples
+    --------
+    >>> checkpoints_of(Path("RUN")).parent.name
+    'RUN.partial'
+    """
+    return partial(folder) / CHECKPOINT
+
+
+def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> None:
+    """Make the folder of a run that is to be at work; its checkpoints go into `checkpoints_of` it.
 
     Parameters
     ----------
@@ -61,9 +75,10 @@ def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     Raises
     ------
     FileExistsError
-        If an unfinished run is there and `force` is off.
+        If an unfinished run is there and `force` is off, or it is at work.
     """
     place = partial(folder)
+    _refuse_at_work(folder)
     if force:
         shutil.rmtree(place, ignore_errors=True)
     try:
@@ -73,14 +88,19 @@ def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     (place / CHECKPOINT).mkdir()
     _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
     _write_json(place / "config.json", config)
-    return place / CHECKPOINT
 
 
 def _unfinished(folder: Path) -> str:
     return (
-        f"--out {folder}: {partial(folder)} holds a run that is at work or was cut short; go on with it with "
-        f"`localgd resume {folder}`, or start over with --force"
+        f"--out {folder}: {partial(folder)} holds a run that was cut short; go on with it with `localgd resume "
+        f"{folder}`, or start over with --force"
     )
+
+
+def _refuse_at_work(folder: Path) -> None:
+    """Refuse a run whose folder another process holds."""
+    with suppress(FileNotFoundError), alone(checkpoints_of(folder)):
+        pass
 
 
 def finished(folder: Path) -> Path:
@@ -103,18 +123,20 @@ def reopen(folder: Path) -> bytes:
     ------
     ValueError
         If there is nothing to go on with.
+    FileExistsError
+        If it is at work.
     """
     folder = finished(folder)
     place = partial(folder)
+    _refuse_at_work(folder)
     if not place.is_dir():
         if not (folder / CHECKPOINT).is_dir():
             what = "is finished: it ended by itself" if (folder / "model.json").is_file() else "is no run folder"
             raise ValueError(f"{folder} {what}, so there is nothing to resume; start a run with localgd train … --out")
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        shutil.copytree(folder / CHECKPOINT, fresh / CHECKPOINT)
-        shutil.copy2(folder / "config.json", fresh)
-        fresh.chmod(0o755)
-        fresh.rename(place)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as fresh:
+            shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
+            shutil.copy2(folder / "config.json", Path(fresh, place.name))
+            Path(fresh, place.name).rename(place)
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
@@ -132,10 +154,19 @@ def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
 
 
 def drop(folder: Path) -> bool:
-    """Take away the folder of a run that failed before its first checkpoint; return whether there was one."""
-    there = (partial(folder) / CHECKPOINT / SERVER).is_file()
-    if not there:
-        shutil.rmtree(partial(folder), ignore_errors=True)
+    """Take away the folder of a run that failed and left nothing new; return whether there is a checkpoint.
+
+    That is before its first checkpoint, or if RUN itself holds the same one.
+    """
+    place = partial(folder)
+    server, before = (held / CHECKPOINT / SERVER for held in (place, folder))
+    try:
+        _refuse_at_work(folder)
+    except FileExistsError:  # it is another's
+        return False
+    there = server.is_file()
+    if not there or (before.is_file() and filecmp.cmp(server, before, shallow=False)):
+        shutil.rmtree(place, ignore_errors=True)
     return there
 
 
@@ -197,6 +228,7 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
         raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
+    _refuse_at_work(folder)
     if partial(folder).exists() and not force:
         raise FileExistsError(_unfinished(folder))
     if not folder.exists() and not folder.is_symlink():

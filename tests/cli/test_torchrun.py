@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from command import localgd, patients
+from command import assert_same_outcome, localgd, outcome
 from common import OTHER_ORDER
 from localgd import load
 
@@ -26,20 +25,6 @@ def torchrun(n_processes, *words, **options):
     command = [*TORCHRUN, str(n_processes), "-m", "localgd", *map(str, words)]
     options = {"capture_output": True, "text": True, "timeout": 300, "env": ENVIRONMENT} | options
     return subprocess.run(command, check=False, **options)
-
-
-@pytest.fixture
-def sites(tmp_path):
-    folder = tmp_path / "sites"
-    folder.mkdir()
-    for name, part in patients(n=300).partition_by("site", as_dict=True, include_key=False).items():
-        part.write_csv(folder / f"{name[0]}.csv")
-    return folder
-
-
-def outcome(run):
-    model = json.loads((run / "model.json").read_text())
-    return np.array([*model["coef"], model["intercept"]]), pl.read_csv(run / "history.csv").drop("seconds")
 
 
 @pytest.mark.slow
@@ -90,9 +75,7 @@ def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
     assert not run.exists()
     resumed = torchrun(2, "resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    (w, history), (expected, rows) = outcome(run), outcome(tmp_path / "CALM")
-    assert w.tolist() == expected.tolist()
-    assert history.equals(rows)
+    assert_same_outcome(run, tmp_path / "CALM")
 
 
 @pytest.mark.slow
@@ -107,6 +90,17 @@ def test_what_is_wrong_at_one_process_is_told_and_ends_all(sites, tmp_path):
     assert not (tmp_path / "RUN.partial").exists()
     done = torchrun(4, "train", sites, "--label", "outcome")
     assert "error: 4 processes for 3 nodes: start at most one process a node" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_process_0_alone_finds_is_said_by_all(sites, tmp_path):
+    done = torchrun(2, "resume", tmp_path / "nowhere")
+    assert done.stderr.count("nowhere is no run folder") == 2
+    assert "another process" not in done.stderr
+    (tmp_path / "RUN").mkdir()
+    done = torchrun(2, "train", sites, "--label", "outcome", "--out", tmp_path / "RUN")
+    assert done.stderr.count("RUN exists already") == 2
+    assert "another process" not in done.stderr
 
 
 def test_torch_without_torchrun_says_how_to_start(sites):

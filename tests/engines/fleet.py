@@ -97,7 +97,7 @@ class Fleet:
         calm = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.env = calm | {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # Flower starts its own commands by name
-            "PYTHONPATH": str(Path(localgd.__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join([str(Path(localgd.__file__).parents[1]), str(Path(__file__).parents[1])]),
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -174,9 +174,9 @@ class Fleet:
             self.flwr("supernode", "register", f"key-{place}.pub", "lab", "--name", f"node-{place}")
             self.supernode(f"{place}", config)
 
-    def run(self, **config):
+    def run(self, app=APP, **config):
         words = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
-        return self.flwr("run", str(APP), "lab", "--run-config", words)["run-id"]
+        return self.flwr("run", str(app), "lab", "--run-config", words)["run-id"]
 
     def told(self, run_id):
         """What the ServerApp has logged."""

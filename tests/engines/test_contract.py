@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from common import OTHER_ORDER, random_rows
+from engines import deployed
 from engines.flower_grid import flower
-from localgd import InProcess, Message, NodeError, Report, Shard, load, local_gd, train, until_angle
+from engines.tasks import Broken, CountRounds, Doubled, FailOn, FailOnce, Vandal
+from localgd import InProcess, Message, NodeError, Shard, load, local_gd, train, until_angle
 from localgd.rules.probes import Evaluate
 
 ENGINES = {
@@ -20,81 +21,45 @@ ENGINES = {
     "in-process, threads": lambda shards, **options: InProcess(shards, n_jobs=3, **options),
     "flower": flower,
 }
+N_NODES, SAME_REPORT = 4, 0.0
 
 if "RANK" in os.environ:  # this is one of the processes that test_torch.py starts, each with its part of the nodes
     from engines.spread import spread
 
-    ENGINES = {"torch": spread}
+    ENGINES, SAME_REPORT = {"torch": spread}, OTHER_ORDER
 
-SAME_REPORT = OTHER_ORDER if "RANK" in os.environ else 0.0
+if deployed.GRIDS:  # this is the server that test_flower_deployed.py starts
+    ENGINES, N_NODES = {"flower, deployed": deployed.deployed}, deployed.N_NODES
 
 engines = pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
 
 
-@dataclass(frozen=True)
-class CountRounds:
-    """Report how often this node ran; the count is the node's state."""
-
-    def init(self, shard) -> int:  # noqa: ARG002
-        return 0
-
-    def run(self, message, shard, state):
-        return Report(1, shard.n_rows, {"runs": state + 1.0, "w": message.w}), state + 1
-
-
-@dataclass(frozen=True)
-class FailOn:
-    """Fail on one node."""
-
-    node_id: str
-
-    def init(self, shard) -> None:
-        pass
-
-    def run(self, message, shard, state):  # noqa: ARG002
-        if shard.node_id == self.node_id:
-            raise RuntimeError("the disk of this node is gone")
-        return Report(1, shard.n_rows), None
-
-
-@dataclass(frozen=True)
-class Doubled:
-    """Rows times two: an encoder that is data, as engines whose nodes are elsewhere send it."""
-
-    def __call__(self, shard):
-        return Shard(shard.node_id, 2 * shard.rows)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An encoder that fails."""
-
-    def __call__(self, shard):
-        return shard.nothing
+def rows(seed):
+    return random_rows(seed, n_nodes=N_NODES)
 
 
 @engines
 def test_a_round_runs_every_node_once_and_keeps_its_state(make):
-    engine = make(random_rows(1))
+    engine = make(rows(1))
     for expected in (1, 2, 3):
         report = engine.round(CountRounds(), Message(expected - 1))
-        assert float(report.sums["runs"]) == expected * 4
-        assert report.n_nodes == 4
+        assert float(report.sums["runs"]) == expected * N_NODES
+        assert report.n_nodes == N_NODES
 
 
 @engines
 def test_round_zero_starts_node_states_afresh(make):
-    engine = make(random_rows(1))
+    engine = make(rows(1))
     for round_ in (0, 1, 0):
         report = engine.round(CountRounds(), Message(round_))
-    assert float(report.sums["runs"]) == 4
+    assert float(report.sums["runs"]) == N_NODES
 
 
 @engines
 def test_only_the_named_nodes_take_part(make):
-    engine = make(random_rows(1))
+    engine = make(rows(1))
     assert engine.round(CountRounds(), Message(0), ["node-2"]).n_nodes == 1
-    assert float(engine.round(CountRounds(), Message(1)).sums["runs"]) == 1 + 2 + 1 + 1
+    assert float(engine.round(CountRounds(), Message(1)).sums["runs"]) == N_NODES + 1
     with pytest.raises(ValueError, match="nowhere"):
         engine.round(CountRounds(), Message(0), ["nowhere"])
     with pytest.raises(ValueError, match="nodes"):
@@ -103,44 +68,27 @@ def test_only_the_named_nodes_take_part(make):
 
 @engines
 def test_floats_are_counted_from_what_is_sent(make):
-    engine = make(random_rows(1))
+    engine = make(rows(1))
     engine.round(CountRounds(), Message(0, np.zeros(5), {"more": np.zeros(2)}))
-    assert engine.floats_down == 4 * 7
-    assert engine.floats_up == 4 * (2 + 1 + 5)
+    assert engine.floats_down == N_NODES * 7
+    assert engine.floats_up == N_NODES * (2 + 1 + 5)
 
 
 @engines
 def test_a_failing_node_is_named_with_its_own_traceback(make):
-    engine = make(random_rows(1))
+    engine = make(rows(1))
     with pytest.raises(NodeError, match="round 3, node 'node-1': RuntimeError: the disk") as caught:
         engine.round(FailOn("node-1"), Message(3))
     assert (caught.value.round, caught.value.node_id) == (3, "node-1")
     assert "in run" in "".join(traceback.format_exception(caught.value.__cause__))
 
 
-@dataclass(frozen=True)
-class FailOnce:
-    """Count rounds, but for the first time that one node is asked."""
-
-    def init(self, shard) -> int:  # noqa: ARG002
-        return 0
-
-    def run(self, message, shard, state):  # noqa: ARG002
-        if shard.node_id == "node-1" and not ASKED:
-            ASKED.append(shard.node_id)
-            raise RuntimeError("try again")
-        return Report(1, 1, {"runs": state + 1.0}), state + 1
-
-
-ASKED: list[str] = []
-
-
 @engines
-def test_asking_one_node_again_in_round_zero_leaves_the_others_states_alone(make):
-    ASKED.clear()
-    engine = make(random_rows(1), retries=1)
+def test_asking_one_node_again_in_round_zero_leaves_the_others_states_alone(make, tmp_path):
+    engine = make(rows(1), retries=1)
+    task = FailOnce("node-1", str(tmp_path / "asked"))
     for expected in (1, 2, 3):
-        assert float(engine.round(FailOnce(), Message(expected - 1)).sums["runs"]) == expected * 4
+        assert float(engine.round(task, Message(expected - 1)).sums["runs"]) == expected * N_NODES
 
 
 def test_debug_lets_the_nodes_own_error_through_with_its_arguments():
@@ -153,21 +101,13 @@ def test_debug_lets_the_nodes_own_error_through_with_its_arguments():
 
 @engines
 def test_messages_cannot_be_written_to(make):
-    @dataclass(frozen=True)
-    class Vandal:
-        def init(self, shard):
-            pass
-
-        def run(self, message, shard, state):  # noqa: ARG002
-            message.w[0] = 1.0
-
     with pytest.raises(NodeError, match="read-only"):
-        make(random_rows(1)).round(Vandal(), Message(0, np.zeros(2)))
+        make(rows(1)).round(Vandal(), Message(0, np.zeros(2)))
 
 
 @engines
 def test_every_engine_reports_what_in_process_reports(make):
-    shards = random_rows(2)
+    shards = rows(2)
     w = np.arange(5.0)
     expected = InProcess(shards).round(Evaluate(), Message(0, w))
     found = make(shards).round(Evaluate(), Message(0, w))
@@ -179,7 +119,7 @@ def test_every_engine_reports_what_in_process_reports(make):
 
 @engines
 def test_map_encodes_every_node_and_carries_the_count_of_floats_on(make):
-    engine = make(random_rows(2))
+    engine = make(rows(2))
     engine.round(CountRounds(), Message(0, np.zeros(5)))
     doubled = engine.map(Doubled())
     assert doubled.node_ids == engine.node_ids

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAvg
 
 from common import METHODS, PENALISED, random_rows, stacked, with_bias
+from cut import assert_same_run
 from engines.flower_grid import LocalGrid, flower, grid_of
 from localgd import (
     InProcess,
@@ -23,7 +22,6 @@ from localgd import (
     certify,
     consensus,
     fit_squares,
-    from_arrays,
     interior_point,
     load,
     local_gd,
@@ -32,22 +30,11 @@ from localgd import (
     train,
     until_angle,
 )
-from localgd.checkpoint import Checkpoints
 from localgd.data.datasets import DATASETS
-from localgd.flower import Certified, FlowerEngine, answer
+from localgd.flower import FlowerEngine, answer
 from localgd.flower.client import client
 from localgd.pooled import max_margin
 from localgd.rules.probes import Evaluate, Rescaled
-
-
-def history(run):
-    return np.array([list(asdict(replace(row, seconds=0.0)).values()) for row in run.history])
-
-
-def assert_same_run(found, expected):
-    np.testing.assert_array_equal(found.w, expected.w)
-    np.testing.assert_array_equal(history(found), history(expected))
-    assert found.certificate.to_dict() == expected.certificate.to_dict()
 
 
 @pytest.mark.parametrize("name", [*METHODS, *PENALISED])
@@ -313,163 +300,6 @@ def test_states_of_an_earlier_training_are_never_used():
     first = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)
     again = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)  # the same contexts
     np.testing.assert_array_equal(first.w, again.w)
-
-
-# going on
-
-
-class CutError(Exception):
-    """Power failure."""
-
-
-def cut_at(round_):
-    def on_round(row, certificate):  # noqa: ARG001
-        if row.round == round_:
-            raise CutError
-
-    return on_round
-
-
-@pytest.mark.parametrize(
-    "method",
-    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
-    ids=lambda method: method.name,
-)
-def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
-    shards = random_rows(4)
-    answer_ = exact(shards)
-    grid = grid_of(shards)
-    checkpoints = Checkpoints(tmp_path, every_rounds=1)
-    with pytest.raises(CutError):
-        train(FlowerEngine(grid), method, n_rounds=200, checkpoints=checkpoints, on_round=cut_at(9))
-    grid.new_run()
-    rounds = []
-    run = train(
-        FlowerEngine(grid),
-        method,
-        n_rounds=200,
-        checkpoints=checkpoints,
-        reference=answer_.direction,
-        on_round=lambda row, _: rounds.append(row.round),
-    )
-    assert rounds[0] in (9, 10)
-    assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
-    assert answer_.margin_low <= run.certificate.margin_high
-    if method.name == "local-gd":
-        np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=200).w)
-    if method.name in ("consensus", "interior-point"):
-        assert run.certificate.angle_deg < 0.01
-
-
-def test_rows_that_changed_since_the_checkpoint_are_noticed(tmp_path):
-    shards = random_rows(4)
-    checkpoints = Checkpoints(tmp_path, every_rounds=1)
-    with pytest.raises(CutError):
-        train(FlowerEngine(grid_of(shards)), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
-    changed = [*shards[:2], Shard(shards[2].node_id, shards[2].rows * (1 + 1e-15)), shards[3]]
-    with pytest.raises(NodeError, match=r"node-2.*rows are not those of the checkpoint"):
-        train(FlowerEngine(grid_of(changed)), local_gd(), n_rounds=60, checkpoints=checkpoints)
-
-
-def test_without_a_secret_a_node_cannot_go_on(tmp_path):
-    shards = random_rows(4)
-    checkpoints = Checkpoints(tmp_path, every_rounds=1)
-    grid = grid_of(shards)
-    del grid.configs[1]["secret"]
-    grid.new_run()
-    with pytest.raises(CutError):
-        train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints, on_round=cut_at(5))
-    grid.new_run()
-    with pytest.raises(NodeError, match=r"node-1.*give it a secret in its node-config"):
-        train(FlowerEngine(grid), local_gd(), n_rounds=60, checkpoints=checkpoints)
-
-
-def test_the_digest_is_nothing_without_the_secret(tmp_path):
-    shards = random_rows(4)
-    seen = []
-    for secret in ("a secret of one node", "a secret of another"):
-        grid = grid_of(shards)
-        for config in grid.configs:
-            config["secret"] = secret
-        grid.new_run()
-        engine = FlowerEngine(grid)
-        engine.round(Evaluate(), Message(0, np.ones(5)))
-        engine.keep(Evaluate(), tmp_path, 0)
-        seen.append(engine._rows[""])
-    assert not set(seen[0].values()) & set(seen[1].values())
-    grid.configs[0]["secret"] = "short"  # noqa: S105
-    grid.new_run()
-    with pytest.raises(RuntimeError, match="secret must be a text of at least 16"):
-        FlowerEngine(grid)
-
-
-# any other strategy
-
-
-def rows_and_fedavg():
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((60, 3)), None
-    y = np.where(x[:, 0] + 0.3 > 0, 1.0, -1.0)
-    keep = np.abs(x[:, 0] + 0.3) > 0.2
-    x, y = np.column_stack([x, np.ones(60)])[keep], y[keep]
-    return [Shard(f"site {i}", x[i::3] * y[i::3, None]) for i in range(3)]
-
-
-def fedavg_app(shards):
-    from flwr.app import Message as FlowerMessage
-    from flwr.app import MetricRecord, RecordDict
-
-    app = answer(ClientApp(), lambda context: shards[context.node_id - 2**63])
-
-    @app.train()
-    def fit(message, context):
-        parts = [np.asarray(part) for part in message.content["arrays"].to_numpy_ndarrays()]
-        w = np.concatenate([part.ravel() for part in parts])
-        rows = shards[context.node_id - 2**63].rows
-        for _ in range(50):
-            w = w + 0.5 * rows.T @ (1 / (1 + np.exp(rows @ w))) / len(rows)
-        new = ArrayRecord([w[:-1].reshape(1, -1), w[-1:]])
-        metrics = MetricRecord({"num-examples": len(rows)})
-        return FlowerMessage(RecordDict({"arrays": new, "metrics": metrics}), reply_to=message)
-
-    return app
-
-
-def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
-    shards = rows_and_fedavg()
-    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
-    plain = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
-    strategy = Certified(plain, n_nodes=3)
-    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=20)
-    parts = result.arrays.to_numpy_ndarrays()
-    w = np.concatenate([part.ravel() for part in parts])
-    expected = certify(w, InProcess(shards))
-    assert strategy.certificate.to_dict() == expected.to_dict()
-    metrics = result.evaluate_metrics_serverapp[20]
-    assert metrics["margin_low"] == expected.margin_low > 0
-    assert metrics["angle_deg_max"] == expected.angle_deg < 90
-    assert metrics["certified"] == 1.0
-
-
-def test_a_strategy_that_cannot_be_certified_keeps_what_it_made():
-    shards = rows_and_fedavg()
-    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
-    strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=3, C=-1.0)
-    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=1)
-    assert len(result.arrays) == 2
-    assert strategy.certificate is None
-
-
-def test_tables_of_own_clients_need_the_recipe():
-    x = np.array([[1.0], [2.0], [4.0], [5.0]])
-    tables = from_arrays(x, ["no", "no", "yes", "yes"], groups=["a", "b", "a", "b"])
-    app = answer(ClientApp(), lambda context: tables[context.node_id - 2**63])
-    recipe = prepare(InProcess(tables), intercept=True)[1]
-    grid = LocalGrid(app, [{}] * 2)
-    found = certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2).map(recipe))
-    assert found.margin_low > 0
-    with pytest.raises(NodeError, match="TypeError"):
-        certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2))
 
 
 def test_rounds_are_fast():

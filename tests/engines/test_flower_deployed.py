@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from common import OTHER_ORDER
+from engines import test_contract
 from engines.fleet import Fleet, write_node_key
 from localgd import InProcess, load, local_gd, prepare, train
 
@@ -39,8 +41,10 @@ def fleet(sites, tmp_path_factory):
             "label": "ill",
             "node-name": name,
             "secret": f"only {name} knows this",
+            "place": place,
+            "share-errors": True,
         }
-        for name in NAMES
+        for place, name in enumerate(NAMES)
     ]
     with Fleet(tmp_path_factory.mktemp("fleet"), configs) as running:
         yield running
@@ -77,6 +81,22 @@ def test_a_stranger_is_refused(fleet):
         assert fleet.processes["stranger"].wait(60) != 0
     finally:
         fleet.end("stranger")
+
+
+def marks(test):
+    return getattr(test, "pytestmark", [])
+
+
+@pytest.mark.slow
+def test_the_contract_is_kept(fleet, tmp_path):
+    """The suite that every engine passes runs in the server, over the SuperNodes."""
+    results = tmp_path / "results.json"
+    run = fleet.run(Path(__file__).with_name("contract_app"), results=str(results))
+    assert fleet.wait(run, 550) == "finished:completed", fleet.told(run)
+    outcomes = json.loads(results.read_text())
+    assert set(outcomes.values()) == {"passed"}, (outcomes, fleet.told(run))
+    names = {name.partition("[")[0] for name in outcomes}
+    assert names == {name for name, test in vars(test_contract).items() if test_contract.engines.mark in marks(test)}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, SOLVER, random_rows, stacked, with_bias
+from cut import CutError, cut_at
 from localgd import (
     InProcess,
     Message,
@@ -25,7 +26,8 @@ from localgd import (
     scaffold,
     train,
 )
-from localgd.failure import Policy
+from localgd.checkpoint import Checkpoints
+from localgd.failure import Policy, unlike
 from localgd.pooled import max_margin
 
 NODE = "node-2"
@@ -76,6 +78,12 @@ def test_a_failing_node_is_left_out_named_and_comes_back(how):
         InProcess(random_rows(1), on_failure="skip", min_nodes=4).round(Misbehave(how), Message(0, np.zeros(3)))
     if how == "raise":
         assert "in run" in engine.failures[0].trace
+
+
+@pytest.mark.parametrize(("shapes", "blamed"), [([(2,), ()], "a"), ([(), (2,)], "b"), ([(3,), (7,)], "b")])
+def test_of_two_nodes_the_one_is_blamed_whose_shape_is_neither_a_number_nor_the_models(shapes, blamed):
+    reports = {name: Report(1, 1, {"loss": np.zeros(shape)}) for name, shape in zip("ab", shapes, strict=True)}
+    assert [node for node, _ in unlike(reports, Message(0, np.zeros(3)))] == [blamed]
 
 
 @pytest.mark.parametrize("how", ["raise", "nonsense", "shape"])
@@ -225,6 +233,63 @@ def test_a_node_that_lost_its_memory_starts_an_exact_method_again():
         assert restarts
         assert run.certificate.angle_deg < 0.01
         assert "1 round was repeated" in run.certificate.reason
+
+
+@pytest.mark.parametrize("cut", range(6, 14))
+def test_no_checkpoint_is_written_of_a_round_that_will_be_repeated(cut, tmp_path):
+    """The nodes that ran it are ahead of the server: to go on from there would run it a second time."""
+    shards, checkpoints = random_rows(4), Checkpoints(tmp_path, every_rounds=1)
+    engine = Lossy(shards, for_rounds(8, 12), on_failure="skip")
+    with pytest.raises(CutError):
+        train(engine, consensus(), n_rounds=40, checkpoints=checkpoints, on_round=cut_at(cut))
+    run = train(InProcess(shards), consensus(), n_rounds=40, checkpoints=checkpoints)
+    calm = train(InProcess(shards), consensus(), n_rounds=sum(row.n_nodes == 4 for row in run.history[:-1]))
+    np.testing.assert_array_equal(run.w, calm.w)
+
+
+class Tampered(InProcess):
+    """A federation of which only one node can be reached from a round on, and says something else."""
+
+    def __init__(self, shards, change, since=3):
+        super().__init__(shards, on_failure="skip")
+        run = self.nodes.run
+
+        def tampered(task, message, nodes):
+            answers = run(task, message, nodes)
+            if message.round < since or NODE not in answers:
+                return answers
+            found = answers[NODE]
+            sums, lows = change(dict(found.sums), dict(found.lows))
+            alone = Report(1, found.n_rows, sums, lows, found.counts)
+            return {node: alone if node == NODE else TimeoutError("no answer within 1 s") for node in answers}
+
+        self.nodes.run = tampered
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sums, lows: (sums | {"step": np.ones(4)}, lows), "round 3: the report does not fit the model"),
+        (
+            lambda sums, lows: (sums | {"loss": np.ones(2)}, lows),
+            r"1 nodes reported numbers of the shape \(2,\) as loss",
+        ),
+        (lambda sums, lows: ({"loss": sums["loss"]}, lows), "1 nodes reported no weight"),
+        (lambda sums, lows: (sums | {"weight": 0.0}, lows), "no weight of rows"),
+        (lambda sums, lows: (sums, lows | {"margin": np.inf}), "an infinite margin"),
+    ],
+)
+def test_what_the_only_node_left_sends_must_fit_the_model(change, message):
+    with pytest.raises(ValueError, match=message):
+        train(Tampered(random_rows(4), change), local_gd(local_steps=5, lr=0.1), n_rounds=9)
+
+
+def test_nodes_that_were_left_out_are_not_blamed_for_a_model_that_leaves_float64():
+    def change(sums, lows):
+        return sums | {"step": np.full(5, np.nan)}, lows
+
+    run = train(Tampered(random_rows(4), change), local_gd(local_steps=5, lr=0.1), n_rounds=9)
+    assert run.certificate.status == "diverged: round 3 left float64 (1 of 4 nodes had reported); lower lr"
 
 
 def test_rounds_that_need_every_node_say_so_instead_of_going_on():

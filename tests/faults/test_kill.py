@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -12,34 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from command import LOCALGD, localgd, patients
+from command import LOCALGD, assert_same_outcome, localgd
 
 METHODS = {
     "local-gd": ["--method", "local-gd", "--local-steps", "3"],
     "projections": ["--method", "modified-local-gd"],
     "consensus": ["--method", "consensus", "--n-rounds", "60"],
 }
-
-
-@pytest.fixture
-def sites(tmp_path):
-    folder = tmp_path / "sites"
-    folder.mkdir()
-    for name, part in patients(n=300).partition_by("site", as_dict=True, include_key=False).items():
-        part.write_csv(folder / f"{name[0]}.csv")
-    return folder
-
-
-def outcome(run):
-    """The model, and the history but for its seconds."""
-    model = json.loads((run / "model.json").read_text())
-    return model["coef"], model["intercept"], pl.read_csv(run / "history.csv").drop("seconds")
-
-
-def assert_same(run, expected):
-    found, wanted = outcome(run), outcome(expected)
-    assert found[:2] == wanted[:2]
-    assert found[2].equals(wanted[2])
 
 
 def killed(words, after):
@@ -69,7 +47,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(method, sites, tmp_p
             command = [*LOCALGD, "resume", str(run)] if started else [*command, "--force"]
             if cuts % 3 == 0:
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
-        assert_same(run, tmp_path / "CALM")
+        assert_same_outcome(run, tmp_path / "CALM")
         assert not (tmp_path / "RUN.partial").exists()
         shutil.rmtree(run)
     assert cuts
@@ -92,7 +70,7 @@ def test_an_interrupted_run_is_whole_and_can_go_on(sites, tmp_path):
     assert localgd("predict", run, sites / "north.csv").returncode == 0
     resumed = localgd("resume", run)
     assert resumed.returncode == 0, resumed.stderr
-    assert_same(run, tmp_path / "CALM")
+    assert_same_outcome(run, tmp_path / "CALM")
 
 
 def test_a_run_out_of_rounds_goes_on_and_a_finished_one_says_that_it_is(sites, tmp_path):
@@ -101,7 +79,7 @@ def test_a_run_out_of_rounds_goes_on_and_a_finished_one_says_that_it_is(sites, t
     assert localgd(*plain, "25", "--out", tmp_path / "CALM").returncode == 0
     assert localgd(*plain, "10", "--out", tmp_path / "RUN").returncode == 0
     assert localgd("resume", tmp_path / "RUN", "--n-rounds", "25").returncode == 0
-    assert_same(tmp_path / "RUN", tmp_path / "CALM")
+    assert_same_outcome(tmp_path / "RUN", tmp_path / "CALM")
     assert localgd(*words, "--out", tmp_path / "EXACT", "--angle-tol-deg", "1").returncode == 0
     done = localgd("resume", tmp_path / "EXACT")
     assert done.returncode == 2
@@ -122,10 +100,55 @@ def test_rows_that_changed_since_are_refused(sites, tmp_path):
     assert "rows are not those of the checkpoint" in done.stderr
 
 
-def test_a_second_run_into_a_folder_at_work_is_refused(sites, tmp_path):
+def test_a_run_that_was_cut_short_before_it_began_is_named(sites, tmp_path):
     words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--n-rounds", "5"]
     (tmp_path / "RUN.partial").mkdir()
     done = localgd(*words, "--out", tmp_path / "RUN")
     assert done.returncode == 2
     assert "localgd resume" in done.stderr
     assert localgd(*words, "--out", tmp_path / "RUN", "--force").returncode == 0
+
+
+def test_a_run_at_work_is_left_alone(sites, tmp_path):
+    words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--out", str(tmp_path / "RUN")]
+    command = [*LOCALGD, *words, "--n-rounds", "100000", "--checkpoint-rounds", "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("round 20:"):
+                break
+        for other in (["resume", str(tmp_path / "RUN")], words, [*words, "--force"]):
+            done = localgd(*other)
+            assert done.returncode == 2, done
+            assert "another run is at work on it" in done.stderr
+            assert "go on with" not in done.stderr
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "no checkpoint could be written" not in errors
+    assert {path.name for path in tmp_path.iterdir()} == {"sites", "RUN"}
+
+
+@pytest.mark.parametrize("damage", ["server", "nodes"])
+def test_a_damaged_checkpoint_leaves_the_run_as_it_was(damage, sites, tmp_path):
+    words = ["train", str(sites), "--label", "outcome", "--method", "consensus", "--n-rounds", "3"]
+    assert localgd(*words, "--out", tmp_path / "RUN").returncode == 0
+    path = next((tmp_path / "RUN" / "checkpoint").glob(f"{damage}*.npz"))
+    path.write_bytes(path.read_bytes()[:-100])
+    done = localgd("resume", tmp_path / "RUN", "--n-rounds", "9")
+    assert done.returncode == 2
+    assert f"{path.name} cannot be read" in done.stderr
+    assert "start the run afresh" in done.stderr
+    assert "go on with" not in done.stderr
+    assert not (tmp_path / "RUN.partial").exists()
+    assert localgd("predict", tmp_path / "RUN", sites / "north.csv").returncode == 0
+
+
+def test_a_run_without_a_checkpoint_says_that_it_begins_at_round_0(sites, tmp_path):
+    words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--n-rounds"]
+    assert localgd(*words, "9", "--out", tmp_path / "CALM").returncode == 0
+    assert localgd(*words, "5", "--out", tmp_path / "RUN").returncode == 0
+    (tmp_path / "RUN" / "checkpoint" / "server.npz").unlink()
+    done = localgd("resume", tmp_path / "RUN", "--n-rounds", "9")
+    assert done.returncode == 0, done.stderr
+    assert "cut short before its first checkpoint, so it begins at round 0" in done.stderr
+    assert_same_outcome(tmp_path / "RUN", tmp_path / "CALM")

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
-import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
+from cut import CutError, assert_same_run, cut_at
 from localgd import InProcess, NodeError, Shard, auto, consensus, local_gd, train
 from localgd.checkpoint import FILE, Checkpoints
-
-
-class CutError(Exception):
-    """Power failure."""
-
-
-def cut_at(round_):
-    def on_round(row, certificate):  # noqa: ARG001
-        if row.round == round_:
-            raise CutError
-
-    return on_round
-
-
-def history(run):
-    rows = [asdict(replace(row, seconds=0.0)) for row in run.history]
-    return np.array([list(row.values()) for row in rows])
-
-
-def assert_same_run(found, expected):
-    np.testing.assert_array_equal(found.w, expected.w)
-    np.testing.assert_array_equal(history(found), history(expected))
-    assert found.certificate.to_dict() == expected.certificate.to_dict()
-    assert found.failures == expected.failures
 
 
 def federation(method):
@@ -112,3 +86,47 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_only_the_last_checkpoint_is_kept(tmp_path):
     train(InProcess(random_rows(5)), consensus(), n_rounds=9, checkpoints=Checkpoints(tmp_path, every_rounds=1))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    shards = random_rows(5)
+    checkpoints = Checkpoints(tmp_path, every_rounds=1)
+    refused = []
+
+    def meanwhile(row, certificate):  # noqa: ARG001
+        if row.round == 3:
+            with pytest.raises(FileExistsError, match="another run is at work on it") as caught:
+                train(InProcess(shards), local_gd(), n_rounds=9, checkpoints=checkpoints)
+            refused.append(caught)
+
+    run = train(InProcess(shards), local_gd(), n_rounds=9, checkpoints=checkpoints, on_round=meanwhile)
+    assert refused
+    assert_same_run(train(InProcess(shards), local_gd(), n_rounds=9, checkpoints=checkpoints), run)
+
+
+def test_a_folder_that_is_moved_away_is_not_made_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "held", every_rounds=1)
+
+    def move(row, certificate):  # noqa: ARG001
+        if row.round == 3:
+            checkpoints.folder.rename(tmp_path / "moved")
+
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written"):
+        run = train(InProcess(random_rows(5)), local_gd(), n_rounds=9, checkpoints=checkpoints, on_round=move)
+    assert run.n_rounds == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+def test_what_was_half_written_is_cleared_away(tmp_path):
+    left = tmp_path / f".{FILE}.12345"
+    left.write_bytes(b"half")
+    train(InProcess(random_rows(5)), local_gd(), n_rounds=3, checkpoints=Checkpoints(tmp_path))
+    assert not left.exists()
+
+
+def test_states_of_nodes_that_are_gone_are_named(tmp_path):
+    shards, checkpoints = random_rows(5), Checkpoints(tmp_path)
+    train(InProcess(shards), consensus(), n_rounds=3, checkpoints=checkpoints)
+    next(tmp_path.glob("nodes-*.npz")).unlink()
+    with pytest.raises(ValueError, match=r"nodes-\d+.npz is not there: .* start the run afresh"):
+        train(InProcess(shards), consensus(), n_rounds=9, checkpoints=checkpoints)

@@ -17,6 +17,7 @@ import typer
 
 from localgd import record
 from localgd.certificate import Certificate, Rule, Status, until_angle, until_margin_ratio
+from localgd.checkpoint import FILE as SERVER
 from localgd.checkpoint import Checkpoints
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
@@ -70,14 +71,15 @@ class Job:
         """Train and leave what came out; return the exit code. With a recipe, go on where a run was cut short."""
         flags, resumed = self.flags, recipe is not None
         method, stop = self._method(), self._stop()
-        if self.out is not None and not resumed and self.place.leads:
-            record.check_free(self.out, force=flags.force)
+        out = self.out
+        if out is not None and not resumed:
+            self.place.first(lambda: record.check_free(out, force=flags.force))
         with Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
             federation, recipe = self._federation(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
             reference = self._reference(federation, method, progress)
-            checkpoints = self._checkpoints(federation, recipe, resumed=resumed)
+            checkpoints = self._checkpoints(recipe, resumed=resumed, progress=progress)
             run = self._trained(federation, method, stop, progress, reference, checkpoints)
         if not self.place.leads:
             return 0
@@ -112,21 +114,17 @@ class Job:
         how = preparation(tables, flags.data, flags.scale, kinds)
         return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
 
-    def _checkpoints(self, engine: Engine, recipe: Recipe, *, resumed: bool) -> Checkpoints | None:
+    def _checkpoints(self, recipe: Recipe, *, resumed: bool, progress: Progress) -> Checkpoints | None:
         """Return where checkpoints go, if the run is to be kept; begin its folder."""
-        if self.out is None:
+        out, flags = self.out, self.flags
+        if out is None:
             return None
-        trouble = b""
-        if not resumed and engine.leads:
-            try:
-                record.begin(self.out, self._config(), recipe, force=self.flags.force)
-            except FileExistsError as error:
-                trouble = str(error).encode()
-        trouble = engine.shared(trouble)
-        if trouble:
-            raise FileExistsError(trouble.decode())
-        folder = record.partial(self.out) / record.CHECKPOINT
-        return Checkpoints(folder, self.flags.checkpoint_rounds, self.flags.checkpoint_seconds)
+        folder = record.checkpoints_of(out)
+        if not resumed:
+            self.place.first(lambda: record.begin(out, self._config(), recipe, force=flags.force))
+        elif not (folder / SERVER).is_file():
+            progress.say("it was cut short before its first checkpoint, so it begins at round 0")
+        return Checkpoints(folder, flags.checkpoint_rounds, flags.checkpoint_seconds)
 
     def _trained(
         self,
@@ -155,8 +153,9 @@ class Job:
                 reference=reference,
                 checkpoints=checkpoints,
             )
-        except BaseException:
-            if self.out is not None and self.place.leads and record.drop(self.out):
+        except BaseException as error:
+            kept = self.out is not None and self.place.leads and record.drop(self.out)
+            if kept and not isinstance(error, ValueError | FileExistsError):  # those come again
                 typer.echo(f"what was done so far is kept; go on with: localgd resume {self.out}", err=True)
             raise
 

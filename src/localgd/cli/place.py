@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+
+KINDS: tuple[type[Exception], ...] = (FileExistsError, FileNotFoundError, OSError, ValueError)
+"""Errors that mean something to the command line."""
 
 
 class Place(NamedTuple):
@@ -14,6 +18,30 @@ class Place(NamedTuple):
     rank: int
     world: int
     shared: Callable[[bytes], bytes]
+
+    def first(self, do: Callable[[], bytes | None]) -> bytes:
+        """Do something in process 0 only, and give all of them what came of it.
+
+        Raises
+        ------
+        OSError, ValueError
+            In all processes, what it raised in process 0.
+        """
+        found, trouble = b"", None
+        if self.leads:
+            try:
+                found = do() or b""
+            except (OSError, ValueError) as error:
+                trouble = error
+        kind = next((kind for kind in KINDS if isinstance(trouble, kind)), None)
+        told = self.shared(json.dumps([kind and kind.__name__, str(trouble)]).encode() + b"\n" + found)
+        if trouble is not None:
+            raise trouble
+        head, _, found = told.partition(b"\n")
+        name, said = json.loads(head)
+        if name is not None:
+            raise next(kind for kind in KINDS if kind.__name__ == name)(said)
+        return found
 
     @property
     def leads(self) -> bool:

@@ -116,8 +116,7 @@ def resume_command(
     given = {name: value for name, value in changes.items() if value is not None}
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
     with place(None, timeout) as here:
-        known = here.shared(record.reopen(run) if here.leads else b"")
-        config, recipe = record.known(known)
+        config, recipe = record.known(here.first(lambda: record.reopen(run)))
         if "flags" not in config:
             raise ValueError(f"{run} was begun by a Flower app; start the app again with the same out to go on")
         code = Job.of({**config["flags"], **given}, here).run(recipe)

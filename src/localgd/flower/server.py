@@ -61,6 +61,11 @@ KEYS: dict[str, Any] = {
 
 LOG = logging.getLogger("flwr")
 
+FORGETFUL = (
+    "no secret in the node-config, so this run cannot be gone on with if it is cut short, and a node of these that is "
+    "started again meanwhile counts as lost"
+)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -149,10 +154,12 @@ class Job:
         checkpoints = None
         if out is not None:
             every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
-            checkpoints = Checkpoints(record.partial(out) / record.CHECKPOINT, *every)
+            checkpoints = Checkpoints(record.checkpoints_of(out), *every)
         told = [0]
 
         def on_round(row: Row, certificate: Certificate) -> bool:  # noqa: ARG001
+            if row.round == 0 and out is not None and federation.strangers:
+                LOG.warning("localgd: %s: %s", ", ".join(federation.strangers), FORGETFUL)
             for failure in federation.failures[told[0] :]:
                 LOG.warning(
                     "localgd: round %s: node %r %s: %s", row.round, failure.node_id, failure.outcome, failure.error

@@ -103,6 +103,12 @@ class FlowerEngine:
         return self._link.bytes_down
 
     @property
+    def strangers(self) -> tuple[str, ...]:
+        """Nodes that would not be known again after a new start, as no digest of their rows has come so far."""
+        known = {node for rows in self._rows.values() for node, digest in rows.items() if digest}
+        return tuple(node for node in self.node_ids if node not in known)
+
+    @property
     def _view(self) -> str:
         return view_of(self._definition)
 

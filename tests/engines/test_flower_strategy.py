@@ -1,0 +1,79 @@
+"""Flower: the certificate of a model that any other strategy trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from engines.flower_grid import LocalGrid
+from localgd import InProcess, NodeError, Shard, certify, from_arrays, prepare
+from localgd.flower import Certified, FlowerEngine, answer
+
+
+def rows_and_fedavg():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 3)), None
+    y = np.where(x[:, 0] + 0.3 > 0, 1.0, -1.0)
+    keep = np.abs(x[:, 0] + 0.3) > 0.2
+    x, y = np.column_stack([x, np.ones(60)])[keep], y[keep]
+    return [Shard(f"site {i}", x[i::3] * y[i::3, None]) for i in range(3)]
+
+
+def fedavg_app(shards):
+    from flwr.app import Message as FlowerMessage
+    from flwr.app import MetricRecord, RecordDict
+
+    app = answer(ClientApp(), lambda context: shards[context.node_id - 2**63])
+
+    @app.train()
+    def fit(message, context):
+        parts = [np.asarray(part) for part in message.content["arrays"].to_numpy_ndarrays()]
+        w = np.concatenate([part.ravel() for part in parts])
+        rows = shards[context.node_id - 2**63].rows
+        for _ in range(50):
+            w = w + 0.5 * rows.T @ (1 / (1 + np.exp(rows @ w))) / len(rows)
+        new = ArrayRecord([w[:-1].reshape(1, -1), w[-1:]])
+        metrics = MetricRecord({"num-examples": len(rows)})
+        return FlowerMessage(RecordDict({"arrays": new, "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
+    shards = rows_and_fedavg()
+    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    plain = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
+    strategy = Certified(plain, n_nodes=3)
+    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=20)
+    parts = result.arrays.to_numpy_ndarrays()
+    w = np.concatenate([part.ravel() for part in parts])
+    expected = certify(w, InProcess(shards))
+    assert strategy.certificate.to_dict() == expected.to_dict()
+    metrics = result.evaluate_metrics_serverapp[20]
+    assert metrics["margin_low"] == expected.margin_low > 0
+    assert metrics["angle_deg_max"] == expected.angle_deg < 90
+    assert metrics["certified"] == 1.0
+
+
+def test_a_strategy_that_cannot_be_certified_keeps_what_it_made():
+    shards = rows_and_fedavg()
+    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=3, C=-1.0)
+    result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=1)
+    assert len(result.arrays) == 2
+    assert strategy.certificate is None
+
+
+def test_tables_of_own_clients_need_the_recipe():
+    x = np.array([[1.0], [2.0], [4.0], [5.0]])
+    tables = from_arrays(x, ["no", "no", "yes", "yes"], groups=["a", "b", "a", "b"])
+    app = answer(ClientApp(), lambda context: tables[context.node_id - 2**63])
+    recipe = prepare(InProcess(tables), intercept=True)[1]
+    grid = LocalGrid(app, [{}] * 2)
+    found = certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2).map(recipe))
+    assert found.margin_low > 0
+    with pytest.raises(NodeError, match="TypeError"):
+        certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2))
