@@ -122,24 +122,23 @@ class Checkpoints:
         Raises
         ------
         FileExistsError
-            In all processes, if another run is at work on it.
+            If another run is at work on it.
         OSError
-            If it cannot be made.
+            In all processes, if one of them cannot make its folder, or hold it.
         """
         with ExitStack() as hold:
-            trouble = ""
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if engine.leads:
-                try:
+            trouble: OSError | None = None
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if engine.leads:
                     hold.enter_context(alone(self.folder))
-                except FileExistsError as error:
-                    trouble = str(error)
-                else:
                     for path in self.folder.glob(".*.npz.*"):
                         path.unlink(missing_ok=True)
-            trouble = engine.shared(trouble.encode()).decode()
-            if trouble:
-                raise FileExistsError(trouble)
+            except OSError as error:
+                trouble = error
+            said = engine.shared(str(trouble or "").encode()).decode()
+            if engine.agreed(trouble is not None)[0]:
+                raise trouble or OSError(said or "another process cannot write into its folder for checkpoints")
             yield
 
     def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
