@@ -35,7 +35,7 @@ class Given:
 
 client = answer(
     ClientApp(),
-    lambda context: Shard(f"node-{context.node_config['place']}", [[1.0]]),
+    lambda context: Shard(str(context.node_config["node-name"]), [[1.0]]),
     tasks=[*TASKS, *tasks.TASKS],
     encoders=[*ENCODERS, *tasks.ENCODERS, Given],
 )
@@ -53,7 +53,7 @@ class Outcomes(dict):
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or report.outcome != "passed":
-            self[report.nodeid.rpartition("::")[2]] = report.outcome
+            self[report.nodeid.rpartition("::")[2]] = report.longreprtext[-2000:] or report.outcome
 
 
 server = ServerApp()
@@ -65,6 +65,8 @@ def main(grid: Any, context: Any) -> None:
     GRIDS.append(grid)
     suite = str(Path(__file__).with_name("test_contract.py"))
     outcomes = Outcomes()
-    # Flower may run this in a thread, where no signal ends what hangs
-    pytest.main([suite, "-q", "-p", "no:cacheprovider", "-k", "deployed", "--timeout-method=thread"], [outcomes])
+    words = ["-q", "-p", "no:cacheprovider", "-k", "deployed"]
+    words += ["--timeout-method=thread"]  # Flower may run this in a thread, where no signal ends what hangs
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Flower has loaded some of pytest's plugins
+    pytest.main([suite, *words], [outcomes])
     Path(context.run_config["results"]).write_text(json.dumps(outcomes))
