@@ -8,29 +8,22 @@ import time
 
 import numpy as np
 from flwr.app import Context
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-import localgd
-from common import random_rows, with_bias
+from common import random_rows
+from engines import over_flower
 from localgd import InProcess, Message, consensus, local_gd, modified_local_gd, scaffold, train
-from localgd.flower import FlowerEngine, answer
 from localgd.rules.probes import Evaluate
 
 METHODS = [local_gd(local_steps=20), modified_local_gd(), scaffold(C=1.0, local_steps=20), consensus()]
-SEPARABLE, NOISY = random_rows(5, n_nodes=3), with_bias(random_rows(5, n_nodes=3), noise=0.1)
+SEPARABLE = random_rows(5, n_nodes=3)
 FOUND: dict[str, object] = {}
 
 
-def load(context: Context) -> localgd.Shard:
-    """The node's own rows, in a process that Ray has started."""
-    assert context.node_config["num-partitions"] == 3
-    return SEPARABLE[int(context.node_config["partition-id"])]
-
-
 def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-    engine = FlowerEngine(grid, n_nodes=3, poll=0.01)
+    FOUND["contract"] = over_flower.outcomes(grid)
+    engine = over_flower.federation(grid, SEPARABLE, poll=0.01)
     here = InProcess(SEPARABLE)
     message = Message(0, np.arange(5.0))
     report, expected = (held.round(Evaluate(), message) for held in (engine, here))
@@ -48,7 +41,7 @@ if __name__ == "__main__":
     server.main()(main)
     run_simulation(
         server,
-        answer(ClientApp(), load),
+        over_flower.client,
         num_supernodes=3,
         backend_config={
             "client_resources": {"num_cpus": 0.5, "num_gpus": 0.0},

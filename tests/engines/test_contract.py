@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 
 from common import OTHER_ORDER, random_rows
-from engines import deployed
+from engines import over_flower
 from engines.flower_grid import flower
 from engines.tasks import Broken, CountRounds, Doubled, FailOn, FailOnce, Vandal
 from localgd import InProcess, Message, NodeError, Shard, load, local_gd, train, until_angle
@@ -28,8 +29,8 @@ if "RANK" in os.environ:  # this is one of the processes that test_torch.py star
 
     ENGINES, SAME_REPORT = {"torch": spread}, OTHER_ORDER
 
-if deployed.GRIDS:  # this is the server that test_flower_deployed.py starts
-    ENGINES, N_NODES = {"flower, deployed": deployed.deployed}, deployed.N_NODES
+if over_flower.GRIDS:  # this is the server of a Flower app that is deployed or simulated
+    ENGINES, N_NODES = {"over_flower": partial(over_flower.federation, over_flower.GRIDS[0])}, over_flower.N_NODES
 
 engines = pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
 

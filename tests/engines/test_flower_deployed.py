@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from common import OTHER_ORDER
-from engines import test_contract
 from engines.fleet import Fleet, write_node_key
+from engines.over_flower import assert_kept
 from localgd import InProcess, load, local_gd, prepare, train
 
 NAMES = ("node-0", "node-1", "node-2")  # as the contract calls them
@@ -82,20 +82,13 @@ def test_a_stranger_is_refused(fleet):
         fleet.end("stranger")
 
 
-def marks(test):
-    return getattr(test, "pytestmark", [])
-
-
 @pytest.mark.slow
 def test_the_contract_is_kept(fleet, tmp_path):
     """The suite that every engine passes runs in the server, over the SuperNodes."""
     results = tmp_path / "results.json"
     run = fleet.run(Path(__file__).with_name("contract_app"), results=str(results))
     assert fleet.wait(run, 550) == "finished:completed", fleet.told(run)
-    outcomes = json.loads(results.read_text())
-    assert set(outcomes.values()) == {"passed"}, "\n".join(outcomes.values())
-    names = {name.partition("[")[0] for name in outcomes}
-    assert names == {name for name, test in vars(test_contract).items() if test_contract.engines.mark in marks(test)}
+    assert_kept(json.loads(results.read_text()))
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ import pytest
 
 import localgd
 from common import OTHER_ORDER
+from engines.over_flower import assert_kept
 
 HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-def test_a_simulation_makes_the_same_models_as_in_process(tmp_path):
+def test_a_simulation_keeps_the_contract_and_makes_the_same_models_as_in_process(tmp_path):
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     paths = [str(Path(localgd.__file__).parents[1]), str(HERE.parent)]
     done = subprocess.run(
@@ -31,6 +32,7 @@ def test_a_simulation_makes_the_same_models_as_in_process(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-5000:]
     found = json.loads(done.stdout.splitlines()[-1])
+    assert_kept(found["contract"])
     assert found["report"] <= OTHER_ORDER
     for name in ("local-gd", "modified-local-gd", "scaffold", "consensus"):
         assert found[name]["away"] == 0.0, name
