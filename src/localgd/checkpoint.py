@@ -174,10 +174,10 @@ class Checkpoints:
             If it cannot be read, or is of another format.
         """
         path = self.folder / FILE
-        content = engine.shared(path.read_bytes() if engine.leads and path.is_file() else b"")
+        content = engine.shared(b"+" + path.read_bytes() if engine.leads and path.is_file() else b"")
         if not content:
             return None
-        held = wire.read(content, f"{path}")
+        held = wire.read(content[1:], f"{path}")
         try:
             return Found(wire.unpack(held["snapshot"], Snapshot), held["state"])
         except (KeyError, ValueError) as error:
@@ -207,7 +207,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if not _locked(handle):
+        if not (_locked(handle) and os.path.samestat(os.fstat(handle), folder.stat())):  # or it was made anew meanwhile
             raise FileExistsError(f"{folder}: another run is at work on it; wait until it ends, or end it first")
         yield
     finally:

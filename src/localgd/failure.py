@@ -153,7 +153,7 @@ class Policy:
         """Return the sum of what is sound, and the nodes that are at fault."""
         with suppress(ValueError):
             total = in_order(reports)
-            if not not_finite(total, message) and not any(lacking(reports)):  # then no part of it was
+            if sound(total, reports, message):
                 return total, {}
         faults = {**dict(lacking(reports)), **dict(unlike(reports, message))}
         blank = {node: name for node, report in reports.items() if (name := not_finite(report, message))}
@@ -255,19 +255,37 @@ def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[st
                 yield node, ValueError(f"its report's {name} has shape {shape}, others sent {usual}")
 
 
+def sound(total: Report, reports: Mapping[str, Report], message: Message) -> bool:
+    """Return whether nothing is wrong with any of the reports, of which `total` is the sum.
+
+    What is not finite in a part shows in the sum, but for a low that says "none of my rows", which a minimum hides.
+    """
+    if not_finite(total, message) or any(lacking(reports)):
+        return False
+    lows = [value for report in reports.values() for name, value in report.lows.items() if name not in OPTIONAL]
+    return not any((value == np.inf).any() for value in lows)
+
+
 def not_finite(report: Report, message: Message) -> str:
-    """Return the name of a quantity that is not a number, or infinite in a vector like the model; "" if none is."""
+    """Return the name of a quantity that is not a number, or infinite where that means nothing; "" if none is.
+
+    A low may be −∞, which proves nothing, and a node's own bound +∞, which is none.
+
+    Examples
+    --------
+    >>> not_finite(Report(1, 1, {"loss": 0.1}, {"margin": np.inf}), Message())
+    'margin'
+    """
     for name, value in (*report.sums.items(), *report.lows.items()):
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(value.sum()):  # one look at each number, where all is well
                 continue
-        if value.size and np.isnan(value.min()):
-            return name
-        if (
-            value.shape == message.w.shape
-            and value.size
-            and not (np.isfinite(value.min()) and np.isfinite(value.max()))
-        ):
+        wrong = ~np.isfinite(value)
+        if name in report.lows:
+            wrong &= value != -np.inf
+            wrong &= (name not in OPTIONAL) | np.isnan(value)
+            wrong |= ~np.isfinite(value) & (value.shape == message.w.shape)
+        if wrong.any():
             return name
     return ""
 

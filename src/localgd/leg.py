@@ -91,7 +91,7 @@ class Leg:
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        _check(report, state.round)
+        _check(report, state)
         self.step = step_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
         if method.penalty is None:
             self.found = _standing(state, report, self.found, self.step, watch.rules, whole=whole)
@@ -131,10 +131,15 @@ class Leg:
         return {"found": self.found, "step": self.step, "appraised": self.appraised, "idle": self.idle}
 
     def _excused(self) -> None:
-        """Say so if rounds were lost because nodes were missing."""
+        """Say so if rounds were lost, or went on without some nodes, because those were missing."""
+        watch, looks = self.watch, self.watch.history[:-1]
+        n_short = sum(row.n_nodes < len(watch.engine.node_ids) for row in looks[watch.base.before :])
+        excuse = ""
         if self.idle:
-            rounds = f"{self.idle} round{'s were' if self.idle > 1 else ' was'} repeated, as nodes were missing"
-            self.shown = replace(self.shown, reason=f"{self.shown.reason}; {rounds}")
+            excuse = f"; {_rounds(self.idle)} repeated, as nodes were missing"
+        elif n_short and watch.nodes is None:
+            excuse = f"; {_rounds(n_short)} without some nodes, as they failed"
+        self.shown = replace(self.shown, reason=f"{self.shown.reason}{excuse}")
 
     def _blown_up(self, report: Report) -> str:
         """Say in which round the model left float64, and at whose hands if it was a node's."""
@@ -183,20 +188,26 @@ class Leg:
         return bool(self.watch.rules) and self.shown.verdict is Status.CERTIFIED
 
 
-def _check(report: Report, round_: int) -> None:
-    """Refuse what no round of training adds up to, before anything is proved of it."""
+def _rounds(number: int) -> str:
+    return f"{number} round{'s were' if number > 1 else ' was'}"
+
+
+def _check(report: Report, state: Any) -> None:
+    """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
     if not report.n_nodes:
         return
-    parts = {**report.sums, **report.lows}
-    for name in ("loss", "weight", "correct", "margin"):
-        value = parts.get(name)
-        if value is None and name == "margin":  # of a report that is short, and says why
-            continue
-        if value is None or value.shape:
-            what = "no" if value is None else f"numbers of the shape {value.shape} as"
-            raise ValueError(f"round {round_}: {report.n_nodes} nodes reported {what} {name}; a number was expected")
-    if parts.get("margin", -1.0) == np.inf or parts["weight"] <= 0:
-        raise ValueError(f"round {round_}: {report.n_nodes} nodes reported an infinite margin, or no weight of rows")
+    parts, number = {**report.sums, **report.lows}, ()
+    shapes = {"loss": number, "weight": number, "correct": number}
+    shapes |= {name: number for name in ("margin", "mass", "drift") if name in parts}  # a report may be short
+    shapes |= {name: state.w.shape for name in ("step", "pull") if name in parts}
+    for name, shape in shapes.items():
+        if name not in parts or parts[name].shape != shape:
+            sent = f"{name} of the shape {parts[name].shape}" if name in parts else f"no {name}"
+            raise ValueError(
+                f"round {state.round}: {report.n_nodes} nodes reported {sent}; expected {shape or 'a number'}"
+            )
+    if parts["weight"] <= 0 or parts.get("margin", 0.0) == np.inf:
+        raise ValueError(f"round {state.round}: {report.n_nodes} nodes reported no weight of rows, or no margin")
 
 
 def _standing(

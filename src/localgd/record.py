@@ -20,8 +20,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ def checkpoints_of(folder: Path) -> Path:
     return partial(folder) / CHECKPOINT
 
 
-def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> None:
-    """Make the folder of a run that is to be at work; its checkpoints go into `checkpoints_of` it.
+@contextmanager
+def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> Iterator[None]:
+    """Make the folder of a run that is to be at work, and hold it; its checkpoints go into `checkpoints_of` it.
 
     Parameters
     ----------
@@ -78,16 +79,19 @@ def begin(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         If an unfinished run is there and `force` is off, or it is at work.
     """
     place = partial(folder)
-    _refuse_at_work(folder)
+    refuse_at_work(folder)
     if force:
         shutil.rmtree(place, ignore_errors=True)
     try:
         place.mkdir()
     except FileExistsError:
         raise FileExistsError(_unfinished(folder)) from None
-    (place / CHECKPOINT).mkdir()
-    _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
-    _write_json(place / "config.json", config)
+    with alone(place):
+        (place / CHECKPOINT).mkdir()
+        _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
+        _write_json(place / "config.json", config)
+        with _dropped_if_empty(folder):
+            yield
 
 
 def _unfinished(folder: Path) -> str:
@@ -97,10 +101,17 @@ def _unfinished(folder: Path) -> str:
     )
 
 
-def _refuse_at_work(folder: Path) -> None:
-    """Refuse a run whose folder another process holds."""
-    with suppress(FileNotFoundError), alone(checkpoints_of(folder)):
-        pass
+def refuse_at_work(folder: Path) -> None:
+    """Refuse a run whose folder another process holds, whatever it is called at the moment.
+
+    Raises
+    ------
+    FileExistsError
+        If it is so.
+    """
+    for name in (partial(folder), folder):
+        with suppress(FileNotFoundError, NotADirectoryError), alone(name):
+            pass
 
 
 def finished(folder: Path) -> Path:
@@ -114,8 +125,9 @@ def finished(folder: Path) -> Path:
     return folder.with_name(folder.name.removesuffix(".partial"))
 
 
-def reopen(folder: Path) -> bytes:
-    """Find a run that was cut short and return how it was begun and how its rows are prepared, for `known`.
+@contextmanager
+def reopened(folder: Path) -> Iterator[bytes]:
+    """Find a run that was cut short and hold it; how it was begun and its rows are prepared is for `known` to read.
 
     One that has left its results already goes on in a copy of its checkpoint.
 
@@ -128,7 +140,7 @@ def reopen(folder: Path) -> bytes:
     """
     folder = finished(folder)
     place = partial(folder)
-    _refuse_at_work(folder)
+    refuse_at_work(folder)
     if not place.is_dir():
         if not (folder / CHECKPOINT).is_dir():
             what = "is finished: it ended by itself" if (folder / "model.json").is_file() else "is no run folder"
@@ -137,37 +149,48 @@ def reopen(folder: Path) -> bytes:
             shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
             shutil.copy2(folder / "config.json", Path(fresh, place.name))
             Path(fresh, place.name).rename(place)
+    with alone(place), _dropped_if_empty(folder):
+        yield _content(place)
+
+
+@contextmanager
+def _dropped_if_empty(folder: Path) -> Iterator[None]:
+    """Take away what a run that failed leaves, if there is nothing new in it to go on from."""
+    try:
+        yield
+    except BaseException:
+        server, before = (held / CHECKPOINT / SERVER for held in (partial(folder), folder))
+        if not server.is_file() or (before.is_file() and filecmp.cmp(server, before, shallow=False)):
+            shutil.rmtree(partial(folder), ignore_errors=True)
+        raise
+
+
+def _content(place: Path) -> bytes:
     try:
         config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
         content = json.dumps([config, recipe]).encode()
         known(content)
     except (OSError, ValueError) as error:
+        if (place / CHECKPOINT / SERVER).is_file():
+            why = f"{place} holds a checkpoint, but its config.json or {CHECKPOINT}/{RECIPE} is missing or damaged"
+            raise ValueError(f"{why} ({error}); bring it back, or start over with --force") from error
         raise ValueError(f"{place} was cut short before it had begun ({error}); start it again with --force") from error
     return content
 
 
 def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
-    """Return the config of a run that was cut short, and its recipe, from what `reopen` says."""
-    config, recipe = json.loads(content)
-    return config, Recipe.from_dict(recipe)
+    """Return the config of a run that was cut short, and its recipe, from what `reopened` says.
 
-
-def drop(folder: Path) -> bool:
-    """Take away the folder of a run that failed and left nothing new; return whether there is a checkpoint.
-
-    That is before its first checkpoint, or if RUN itself holds the same one.
+    Raises
+    ------
+    ValueError
+        If it is damaged.
     """
-    place = partial(folder)
-    server, before = (held / CHECKPOINT / SERVER for held in (place, folder))
-    try:
-        _refuse_at_work(folder)
-    except FileExistsError:  # it is another's
-        return False
-    there = server.is_file()
-    if not there or (before.is_file() and filecmp.cmp(server, before, shallow=False)):
-        shutil.rmtree(place, ignore_errors=True)
-    return there
+    config, recipe = json.loads(content)
+    if not isinstance(config, dict) or not (isinstance(config.get("flags"), dict) or "flower" in config):
+        raise ValueError("config.json does not say how the run was begun")
+    return config, Recipe.from_dict(recipe)
 
 
 def write(
@@ -228,7 +251,7 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
         raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
-    _refuse_at_work(folder)
+    refuse_at_work(folder)
     if partial(folder).exists() and not force:
         raise FileExistsError(_unfinished(folder))
     if not folder.exists() and not folder.is_symlink():

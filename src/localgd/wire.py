@@ -150,13 +150,13 @@ def read(content: bytes, source: str) -> dict[str, Packed]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+        parts = {name: Packed(bytes(text).decode(), {}) for name, text in arrays.items() if "/" not in name}
+        for name, array in arrays.items():
+            part, slash, place = name.partition("/")
+            if slash:
+                parts[part].arrays[place] = array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"{source} cannot be read ({error}); it is damaged, or of another format: start the run afresh"
         ) from error
-    parts = {name: Packed(bytes(text).decode(), {}) for name, text in arrays.items() if "/" not in name}
-    for name, array in arrays.items():
-        part, slash, place = name.partition("/")
-        if slash:
-            parts[part].arrays[place] = array
     return parts

@@ -269,19 +269,55 @@ class Tampered(InProcess):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sums, lows: (sums | {"step": np.ones(4)}, lows), "round 3: the report does not fit the model"),
+        (lambda sums, lows: (sums | {"step": np.ones(4)}, lows), r"reported step of the shape \(4,\); expected \(5,\)"),
         (
             lambda sums, lows: (sums | {"loss": np.ones(2)}, lows),
-            r"1 nodes reported numbers of the shape \(2,\) as loss",
+            r"reported loss of the shape \(2,\); expected a",
         ),
         (lambda sums, lows: ({"loss": sums["loss"]}, lows), "1 nodes reported no weight"),
         (lambda sums, lows: (sums | {"weight": 0.0}, lows), "no weight of rows"),
-        (lambda sums, lows: (sums, lows | {"margin": np.inf}), "an infinite margin"),
+        (lambda sums, lows: ({k: v for k, v in sums.items() if k != "step"}, lows), "report does not fit the model"),
     ],
 )
 def test_what_the_only_node_left_sends_must_fit_the_model(change, message):
     with pytest.raises(ValueError, match=message):
         train(Tampered(random_rows(4), change), local_gd(local_steps=5, lr=0.1), n_rounds=9)
+
+
+class Infinite(InProcess):
+    """A federation of which one node has an infinite number in its reports, for some rounds."""
+
+    def __init__(self, shards, name):
+        super().__init__(shards, on_failure="skip")
+        run = self.nodes.run
+
+        def tampered(task, message, nodes):
+            answers = run(task, message, nodes)
+            found = answers.get(NODE)
+            if isinstance(found, Report) and 3 <= message.round < 9:
+                sums, lows = (
+                    {k: np.inf if k == name else v for k, v in part.items()} for part in (found.sums, found.lows)
+                )
+                answers[NODE] = Report(1, found.n_rows, sums, lows, found.counts)
+            return answers
+
+        self.nodes.run = tampered
+
+
+@pytest.mark.parametrize("name", ["margin", "loss", "weight", "correct", "mass"])
+@pytest.mark.parametrize("method", [local_gd(local_steps=10), consensus(), interior_point()], ids=lambda m: m.name)
+def test_an_infinite_number_is_a_failure_of_its_node(method, name):
+    shards = random_rows(4)
+    answer = exact(shards)
+    engine = Infinite(shards, name)
+    run = train(engine, method, n_rounds=40, reference=answer.direction)
+    assert {failure.node_id for failure in run.failures} <= {NODE}
+    assert run.failures or name == "mass"  # not every method has one
+    assert all(row.low <= answer.margin_high for row in run.history)
+    assert all(answer.margin_low <= row.high for row in run.history)
+    assert all(math.isfinite(row.loss) and row.loss > 0 for row in run.history)
+    if run.failures and method.name == "local-gd":
+        assert "without some nodes, as they failed" in run.certificate.reason
 
 
 def test_nodes_that_were_left_out_are_not_blamed_for_a_model_that_leaves_float64():

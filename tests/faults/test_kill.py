@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -141,6 +142,45 @@ def test_a_damaged_checkpoint_leaves_the_run_as_it_was(damage, sites, tmp_path):
     assert "go on with" not in done.stderr
     assert not (tmp_path / "RUN.partial").exists()
     assert localgd("predict", tmp_path / "RUN", sites / "north.csv").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("config.json", "[]", "config.json does not say how the run was begun"),
+        ("config.json", '{"flags": {}}', "its config.json lacks"),
+        ("checkpoint/recipe.json", "{}", "recipe.json is missing or damaged"),
+    ],
+)
+def test_a_damaged_run_folder_is_named_and_left_as_it_was(path, content, message, sites, tmp_path):
+    words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--n-rounds", "3"]
+    assert localgd(*words, "--out", tmp_path / "RUN").returncode == 0
+    (tmp_path / "RUN" / path).write_text(content)
+    done = localgd("resume", tmp_path / "RUN", "--n-rounds", "9")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert {entry.name for entry in tmp_path.iterdir()} == {"sites", "RUN"}
+
+
+def test_a_run_that_is_being_written_is_left_alone(sites, tmp_path):
+    """Training is over, but its folder is not whole yet."""
+    words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--out", str(tmp_path / "RUN")]
+    slow = "job.convergence = lambda *_: (print('WRITING', flush=True), time.sleep(30))"
+    program = f"import time; from localgd.cli import job, main; {slow}; main()"
+    command = [sys.executable, "-c", program, *words, "--n-rounds", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout.readline() == "WRITING\n"
+        for other in (["resume", str(tmp_path / "RUN")], words, [*words, "--force"]):
+            done = localgd(*other)
+            assert done.returncode == 2, done
+            assert "another run is at work on it" in done.stderr
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "it can go on" in output
+    assert localgd("resume", tmp_path / "RUN", "--n-rounds", "9").returncode == 0
+    fewer = localgd("resume", tmp_path / "RUN", "--n-rounds", "4")
+    assert "it had done 9 rounds already, so --n-rounds 4 adds none" in fewer.stdout
 
 
 def test_a_run_without_a_checkpoint_says_that_it_begins_at_round_0(sites, tmp_path):

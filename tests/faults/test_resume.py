@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
@@ -78,9 +79,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     whole = (tmp_path / "held" / FILE).read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "held" / FILE).write_bytes(whole[:size])
-        if size:
-            with pytest.raises(ValueError, match=r"server\.npz"):
-                train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
+        with pytest.raises(ValueError, match=r"server\.npz"):
+            train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
+    for parts in ({"a/0": np.ones(2)}, {"a": np.array([255, 254], dtype=np.uint8)}, {"state": np.ones(2)}):
+        np.savez(tmp_path / "held" / FILE, **parts)
+        with pytest.raises(ValueError, match=r"server\.npz"):
+            train(InProcess(shards), local_gd(), n_rounds=3, checkpoints=checkpoints)
+
+
+def test_names_of_nodes_may_hold_any_sign(tmp_path):
+    names = ["Ward A/B", "C.state", "Zürich ✓", "0.head", ".."]
+    shards = [Shard(name, shard.rows) for name, shard in zip(names, random_rows(5, n_nodes=5), strict=True)]
+    for method in (consensus(), local_gd()):
+        checkpoints = Checkpoints(tmp_path / method.name)
+        expected = train(InProcess(shards), method, n_rounds=9)
+        train(InProcess(shards), method, n_rounds=4, checkpoints=checkpoints)
+        assert_same_run(train(InProcess(shards), method, n_rounds=9, checkpoints=checkpoints), expected)
 
 
 def test_only_the_last_checkpoint_is_kept(tmp_path):

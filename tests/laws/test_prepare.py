@@ -226,12 +226,24 @@ def test_no_label_of_an_identifying_column_leaves_its_node(n_nodes: int) -> None
 
 def test_a_node_does_not_tell_more_labels_than_any_classes_would_be() -> None:
     tables = from_arrays(np.eye(500), np.arange(500) % 201)
-    with pytest.raises(NodeError, match="label: more than 200 distinct values in 500 rows"):
+    with pytest.raises(NodeError, match="label: 201 distinct values in 500 rows"):
+        InProcess(tables).round(Tally((), (), ()), Message())
+    tables = from_arrays(np.eye(30), np.arange(30))
+    with pytest.raises(NodeError, match="label: 30 distinct values in 30 rows"):
         InProcess(tables).round(Tally((), (), ()), Message())
 
 
+def test_a_node_of_ids_is_enough_to_ask_no_more() -> None:
+    """Most rows are at nodes that are too small to tell, but one of them can."""
+    groups = np.minimum(np.arange(380) // 20, 14)
+    engine = Listening(from_arrays(np.eye(380), [f"secret {i}" for i in range(380)], groups))
+    with pytest.raises(ValueError, match="label: 100 distinct values in 100 rows: it looks like"):
+        prepare(engine)
+    assert not any("secret" in key for key in engine.keys)
+
+
 def test_a_small_node_may_have_many_of_the_classes_of_all() -> None:
-    labels = np.arange(1000) % 62
+    labels = np.random.default_rng(0).integers(62, size=1000)
     _, recipe = prepare(InProcess(from_arrays(np.eye(1000), labels, np.arange(1000) < 50)))
     assert len(recipe.classes) == 62
 

@@ -6,6 +6,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,7 @@ import typer
 
 from localgd import record
 from localgd.certificate import Certificate, Rule, Status, until_angle, until_margin_ratio
-from localgd.checkpoint import FILE as SERVER
-from localgd.checkpoint import Checkpoints
+from localgd.checkpoint import FILE, Checkpoints
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
 from localgd.cli.place import Place
@@ -74,17 +74,19 @@ class Job:
         out = self.out
         if out is not None and not resumed:
             self.place.first(lambda: record.check_free(out, force=flags.force))
-        with Progress(quiet=flags.as_json or not self.place.leads) as progress:
+        with ExitStack() as hold, Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
             federation, recipe = self._federation(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
             reference = self._reference(federation, method, progress)
-            checkpoints = self._checkpoints(recipe, resumed=resumed, progress=progress)
-            run = self._trained(federation, method, stop, progress, reference, checkpoints)
-        if not self.place.leads:
-            return 0
-        model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
-        place = self._saved(run, model)
+            if out is not None and not resumed:
+                begun = record.begun(out, self._config(), recipe, force=flags.force)
+                self.place.first(lambda: hold.enter_context(begun))
+            run = self._trained(federation, method, stop, progress, reference)
+            if not self.place.leads:
+                return 0
+            model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
+            place = self._saved(run, model)
         self._tell(run, place)
         return _exit_code(run, asked=bool(stop), interrupted=progress.interrupted)
 
@@ -114,18 +116,6 @@ class Job:
         how = preparation(tables, flags.data, flags.scale, kinds)
         return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
 
-    def _checkpoints(self, recipe: Recipe, *, resumed: bool, progress: Progress) -> Checkpoints | None:
-        """Return where checkpoints go, if the run is to be kept; begin its folder."""
-        out, flags = self.out, self.flags
-        if out is None:
-            return None
-        folder = record.checkpoints_of(out)
-        if not resumed:
-            self.place.first(lambda: record.begin(out, self._config(), recipe, force=flags.force))
-        elif not (folder / SERVER).is_file():
-            progress.say("it was cut short before its first checkpoint, so it begins at round 0")
-        return Checkpoints(folder, flags.checkpoint_rounds, flags.checkpoint_seconds)
-
     def _trained(
         self,
         federation: Engine,
@@ -133,9 +123,11 @@ class Job:
         stop: list[Rule],
         progress: Progress,
         reference: FloatArray | None,
-        checkpoints: Checkpoints | None,
     ) -> Run:
-        flags = self.flags
+        flags, checkpoints = self.flags, None
+        if self.out is not None:
+            folder = record.checkpoints_of(self.out)
+            checkpoints = Checkpoints(folder, flags.checkpoint_rounds, flags.checkpoint_seconds)
 
         def on_round(row: Row, certificate: Certificate) -> bool:
             progress.failures(federation.failures)
@@ -154,8 +146,8 @@ class Job:
                 checkpoints=checkpoints,
             )
         except BaseException as error:
-            kept = self.out is not None and self.place.leads and record.drop(self.out)
-            if kept and not isinstance(error, ValueError | FileExistsError):  # those come again
+            kept = checkpoints is not None and self.place.leads and (checkpoints.folder / FILE).is_file()
+            if kept and not isinstance(error, ValueError):  # that comes again
                 typer.echo(f"what was done so far is kept; go on with: localgd resume {self.out}", err=True)
             raise
 
@@ -212,7 +204,6 @@ class Job:
                 typer.echo("the model is printed above, as there is no room anywhere; redirect it to a file", err=True)
             else:
                 typer.echo(f"the run is in {refuge} instead (without its figure); free some room and move it", err=True)
-            record.drop(self.out)
             raise typer.Exit(FAILED) from error
         return self.out
 
@@ -231,6 +222,8 @@ class Job:
             typer.echo(line)
         if not run.w.any():
             typer.echo("the model is 0 in every entry: there is nothing to predict with")
+        if run.n_rounds > self.flags.n_rounds:
+            typer.echo(f"it had done {run.n_rounds} rounds already, so --n-rounds {self.flags.n_rounds} adds none")
         typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
         if place is not None and run.unfinished:
             typer.echo(f"it can go on: localgd resume {place} --n-rounds {2 * max(1, run.n_rounds)}")

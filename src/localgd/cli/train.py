@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from localgd import record
+from localgd.checkpoint import FILE
 from localgd.cli.flags import (
     AngleTol,
     Categorical,
@@ -115,9 +118,13 @@ def resume_command(
     changes: dict[str, Any] = {"n_rounds": n_rounds, "angle_tol_deg": angle_tol_deg}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
-    with place(None, timeout) as here:
-        config, recipe = record.known(here.first(lambda: record.reopen(run)))
+    with place(None, timeout) as here, ExitStack() as hold:
+        config, recipe = record.known(here.first(lambda: hold.enter_context(record.reopened(run))))
         if "flags" not in config:
             raise ValueError(f"{run} was begun by a Flower app; start the app again with the same out to go on")
+        if missing := signature(train_command).parameters.keys() - {"context"} - config["flags"].keys():
+            raise ValueError(f"{run}: its config.json lacks {min(missing)}: it is damaged, or of another version")
+        if here.leads and not (record.checkpoints_of(record.finished(run)) / FILE).is_file():
+            typer.echo("it was cut short before its first checkpoint, so it begins at round 0", err=True)
         code = Job.of({**config["flags"], **given}, here).run(recipe)
     raise typer.Exit(code)

@@ -14,7 +14,7 @@ import numpy as np
 from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
-from localgd.data.survey import FEW, MANY, Moments, Survey, Tally, no_classes, tallies
+from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.failure import from_all
 from localgd.rounding import FloatArray
 
@@ -117,8 +117,8 @@ def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
 def _check_labels(survey: Report) -> None:
     """Refuse labels that look like ids before any of them leaves its node."""
     for (floor,), n_rows in tallies(survey, "labels"):
-        if floor == MANY or n_rows > survey.n_rows / 2:
-            raise ValueError(no_classes(f"more than {floor}", f"{n_rows} rows"))
+        if floor in {MANY, UNIQUE} or n_rows > survey.n_rows / 2:
+            raise ValueError(no_classes(f"{n_rows}" if floor == UNIQUE else f"more than {floor}", f"{n_rows} rows"))
 
 
 def _classes(tally: Report) -> tuple[Label, ...]:

@@ -22,6 +22,9 @@ from localgd.data.values import as_numbers, as_text, picked
 FEW, MANY = 20, 200
 """Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
 
+UNIQUE = "unique"
+"""Instead of a number: every row of a node has another label, and there are more than a few."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -33,7 +36,7 @@ class Survey:
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
         features = shard.features
-        counts = {}
+        counts: dict[str, int] = {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
             kind = "sparse" if isinstance(features, csr_array) else "number"
@@ -44,8 +47,10 @@ class Survey:
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
                     counts[_key("distinct", name, floor)] = shard.n_rows
             counts[_key("column", place, name, kind)] = 1
-        for floor in _passed(len(np.unique(shard.labels)), shard.n_rows):
-            counts[_key("labels", floor)] = shard.n_rows
+        n_labels = len(np.unique(shard.labels))
+        unique = [UNIQUE] if n_labels == shard.n_rows > FEW else []
+        for passed in (*_passed(n_labels, shard.n_rows), *unique):
+            counts[_key("labels", passed)] = shard.n_rows
         return Report(1, shard.n_rows, counts=counts), None
 
 
@@ -68,8 +73,8 @@ class Tally:
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return sums ``present``, lows ``minus_peak`` = −max|x|, and what there is of each kind as counts."""
         labels = np.unique(shard.labels)
-        if len(labels) > MANY:
-            raise ValueError(no_classes(f"more than {MANY}", f"{shard.n_rows} rows"))
+        if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
+            raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
         counts = {_key("label", plain_label(value)): 1 for value in labels}  # not how many rows of each
         frame: Any = shard.features
         for name in self.categories:

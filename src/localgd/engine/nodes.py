@@ -117,9 +117,9 @@ class Nodes:
         """Write the states of a task, each with the round that led to it and a digest of the rows that it is about."""
         kind = state_kind(task)
         parts = {}
-        for node, kept in self._kept.get(task, {}).items():
-            parts[f"{node}.head"] = wire.pack([kept.round, fingerprint(self.shards[node])])
-            parts[f"{node}.state"] = wire.pack(kept.after, kind)
+        for place, (node, kept) in enumerate(self._kept.get(task, {}).items()):  # a name may hold any sign
+            parts[f"{place}.head"] = wire.pack([node, kept.round, fingerprint(self.shards[node])])
+            parts[f"{place}.state"] = wire.pack(kept.after, kind)
         wire.write(path, parts)
 
     def read(self, task: Task, path: Path) -> None:
@@ -140,14 +140,14 @@ class Nodes:
             )
         parts = wire.read(path.read_bytes(), f"{path}")
         self._kept[task] = {}
-        for node, shard in self.shards.items():
-            if f"{node}.head" not in parts:
+        for place in (name.removesuffix(".head") for name in parts if name.endswith(".head")):
+            node, round_, rows = wire.unpack(parts[f"{place}.head"], list[Any])
+            if node not in self.shards:
                 continue
-            round_, rows = wire.unpack(parts[f"{node}.head"], list[Any])
-            if rows != fingerprint(shard):
+            if rows != fingerprint(self.shards[node]):
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
-            state = wire.unpack(parts[f"{node}.state"], kind)
+            state = wire.unpack(parts[f"{place}.state"], kind)
             self._kept[task][node] = Kept(round_, state, state)
 
 

@@ -79,7 +79,7 @@ def _heard(doing: str, timeout: float) -> Iterator[None]:
     except RuntimeError as error:  # what gloo and torch's store raise
         raise EngineError(
             doing,
-            f"another process ended or hangs (no answer within {timeout:g} s); where there are checkpoints, go on from "
+            f"another process ended, or gave no answer within {timeout:g} s; where there are checkpoints, go on from "
             "the last one with `localgd resume RUN`, or by starting your program again",
         ) from error
 

@@ -20,7 +20,7 @@ from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.words import Outcome, Said
-from localgd.failure import Answer, EngineError, Policy, lacking, not_finite
+from localgd.failure import Answer, EngineError, Policy, sound
 from localgd.rounding import FloatArray
 
 
@@ -261,7 +261,7 @@ def _total(answers: Mapping[str, Answer], layout: Layout, message: Message) -> R
     if len(reports) == len(answers):
         with suppress(ValueError):
             total = in_order(reports)
-            if layout.fits(total) and not not_finite(total, message) and not any(lacking(reports)):
+            if layout.fits(total) and sound(total, reports, message):
                 return total
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -116,20 +117,21 @@ class Job:
         """Train, and leave what came out."""
         method, out = self.method(), None if self.given("out") is None else Path(self.given("out")).absolute()
         stop = [] if (angle := self.number("angle-tol-deg")) is None else [until_angle(angle)]
-        resumed = None if out is None else unfinished(out)
-        engine = self._federation(grid)
-        if resumed is None:
-            federation, recipe = prepare(engine, **self._preparation())
-        else:
-            federation, recipe = engine.map(resumed), resumed
-            LOG.info("localgd: going on with %s", out)
-        if out is not None and resumed is None:
-            record.begin(out, self._config(), recipe, force=False)
-        LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.summary)
-        run = self._trained(federation, method, stop, out)
-        model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
-        if out is not None:
-            record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
+        with ExitStack() as hold:
+            resumed = None if out is None else unfinished(out, hold)
+            engine = self._federation(grid)
+            if resumed is None:
+                federation, recipe = prepare(engine, **self._preparation())
+            else:
+                federation, recipe = engine.map(resumed), resumed
+                LOG.info("localgd: going on with %s", out)
+            if out is not None and resumed is None:
+                hold.enter_context(record.begun(out, self._config(), recipe, force=False))
+            LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.summary)
+            run = self._trained(federation, method, stop, out)
+            model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
+            if out is not None:
+                record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
         self._tell(run, federation, out)
         return run
 
@@ -168,20 +170,15 @@ class Job:
             LOG.info("localgd: %s", text.progress(row))
             return False
 
-        try:
-            return train(
-                federation,
-                method,
-                n_rounds=self.number("n-rounds", int),
-                stop=stop,
-                max_seconds=self.number("max-seconds"),
-                on_round=on_round,
-                checkpoints=checkpoints,
-            )
-        except BaseException:
-            if out is not None:
-                record.drop(out)
-            raise
+        return train(
+            federation,
+            method,
+            n_rounds=self.number("n-rounds", int),
+            stop=stop,
+            max_seconds=self.number("max-seconds"),
+            on_round=on_round,
+            checkpoints=checkpoints,
+        )
 
     def _preparation(self) -> dict[str, Any]:
         options: dict[str, Any] = {"scale": "standard"}
@@ -213,8 +210,8 @@ class Job:
                 LOG.info("localgd: it can go on: the same app with a larger n-rounds and the same out")
 
 
-def unfinished(out: Path) -> Recipe | None:
-    """Return how the rows of the run to go on with are prepared, if one was begun here.
+def unfinished(out: Path, hold: ExitStack) -> Recipe | None:
+    """Return how the rows of the run to go on with are prepared, if one was begun here, and hold it.
 
     Raises
     ------
@@ -222,7 +219,7 @@ def unfinished(out: Path) -> Recipe | None:
         If the run that is here came to its end.
     """
     if record.partial(out).is_dir() or out.is_dir():
-        return record.known(record.reopen(out))[1]
+        return record.known(hold.enter_context(record.reopened(out)))[1]
     return None
 
 
