@@ -80,7 +80,8 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     """
     place = partial(folder)
     refuse_at_work(folder)
-    if force:
+    if force and place.is_dir():
+        _refuse_strange(place)
         shutil.rmtree(place, ignore_errors=True)
     try:
         place.mkdir()
@@ -145,12 +146,15 @@ def reopened(folder: Path) -> Iterator[bytes]:
         if not (folder / CHECKPOINT).is_dir():
             what = "is finished: it ended by itself" if (folder / "model.json").is_file() else "is no run folder"
             raise ValueError(f"{folder} {what}, so there is nothing to resume; start a run with localgd train … --out")
+        _content(folder)  # before anything is made of it
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as fresh:
             shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
             shutil.copy2(folder / "config.json", Path(fresh, place.name))
             Path(fresh, place.name).rename(place)
-    with alone(place), _dropped_if_empty(folder):
-        yield _content(place)
+    with alone(place):
+        content = _content(place)
+        with _dropped_if_empty(folder):
+            yield content
 
 
 @contextmanager
@@ -262,10 +266,15 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise FileExistsError(
             f"--out {folder} is not a run folder, so --force will not replace it; choose another name"
         )
+    _refuse_strange(folder)
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Refuse to delete a folder that holds what no run leaves."""
     strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT}
     if strange:
         raise FileExistsError(
-            f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
+            f"--out: {folder} also holds {min(strange)}, which --force would delete; move it away first"
         )
 
 

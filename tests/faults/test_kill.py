@@ -107,6 +107,11 @@ def test_a_run_that_was_cut_short_before_it_began_is_named(sites, tmp_path):
     done = localgd(*words, "--out", tmp_path / "RUN")
     assert done.returncode == 2
     assert "localgd resume" in done.stderr
+    (tmp_path / "RUN.partial" / "mine.txt").write_text("of somebody else")
+    for other in ([*words, "--out", tmp_path / "RUN", "--force"], ["resume", tmp_path / "RUN"]):
+        assert localgd(*other).returncode == 2
+        assert (tmp_path / "RUN.partial" / "mine.txt").is_file()
+    (tmp_path / "RUN.partial" / "mine.txt").unlink()
     assert localgd(*words, "--out", tmp_path / "RUN", "--force").returncode == 0
 
 
