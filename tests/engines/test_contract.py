@@ -87,7 +87,8 @@ def test_a_failing_node_is_named_with_its_own_traceback(make):
 @engines
 def test_asking_one_node_again_in_round_zero_leaves_the_others_states_alone(make, tmp_path):
     engine = make(rows(1), retries=1)
-    task = FailOnce("node-1", str(tmp_path / "asked"))
+    mark = engine.shared(f"{tmp_path / 'asked'}".encode()).decode()  # one path, where the test runs in many processes
+    task = FailOnce("node-1", mark)
     for expected in (1, 2, 3):
         assert float(engine.round(task, Message(expected - 1)).sums["runs"]) == expected * N_NODES
 
