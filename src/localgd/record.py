@@ -79,7 +79,7 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         If an unfinished run is there and `force` is off, or it is at work.
     """
     place = partial(folder)
-    refuse_at_work(folder)
+    _refuse_at_work(folder)
     if force and place.is_dir():
         _refuse_strange(place)
         shutil.rmtree(place, ignore_errors=True)
@@ -102,7 +102,7 @@ def _unfinished(folder: Path) -> str:
     )
 
 
-def refuse_at_work(folder: Path) -> None:
+def _refuse_at_work(folder: Path) -> None:
     """Refuse a run whose folder another process holds, whatever it is called at the moment.
 
     Raises
@@ -141,7 +141,7 @@ def reopened(folder: Path) -> Iterator[bytes]:
     """
     folder = finished(folder)
     place = partial(folder)
-    refuse_at_work(folder)
+    _refuse_at_work(folder)
     if not place.is_dir():
         if not (folder / CHECKPOINT).is_dir():
             what = "is finished: it ended by itself" if (folder / "model.json").is_file() else "is no run folder"
@@ -255,7 +255,7 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
         raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
-    refuse_at_work(folder)
+    _refuse_at_work(folder)
     if partial(folder).exists() and not force:
         raise FileExistsError(_unfinished(folder))
     if not folder.exists() and not folder.is_symlink():
@@ -274,7 +274,7 @@ def _refuse_strange(folder: Path) -> None:
     strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT}
     if strange:
         raise FileExistsError(
-            f"--out: {folder} also holds {min(strange)}, which --force would delete; move it away first"
+            f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
         )
 
 
