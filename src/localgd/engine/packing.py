@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple, TypeAlias
@@ -18,6 +18,9 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 WORTH_A_VIEW = 8
 """A view keeps all of the array alive: what is a smaller part of it than one in so many is copied out."""
+
+HEAD = 4
+"""Numbers before the sums: nodes, rows, numbers sent, processes that have a report."""
 
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
@@ -34,9 +37,10 @@ class Place(NamedTuple):
 class Layout:
     """Names and shapes of what reports hold, and with them the place of each quantity in a flat array that adds.
 
-    First nodes, rows and numbers sent; the sums; the counts (float64 holds them exactly up to 2⁵³); how many processes
-    hold each name. Then, for every process, a row that only it writes to, so that the sum tells each of them what it
-    says: whether its report does not fit, what it runs (`digest`), and its lows.
+    First nodes, rows, numbers sent and how many processes have nodes that report; the sums; the counts (float64 holds
+    them exactly up to 2⁵³); how many processes hold each name. Then, for every process, a row that only it writes to,
+    so that the sum tells each of them what it says: whether there is something to talk about (reports that do not fit),
+    what it runs (`digest`), and its lows.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ class Layout:
     --------
     >>> reports = Report(1, 10, {"mass": 2.0}, {"margin": 0.1}), Report(1, 20, {"mass": 3.0}, {"margin": 0.2})
     >>> layout = Layout().widened(reports[0])
-    >>> flat = sum(layout.packed(reports[rank], Place(rank, 2), sent=4, mark=7) for rank in range(2))
+    >>> flat = sum(layout.packed([reports[rank]], Place(rank, 2), sent=4, mark=7) for rank in range(2))
     >>> layout.said(flat, 2)
     (False, {7})
     >>> total, sent = layout.report(flat, 2)
@@ -73,41 +77,49 @@ class Layout:
             {**self.counts, **dict.fromkeys(report.counts, ())},
         )
 
-    def packed(self, report: Report | None, place: Place, *, sent: int, mark: int) -> FloatArray:
-        """Return the array of a process; of one that only says that its report does not fit, if there is none."""
-        there = Report() if report is None else report
+    def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int, mark: int) -> FloatArray:
+        """Return the array of a process: the sum of its reports, or that it has something to talk about."""
+        there = () if reports is None else reports
         at_counts, at_names, at_rows = self._parts()
         out = np.empty(at_rows + place.world * self._width)
-        out[:3] = there.n_nodes, there.n_rows, sent
-        for name, part in _places(self.sums, 3):
-            out[part] = np.ravel(there.sums[name]) if name in there.sums else 0.0
-        out[at_counts:at_names] = [there.counts.get(name, 0) for name in self.counts]
-        pairs = ((self.sums, there.sums), (self.lows, there.lows), (self.counts, there.counts))
-        out[at_names:at_rows] = [name in held for shapes, held in pairs for name in shapes]
+        n_nodes, n_rows = sum(report.n_nodes for report in there), sum(report.n_rows for report in there)
+        out[:HEAD] = n_nodes, n_rows, sent, bool(there)
+        for name, part in _places(self.sums, HEAD):
+            shaped = out[part].reshape(self.sums[name])
+            _fold(np.add, [report.sums[name] for report in there if name in report.sums], 0.0, shaped)
+        out[at_counts:at_names] = [sum(report.counts.get(name, 0) for report in there) for name in self.counts]
+        out[at_names:at_rows] = [
+            *(any(name in report.sums for report in there) for name in self.sums),
+            *(any(name in report.lows for report in there) for name in self.lows),
+            *(any(name in report.counts for report in there) for name in self.counts),
+        ]
         out[at_rows:] = 0.0
         row = out[at_rows + place.rank * self._width :]
-        row[:2] = report is None, mark
+        row[:2] = reports is None, mark
         for name, part in _places(self.lows, 2):
-            row[part] = np.ravel(there.lows[name]) if name in there.lows else np.inf
+            shaped = row[part].reshape(self.lows[name])
+            _fold(np.minimum, [report.lows[name] for report in there if name in report.lows], np.inf, shaped)
         return out
 
     def said(self, flat: FloatArray, world: int) -> tuple[bool, set[int]]:
-        """Return whether the report of some process does not fit, and what they all run."""
+        """Return whether in some process there is something to talk about, and what they all run."""
         rows = self._rows(flat, world)
         return bool(rows[:, 0].any()), {int(mark) for mark in rows[:, 1]}
 
-    def uneven(self, flat: FloatArray, world: int) -> bool:
-        """Return whether some process holds a quantity that another one lacks."""
+    def uneven(self, flat: FloatArray) -> bool:
+        """Return whether some process holds a quantity that another one, whose nodes report too, lacks."""
         at_names = self._parts()[1]
         names = [*self.sums, *self.lows]
-        held = flat[at_names : at_names + len(names)]
-        return any(0 < count < world for name, count in zip(names, held.tolist(), strict=True) if name not in OPTIONAL)
+        held, n_speak = flat[at_names : at_names + len(names)], flat[HEAD - 1]
+        return any(
+            0 < count < n_speak for name, count in zip(names, held.tolist(), strict=True) if name not in OPTIONAL
+        )
 
     def report(self, flat: FloatArray, world: int) -> tuple[Report, int]:
         """Return the report that the sum of arrays stands for, and the numbers sent; it is not to change any more."""
         at_counts, at_names, at_rows = self._parts()
         there = iter((sealed(flat)[at_names:at_rows] > 0).tolist())
-        sums = {name: _taken(flat, part, self.sums[name]) for name, part in _places(self.sums, 3) if next(there)}
+        sums = {name: _taken(flat, part, self.sums[name]) for name, part in _places(self.sums, HEAD) if next(there)}
         least = self._rows(flat, world).min(axis=0)  # NaN where one of them is
         lows = {
             name: sealed(least[part].reshape(self.lows[name]).copy())
@@ -116,7 +128,7 @@ class Layout:
         }
         tallies = zip(self.counts, flat[at_counts:at_names].tolist(), strict=True)
         counts = {name: int(count) for name, count in tallies if next(there)}
-        n_nodes, n_rows, sent = (int(number) for number in flat[:3])
+        n_nodes, n_rows, sent = (int(number) for number in flat[: HEAD - 1])
         return Report(n_nodes, n_rows, sums, lows, counts), sent
 
     @property
@@ -124,7 +136,7 @@ class Layout:
         return 2 + _size(self.lows)
 
     def _parts(self) -> tuple[int, int, int]:
-        at_counts = 3 + _size(self.sums)
+        at_counts = HEAD + _size(self.sums)
         at_names = at_counts + len(self.counts)
         return at_counts, at_names, at_names + len(self.sums) + len(self.lows) + len(self.counts)
 
@@ -141,6 +153,13 @@ def _places(shapes: Shapes, begin: int) -> Iterator[tuple[str, slice]]:
         end = begin + prod(shape)
         yield name, slice(begin, end)
         begin = end
+
+
+def _fold(add: np.ufunc, values: Sequence[FloatArray], empty: float, out: FloatArray) -> None:
+    """Put the fold of some arrays, in their order, into `out`."""
+    out[...] = values[0] if values else empty
+    for value in values[1:]:
+        add(out, value, out=out)
 
 
 def _taken(flat: FloatArray, part: slice, shape: tuple[int, ...]) -> FloatArray:

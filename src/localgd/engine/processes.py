@@ -21,6 +21,9 @@ except ModuleNotFoundError as error:
 TIMEOUT = 300.0
 """Seconds that a process waits for the others: longer than any node works in a round."""
 
+WORTH_HALVES = 2**18
+"""Numbers from which two all-reduces of half of them, both on their way at once, are faster than one."""
+
 MOST_BYTES = 2**30
 """Of one text: a size beyond it is no size that this program sends."""
 
@@ -137,7 +140,13 @@ class Processes:
             self._call(dist.all_reduce, there)
             here.copy_(there)
         else:
-            self._call(dist.all_reduce, here, group=self._group)
+            self._call(self._add_up, here)
+
+    def _add_up(self, numbers: Any) -> None:
+        halves = numbers.chunk(2 if len(numbers) >= WORTH_HALVES else 1)
+        # While one half waits for the network the other is added.
+        for work in [dist.all_reduce(half, group=self._group, async_op=True) for half in halves]:
+            work.wait()
 
     def everyone(self, content: bytes) -> list[bytes]:
         """Return what each process gives, in the order of their ranks."""

@@ -10,17 +10,16 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from localgd import wire
-from localgd.core import Failure, Message, Report, Task, in_order
+from localgd.core import Failure, Message, Report, Task
 from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.words import Outcome, Said
-from localgd.failure import Answer, EngineError, Policy, sound
+from localgd.failure import Answer, EngineError, Policy, lacking, not_finite
 from localgd.rounding import FloatArray
 
 
@@ -108,15 +107,14 @@ class TorchDistributed:
         mark = digest(task, message, names)
         answers = self.nodes.run(task, message, self._own(names))
         layout = self._layouts.get(task, Layout())
-        total, sent = _total(answers, layout, message), _sent(answers.values())
-        flat, fit = self._added(layout, total, sent, mark)
+        flat, fit = self._added(layout, _ready(answers, layout, message), _sent(answers.values()), mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
         else:
             del flat  # it may be large, and is of no use
-            layout, total = self._settled(task, message, names, answers)
+            layout, reports = self._settled(task, message, names, answers)
             self._layouts[task] = layout
-            flat, _ = self._added(layout, total, 0, mark)  # what was sent is counted
+            flat, _ = self._added(layout, reports, 0, mark)  # what was sent is counted
         report, sent = layout.report(flat, self._processes.place.world)
         self.floats_up += sent
         return report
@@ -124,9 +122,11 @@ class TorchDistributed:
     def _own(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.shards]
 
-    def _added(self, layout: Layout, total: Report | None, sent: int, mark: int) -> tuple[FloatArray, bool]:
-        """Return the sum over all processes, and whether every report of theirs fits."""
-        flat = layout.packed(total, self._processes.place, sent=sent, mark=mark)
+    def _added(
+        self, layout: Layout, reports: Collection[Report] | None, sent: int, mark: int
+    ) -> tuple[FloatArray, bool]:
+        """Return the sum over all processes, and whether every report of theirs fits and is sound."""
+        flat = layout.packed(reports, self._processes.place, sent=sent, mark=mark)
         self._processes.add(flat)
         misfit, marks = layout.said(flat, self._processes.place.world)
         if len(marks) > 1:
@@ -135,12 +135,12 @@ class TorchDistributed:
                 "the processes do not hold the same model, or do not run the same program; start them with the same "
                 "command, on machines of one kind",
             )
-        return flat, not misfit and not layout.uneven(flat, self._processes.place.world)
+        return flat, not misfit and not layout.uneven(flat)
 
     def _settled(
         self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
-    ) -> tuple[Layout, Report]:
-        """Judge what all nodes said as one engine would; return a layout for it, and the sum of the own nodes."""
+    ) -> tuple[Layout, list[Report]]:
+        """Judge what all nodes said as one engine would; return a layout for it, and the sound reports of own nodes."""
         mine: dict[str, Answer] = {}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
@@ -156,8 +156,8 @@ class TorchDistributed:
         kinds, failures, missing = self.policy.gather(ask, names, message)
         self.failures += failures
         self.policy.settle(message, len(names) - len(missing), missing)
-        sound = {name: answer for name, answer in mine.items() if isinstance(answer, Report) and name not in missing}
-        return self._layouts.get(task, Layout()).widened(kinds), in_order(sound)
+        sound = [mine[name] for name in self._own(names) if name not in missing]
+        return self._layouts.get(task, Layout()).widened(kinds), [one for one in sound if isinstance(one, Report)]
 
     def _told(self, waiting: Sequence[str], own: Mapping[str, Answer], message: Message) -> dict[str, Answer]:
         """Return the own answers, and of those of other processes' nodes what can be judged."""
@@ -255,15 +255,13 @@ class TorchDistributed:
         return folder / f"nodes-{stamp}-{self._processes.place.rank}-{mark:08x}.npz"
 
 
-def _total(answers: Mapping[str, Answer], layout: Layout, message: Message) -> Report | None:
-    """Return the sum of reports; None if there is something to talk about."""
+def _ready(answers: Mapping[str, Answer], layout: Layout, message: Message) -> list[Report] | None:
+    """Return the reports, in the order of the nodes; None if there is something to talk about."""
     reports = {name: answer for name, answer in answers.items() if isinstance(answer, Report)}
-    if len(reports) == len(answers):
-        with suppress(ValueError):
-            total = in_order(reports)
-            if layout.fits(total) and sound(total, reports, message):
-                return total
-    return None
+    if len(reports) < len(answers) or any(lacking(reports)):
+        return None
+    well = all(layout.fits(report) and not not_finite(report, message) for report in reports.values())
+    return list(reports.values()) if well else None
 
 
 def _sent(answers: Iterable[Answer]) -> int:
