@@ -85,6 +85,7 @@ def peak_vectors(d: int, engine: TorchDistributed) -> tuple[float, float]:
             for k in range(5):
                 report = engine.round(Vector(fresh=True), Message(k, w))
                 w = sealed(report.sums["step"] / report.n_nodes)
+                del report  # as `train` lets go of it
         peaks.append((status("VmHWM") - before) / (8 * d))
     return peaks[0], peaks[1]
 

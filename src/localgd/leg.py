@@ -47,39 +47,48 @@ class Leg:
     appraised: FloatArray = field(default_factory=lambda: np.zeros(0))
     angles: list[float] = field(default_factory=list)
     idle: int = 0
+    limit: int = 0
     unfinished: bool = False
 
     def run(self, start: FloatArray, resumed: Found | None = None) -> str:
         """Run to the end and return what kind of end it was: "stalled", "inseparable", or "" for any other."""
-        method, watch = self.method, self.watch
-        self.state = method.merge.init(start)
+        watch = self.watch
+        self.state = self.method.merge.init(start)
         if resumed is not None:
             self._take_up(resumed)
-        limit = len(watch.history) if self.state.done else watch.limit
-        while True:
-            state, final = self.state, len(watch.history) >= limit
-            report = self._round(final=final)
-            whole = report.n_nodes == len(watch.engine.node_ids)
-            watch.note(self._row(report), self.shown)
-            self.angles += [self.shown.angle_deg] if whole else []
-            ended = self._ended(report)
-            if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
-                asked = bool(watch.rules) and self.shown.verdict is Status.CERTIFIED
-                self.unfinished = final and not state.done and not asked
-                self._excused()
-                return ended
-            if watch.stopping:
-                limit = len(watch.history)  # keep this round's work; then one last look, at all nodes
-            following = self._following(state, report, start, whole=whole)
-            if not np.isfinite(following.w).all():
-                self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
-                return ended
-            self.state = following
-            if following.done:
-                limit = len(watch.history)
-            again = following is state  # a round that will be repeated: nodes that ran it are ahead of the server
-            if not again and (watch.saving or len(watch.history) >= limit):
-                watch.save(method.task, replace(watch.base, **self._proofs()), self.state)
+        self.limit = len(watch.history) if self.state.done else watch.limit
+        ended = None
+        while ended is None:
+            ended = self._turn(start)  # what it leaves behind is gone before the next one: reports may be large
+        return ended
+
+    def _turn(self, start: FloatArray) -> str | None:
+        """Run a round and make the next model from it; return what kind of end that was, if any."""
+        method, watch, state = self.method, self.watch, self.state
+        final = len(watch.history) >= self.limit
+        report = self._round(final=final)
+        whole = report.n_nodes == len(watch.engine.node_ids)
+        watch.note(self._row(report), self.shown)
+        self.angles += [self.shown.angle_deg] if whole else []
+        ended = self._ended(report)
+        if final or (whole and self._finished(report)) or (ended and method.reserve(ended)):
+            asked = bool(watch.rules) and self.shown.verdict is Status.CERTIFIED
+            self.unfinished = final and not state.done and not asked
+            self._excused()
+            return ended
+        if watch.stopping:
+            self.limit = len(watch.history)  # keep this round's work; then one last look, at all nodes
+        following = self._following(state, report, start, whole=whole)
+        if not np.isfinite(following.w).all():
+            self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
+            return ended
+        self.state = following
+        if following.done:
+            self.limit = len(watch.history)
+        again = following is state  # a round that will be repeated: nodes that ran it are ahead of the server
+        if not again and (watch.saving or len(watch.history) >= self.limit):
+            watch.save(method.task, replace(watch.base, **self._proofs()), self.state)
+        return None
 
     def _round(self, *, final: bool) -> Report:
         """Run a round, or look once more, and find out what is proved of the model it began with."""

@@ -13,6 +13,7 @@ from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
 from localgd import InProcess, Message, NodeError, Report, Shard, TorchDistributed, consensus, load, prepare, train
 from localgd.checkpoint import Checkpoints
 from localgd.data.datasets import DATASETS
+from localgd.engine.processes import WORTH_HALVES
 from localgd.failure import EngineError, RemoteError
 
 
@@ -227,6 +228,37 @@ def test_ranks_with_other_models_are_noticed():
     engine.agreed()
     with pytest.raises(EngineError, match="or do not run the same program"):
         engine.round(Faulty("raises", times=RANK), Message(1))
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Report the model, as a sum and as lows."""
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        return Report(1, shard.n_rows, {"step": message.w}, {"least": message.w}), state
+
+
+def test_large_reports_go_in_halves_and_other_models_are_noticed():
+    engine, w = spread(random_rows(1)), np.linspace(-1.0, 1.0, WORTH_HALVES)
+    for k in range(3):
+        report = engine.round(Echo(), Message(k, w), ["node-0", "node-3"] if k == 2 else None)
+        np.testing.assert_array_equal(report.sums["step"], report.n_nodes * w)
+        np.testing.assert_array_equal(report.lows["least"], w)
+    if RANK == 0:
+        w[7] = np.nextafter(w[7], 1.0)
+    with pytest.raises(EngineError, match="round 3: the processes do not hold the same model"):
+        engine.round(Echo(), Message(3, w))
+
+
+def test_a_rank_none_of_whose_nodes_is_asked_costs_no_second_look(monkeypatch):
+    engine, w = spread(random_rows(1)), np.ones(2)
+    engine.round(Echo(), Message(0, w))
+    monkeypatch.setattr(engine, "_exchange", None)
+    for k in range(1, 4):
+        assert engine.round(Echo(), Message(k, w), [f"node-{k}"]).n_nodes == 1
 
 
 def test_wishes_and_content_are_the_same_in_all_ranks():

@@ -14,7 +14,7 @@ from localgd.engine.packing import Layout, Place
 def reduced(parts: list[Report]) -> tuple[Report, int]:
     layout = layout_of(parts)
     places = [Place(rank, len(parts)) for rank in range(len(parts))]
-    flats = [layout.packed([part], at, sent=part.n_floats, mark=3) for part, at in zip(parts, places, strict=True)]
+    flats = [layout.packed([part], at, sent=part.n_floats) for part, at in zip(parts, places, strict=True)]
     return layout.report(np.sum(flats, axis=0), len(parts))
 
 
@@ -36,21 +36,21 @@ def test_packed_reports_add_up_to_the_sum(parts):
 def test_the_reports_of_a_process_come_back_as_their_sum_to_the_last_bit(parts):
     layout = layout_of(parts)
     assert all(layout.fits(part) for part in parts)
-    flat = layout.packed(parts, Place(0, 1), sent=0, mark=0)
+    flat = layout.packed(parts, Place(0, 1), sent=0)
     assert same(layout.report(flat, 1)[0], in_order({f"{place}": part for place, part in enumerate(parts)}))
 
 
 def test_a_name_of_two_kinds_is_told_apart():
     layout = layout_of([Report(1, 1, {"a": 1.0}, {"a": 1.0}, {"a": 1})])
     for report in (Report(1, 1, {"a": 2.0}), Report(1, 1, {}, {"a": 2.0}), Report(1, 1, {}, {}, {"a": 2})):
-        assert same(layout.report(layout.packed([report], Place(0, 1), sent=0, mark=0), 1)[0], report)
+        assert same(layout.report(layout.packed([report], Place(0, 1), sent=0), 1)[0], report)
 
 
 def test_a_quantity_is_missed_only_in_processes_that_have_nodes_reporting():
     full, short, idle = [Report(1, 1, {"step": 1.0})], [Report(1, 1)], []
     layout = layout_of(full)
     for others, uneven in (([full, idle], False), ([full, short], True), ([full, short, idle], True)):
-        flats = [layout.packed(those, Place(at, len(others)), sent=0, mark=0) for at, those in enumerate(others)]
+        flats = [layout.packed(those, Place(at, len(others)), sent=0) for at, those in enumerate(others)]
         assert layout.uneven(np.sum(flats, axis=0)) == uneven
 
 
@@ -64,7 +64,7 @@ def test_lows_arrive_whatever_they_are(low):
 def test_what_is_small_does_not_keep_the_whole_array_alive():
     report = Report(1, 1, {"step": np.zeros(1000), "loss": 1.0})
     layout = Layout().widened(report)
-    flat = layout.packed([report], Place(0, 1), sent=0, mark=0)
+    flat = layout.packed([report], Place(0, 1), sent=0)
     found, _ = layout.report(flat, 1)
     assert np.shares_memory(found.sums["step"], flat)
     assert not np.shares_memory(found.sums["loss"], flat)

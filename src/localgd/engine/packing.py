@@ -40,7 +40,7 @@ class Layout:
     First nodes, rows, numbers sent and how many processes have nodes that report; the sums; the counts (float64 holds
     them exactly up to 2⁵³); how many processes hold each name. Then, for every process, a row that only it writes to,
     so that the sum tells each of them what it says: whether there is something to talk about (reports that do not fit),
-    what it runs (`digest`), and its lows.
+    and its lows. Last, a number each for what it runs (`digest`), which may be put down while the rest is on its way.
 
     Parameters
     ----------
@@ -51,7 +51,10 @@ class Layout:
     --------
     >>> reports = Report(1, 10, {"mass": 2.0}, {"margin": 0.1}), Report(1, 20, {"mass": 3.0}, {"margin": 0.2})
     >>> layout = Layout().widened(reports[0])
-    >>> flat = sum(layout.packed([reports[rank]], Place(rank, 2), sent=4, mark=7) for rank in range(2))
+    >>> flats = [layout.packed([reports[rank]], Place(rank, 2), sent=4) for rank in range(2)]
+    >>> for rank in range(2):
+    ...     layout.sign(flats[rank], Place(rank, 2), 7)
+    >>> flat = flats[0] + flats[1]
     >>> layout.said(flat, 2)
     (False, {7})
     >>> total, sent = layout.report(flat, 2)
@@ -77,11 +80,11 @@ class Layout:
             {**self.counts, **dict.fromkeys(report.counts, ())},
         )
 
-    def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int, mark: int) -> FloatArray:
+    def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int) -> FloatArray:
         """Return the array of a process: the sum of its reports, or that it has something to talk about."""
         there = () if reports is None else reports
         at_counts, at_names, at_rows = self._parts()
-        out = np.empty(at_rows + place.world * self._width)
+        out = np.empty(at_rows + place.world * (self._width + 1))
         n_nodes, n_rows = sum(report.n_nodes for report in there), sum(report.n_rows for report in there)
         out[:HEAD] = n_nodes, n_rows, sent, bool(there)
         for name, part in _places(self.sums, HEAD):
@@ -95,16 +98,19 @@ class Layout:
         ]
         out[at_rows:] = 0.0
         row = out[at_rows + place.rank * self._width :]
-        row[:2] = reports is None, mark
-        for name, part in _places(self.lows, 2):
+        row[0] = reports is None
+        for name, part in _places(self.lows, 1):
             shaped = row[part].reshape(self.lows[name])
             _fold(np.minimum, [report.lows[name] for report in there if name in report.lows], np.inf, shaped)
         return out
 
+    def sign(self, flat: FloatArray, place: Place, mark: int) -> None:
+        """Put down what this process runs."""
+        flat[flat.size - place.world + place.rank] = mark
+
     def said(self, flat: FloatArray, world: int) -> tuple[bool, set[int]]:
         """Return whether in some process there is something to talk about, and what they all run."""
-        rows = self._rows(flat, world)
-        return bool(rows[:, 0].any()), {int(mark) for mark in rows[:, 1]}
+        return bool(self._rows(flat, world)[:, 0].any()), {int(mark) for mark in flat[-world:]}
 
     def uneven(self, flat: FloatArray) -> bool:
         """Return whether some process holds a quantity that another one, whose nodes report too, lacks."""
@@ -123,7 +129,7 @@ class Layout:
         least = self._rows(flat, world).min(axis=0)  # NaN where one of them is
         lows = {
             name: sealed(least[part].reshape(self.lows[name]).copy())
-            for name, part in _places(self.lows, 2)
+            for name, part in _places(self.lows, 1)
             if next(there)
         }
         tallies = zip(self.counts, flat[at_counts:at_names].tolist(), strict=True)
@@ -133,7 +139,7 @@ class Layout:
 
     @property
     def _width(self) -> int:
-        return 2 + _size(self.lows)
+        return 1 + _size(self.lows)
 
     def _parts(self) -> tuple[int, int, int]:
         at_counts = HEAD + _size(self.sums)
@@ -141,7 +147,7 @@ class Layout:
         return at_counts, at_names, at_names + len(self.sums) + len(self.lows) + len(self.counts)
 
     def _rows(self, flat: FloatArray, world: int) -> FloatArray:
-        return flat[self._parts()[-1] :].reshape(world, self._width)
+        return flat[self._parts()[-1] : -world].reshape(world, self._width)
 
 
 def _size(shapes: Shapes) -> int:

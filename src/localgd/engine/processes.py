@@ -131,22 +131,28 @@ class Processes:
         with _heard(self.doing, self.timeout):
             return collective(*args, **options)
 
-    def add(self, numbers: FloatArray) -> None:
-        """Put the sum of every number over all processes in its place."""
+    def add(self, numbers: FloatArray, meanwhile: Callable[[], None]) -> None:
+        """Put the sum of every number over all processes in its place.
+
+        `meanwhile` may still write to the last half of them: of large ones, while the first half is on its way.
+        """
         here = torch.from_numpy(numbers)
         if self._on_gpu:
             self.agreed(())  # a lost process is noticed here: NCCL would end this one, too
+            meanwhile()
             there = here.cuda()
             self._call(dist.all_reduce, there)
             here.copy_(there)
         else:
-            self._call(self._add_up, here)
+            self._call(self._add_halves, here, meanwhile)
 
-    def _add_up(self, numbers: Any) -> None:
-        halves = numbers.chunk(2 if len(numbers) >= WORTH_HALVES else 1)
-        # While one half waits for the network the other is added.
-        for work in [dist.all_reduce(half, group=self._group, async_op=True) for half in halves]:
-            work.wait()
+    def _add_halves(self, numbers: Any, meanwhile: Callable[[], None]) -> None:
+        half = len(numbers) // 2 if len(numbers) >= WORTH_HALVES else 0
+        first = dist.all_reduce(numbers[:half], group=self._group, async_op=True) if half else None
+        meanwhile()
+        dist.all_reduce(numbers[half:], group=self._group)
+        if first is not None:
+            first.wait()
 
     def everyone(self, content: bytes) -> list[bytes]:
         """Return what each process gives, in the order of their ranks."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -104,9 +105,9 @@ class TorchDistributed:
         """
         names = chosen(nodes, self.node_ids)
         self._processes.doing = f"round {message.round}"
-        mark = digest(task, message, names)
         answers = self.nodes.run(task, message, self._own(names))
         layout = self._layouts.get(task, Layout())
+        mark = partial(digest, task, message, names)
         flat, fit = self._added(layout, _ready(answers, layout, message), _sent(answers.values()), mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
@@ -123,11 +124,12 @@ class TorchDistributed:
         return [name for name in names if name in self.shards]
 
     def _added(
-        self, layout: Layout, reports: Collection[Report] | None, sent: int, mark: int
+        self, layout: Layout, reports: Collection[Report] | None, sent: int, mark: Callable[[], int]
     ) -> tuple[FloatArray, bool]:
-        """Return the sum over all processes, and whether every report of theirs fits and is sound."""
-        flat = layout.packed(reports, self._processes.place, sent=sent, mark=mark)
-        self._processes.add(flat)
+        """Return the sum over all processes, and whether all that they said is in it."""
+        place = self._processes.place
+        flat = layout.packed(reports, place, sent=sent)
+        self._processes.add(flat, lambda: layout.sign(flat, place, mark()))
         misfit, marks = layout.said(flat, self._processes.place.world)
         if len(marks) > 1:
             raise EngineError(
