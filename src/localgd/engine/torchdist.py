@@ -1,8 +1,9 @@
 """The engine over torch.distributed: every process runs the same program, and holds its own nodes only.
 
-A round ends with the same report in all processes, so each of them makes the same step. It takes one all-reduce, if
-every report fits the layout that the last one of this task left. If one does not, or a node failed, the processes tell
-each other what their nodes said, short of the numbers, all come to the same conclusion, and add up once more.
+A round ends with the same report in all processes, so each of them makes the same step. It takes one all-reduce (of a
+large sum, two of its halves at once), if every report fits the layout that the last one of this task left. If one does
+not, or a node failed, the processes tell each other what their nodes said, short of the numbers, all come to the same
+conclusion, and add up once more.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class TorchDistributed:
         place = self._processes.place
         flat = layout.packed(reports, place, sent=sent)
         self._processes.add(flat, lambda: layout.sign(flat, place, mark()))
-        misfit, marks = layout.said(flat, self._processes.place.world)
+        misfit, marks = layout.said(flat, place.world)
         if len(marks) > 1:
             raise EngineError(
                 self._processes.doing,
