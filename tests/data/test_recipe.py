@@ -145,3 +145,30 @@ def test_nodes_that_read_their_own_files_agree_on_kinds():
     assert federation.shards["0"].rows[:, 0].tolist() == [-1.5, 1.5, 1.5]
     with pytest.raises(ValueError, match=r"column 'a' is stored in more than one way.*number at 1, text at 1"):
         prepare(nodes(text, numbers))
+
+
+SVM = {"a": "1 1:1 2:2 4:1\n0 1:-1\n", "b": "1 1:1 2:2\n0 2:-3\n", "c": "1 3:5\n0 1:1\n"}
+
+
+@pytest.mark.parametrize("first", ["1 1:1\n0 2:1\n", "1 0:1\n0 2:1\n"], ids=["from 1", "from 0"])
+@pytest.mark.parametrize("drop", [(), ("x2",)])
+def test_nodes_that_read_svmlight_files_by_themselves_need_not_reach_the_same_column(first, drop, tmp_path):
+    for name, text in (SVM | {"d": first}).items():
+        (tmp_path / f"{name}.svm").write_text(text)
+    together, expected = prepare(InProcess(load(tmp_path, drop=drop)), scale="standard")
+    alone = [load(tmp_path, nodes=[name], drop=drop)[0] for name in "abcd"]
+    assert len({table.names for table in alone}) > 1
+    engine, recipe = prepare(InProcess(alone), scale="standard")
+    assert recipe == expected
+    for name, shard in engine.shards.items():
+        np.testing.assert_array_equal(shard.rows.toarray(), together.shards[name].rows.toarray())
+
+
+def test_svmlight_nodes_among_others_and_slips_in_numbers_are_refused(tmp_path):
+    for name, text in (SVM | {"d": f"1 {10**7}:1\n0 1:1\n"}).items():
+        (tmp_path / f"{name}.svm").write_text(text)
+    tables = {name: load(tmp_path, nodes=[name])[0] for name in "abcd"}
+    with pytest.raises(ValueError, match=r"numbers its columns from 1 to 10000000; number them .* than 10,000,000"):
+        prepare(InProcess([tables["a"], tables["d"]]))
+    with pytest.raises(ValueError, match="some nodes hold svmlight files and others do not"):
+        prepare(InProcess([tables["a"], *from_arrays([[1.0], [2.0]], [0, 1])]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -247,10 +248,7 @@ def select(table: Table, names: tuple[str, ...]) -> Table:
     """Return a table of arrays with these columns, in this order."""
     if names == table.names:
         return table
-    at = {name: j for j, name in enumerate(table.names)}
-    features: Any = table.features
-    chosen = features[:, [at[name] for name in names]]
-    return Table(table.node_id, chosen, table.labels, names, table.source, table.row_numbers)
+    return replace(table, features=table.columns(names), names=names)
 
 
 def same_width(tables: Sequence[Table]) -> list[Table]:
@@ -260,7 +258,7 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
     for table in tables:
         features: Any = table.features
         grown = csr_array((features.data, features.indices, features.indptr), shape=(table.n_rows, width))
-        wide.append(Table(table.node_id, grown, table.labels, (), table.source, table.row_numbers))
+        wide.append(replace(table, features=grown, names=()))
     one_based = width > 1 and all((table.features.indices > 0).all() for table in wide)  # type: ignore[union-attr]
     names = tuple(f"x{j}" for j in range(int(one_based), width))
     return [select(table, names) for table in wide]

@@ -276,4 +276,4 @@ def read_svmlight(path: Path) -> Table:
     shape = (len(labels), max(indices, default=0) + 1)
     X = csr_array((np.array(data, dtype=np.float64), np.array(indices, dtype=np.int64), indptr), shape=shape)
     y = spelled_labels([pl.Series(labels)])[0]
-    return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers))
+    return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers), numbered=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def _load_files(
         )
     tables = [_labelled(read_npz(path, label)[0]) for path in paths if formats[path] == "npz"]
     if numbered:
-        tables += same_width([read_svmlight(path) for path in numbered])
+        wide = same_width([read_svmlight(path) for path in numbered])
+        tables += [replace(table, numbered=not tables) for table in wide]  # an array's width is as it says
     return sorted(tables_alike(tables, drop), key=lambda table: table.node_id)
 
 

@@ -6,7 +6,7 @@ category column and words of a text column do leave, as tallies.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -20,6 +20,9 @@ from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
 AnyEngine = TypeVar("AnyEngine", bound=Engine)
+
+MOST_COLUMNS = 10**7
+"""Of svmlight nodes: a slip in one number must not fill the memory of all."""
 
 _SPARSE_BELOW = 0.1
 """Share of entries that can be non-zero, below which the encoded rows are stored as CSR."""
@@ -153,6 +156,9 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
 
 def _stored(survey: Report) -> dict[str, str]:
     """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
+    numbered = list(tallies(survey, "numbered"))
+    if numbered:
+        return _stored_by_number(survey, numbered)
     found: dict[tuple[int, str], dict[str, int]] = {}
     for (place, name, kind), count in sorted(tallies(survey, "column")):
         found.setdefault((place, name), {})[kind] = count
@@ -173,6 +179,19 @@ def _stored(survey: Report) -> dict[str, str]:
             )
         stored[name] = kind
     return stored
+
+
+def _stored_by_number(survey: Report, spans: Sequence[tuple[list[int], int]]) -> dict[str, str]:
+    """Return the columns of all svmlight nodes together: what a node does not reach is zero there."""
+    if sum(count for _, count in spans) != survey.n_nodes:
+        raise ValueError("some nodes hold svmlight files and others do not; give all nodes one format")
+    first, last = min(first for (first, _), _ in spans), max(last for (_, last), _ in spans)
+    if first < 0 or last >= MOST_COLUMNS:
+        raise ValueError(
+            f"a node numbers its columns from {first} to {last}; number them from 0 or 1, to less than {MOST_COLUMNS:,}"
+        )
+    dropped = {number for (number,), _ in tallies(survey, "dropped")}
+    return {f"x{number}": "sparse" for number in range(first, last + 1) if number not in dropped}
 
 
 def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:

@@ -236,15 +236,9 @@ class Recipe:
                 f"{table.source}: an array, but the recipe has categories or text; give a frame with {names}"
             )
         if named and names != table.names:
-            at = {name: j for j, name in enumerate(table.names)}
-            if isinstance(features, csr_array):
-                # An svmlight file does not write zeros: a column it lacks is zero.
-                for name in names:
-                    at.setdefault(name, len(at))
-                parts = (features.data, features.indices, features.indptr)
-                features = csr_array(parts, shape=(table.n_rows, len(at)))
-            _check_columns(names, at, table.source)
-            features = features[:, [at[name] for name in names]]
+            if not isinstance(features, csr_array):  # an svmlight file does not write zeros: what it lacks is zero
+                _check_columns(names, table.names, table.source)
+            features = table.columns(names)
         if features.shape[1] != len(names):
             raise ValueError(
                 f"{table.source}: {features.shape[1]} columns where the recipe has {len(names)}; give those"

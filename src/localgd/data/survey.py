@@ -36,9 +36,10 @@ class Survey:
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
         features = shard.features
-        counts: dict[str, int] = {}
+        counts: dict[str, int] = _numbered(shard) if shard.numbered else {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
-        for place, (name, column) in enumerate(zip(shard.names, columns, strict=True)):
+        named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
+        for place, (name, column) in enumerate(named):
             kind = "sparse" if isinstance(features, csr_array) else "number"
             if column is not None and column.null_count() == shard.n_rows:
                 kind = "blank"  # a node that read its own file cannot tell numbers from text here
@@ -122,6 +123,14 @@ class Moments:
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
 
 
+def _numbered(table: Table) -> dict[str, int]:
+    """Return what there is to tell of columns that are numbered: the first, the last, and those left out between."""
+    numbers = [int(name.removeprefix("x")) for name in table.names]
+    first, last = min(numbers, default=1), max(numbers, default=0)
+    left_out = sorted({*range(first, last + 1)} - {*numbers})
+    return {_key("numbered", first, last): 1, **{_key("dropped", number): 1 for number in left_out}}
+
+
 def _key(*parts: Any) -> str:
     return json.dumps(parts, ensure_ascii=False)
 
@@ -175,7 +184,4 @@ def _numbers(table: Table, names: tuple[str, ...]) -> Any:
     features: Any = table.features
     if isinstance(features, pl.DataFrame):
         return as_numbers(picked(features, names)).reshape(table.n_rows, len(names))
-    if names == table.names:
-        return features
-    at = {name: j for j, name in enumerate(table.names)}
-    return features[:, [at[name] for name in names]]
+    return table.columns(names)

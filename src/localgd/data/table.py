@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from localgd.core import frozen
+from localgd.core import Rows, frozen
 from localgd.rounding import FloatArray
 
 IntArray: TypeAlias = NDArray[np.int64]
@@ -38,6 +38,9 @@ class Table:
         Where the rows came from, as error messages say it.
     row_numbers : (n,) int array, optional
         The rows' places in `source`, from 1 (in a CSV file the header is row 1); 1, 2, … by default.
+    numbered : bool, default False
+        Whether columns are called by their numbers, ``x0, x1, …``, and those that the rows do not reach are zero, as
+        in svmlight files.
 
     Raises
     ------
@@ -57,6 +60,7 @@ class Table:
     names: tuple[str, ...] = ()
     source: str = "the arrays given"
     row_numbers: IntArray | None = None
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
@@ -113,6 +117,25 @@ class Table:
         """Return where the row with this index came from, as error messages say it."""
         numbers: Any = self.row_numbers
         return f"{self.source}, row {numbers[row]}"
+
+    def columns(self, names: Sequence[str]) -> Rows:
+        """Return columns of a table of arrays, in this order; those that a sparse one lacks are zero.
+
+        Examples
+        --------
+        >>> Table("a", csr_array([[1.0, 2.0]]), np.array([0])).columns(["x1", "x7"]).toarray().tolist()
+        [[2.0, 0.0]]
+        """
+        features: Any = self.features
+        if tuple(names) == self.names:
+            return features  # type: ignore[no-any-return]
+        at = {name: j for j, name in enumerate(self.names)}
+        if isinstance(features, csr_array):
+            for name in names:
+                at.setdefault(name, len(at))
+            parts = (features.data, features.indices, features.indptr)
+            features = csr_array(parts, shape=(self.n_rows, len(at)))
+        return features[:, [at[name] for name in names]]  # type: ignore[no-any-return]
 
     def take(self, index: NDArray[Any] | Sequence[int], node_id: str | None = None) -> Table:
         """Return the rows with these indices as another table, of node `node_id` if given.
