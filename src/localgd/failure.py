@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -108,6 +108,18 @@ class Policy:
             if number != int(number) or number < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
 
+    def among(self, n_nodes: int) -> Self:
+        """Return it, if it can be kept with so many nodes.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than `min_nodes`.
+        """
+        if self.min_nodes > n_nodes:
+            raise ValueError(f"min_nodes={self.min_nodes}: the number of nodes is {n_nodes}; give at most that")
+        return self
+
     def gather(
         self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], message: Message
     ) -> tuple[Report, list[Failure], dict[str, Exception]]:
@@ -138,7 +150,7 @@ class Policy:
             answers = {**reports, **ask(list(missing) or list(nodes))}
             reports = {node: found for node, found in answers.items() if isinstance(found, Report)}
             silent = {node: found for node, found in answers.items() if not isinstance(found, Report)}
-            total, faults = self._summed(reports, message, failures)
+            total, faults = self._summed(reports, message, failures, last=not left)
             missing = dict(sorted({**silent, **faults}.items()))
             reports = {node: found for node, found in reports.items() if node not in faults}
             outcome: Outcome = "asked again" if left and missing else "left out"
@@ -148,7 +160,7 @@ class Policy:
         return total, failures, missing
 
     def _summed(
-        self, reports: Mapping[str, Report], message: Message, failures: list[Failure]
+        self, reports: Mapping[str, Report], message: Message, failures: list[Failure], *, last: bool
     ) -> tuple[Report, dict[str, Exception]]:
         """Return the sum of what is sound, and the nodes that are at fault."""
         with suppress(ValueError):
@@ -160,7 +172,7 @@ class Policy:
         # If it is all of them it is no fault of a node: the method itself has left float64, for the loop to see.
         for node, name in blank.items() if len(blank) < len(reports) else ():
             error = ValueError(f"its report's {name} is not finite, while other nodes' are")
-            if self.on_failure == "skip":
+            if self.on_failure == "skip" or not last:
                 faults[node] = error
             else:
                 failures.append(failed(message.round, node, error, "passed on"))
@@ -216,7 +228,9 @@ REASONS = {"unguessed", "inseparable", "forgotten"}
 
 
 def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
-    """Yield the nodes whose report lacks a quantity that others sent, without a reason: it would count as nothing.
+    """Yield the nodes whose report, without a reason, lacks a quantity that others sent: it would count as nothing.
+
+    Where most lack it, those that sent it are at fault.
 
     Examples
     --------
@@ -226,10 +240,20 @@ def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
     """
     held = {node: {*report.sums, *report.lows} - OPTIONAL for node, report in reports.items()}
     everything = set().union(*held.values())
+    if all(len(names) == len(everything) for names in held.values()):
+        return
+    whole = {node for node in held if not REASONS & reports[node].counts.keys()}
+    senders = Counter(name for node in whole for name in held[node])
+    usual = {name for name in everything if 2 * senders[name] >= len(whole)}
     for node, names in held.items():
-        if len(names) < len(everything) and not REASONS & reports[node].counts.keys():
-            missing = ", ".join(sorted(everything - names))
-            yield node, ValueError(f"its report lacks {missing}, which other nodes sent")
+        if names - usual:
+            yield node, ValueError(f"its report has {_list(names - usual)}, which most nodes did not send")
+        elif usual - names and node in whole:
+            yield node, ValueError(f"its report lacks {_list(usual - names)}, which other nodes sent")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:

@@ -100,7 +100,7 @@ class Leg:
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        _check(report, state)
+        _check(report, state, margin=whole and method.penalty is None)
         self.step = step_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
         if method.penalty is None:
             self.found = _standing(state, report, self.found, self.step, watch.rules, whole=whole)
@@ -120,7 +120,8 @@ class Leg:
             try:
                 return self.method.merge.step(state, report)
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
-                raise ValueError(f"round {state.round}: the report does not fit the model: {error}") from error
+                said = f"round {state.round}: the report does not fit the model{self._blamed()}: {error}"
+                raise ValueError(said) from error
         self.idle += 1
         return self.method.merge.init(start) if report.counts.get("forgotten", 0) else state
 
@@ -153,13 +154,18 @@ class Leg:
     def _blown_up(self, report: Report) -> str:
         """Say in which round the model left float64, and at whose hands if it was a node's."""
         engine, round_ = self.watch.engine, self.state.round
-        failures = [failure for failure in engine.failures if failure.round == round_]
-        blamed = sorted({failure.node_id for failure in failures if failure.outcome == "passed on"})
-        of_nodes = f" (only node {', '.join(blamed)} sent what is not finite)" if blamed else ""
-        if not blamed and report.n_nodes < len(engine.node_ids):
+        of_nodes = self._blamed()
+        if not of_nodes and report.n_nodes < len(engine.node_ids):
             of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)"
         remedy = "; lower lr" if isinstance(self.method.task, GradientSteps) else ""
         return f"round {round_} left float64{of_nodes}{remedy}"
+
+    def _blamed(self) -> str:
+        """Name the nodes, but not all, that have just sent what is not finite, in this round or the one before."""
+        failures = [failure for failure in self.watch.engine.failures if failure.outcome == "passed on"]
+        recent = [failure for failure in failures if 0 <= self.state.round - failure.round <= 1]
+        names = ", ".join(sorted({failure.node_id for failure in recent if failure.round == recent[-1].round}))
+        return f" (only node {names} sent what is not finite, in round {recent[-1].round})" if recent else ""
 
     def _row(self, report: Report) -> Row:
         reference = self.watch.reference
@@ -201,13 +207,14 @@ def _rounds(number: int) -> str:
     return f"{number} round{'s were' if number > 1 else ' was'}"
 
 
-def _check(report: Report, state: Any) -> None:
+def _check(report: Report, state: Any, *, margin: bool) -> None:
     """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
     if not report.n_nodes:
         return
     parts, number = {**report.sums, **report.lows}, ()
     shapes = {"loss": number, "weight": number, "correct": number}
     shapes |= {name: number for name in ("margin", "mass", "drift") if name in parts}  # a report may be short
+    shapes |= {"margin": number} if margin else {}
     shapes |= {name: state.w.shape for name in ("step", "pull") if name in parts}
     for name, shape in shapes.items():
         if name not in parts or parts[name].shape != shape:

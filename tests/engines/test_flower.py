@@ -103,6 +103,17 @@ def test_a_node_that_does_not_answer_localgd_is_named_with_the_remedy():
         FlowerEngine(LocalGrid(ClientApp(), [{}]))
 
 
+def test_a_node_that_cannot_read_its_rows_is_called_by_its_name():
+    config = {"node-name": "east", "data-path": "/nowhere/rows.csv"}
+    with pytest.raises(RuntimeError, match=r"does not tell its name \(east: RefusedError: its data-path is no file"):
+        FlowerEngine(LocalGrid(answer(ClientApp()), [config]))
+
+
+def test_more_nodes_than_there_are_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="min_nodes=3: the number of nodes is 1"):
+        FlowerEngine(grid_of([Shard("a", [[1.0]])]), n_nodes=1, min_nodes=3)
+
+
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"poll": -1}, {"retries": -1}, {"on_failure": "ignore"}])
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

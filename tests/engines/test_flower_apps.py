@@ -89,7 +89,7 @@ def test_an_unknown_key_is_refused():
     [
         ({}, "names no rows"),
         ({"data": "heart"}, "names no rows"),
-        ({"data": "hearts", "partition_id": 0}, "names no rows"),
+        ({"data": "hearts", "partition_id": 0}, "'hearts' is no bundled set; known are mushroom"),
         ({"data": "heart", "partition_id": 4}, "has 4 nodes, so none of partition-id 4"),
         ({"data_path": "/nowhere/rows.csv"}, "its data-path is no file"),
     ],
@@ -102,8 +102,8 @@ def test_a_configuration_without_rows_is_told(node, message):
 def test_nothing_that_the_server_says_leads_to_a_file(tmp_path):
     pl.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]}).write_csv(tmp_path / "rows.csv")
     path = str(tmp_path / "rows.csv")
-    for asked in ({"data": path}, {"data-path": path, "label": "y"}):
-        with pytest.raises(RefusedError, match="names no rows"):
+    for asked, said in (({"data": path}, "is no bundled set"), ({"data-path": path, "label": "y"}, "names no rows")):
+        with pytest.raises(RefusedError, match=said):
             rows(context(asked, partition_id=0))
     table = rows(context({"data": "heart"}, data_path=path, label="y", drop="", partition_id=0))
     assert table.names == ("x",)

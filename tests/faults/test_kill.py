@@ -195,5 +195,5 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_at_round_0(sites, tmp_pa
     (tmp_path / "RUN" / "checkpoint" / "server.npz").unlink()
     done = localgd("resume", tmp_path / "RUN", "--n-rounds", "9")
     assert done.returncode == 0, done.stderr
-    assert "cut short before its first checkpoint, so it begins at round 0" in done.stderr
+    assert "it holds no whole checkpoint, so it begins at round 0" in done.stderr
     assert_same_outcome(tmp_path / "RUN", tmp_path / "CALM")

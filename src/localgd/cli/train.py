@@ -125,6 +125,6 @@ def resume_command(
         if missing := signature(train_command).parameters.keys() - {"context"} - config["flags"].keys():
             raise ValueError(f"{run}: its config.json lacks {min(missing)}: it is damaged, or of another version")
         if here.leads and not (record.checkpoints_of(record.finished(run)) / FILE).is_file():
-            typer.echo("it was cut short before its first checkpoint, so it begins at round 0", err=True)
+            typer.echo("it holds no whole checkpoint, so it begins at round 0", err=True)
         code = Job.of({**config["flags"], **given}, here).run(recipe)
     raise typer.Exit(code)

@@ -52,7 +52,7 @@ class InProcess:
     def _begin(self, nodes: Nodes, policy: Policy) -> None:
         if not nodes.shards:
             raise ValueError("shards is empty: a federation needs at least one node")
-        self.nodes, self.policy = nodes, policy
+        self.nodes, self.policy = nodes, policy.among(len(nodes.shards))
         self.floats_up = 0
         self.floats_down = 0
         self.failures: list[Failure] = []

@@ -80,6 +80,7 @@ class TorchDistributed:
                 raise ValueError(f"two nodes are called {one!r}; give every node its own node_id, and to one process")
         if len({outcome.policy for outcome in outcomes}) > 1:
             raise ValueError(f"processes differ in their policy: {[outcome.policy for outcome in outcomes]}")
+        self.policy.among(len(self._node_ids))
 
     @property
     def shards(self) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def rows(context: Context) -> Table:
         )
         return tables[0]
     place = config.get("partition-id")
-    if bundled not in DATASETS or type(place) is not int:
+    if bundled and bundled not in DATASETS:
+        raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")
+    if not bundled or type(place) is not int:
         raise RefusedError("its node-config names no rows: give it data-path, or data (a bundled set) and partition-id")
     tables = load_dataset(str(bundled))
     if len(tables) == 1:

@@ -68,18 +68,24 @@ class Answering:
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer one message; an error is an answer, too."""
+        who = ""
         try:
-            content = self._answer(message.content, context)
+            head, arrays = records.opened(message.content, self.max_mb)
+            if head.get("ask") == "name":
+                who = str(context.node_config.get("node-name", ""))  # known without rows, if those cannot be read
+                content = self._name(context)
+            else:
+                content = self._answer(head, arrays, context)
         except Exception as error:
             logging.getLogger("flwr").exception("localgd could not answer")
-            content = _apology(error, tell=context.node_config.get("share-errors") is True)
+            content = _apology(error, who, tell=context.node_config.get("share-errors") is True)
         return Message(content, reply_to=message)
 
-    def _answer(self, content: Any, context: Context) -> RecordDict:
-        head, arrays = records.opened(content, self.max_mb)
-        if head.get("ask") == "name":
-            _keyed("rows", context.node_config.get("secret"))  # one that will not do is told at once
-            return records.closed({"says": "name", "node_id": self._own(context).node_id})
+    def _name(self, context: Context) -> RecordDict:
+        _keyed("rows", context.node_config.get("secret"))  # one that will not do is told at once
+        return records.closed({"says": "name", "node_id": self._own(context).node_id})
+
+    def _answer(self, head: dict[str, Any], arrays: Any, context: Context) -> RecordDict:
         records.keys(head, TASK)
         round_ = records.whole(head["round"], "the round")
         start, view = (records.text(head[name], f"the {name}", 64) for name in ("start", "view"))
@@ -161,13 +167,14 @@ def _keyed(rows: str, secret: Any) -> str:
     return hashlib.blake2b(rows.encode(), digest_size=16, key=key).hexdigest()
 
 
-def _apology(error: Exception, *, tell: bool) -> RecordDict:
+def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
     """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
     kind = type(error).__name__
     if tell or isinstance(error, RefusedError):
         said = f"{kind}: {error}"
     else:
         said = f"{kind} (what it says stays in the node's log; its operator may set share-errors)"
+    said = f"{who}: {said}" if who else said
     lines = "".join(traceback.format_tb(error.__traceback__))
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
 

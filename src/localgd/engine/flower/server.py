@@ -79,6 +79,7 @@ class FlowerEngine:
         self.policy = Policy(on_failure, min_nodes, retries)
         self._link = Link(grid, timeout, poll, max_mb)
         self._members = self._link.members(max(1, min_nodes if n_nodes is None else n_nodes))
+        self.policy.among(len(self._members))
         self._definition: list[dict[str, str]] = []
         self.floats_up = 0
         self.floats_down = 0
