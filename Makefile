@@ -11,7 +11,7 @@ reproduce: .venv/.runtime
 	.venv/bin/localgd reproduce --out runs/reproduce
 
 test: lint
-	.venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+	.venv/bin/python -m pytest
 
 lint: .venv/.dev
 	.venv/bin/ruff check .
