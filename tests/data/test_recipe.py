@@ -170,5 +170,7 @@ def test_svmlight_nodes_among_others_and_slips_in_numbers_are_refused(tmp_path):
     tables = {name: load(tmp_path, nodes=[name])[0] for name in "abcd"}
     with pytest.raises(ValueError, match=r"numbers its columns from 1 to 10000000; number them .* than 10,000,000"):
         prepare(InProcess([tables["a"], tables["d"]]))
+    with pytest.raises(ValueError, match="column 'x2' is left out at 1 of 2 nodes that reach it"):
+        prepare(InProcess([tables["b"], load(tmp_path, nodes=["c"], drop=["x2"])[0]]))
     with pytest.raises(ValueError, match="some nodes hold svmlight files and others do not"):
         prepare(InProcess([tables["a"], *from_arrays([[1.0], [2.0]], [0, 1])]))

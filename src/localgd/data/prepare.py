@@ -190,7 +190,13 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[list[int], int]]) ->
         raise ValueError(
             f"a node numbers its columns from {first} to {last}; number them from 0 or 1, to less than {MOST_COLUMNS:,}"
         )
-    dropped = {number for (number,), _ in tallies(survey, "dropped")}
+    dropped = {number: count for (number,), count in tallies(survey, "dropped")}
+    for number, count in dropped.items():
+        reach = sum(nodes for (begin, end), nodes in spans if begin <= number <= end)
+        if count < reach:
+            raise ValueError(
+                f"column 'x{number}' is left out at {count} of {reach} nodes that reach it; drop it at all"
+            )
     return {f"x{number}": "sparse" for number in range(first, last + 1) if number not in dropped}
 
 
