@@ -62,9 +62,9 @@ def main() -> None:
             for method in asked.methods:
                 out = folder / method
                 options = {"C": 1.0, "intercept": True} if method == "scaffold" else {}
-                job = {"data": "", "n-nodes": 3, "poll": 0.02, "method": method, "n-rounds": asked.rounds}
+                job = {"data": "", "n-nodes": 3, "method": method, "n-rounds": asked.rounds}
                 run = fleet.run(**job, out=str(out), C=options.get("C", ""))
-                status = fleet.wait(run, 200 + 20 * asked.rounds)
+                status = fleet.wait(run, 200 + 20 * asked.rounds, out)
                 assert status == "finished:completed", fleet.told(run)  # noqa: S101
                 history = pl.read_csv(out / "history.csv")
                 model = json.loads((out / "model.json").read_text())

@@ -101,7 +101,7 @@ class Fleet:
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -188,13 +188,17 @@ class Fleet:
     def status(self, run_id):
         return self.flwr("list", "lab", "--run-id", str(run_id))["runs"][0]["status"]
 
-    def wait(self, run_id, seconds):
+    def wait(self, run_id, seconds, made):
+        """How the run ended. One that ends well makes this path: every other look is a process, on the nodes' cores."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             status = self.status(run_id)
             if status.startswith("finished"):
                 return status
-            time.sleep(3.0)  # each look is a process, on the cores that the nodes need
+            again = time.monotonic() + 15.0
+            while time.monotonic() < again and not made.exists():
+                time.sleep(0.2)
+            time.sleep(1.0)
         raise TimeoutError(f"{status}: {self.log('superlink')[-4000:]}")
 
     def end(self, name, number=signal.SIGTERM):

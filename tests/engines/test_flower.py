@@ -240,6 +240,19 @@ def test_a_silent_node_is_a_timeout_and_its_late_answer_enters_no_later_round():
     assert engine.round(Evaluate(), Message(1, np.ones(5))).n_nodes == 4
 
 
+def test_who_waits_long_looks_less_often(monkeypatch):
+    """Every look costs the SuperLink something, and its cores may be those of the nodes."""
+    grid = grid_of(random_rows(4), lost=lambda number, node: number > 4)  # noqa: ARG005
+    looks, pull = [], grid.pull_messages
+    monkeypatch.setattr(grid, "pull_messages", lambda keys: looks.append(time.monotonic()) or pull(keys))
+    engine = FlowerEngine(grid, timeout=0.5, poll=1e-3)
+    looks.clear()
+    with pytest.raises(NodeError, match=r"no answer within 0\.5 s"):
+        engine.round(Evaluate(), Message(0, np.ones(5)))
+    assert looks[-1] - looks[0] > 0.45
+    assert len(looks) < 120  # 20 in the first 0.02 s, then 66; at an even pace they would be 500
+
+
 @pytest.mark.parametrize(
     "method",
     [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],

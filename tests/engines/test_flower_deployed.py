@@ -16,7 +16,7 @@ from engines.over_flower import assert_kept
 from localgd import InProcess, load, local_gd, prepare, train
 
 NAMES = ("node-0", "node-1", "node-2")  # as the contract calls them
-CALM = {"data": "", "n-nodes": 3, "poll": 0.02, "checkpoint-rounds": 1}
+CALM = {"data": "", "n-nodes": 3, "checkpoint-rounds": 1}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_contract_is_kept(fleet, tmp_path):
     """The suite that every engine passes runs in the server, over the SuperNodes."""
     results = tmp_path / "results.json"
     run = fleet.run(Path(__file__).with_name("contract_app"), results=str(results))
-    assert fleet.wait(run, 550) == "finished:completed", fleet.told(run)
+    assert fleet.wait(run, 550, results) == "finished:completed", fleet.told(run)
     assert_kept(json.loads(results.read_text()))
 
 
@@ -100,7 +100,7 @@ def test_a_node_that_is_stopped_comes_back_and_the_model_is_the_same(fleet, here
     wait_for(out, 2)
     fleet.end("1")
     fleet.supernode("1", fleet.configs[1])
-    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
+    assert fleet.wait(run, 300, out) == "finished:completed", fleet.told(run)
     expected = train(here, local_gd(local_steps=20, lr=0.1), n_rounds=5)
     np.testing.assert_array_equal(coefficients(out), expected.w)
     certificate = json.loads((out / "certificate.json").read_text())
@@ -116,13 +116,13 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
     run = fleet.run(**job)
     wait_for(out, 2)
     fleet.flwr("stop", str(run), "lab")
-    fleet.wait(run, 60)
+    fleet.wait(run, 60, out)
     time.sleep(3)
     begun = rounds(out)
     assert begun >= 2
     assert not out.exists()
     run = fleet.run(**job)
-    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
+    assert fleet.wait(run, 300, out) == "finished:completed", fleet.told(run)
     expected = train(here, local_gd(local_steps=20, lr=0.1), n_rounds=5)
     np.testing.assert_allclose(coefficients(out), expected.w, rtol=OTHER_ORDER)
     assert pl.read_csv(out / "history.csv").height == 6
@@ -132,7 +132,7 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
 def test_a_method_whose_nodes_have_memory(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     run = fleet.run(**CALM, method="consensus", n_rounds=4, out=str(out))
-    assert fleet.wait(run, 300) == "finished:completed", fleet.told(run)
+    assert fleet.wait(run, 300, out) == "finished:completed", fleet.told(run)
     from localgd import consensus
 
     np.testing.assert_array_equal(coefficients(out), train(here, consensus(), n_rounds=4).w)

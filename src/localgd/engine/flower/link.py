@@ -27,7 +27,8 @@ class Link:
     timeout : float > 0
         Seconds that a node has to answer; a message that is older is not run any more.
     poll : float > 0
-        Seconds between looks for answers.
+        Least seconds between looks for answers; after a long wait they are a twentieth of it, as every look costs the
+        SuperLink something.
     max_mb : float > 0
         Largest answer that is taken.
     """
@@ -56,15 +57,16 @@ class Link:
             node: ConnectionError("the SuperLink did not take the message") for node in questions
         }
         answers |= {node: TimeoutError(f"no answer within {self.timeout:g} s") for node in waiting.values()}
-        end = time.monotonic() + self.timeout
+        begin = time.monotonic()
         while waiting:
             for reply in self.grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if node is not None:
                     answers[node] = self._read(reply)
-            if not waiting or time.monotonic() >= end:
+            waited = time.monotonic() - begin
+            if not waiting or waited >= self.timeout:
                 break
-            time.sleep(self.poll)
+            time.sleep(min(max(self.poll, waited / 20), self.timeout - waited))
         return answers
 
     def _read(self, reply: Message) -> Opened | Exception:

@@ -43,7 +43,7 @@ class FlowerEngine:
     timeout : float > 0
         Seconds that a node has to answer in a round, and to come online in the beginning.
     poll : float > 0
-        Seconds between looks for answers.
+        Least seconds between looks for answers; after a long wait they are a twentieth of it.
     max_mb : float > 0
         Largest report that is taken from a node.
 
