@@ -44,8 +44,8 @@ class Vector:
         return Report(1, shard.n_rows, {"step": step, "loss": 1.0}, {"margin": 0.5}), state
 
 
-def milliseconds(d: int, engine: TorchDistributed, repeats: int) -> tuple[float, float]:
-    """Return the medians of a bare all-reduce and of a round, some of each in turns."""
+def milliseconds(d: int, engine: TorchDistributed, repeats: int) -> list[float]:
+    """Return the medians of a bare all-reduce, of a round, and of their ratio, with its quartiles; in turns."""
     bare, rounds = [], []
     numbers = torch.zeros(d, dtype=torch.float64)
     message = Message(0, sealed(np.zeros(d)))
@@ -59,8 +59,9 @@ def milliseconds(d: int, engine: TorchDistributed, repeats: int) -> tuple[float,
             engine.round(Vector(fresh=False), message)
         bare.append(middle - begin)
         rounds.append(time.perf_counter() - middle)
-    # The first block connects, and settles the layout.
-    return 1e3 * float(np.median(bare[1:])) / BLOCK, 1e3 * float(np.median(rounds[1:])) / BLOCK
+    # The first block connects, and settles the layout. Neighbours in time are compared: machines have slow minutes.
+    took = 1e3 * np.array([bare[1:], rounds[1:]]) / BLOCK
+    return [*np.median(took, axis=1), *np.quantile(took[1] / took[0], [0.5, 0.25, 0.75])]
 
 
 def status(name: str) -> int:
@@ -96,8 +97,8 @@ def rank_of(part: str) -> None:
         engine = TorchDistributed([Shard(f"node-{rank}", [[1.0]])])
         for d in (10, 10**4, 10**5, 10**6, 4 * 10**6) if part == "time" else (10**5, 10**6, 4 * 10**6):
             if part == "time":
-                bare, whole = milliseconds(d, engine, 40 if d < 10**6 else 20)
-                line = f"{d:>9} {bare:>9.2f} ms {whole:>9.2f} ms {whole / bare:>6.2f}"
+                bare, whole, ratio, low, high = milliseconds(d, engine, 60)
+                line = f"{d:>9} {bare:>9.2f} ms {whole:>9.2f} ms {ratio:>6.2f} {low:>6.2f} to {high:.2f}"
             else:
                 bare, whole = peak_vectors(d, engine)
                 line = f"{d:>9} {bare:>9.2f}    {whole:>9.2f}"
@@ -128,7 +129,8 @@ def main() -> None:
     if "RANK" in os.environ:
         rank_of(given.part)
         return
-    print(f"{given.world} ranks, time of one call\n{'d':>9} {'bare':>12} {'round':>12} {'ratio':>6}", flush=True)
+    print(f"{given.world} ranks, time of one call")
+    print(f"{'d':>9} {'bare':>12} {'round':>12} {'ratio':>6} {'quartiles':>14}", flush=True)
     code = in_ranks(given.world, "time")
     print(f"\npeak memory of a rank, in vectors\n{'d':>9} {'bare':>9} {'round':>12}", flush=True)
     sys.exit(max(code, in_ranks(given.world, "memory")))
