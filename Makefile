@@ -11,7 +11,8 @@ reproduce: .venv/.runtime
 	.venv/bin/localgd reproduce --out runs/reproduce
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+	.venv/bin/python -m pytest -m slow
 
 lint: .venv/.dev
 	.venv/bin/ruff check .
