@@ -3,7 +3,7 @@
     python benchmarks/flower_deployed.py [--rounds 50] [--methods local-gd modified-local-gd scaffold consensus]
 
 Three SuperNodes with TLS and node authentication, real processes on 127.0.0.1. A round takes several seconds, as Flower
-starts a process for every message, so 4 × 50 rounds take about half an hour.
+starts a process for every message, so 4 × 50 rounds take half an hour or more.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[list[int], int]]) ->
         reach = sum(nodes for (begin, end), nodes in spans if begin <= number <= end)
         if count < reach:
             raise ValueError(
-                f"column 'x{number}' is left out at {count} of {reach} nodes that reach it; drop it at all"
+                f"column 'x{number}' is left out at {count} of {reach} nodes that reach it; drop it at all of them"
             )
     return {f"x{number}": "sparse" for number in range(first, last + 1) if number not in dropped}
 
