@@ -25,10 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from common import METHODS, PENALISED, against, as_csr, federation, random_rows, random_samples, with_bias
-
 from localgd import InProcess, SampledNodes, auto, certify, fit_squares, train
-from localgd.checkpoint import Checkpoints
-from localgd.rules.regression import Samples
+from localgd.rows import Samples
+from localgd.run.checkpoint import Checkpoints
 
 ROUNDS = 12
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from engines.fleet import Fleet
 from localgd import InProcess, load, prepare, train
-from localgd.rules.named import method_named
+from localgd.methods.table import method_named
 
 NAMES = ("east", "north", "south")
 METHODS = ("local-gd", "modified-local-gd", "scaffold", "consensus")

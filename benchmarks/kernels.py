@@ -17,10 +17,10 @@ from functools import partial
 import numpy as np
 from scipy.sparse import csr_array, random_array
 
-from localgd.core import Shard
 from localgd.kernels import MOST_GRAM_ROWS, Kernel, csr, dense, gram, pick, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Logistic
+from localgd.rows import Shard
 
 
 def plain_loop(shard: Shard, w: np.ndarray, local_steps: int, lr: float) -> np.ndarray:

@@ -35,7 +35,7 @@ from localgd import (
 )
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
-from localgd.pooled import pooled_direction
+from localgd.reference.max_margin import pooled_direction
 
 ANGLES = (10.0, 1.0, 0.01, 0.001)
 

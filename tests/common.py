@@ -31,9 +31,9 @@ from localgd import (
 from localgd.data.classes import expanded
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
-from localgd.pooled import MaxMargin, max_margin
+from localgd.reference.max_margin import MaxMargin, max_margin
 from localgd.rules.local import Project
-from localgd.rules.merge import Extrapolated
+from localgd.rules.server import Extrapolated
 
 Samples: TypeAlias = "tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]"
 

@@ -17,7 +17,8 @@ from common import SAME_ORDER, random_rows, stacked
 from localgd import LocalGDClassifier, Status, local_gd
 from localgd.data.classes import expanded
 from localgd.losses import Logistic
-from localgd.pooled import angle_deg, max_margin, pooled_gd
+from localgd.reference.max_margin import max_margin, pooled_gd
+from localgd.rounding import angle_deg
 
 
 @parametrize_with_checks(

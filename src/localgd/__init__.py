@@ -5,20 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from localgd.certificate import Certificate, Status, until_angle, until_gap, until_margin_ratio
-from localgd.certify import certify
-from localgd.core import Engine, Loss, Merge, Message, Report, Shard, Task
+from localgd.core import Engine, Merge, Message, Report, Task
 from localgd.data.arrays import from_arrays
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
-from localgd.failure import NodeError
-from localgd.history import Run, SampledNodes
-from localgd.losses import Exponential, Logistic
-from localgd.rules.auto import auto
-from localgd.rules.averaging import (
+from localgd.errors import NodeError
+from localgd.losses import Exponential, Logistic, Loss
+from localgd.methods.auto import auto
+from localgd.methods.averaging import (
     fedexp,
     fedprox,
     local_gd,
@@ -27,11 +24,14 @@ from localgd.rules.averaging import (
     normalised_local_gd,
     slowmo,
 )
-from localgd.rules.exact import consensus, interior_point, lbfgs, newton, scaffold
-from localgd.rules.method import Method
-from localgd.rules.regression import Samples
-from localgd.squares import Regression, fit_squares
-from localgd.train import train
+from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
+from localgd.methods.method import Method
+from localgd.problems.hard_margin import Certificate, Status, until_angle, until_gap, until_margin_ratio
+from localgd.rows import Samples, Shard
+from localgd.run.certify import certify
+from localgd.run.history import Run, SampledNodes
+from localgd.run.least_squares import Regression, fit_squares
+from localgd.run.loop import train
 
 if TYPE_CHECKING:
     from localgd.engine.processes import torch_processes

@@ -15,18 +15,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from localgd.certificate import Status, until_angle
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
-from localgd.history import Run
+from localgd.methods.method import Choice, Method
+from localgd.methods.table import method_named
+from localgd.problems.hard_margin import Status, until_angle
+from localgd.problems.metrics import Weighting
+from localgd.problems.triangle import MOST_MB
 from localgd.rounding import FloatArray
-from localgd.rules.curvature import MOST_MB
-from localgd.rules.method import Choice, Method
-from localgd.rules.named import method_named
-from localgd.rules.probes import Weighting
-from localgd.rules.regression import Samples
-from localgd.squares import fit_squares
-from localgd.train import train
+from localgd.rows import Samples
+from localgd.run.history import Run
+from localgd.run.least_squares import fit_squares
+from localgd.run.loop import train
 
 
 class LocalGDClassifier(ClassifierMixin, BaseEstimator):
@@ -42,7 +42,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     method : str, Method or Choice, default "auto"
-        "auto" chooses by the sizes of the data; else the name of a method (`localgd.rules.named.METHODS`), such as
+        "auto" chooses by the sizes of the data; else the name of a method (`localgd.methods.table.METHODS`), such as
         "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
     C : float > 0, optional
         Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
@@ -73,7 +73,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     n_iter_ : int
         Rounds that made the model; the most of any class under "ovr".
     history_ : list of dict
-        One entry per round: `localgd.train.Row`. For three or more classes under "ovr" a list of such lists, one per
+        One entry per round: `localgd.run.loop.Row`. For three or more classes under "ovr" a list of such lists, one per
         class.
     certificate_ : Certificate
         ``margin_low``, ``margin_high``, ``angle_deg``, ``separable``, ``status``. For three or more classes under "ovr"
@@ -241,7 +241,7 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
     n_iter_ : int
         Rounds that were run.
     history_ : list of dict
-        One entry per round: `localgd.squares.SquaresRow`.
+        One entry per round: `localgd.run.least_squares.SquaresRow`.
     certificate_ : SquaresCertificate
         ``distance`` and ``gap`` to the pooled solution, ``status``.
 

@@ -7,13 +7,42 @@ curvature ℓ''. ``loss_id`` is the integer compiled kernels know it by; they on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.special import expit
 
-from localgd.core import Loss
 from localgd.rounding import FloatArray
+
+
+class Loss(Protocol):
+    """A convex decreasing function ℓ of the margins m = z·w of a sample's rows.
+
+    `versus` margins next to each other make one value; the mean over a node's rows is over so many times fewer values.
+    """
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def loss_id(self) -> int:
+        """Number it goes by in compiled kernels."""
+
+    @property
+    def versus(self) -> int:
+        """How many margins one value is made of; 1 if ℓ is elementwise."""
+
+    def value(self, margin: FloatArray) -> FloatArray:
+        """Return ℓ(m) >= 0, one for every `versus` margins."""
+
+    def slope(self, margin: FloatArray) -> FloatArray:
+        """Return −∂ℓ/∂m >= 0, the coefficient of each row in a gradient step."""
+
+    @property
+    def curvature(self) -> float:
+        """Bound on ℓ'' used for the step size; a multiple of I − 11ᵀ/(1 + versus) where versus > 1."""
+
 
 LARGEST_EXPONENT = 700.0
 """Exponential slopes stop growing at e^700, short of float64's e^709: finite, and still a non-negative coefficient."""

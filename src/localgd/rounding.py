@@ -22,6 +22,9 @@ UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 TINY = float(np.finfo(np.float64).tiny)
 """Smallest normal float64: more than underflow can take from a sum of fewer than 2⁵⁰ terms."""
 
+COMFORTABLE_EXPONENT = 100
+"""Rows of norm 2⁻¹⁰⁰ to 2¹⁰⁰ leave float64 room for every square and product in localgd."""
+
 CANCELS = 8.0
 """A combination of rows shorter than this many times its own rounding error is said to cancel."""
 
@@ -76,6 +79,39 @@ def angle_above(a: FloatArray, b: FloatArray) -> float:
     a, b = (np.ldexp(v, -math.frexp(length)[1]) for v, length in zip((a, b), lengths, strict=True))
     a, b = a / norm(a), b / norm(b)
     return 2 * math.atan2(norm(a - b), norm(a + b)) + (4 * a.size + 32) * UNIT_ROUNDOFF
+
+
+def angle_deg(a: FloatArray, b: FloatArray) -> float:
+    """Return the angle between two vectors in degrees, accurate to the last digits near 0 and 180 too.
+
+    ``2 atan2(|a/|a| − b/|b||, |a/|a| + b/|b||)``; nan if either is the zero vector.
+
+    Parameters
+    ----------
+    a, b : (d,) float64 array
+        Two vectors of any length.
+
+    Returns
+    -------
+    float
+        Degrees in [0, 180], or nan.
+
+    Notes
+    -----
+    Kahan (2006), *How futile are mindless assessments of roundoff in floating-point computation?*, section 12.
+
+    Examples
+    --------
+    >>> angle_deg(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    45.0
+    >>> float(f"{angle_deg(np.array([1.0, 0.0]), np.array([1.0, 1e-12])):.6e}")
+    5.729578e-11
+    """
+    if not (np.any(a) and np.any(b)):
+        return float("nan")
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # so that no square under- or overflows
+    a, b = a / norm(a), b / norm(b)
+    return float(np.degrees(2.0 * np.arctan2(norm(a - b), norm(a + b))))
 
 
 def at_most(value: float, digits: int = 3) -> str:

@@ -26,12 +26,12 @@ from localgd import (
     until_angle,
     until_margin_ratio,
 )
-from localgd.certificate import angle_bound, certificate
 from localgd.core import Message
-from localgd.pooled import NotSeparableError, angle_deg, max_margin
-from localgd.rounding import Dual
-from localgd.rules.method import Method
-from localgd.rules.probes import Evaluate
+from localgd.methods.method import Method
+from localgd.problems.hard_margin import angle_bound, certificate
+from localgd.problems.metrics import Evaluate
+from localgd.reference.max_margin import NotSeparableError, max_margin
+from localgd.rounding import Dual, angle_deg
 
 EXACT_DEG = 1e-7
 """What the reference directions are good for, in degrees."""

@@ -14,7 +14,7 @@ from localgd.kernels import pick
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
 from localgd.rules.local import GradientSteps
-from localgd.rules.merge import Guarded, Mean, Normalised, ServerMomentum
+from localgd.rules.server import Guarded, Mean, Normalised, ServerMomentum
 
 D, LR, STEPS = 3, 0.05, 4
 

@@ -14,8 +14,8 @@ from scipy.sparse import csr_array
 
 from common import random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
-from localgd.certificate import certificate
-from localgd.pooled import max_margin
+from localgd.problems.hard_margin import certificate
+from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual, acos_above, angle_above, norm
 
 THREE = [[1.0, 0.3], [1.0, -0.1], [1.0, 0.2]]

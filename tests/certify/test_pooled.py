@@ -9,11 +9,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import block_array, csc_array, csr_array, eye_array
 from sklearn.linear_model import LogisticRegression
 
-from localgd.core import FloatArray, Shard
+from localgd.core import FloatArray
 from localgd.losses import Exponential, Logistic
-from localgd.minimum import minimiser
-from localgd.pooled import NotSeparableError, angle_deg, max_margin, pooled_direction, pooled_gd
-from localgd.rounding import norm
+from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction, pooled_gd
+from localgd.reference.minimiser import minimiser
+from localgd.rounding import angle_deg, norm
+from localgd.rows import Shard
 
 SAME_ORDER, SOLVER = 1e-12, 1e-6
 
@@ -161,13 +162,13 @@ def test_a_margin_too_small_for_float64_is_refused_with_a_bound_that_holds(margi
 
 
 def test_an_answer_that_fails_its_check_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localgd.pooled.KKT_TOL", -1.0)
+    monkeypatch.setattr("localgd.reference.max_margin.KKT_TOL", -1.0)
     with pytest.raises(ValueError, match="KKT residual"):
         max_margin(np.eye(2))
 
 
 def test_an_ascent_that_rounding_stops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localgd.pooled.MARGIN_TOL", -10.0)
+    monkeypatch.setattr("localgd.reference.max_margin.MARGIN_TOL", -10.0)
     with pytest.raises(ValueError, match="max_margin: projection: rounding stopped the ascent"):
         max_margin(np.array([[1.0], [2.0]]))
 

@@ -13,7 +13,8 @@ from sklearn.svm import LinearSVC
 
 from common import answer, federation, random_rows, shards_of, stacked, with_bias
 from localgd import InProcess, Shard, Status, certify
-from localgd.pooled import angle_deg, max_margin
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 
 EXACT_DEG = 1e-7
 """What the reference directions are good for, in degrees."""

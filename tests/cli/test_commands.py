@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from command import LOCALGD, localgd, patients
-from localgd import record
-from localgd.model import read_model
+from localgd.data.model import read_model
+from localgd.run import folder as record
 
 FILES = {"config.json", "history.csv", "model.json", "certificate.json", "convergence.png"}
 OPEN = FILES | {"checkpoint"}

@@ -11,7 +11,7 @@ import polars as pl
 from command import localgd
 from common import federation
 from localgd import consensus, local_gd
-from localgd.compare import compare, milestones, panels
+from localgd.report.compare import compare, milestones, panels
 
 GOLUB = ("golub", "--partition", "by_label", "--n-nodes", "5")
 

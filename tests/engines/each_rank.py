@@ -11,10 +11,10 @@ import pytest
 from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
 from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
 from localgd import InProcess, Message, NodeError, Report, Shard, TorchDistributed, consensus, load, prepare, train
-from localgd.checkpoint import Checkpoints
 from localgd.data.datasets import DATASETS
 from localgd.engine.processes import WORTH_HALVES
-from localgd.failure import EngineError, RemoteError
+from localgd.errors import EngineError, RemoteError
+from localgd.run.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from common import METHODS, random_rows
 from engines.spread import RANK, WORLD
 from localgd import TorchDistributed, torch_processes, train
-from localgd.checkpoint import Checkpoints
+from localgd.run.checkpoint import Checkpoints
 
 TIMEOUT = 4.0
 

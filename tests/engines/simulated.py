@@ -14,7 +14,7 @@ from flwr.simulation import run_simulation
 from common import random_rows
 from engines import over_flower
 from localgd import InProcess, Message, consensus, local_gd, modified_local_gd, scaffold, train
-from localgd.rules.probes import Evaluate
+from localgd.problems.metrics import Evaluate
 
 METHODS = [local_gd(local_steps=20), modified_local_gd(), scaffold(C=1.0, local_steps=20), consensus()]
 SEPARABLE = random_rows(5, n_nodes=3)

@@ -15,7 +15,7 @@ from engines import over_flower
 from engines.flower_grid import flower
 from engines.tasks import Broken, CountRounds, Doubled, FailOn, FailOnce, Vandal
 from localgd import InProcess, Message, NodeError, Shard, load, local_gd, train, until_angle
-from localgd.rules.probes import Evaluate
+from localgd.problems.metrics import Evaluate
 
 ENGINES = {
     "in-process": InProcess,

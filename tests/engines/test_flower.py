@@ -33,8 +33,9 @@ from localgd import (
 from localgd.data.datasets import DATASETS
 from localgd.flower import FlowerEngine, answer
 from localgd.flower.client import client
-from localgd.pooled import max_margin
-from localgd.rules.probes import Evaluate, Rescaled
+from localgd.problems.metrics import Evaluate
+from localgd.reference.max_margin import max_margin
+from localgd.rules.probes import Rescaled
 
 
 @pytest.mark.parametrize("name", [*METHODS, *PENALISED])

@@ -17,8 +17,8 @@ from localgd import Message, NodeError, Report
 from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
 from localgd.flower import FlowerEngine
+from localgd.problems.metrics import Evaluate
 from localgd.rules.local import GradientSteps
-from localgd.rules.probes import Evaluate
 
 REPORT = Report(1, 7, {"step": np.arange(3.0), "mass": 2.0}, {"margin": 0.5}, {"underflow": 1})
 

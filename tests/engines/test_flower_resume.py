@@ -19,10 +19,10 @@ from localgd import (
     modified_local_gd,
     train,
 )
-from localgd.checkpoint import Checkpoints
 from localgd.flower import FlowerEngine
-from localgd.pooled import max_margin
-from localgd.rules.probes import Evaluate
+from localgd.problems.metrics import Evaluate
+from localgd.reference.max_margin import max_margin
+from localgd.run.checkpoint import Checkpoints
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from localgd.experiments.centralized import EXPERIMENT, HARD_MARGIN, OURS, draw, estimators, fitted
 from localgd.experiments.claim import Word
 from localgd.experiments.measure import federation, pooled, stacked
-from localgd.pooled import angle_deg
+from localgd.rounding import angle_deg
 
 CELLS = [{"data": "golub", "n_rounds": 60}, {"data": "gauss-400", "n_rounds": 300}]
 REFUTING = 5

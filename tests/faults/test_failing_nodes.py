@@ -26,9 +26,9 @@ from localgd import (
     scaffold,
     train,
 )
-from localgd.checkpoint import Checkpoints
-from localgd.failure import Policy, unlike
-from localgd.pooled import max_margin
+from localgd.engine.policy import Policy, unlike
+from localgd.reference.max_margin import max_margin
+from localgd.run.checkpoint import Checkpoints
 
 NODE = "node-2"
 

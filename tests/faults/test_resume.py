@@ -8,7 +8,7 @@ import pytest
 from common import METHODS, PENALISED, random_rows, with_bias
 from cut import CutError, assert_same_run, cut_at
 from localgd import InProcess, NodeError, Shard, auto, consensus, local_gd, train
-from localgd.checkpoint import FILE, Checkpoints
+from localgd.run.checkpoint import FILE, Checkpoints
 
 
 def federation(method):

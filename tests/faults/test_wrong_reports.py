@@ -9,7 +9,7 @@ import pytest
 
 from common import METHODS, random_rows, stacked
 from localgd import InProcess, Report, local_gd, newton, train
-from localgd.pooled import max_margin
+from localgd.reference.max_margin import max_margin
 
 NODE = "node-2"
 

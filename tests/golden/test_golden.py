@@ -19,9 +19,10 @@ from localgd import (
     train,
 )
 from localgd.data.synthetic import KNOWN
-from localgd.pooled import angle_deg, max_margin
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 from localgd.rules.local import Project
-from localgd.rules.merge import Extrapolated, Mean
+from localgd.rules.server import Extrapolated, Mean
 
 
 @pytest.mark.parametrize("name", ["gauss-400", "gauss-400-shifted", "hard", "many-nodes"])

@@ -9,9 +9,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog
 from scipy.sparse import csc_array, csr_array, eye_array
 
-from localgd.core import FloatArray, Shard
+from localgd.core import FloatArray
 from localgd.data.classes import expanded
 from localgd.kernels.project import SEPARABLE, Projection, project
+from localgd.rows import Shard
 
 SAME, SOLVER = 1e-12, 1e-6
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from localgd.core import Shard
 from localgd.kernels import CACHED_ENTRIES, COMPILED_FROM, csr, dense, gram, pick, reference
 from localgd.losses import Exponential, Logistic
+from localgd.rows import Shard
 
 AGREE = 1e-10
 

@@ -10,7 +10,7 @@ import pytest
 from common import METHODS, random_rows, stacked
 from localgd import InProcess, Report, train
 from localgd.core import in_order
-from localgd.pooled import max_margin
+from localgd.reference.max_margin import max_margin
 from localgd.rounding import norm
 
 BITS = 40

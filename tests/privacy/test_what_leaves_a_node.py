@@ -15,7 +15,7 @@ from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import Project
 from localgd.rules.probes import TemperedDual
-from localgd.wire import pack
+from localgd.serialize import pack
 
 N = {"node-0": 31, "node-1": 37, "node-2": 41}
 """Rows of the nodes: numbers that no shape has by chance."""

@@ -13,10 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from common import random_rows, with_bias
 from localgd import InProcess, LocalGDClassifier, Shard, Status, auto, certify, interior_point, newton, train
 from localgd.core import Message
-from localgd.gap import minimiser_certificate
 from localgd.losses import Logistic
-from localgd.pooled import angle_deg, max_margin
-from localgd.rules.penalised import Appraise, Penalty
+from localgd.problems.duality_gap import minimiser_certificate
+from localgd.problems.regularised import Appraise, Penalty
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 
 
 def separable(seed=1, n=100, d=3):

@@ -19,8 +19,8 @@ from localgd import (
     train,
     until_angle,
 )
-from localgd.pooled import angle_deg
-from localgd.rules.method import Reserve
+from localgd.methods.method import Reserve
+from localgd.rounding import angle_deg
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,13 @@ from localgd.data.classes import expanded
 from localgd.kernels import gram, pick, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
-from localgd.minimum import minimiser
-from localgd.pooled import angle_deg, max_margin, pooled_direction, pooled_gd
+from localgd.problems.metrics import Evaluate
+from localgd.problems.regularised import hessian
+from localgd.reference.max_margin import max_margin, pooled_direction, pooled_gd
+from localgd.reference.minimiser import minimiser
+from localgd.rounding import angle_deg
 from localgd.rules.local import rows_of
-from localgd.rules.penalised import hessian
-from localgd.rules.probes import Evaluate, largest_eigenvalue
+from localgd.rules.probes import largest_eigenvalue
 
 C, D = 4, 5
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

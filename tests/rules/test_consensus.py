@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from common import OTHER_ORDER, as_csr, federation, random_rows, stacked
 from localgd import InProcess, Shard, Status, consensus, train
-from localgd.pooled import angle_deg, max_margin
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.consensus import since
 

@@ -10,9 +10,10 @@ import pytest
 from common import METHODS, SAME_ORDER, random_rows, stacked
 from localgd import Exponential, InProcess, Method, Shard, local_gd, local_sgd, modified_local_gd, train
 from localgd.losses import Logistic
-from localgd.pooled import angle_deg, pooled_gd
+from localgd.reference.max_margin import pooled_gd
+from localgd.rounding import angle_deg
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.merge import Anchored, Mean
+from localgd.rules.server import Anchored, Mean
 
 
 def relative(a, b):

@@ -14,9 +14,9 @@ from common import METHODS, SAME_ORDER, random_rows, stacked
 from localgd import InProcess, Method, SampledNodes, Shard, Status, fedexp, local_gd, train
 from localgd.core import Message, Report
 from localgd.kernels.project import project
-from localgd.pooled import max_margin
+from localgd.reference.max_margin import max_margin
 from localgd.rules.local import Project
-from localgd.rules.merge import Extrapolated, Iterate, Mean, spread
+from localgd.rules.server import Extrapolated, Iterate, Mean, spread
 
 
 def report_of(moves, drift=0.0):

@@ -9,7 +9,8 @@ import pytest
 
 from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, as_csr, random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, train
-from localgd.pooled import angle_deg, max_margin
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 from localgd.rules.consensus import Consensus
 from localgd.rules.interior import Mehrotra
 

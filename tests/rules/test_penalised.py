@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from common import PENALISED, as_csr, random_rows, shards_of, stacked, with_bias
 from localgd import InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train, until_angle, until_gap
-from localgd.gap import minimiser_certificate
 from localgd.losses import Exponential, Logistic
-from localgd.pooled import minimiser
-from localgd.rules.penalised import Appraise, Penalty
+from localgd.problems.duality_gap import minimiser_certificate
+from localgd.problems.regularised import Appraise, Penalty
+from localgd.reference.max_margin import minimiser
 
 penalised = pytest.mark.parametrize("method", PENALISED.values(), ids=PENALISED)
 

@@ -11,8 +11,9 @@ from scipy.sparse import csr_array
 from common import OTHER_ORDER, SAME_ORDER
 from localgd import InProcess, NodeError, local_gd, modified_local_gd, train
 from localgd.core import Message
-from localgd.rules.merge import Extrapolated, Mean
-from localgd.rules.regression import LeastSquares, Samples, stable_lr
+from localgd.rows import Samples
+from localgd.rules.local_squares import LeastSquares, stable_lr
+from localgd.rules.server import Extrapolated, Mean
 
 D = 30
 

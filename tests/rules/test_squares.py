@@ -15,9 +15,9 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from common import OTHER_ORDER
 from localgd import InProcess, NodeError, Samples, Shard, fit_squares
-from localgd.apart import squares_certificate
 from localgd.core import Message
-from localgd.rules.squares import Moments, Reduced, Residuals, spectrum
+from localgd.problems.least_squares import Moments, Reduced, Residuals, spectrum
+from localgd.problems.least_squares_certificate import squares_certificate
 
 CLOSE = 1e-8
 

@@ -11,18 +11,11 @@ from scipy.linalg import subspace_angles
 from common import OTHER_ORDER, answer, random_rows, shards_of, stacked, weights_of
 from localgd import InProcess, Method, Shard, train
 from localgd.losses import Logistic
-from localgd.pooled import angle_deg, max_margin
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
 from localgd.rules.local import Project
-from localgd.rules.merge import Anchored, Mean
-from localgd.theory import (
-    anchored_residual,
-    diversity,
-    flow,
-    flow_angle,
-    flow_loss,
-    projection_rate,
-    round_drift,
-)
+from localgd.rules.server import Anchored, Mean
+from localgd.theory import anchored_residual, diversity, flow, flow_angle, flow_loss, projection_rate, round_drift
 
 LATE = [1e6, 1e12, 1e20, 1e30]
 

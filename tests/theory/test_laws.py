@@ -11,8 +11,9 @@ import pytest
 from common import SAME_ORDER, answer, as_csr, random_rows, shards_of, stacked, weights_of
 from localgd import Exponential, InProcess, Shard, local_gd, train
 from localgd.losses import Logistic
-from localgd.minimum import minimiser
-from localgd.pooled import NotSeparableError, angle_deg, max_margin
+from localgd.reference.max_margin import NotSeparableError, max_margin
+from localgd.reference.minimiser import minimiser
+from localgd.rounding import angle_deg
 from localgd.theory import (
     anchored_residual,
     asymptote,

@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 
 from localgd.cli.compare import compare_command
+from localgd.cli.demo import demo as run_demo
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
 from localgd.data.datasets import DATASETS
-from localgd.demo import demo as run_demo
-from localgd.failure import EngineError, NodeError
+from localgd.errors import EngineError, NodeError
 from localgd.report.plots import convergence
 
 app = typer.Typer(

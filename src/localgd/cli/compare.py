@@ -26,13 +26,13 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
-from localgd.compare import ANGLES, compare, milestones, panels
-from localgd.history import Run
-from localgd.pooled import pooled_direction
+from localgd.methods.table import method_named
+from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
+from localgd.report.compare import ANGLES, compare, milestones, panels
 from localgd.report.figure import save
 from localgd.report.progress import Patient, Progress
-from localgd.rules.named import method_named
+from localgd.run.history import Run
 
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
 

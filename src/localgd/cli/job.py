@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from localgd import record
-from localgd.certificate import Certificate, Rule, Status, until_angle, until_margin_ratio
-from localgd.checkpoint import FILE, Checkpoints
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
 from localgd.cli.place import Place
 from localgd.core import Engine, Message
+from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
-from localgd.failure import from_all
-from localgd.history import Row, Run, SampledNodes
-from localgd.model import Model
-from localgd.pooled import pooled_direction
+from localgd.errors import from_all
+from localgd.methods.method import Choice, Method
+from localgd.methods.table import method_named
+from localgd.problems.hard_margin import Certificate, Rule, Status, until_angle, until_margin_ratio
+from localgd.problems.metrics import Weighting
+from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
 from localgd.report.plots import convergence
 from localgd.report.progress import Progress
 from localgd.rounding import FloatArray
-from localgd.rules.method import Choice, Method
-from localgd.rules.named import method_named
-from localgd.rules.probes import Sizes, Weighting
-from localgd.train import train
+from localgd.rules.probes import Sizes
+from localgd.run import folder as record
+from localgd.run.checkpoint import FILE, Checkpoints
+from localgd.run.history import Row, Run, SampledNodes
+from localgd.run.loop import train
 
 if TYPE_CHECKING:
     from localgd.engine.torchdist import TorchDistributed

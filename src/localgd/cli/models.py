@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
-from localgd.certificate import Status
-from localgd.certify import certify
 from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     SHORT,
@@ -29,10 +27,12 @@ from localgd.cli.flags import (
 )
 from localgd.core import Message
 from localgd.data.load import load_unlabelled
+from localgd.data.model import read_model
 from localgd.engine.inprocess import InProcess
-from localgd.model import read_model
+from localgd.problems.hard_margin import Status
+from localgd.problems.metrics import Evaluate
 from localgd.report import text
-from localgd.rules.probes import Evaluate
+from localgd.run.certify import certify
 
 
 def certify_command(

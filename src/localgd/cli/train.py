@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from localgd import record
-from localgd.checkpoint import FILE
 from localgd.cli.flags import (
     AngleTol,
     Categorical,
@@ -31,7 +29,9 @@ from localgd.cli.flags import (
 )
 from localgd.cli.job import Job
 from localgd.cli.place import place
-from localgd.rules.named import METHODS
+from localgd.methods.table import METHODS
+from localgd.run import folder as record
+from localgd.run.checkpoint import FILE
 
 
 def train_command(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.core import Rows, Shard, sealed
+from localgd.rows import Rows, Shard, sealed
 
 
 def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Shard:

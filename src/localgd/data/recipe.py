@@ -13,12 +13,12 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array, hstack
 
-from localgd.core import Rows, Shard
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
 from localgd.data.table import Table
 from localgd.data.values import as_text, finite_numbers, picked
 from localgd.rounding import FloatArray
+from localgd.rows import Rows, Shard
 
 Label: TypeAlias = "str | int | float | bool"
 Unseen: TypeAlias = Literal["error", "zeros"]

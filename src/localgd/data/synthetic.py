@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from localgd.core import Shard
+from localgd.rows import Shard
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from localgd.core import Failure, Message, Report, Task
 from localgd.engine.nodes import Nodes, chosen
-from localgd.failure import Policy
+from localgd.engine.policy import Policy
 
 
 class InProcess:
@@ -23,7 +23,7 @@ class InProcess:
     debug : bool, default False
         Let a node's own exception through, with round, node and arguments as notes, instead of `NodeError`.
     on_failure, min_nodes, retries
-        What to do about a node that fails: see `localgd.failure.Policy`.
+        What to do about a node that fails: see `localgd.engine.policy.Policy`.
 
     Raises
     ------
@@ -32,7 +32,7 @@ class InProcess:
 
     Examples
     --------
-    >>> from localgd.core import Shard
+    >>> from localgd.rows import Shard
     >>> InProcess([Shard("b", [[1.0]]), Shard("a", [[2.0]])]).node_ids
     ('a', 'b')
     """

@@ -15,9 +15,11 @@ import numpy as np
 from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
-from localgd import wire
-from localgd.core import Message, Report, Shard, Task
-from localgd.failure import Answer, NodeError
+from localgd import serialize
+from localgd.core import Message, Report, Task
+from localgd.engine.policy import Answer
+from localgd.errors import NodeError
+from localgd.rows import Shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +120,9 @@ class Nodes:
         kind = state_kind(task)
         parts = {}
         for place, (node, kept) in enumerate(self._kept.get(task, {}).items()):  # a name may hold any sign
-            parts[f"{place}.head"] = wire.pack([node, kept.round, fingerprint(self.shards[node])])
-            parts[f"{place}.state"] = wire.pack(kept.after, kind)
-        wire.write(path, parts)
+            parts[f"{place}.head"] = serialize.pack([node, kept.round, fingerprint(self.shards[node])])
+            parts[f"{place}.state"] = serialize.pack(kept.after, kind)
+        serialize.write(path, parts)
 
     def read(self, task: Task, path: Path) -> None:
         """Take back what `write` wrote.
@@ -138,16 +140,16 @@ class Nodes:
                 f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
                 "processes in another way; start as many processes as before, or start the run afresh"
             )
-        parts = wire.read(path.read_bytes(), f"{path}")
+        parts = serialize.read(path.read_bytes(), f"{path}")
         self._kept[task] = {}
         for place in (name.removesuffix(".head") for name in parts if name.endswith(".head")):
-            node, round_, rows = wire.unpack(parts[f"{place}.head"], list[Any])
+            node, round_, rows = serialize.unpack(parts[f"{place}.head"], list[Any])
             if node not in self.shards:
                 continue
             if rows != fingerprint(self.shards[node]):
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
-            state = wire.unpack(parts[f"{place}.state"], kind)
+            state = serialize.unpack(parts[f"{place}.state"], kind)
             self._kept[task][node] = Kept(round_, state, state)
 
 
@@ -178,7 +180,7 @@ def state_kind(task: Task) -> Any:
 
     Examples
     --------
-    >>> from localgd.rules.probes import Evaluate
+    >>> from localgd.problems.metrics import Evaluate
     >>> state_kind(Evaluate())
     <class 'NoneType'>
     """

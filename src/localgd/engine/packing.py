@@ -10,9 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from localgd.core import Message, Report, Task, sealed
-from localgd.failure import OPTIONAL
+from localgd.core import Message, Report, Task
+from localgd.engine.policy import OPTIONAL
 from localgd.rounding import FloatArray
+from localgd.rows import sealed
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from localgd.engine.packing import Place
-from localgd.failure import EngineError
+from localgd.errors import EngineError
 from localgd.rounding import FloatArray
 
 try:

@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from localgd import wire
+from localgd import serialize
 from localgd.core import Failure, Message, Report, Task
 from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
+from localgd.engine.policy import Answer, Policy, lacking, not_finite
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.words import Outcome, Said
-from localgd.failure import Answer, EngineError, Policy, lacking, not_finite
+from localgd.errors import EngineError
 from localgd.rounding import FloatArray
 
 
@@ -36,7 +37,7 @@ class TorchDistributed:
     n_jobs : int, default 1
         Threads that share this process's nodes in a round. The result does not depend on it.
     on_failure, min_nodes, retries
-        What to do about a node that fails, the same in all processes: see `localgd.failure.Policy`.
+        What to do about a node that fails, the same in all processes: see `localgd.engine.policy.Policy`.
     timeout : float > 0, default 300
         Seconds to wait for the other processes, with their nodes' work, before the run ends.
 
@@ -177,8 +178,8 @@ class TorchDistributed:
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
         """Return what each process says, in the order of their ranks."""
-        words = self._processes.everyone(wire.pack(value, kind).text.encode())
-        return [wire.unpack(wire.Packed(word.decode(), {}), kind) for word in words]
+        words = self._processes.everyone(serialize.pack(value, kind).text.encode())
+        return [serialize.unpack(serialize.Packed(word.decode(), {}), kind) for word in words]
 
     def _in_all(self, do: Callable[[], Outcome]) -> list[Outcome]:
         """Do something in every process, and raise in all of them if it fails in one."""

@@ -7,8 +7,10 @@ from typing import Self
 
 import numpy as np
 
-from localgd.core import Message, Report, sealed
-from localgd.failure import Answer, NodeError, RemoteError, not_finite, said, trace_of
+from localgd.core import Message, Report
+from localgd.engine.policy import Answer, not_finite
+from localgd.errors import NodeError, RemoteError, said, trace_of
+from localgd.rows import sealed
 
 ZERO, NAN = sealed(np.zeros(())), sealed(np.full((), np.nan))
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from localgd.core import Shard
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, stacked
-from localgd.pooled import max_margin
+from localgd.methods.averaging import local_gd
+from localgd.reference.max_margin import max_margin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.averaging import local_gd
-from localgd.train import train
+from localgd.rows import Shard
+from localgd.run.loop import train
 
 ROUNDS, STEPS = 100, 1000
 ENOUGH = 100

@@ -17,11 +17,10 @@ import polars as pl
 
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, stacked
-from localgd.pooled import angle_deg
+from localgd.methods.averaging import modified_local_gd
 from localgd.report.figure import Line, Panel
-from localgd.rounding import FloatArray
-from localgd.rules.averaging import modified_local_gd
-from localgd.train import train
+from localgd.rounding import FloatArray, angle_deg
+from localgd.run.loop import train
 
 NAMES = {
     "golub": "golub: 38 rows, 5 nodes",

@@ -15,11 +15,11 @@ import polars as pl
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, spaced, step_size
 from localgd.losses import LOSSES
-from localgd.pooled import angle_deg
+from localgd.methods.averaging import local_gd
 from localgd.report.figure import Line, Panel
-from localgd.rules.averaging import local_gd
+from localgd.rounding import angle_deg
+from localgd.run.loop import train
 from localgd.theory import asymptote, flow, flow_loss
-from localgd.train import train
 
 ALIKE, UNLIKE = "rate-law", "gauss-2000-shifted"
 NAMES = {ALIKE: "nodes alike", UNLIKE: "nodes unlike"}

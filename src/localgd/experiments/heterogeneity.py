@@ -19,14 +19,14 @@ from localgd.data.synthetic import GaussianProblem
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, stacked
-from localgd.history import Run
-from localgd.pooled import max_margin
+from localgd.methods.averaging import local_gd, modified_local_gd
+from localgd.methods.method import Method
+from localgd.reference.max_margin import max_margin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.rules.averaging import local_gd, modified_local_gd
-from localgd.rules.method import Method
+from localgd.run.history import Run
+from localgd.run.loop import train
 from localgd.theory import Diversity, diversity, local_directions
-from localgd.train import train
 
 LOCAL, MODIFIED = "local-gd", "modified-local-gd"
 NAMES = {LOCAL: "Local-GD", MODIFIED: "Modified Local-GD"}

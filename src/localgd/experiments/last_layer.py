@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from localgd.core import Shard, sealed
 from localgd.data.datasets import load_dataset
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import spaced, stacked
-from localgd.pooled import NotSeparableError, angle_deg, max_margin, pooled_direction
+from localgd.methods.averaging import local_gd, modified_local_gd
+from localgd.methods.method import Method
+from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction
 from localgd.report.figure import Line, Panel
-from localgd.rounding import FloatArray
-from localgd.rules.averaging import local_gd, modified_local_gd
-from localgd.rules.method import Method
-from localgd.train import train
+from localgd.rounding import FloatArray, angle_deg
+from localgd.rows import Shard, sealed
+from localgd.run.loop import train
 
 HELD_OUT = 200
 """Sentences a site keeps back to test all heads on, the same whatever n."""

@@ -12,10 +12,10 @@ import polars as pl
 
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, spaced
+from localgd.methods.averaging import local_gd, local_sgd
+from localgd.methods.method import Method
 from localgd.report.figure import Line, Panel
-from localgd.rules.averaging import local_gd, local_sgd
-from localgd.rules.method import Method
-from localgd.train import train
+from localgd.run.loop import train
 
 LOCAL_STEPS = 10
 DATA = ("gauss-2000-shifted", "golub", "bladder")

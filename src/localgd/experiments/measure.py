@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import Shard
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
 from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
-from localgd.history import Run
-from localgd.minimum import minimiser
-from localgd.pooled import MaxMargin, max_margin
+from localgd.methods.method import Method
+from localgd.reference.max_margin import MaxMargin, max_margin
+from localgd.reference.minimiser import minimiser
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 from localgd.rules.local import GradientSteps
-from localgd.rules.method import Method
+from localgd.run.history import Run
 
 
 @cache

@@ -17,15 +17,15 @@ import polars as pl
 from localgd.core import Message, Report
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import federation, pooled, spaced
-from localgd.pooled import MaxMargin
+from localgd.methods.averaging import modified_local_gd
+from localgd.methods.method import Method
+from localgd.reference.max_margin import MaxMargin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
-from localgd.rules.averaging import modified_local_gd
 from localgd.rules.local import Project
-from localgd.rules.merge import Extrapolated, Iterate, Mean
-from localgd.rules.method import Method
+from localgd.rules.server import Extrapolated, Iterate, Mean
+from localgd.run.loop import train
 from localgd.theory import anchored_residual
-from localgd.train import train
 
 ANCHORED, PROXIMAL = "anchored", "proximal"
 UNANCHORED = {

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from localgd.core import Shard
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Check, Experiment, Params, Rows, worst
 from localgd.experiments.measure import dealt, federation, pooled_minimiser, scaled
 from localgd.losses import Logistic
+from localgd.methods.averaging import local_gd
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
-from localgd.rules.averaging import local_gd
+from localgd.rows import Shard
 from localgd.rules.local import GradientSteps
+from localgd.run.loop import train
 from localgd.theory import drift_bias
-from localgd.train import train
 
 NAMES = {"unlike-gauss": "Gaussian nodes, 10 % flipped", "heart": "heart: four hospitals"}
 SHORT = {"unlike-gauss": "Gaussian", "heart": "heart"}

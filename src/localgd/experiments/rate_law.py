@@ -16,11 +16,11 @@ import polars as pl
 from localgd.experiments.claim import Check, Experiment, Params, Rows, worst
 from localgd.experiments.measure import federation, pooled, scaled, spaced, step_size
 from localgd.losses import LOSSES
-from localgd.pooled import angle_deg
+from localgd.methods.averaging import local_gd
 from localgd.report.figure import Line, Panel
-from localgd.rules.averaging import local_gd
+from localgd.rounding import angle_deg
+from localgd.run.loop import train
 from localgd.theory import asymptote, flow
-from localgd.train import train
 
 PROBLEMS = ("rate-law", "gauss-2000", "gauss-2000-shifted", "gauss-400")
 ALL_SUPPORT = "rate-law"

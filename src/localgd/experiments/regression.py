@@ -17,8 +17,9 @@ from localgd.experiments.claim import Check, Experiment, Params, Rows, least, wo
 from localgd.experiments.measure import spaced, stacked
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
-from localgd.rules.merge import Mean
-from localgd.rules.regression import LeastSquares, Samples, stable_lr
+from localgd.rows import Samples
+from localgd.rules.local_squares import LeastSquares, stable_lr
+from localgd.rules.server import Mean
 from localgd.theory import projection_rate
 
 GAUSSIAN, ANGLED = "gaussian", "angled"

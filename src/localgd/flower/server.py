@@ -15,20 +15,20 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from localgd import record
-from localgd.certificate import Certificate, Rule, until_angle
-from localgd.checkpoint import Checkpoints
 from localgd.data.datasets import DATASETS
+from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
-from localgd.history import Row, Run
-from localgd.model import Model
+from localgd.methods.method import Choice, Method
+from localgd.methods.table import method_named
+from localgd.problems.hard_margin import Certificate, Rule, until_angle
 from localgd.report import text
 from localgd.report.plots import convergence
-from localgd.rules.method import Choice, Method
-from localgd.rules.named import method_named
-from localgd.train import train
+from localgd.run import folder as record
+from localgd.run.checkpoint import Checkpoints
+from localgd.run.history import Row, Run
+from localgd.run.loop import train
 
 KEYS: dict[str, Any] = {
     "method": "auto",

@@ -11,12 +11,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from localgd.certificate import Certificate
-from localgd.certify import certify
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
-from localgd.failure import NodeError
+from localgd.errors import NodeError
+from localgd.problems.hard_margin import Certificate
 from localgd.rounding import FloatArray
+from localgd.run.certify import certify
 
 
 class Certified(Strategy):

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from scipy.sparse import csr_array
 
-from localgd.core import Shard
 from localgd.kernels import csr, dense, gram, reference
 from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 MOST_GRAM_ROWS = 2048
 """Largest Gram matrix kept on a node: 2048² float64 are 32 MB."""

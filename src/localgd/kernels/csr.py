@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from localgd.core import Shard
 from localgd.kernels.dense import compiled, slope
 from localgd.kernels.reference import Batches, Steps
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 
 @njit(cache=True, nogil=True)

@@ -11,10 +11,10 @@ import math
 import numpy as np
 from numba import njit
 
-from localgd.core import Shard
 from localgd.kernels.reference import Batches, Steps
 from localgd.losses import LARGEST_EXPONENT
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 NO_BATCHES = np.zeros((0, 0), dtype=np.int64)
 

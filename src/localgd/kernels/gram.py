@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from localgd.core import Shard
 from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 
 def coefficients(

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
-from localgd.core import Rows, Shard
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
+from localgd.rows import Rows, Shard
 
 Index: TypeAlias = NDArray[np.intp]
 

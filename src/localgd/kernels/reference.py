@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import Loss, Shard
+from localgd.losses import Loss
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 Batches: TypeAlias = NDArray[np.int64]
 """Row numbers of the mini-batches, shape (local_steps, batch_size)."""

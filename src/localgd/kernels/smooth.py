@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from localgd.core import Loss, Shard
+from localgd.losses import Loss
 from localgd.rounding import FloatArray
+from localgd.rows import Shard
 
 
 def descend(

@@ -22,7 +22,7 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     Parameters
     ----------
     columns : mapping
-        The columns of a history (`localgd.train.Run.columns`).
+        The columns of a history (`localgd.run.loop.Run.columns`).
     path : Path
         PNG to write.
     """

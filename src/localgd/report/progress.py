@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from localgd.certificate import Certificate
 from localgd.core import Failure
-from localgd.history import Row
+from localgd.problems.hard_margin import Certificate
 from localgd.report import text
+from localgd.run.history import Row
 
 AGAIN_SECONDS = 0.5
 """A second signal this soon is the same one: a terminal tells torchrun and its workers, torchrun tells them again."""

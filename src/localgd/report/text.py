@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from localgd.certificate import Certificate, Status
 from localgd.core import Failure
-from localgd.history import Row
+from localgd.problems.hard_margin import Certificate, Status
 from localgd.rounding import at_least, at_most
+from localgd.run.history import Row
 
 BYTES_PER_FLOAT = 8
 

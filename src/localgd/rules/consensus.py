@@ -14,14 +14,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import Loss, Message, Report, Shard, sealed
+from localgd.core import Message, Report
 from localgd.kernels.project import project
-from localgd.losses import Logistic
+from localgd.losses import Logistic, Loss
+from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
+from localgd.rows import Shard, sealed
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved
-from localgd.rules.merge import Iterate
-from localgd.rules.probes import Weighting, check_weighting, forgotten, node_weight, standing
+from localgd.rules.probes import forgotten
+from localgd.rules.server import Iterate
 
 MEMORY = 40
 """Rounds that the acceleration remembers."""

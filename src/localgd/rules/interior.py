@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from localgd.core import Engine, Loss, Message, Report, Shard, sealed
-from localgd.failure import from_all
+from localgd.core import Engine, Message, Report
+from localgd.errors import from_all
 from localgd.kernels.project import SEPARABLE
-from localgd.losses import Logistic
+from localgd.losses import Logistic, Loss
+from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
+from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle
 from localgd.rounding import FloatArray, norm
-from localgd.rules.curvature import MOST_MB, check_affordable, check_limit, symmetric, triangle
+from localgd.rows import Shard, sealed
 from localgd.rules.local import moved
-from localgd.rules.merge import Iterate
-from localgd.rules.probes import Sizes, Weighting, check_weighting, forgotten, node_weight, rows_a_sample, standing
+from localgd.rules.probes import Sizes, forgotten, rows_a_sample
+from localgd.rules.server import Iterate
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""

@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from localgd.core import Engine, Loss, Message, Report, Shard, sealed
-from localgd.failure import from_all
+from localgd.core import Engine, Message, Report
+from localgd.errors import from_all
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
-from localgd.losses import Logistic
+from localgd.losses import Logistic, Loss
+from localgd.problems.metrics import Weighting, check_weighting, node_weight, seen, standing
 from localgd.rounding import Dual, FloatArray, below, norm
-from localgd.rules.probes import Smoothness, Weighting, check_weighting, node_weight, seen, standing
+from localgd.rows import Shard, sealed
+from localgd.rules.probes import Smoothness
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:

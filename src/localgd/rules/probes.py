@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import Engine, Loss, Message, Report, Shard
-from localgd.failure import from_all
-from localgd.losses import Logistic
-from localgd.rounding import FloatArray, below, norm
-
-Weighting: TypeAlias = Literal["uniform", "num-examples"]
+from localgd.core import Engine, Message, Report
+from localgd.errors import from_all
+from localgd.rounding import COMFORTABLE_EXPONENT, FloatArray, below, norm
+from localgd.rows import Shard
 
 MAX_POWER_STEPS = 1000
 POWER_TOL = 1e-6
-
-COMFORTABLE_EXPONENT = 100
-"""Rows of norm 2⁻¹⁰⁰ to 2¹⁰⁰ leave float64 room for every square and product here."""
-
-
-def node_weight(shard: Shard, weighted_by: Weighting) -> float:
-    """Return the weight p_m of a node before normalisation: 1, or its number of samples."""
-    return 1.0 if weighted_by == "uniform" else float(shard.n_samples)
-
-
-def check_weighting(weighted_by: str) -> None:
-    """Refuse a weighting nobody knows."""
-    if weighted_by not in ("uniform", "num-examples"):
-        raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
-
-
-def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
-    """Return how the shared model w stands on this node.
-
-    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Lows: ``margin``, a lower bound on
-    min z_i·w (the computed one less its rounding error).
-    """
-    low = float(margins.min()) - shard.margin_error(norm(w))
-    with np.errstate(over="ignore"):
-        value = float(loss.value(margins).mean())
-    sums = {"weight": weight, "loss": weight * value, "correct": shard.n_right(margins)}
-    return Report(1, shard.n_samples, sums, {"margin": low})
-
-
-def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
-    """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
-
-    The loss is that of the shared model in either case: it is what the method brings down.
-    """
-    here = standing(shard, message.w, margins, loss, weight)
-    if "readout" not in message.extra:
-        return here
-    readout = message.extra["readout"]
-    there = standing(shard, readout, shard.margins(readout), loss, weight)
-    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
 
 
 def forgotten() -> Report:
@@ -66,22 +24,6 @@ def forgotten() -> Report:
     It counts as no node, so the round is not whole; the server then starts the method again.
     """
     return Report(counts={"forgotten": 1})
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Report the standing of the shared model on every node, nothing else."""
-
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    weighted_by: Weighting = "uniform"
-
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
-
-    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return `seen`."""
-        weight = node_weight(shard, self.weighted_by)
-        return seen(message, shard, shard.margins(message.w), self.loss, weight), state
 
 
 @dataclass(frozen=True)

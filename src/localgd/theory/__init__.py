@@ -1,13 +1,6 @@
 """What is known about a run before it starts: the rate law, how unlike the nodes are, bounds with kind and source."""
 
-from localgd.theory.bounds import (
-    Prediction,
-    anchored_residual,
-    flow_angle,
-    flow_loss,
-    projection_rate,
-    round_drift,
-)
+from localgd.theory.bounds import Prediction, anchored_residual, flow_angle, flow_loss, projection_rate, round_drift
 from localgd.theory.laws import (
     Asymptote,
     Constants,

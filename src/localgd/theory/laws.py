@@ -18,12 +18,13 @@ from scipy.spatial.distance import pdist
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from localgd.core import Loss, Shard
 from localgd.kernels.project import dense, shortest
-from localgd.losses import Exponential, Logistic
-from localgd.pooled import max_margin
+from localgd.losses import Exponential, Logistic, Loss
+from localgd.problems.metrics import Weighting, check_weighting, node_weight
+from localgd.reference.max_margin import max_margin
 from localgd.rounding import FloatArray, norm
-from localgd.rules.probes import Weighting, check_weighting, largest_eigenvalue, node_weight
+from localgd.rows import Shard
+from localgd.rules.probes import largest_eigenvalue
 from localgd.theory.bounds import positive
 
 

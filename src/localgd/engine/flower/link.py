@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from localgd.engine.flower.records import MAX_MB, QUERY, Opened, RefusedError, closed, keys, n_bytes, opened, text
-from localgd.failure import RemoteError
+from localgd.errors import RemoteError
 
 FATE = {3: "no answer in time", 5: "the node is offline"}
 """Flower's codes for answers that will not come."""

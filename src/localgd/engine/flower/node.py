@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from threadpoolctl import ThreadpoolController
 
-from localgd import wire
+from localgd import serialize
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
@@ -226,7 +226,7 @@ class Diary:
             arrays = {
                 name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
             }
-            states.append(wire.unpack(wire.Packed(entry[part], arrays), kind))
+            states.append(serialize.unpack(serialize.Packed(entry[part], arrays), kind))
         return Kept(entry["round"], *states)
 
     def note(self, key: str, start: str, task: Task, kept: Kept) -> None:
@@ -239,7 +239,7 @@ class Diary:
         kind = state_kind(task)
         entry: dict[str, Any] = {"round": kept.round, "start": start}
         for part, state in (("before", kept.before), ("after", kept.after)):
-            packed = wire.pack(state, kind)
+            packed = serialize.pack(state, kind)
             entry[part] = packed.text
             self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in packed.arrays.items()}
         self.kept[key] = entry

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from localgd import wire
+from localgd import serialize
 from localgd.core import Message, Report
 from localgd.rounding import FloatArray
 
@@ -144,9 +144,9 @@ def name_of(kind: type) -> str:
 
     Examples
     --------
-    >>> from localgd.core import Shard
+    >>> from localgd.rows import Shard
     >>> name_of(Shard)
-    'core.Shard'
+    'rows.Shard'
     """
     return f"{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}"
 
@@ -163,7 +163,7 @@ def told(thing: Any) -> dict[str, str]:
         raise TypeError(
             f"Flower's nodes are sent data, not code: give a frozen dataclass that they know, not {thing!r}"
         )
-    packed = wire.pack(thing)
+    packed = serialize.pack(thing)
     if packed.arrays:
         raise TypeError(f"{name_of(type(thing))} has a field that is an array; only plain fields can be sent")
     return {"name": name_of(type(thing)), "fields": packed.text}
@@ -186,7 +186,7 @@ def made(entry: Any, kinds: Iterable[type[Kind]], what: str) -> Kind:
     if not isinstance(fields, str):
         raise RefusedError(f"the fields of {name} are no text")
     try:
-        return wire.unpack(wire.Packed(fields, {}), known[name])
+        return serialize.unpack(serialize.Packed(fields, {}), known[name])
     except ValueError as error:
         raise RefusedError(f"the fields of {name} are not what they should be: {error}") from error
 

@@ -10,14 +10,15 @@ from typing import Any, Literal, Self
 
 from flwr.serverapp import Grid
 
-from localgd import wire
+from localgd import serialize
 from localgd.core import Failure, Message, Report, Task
 from localgd.engine.flower import records
 from localgd.engine.flower.link import Link
 from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
 from localgd.engine.nodes import chosen
-from localgd.failure import Answer, NodeError, Policy
+from localgd.engine.policy import Answer, Policy
+from localgd.errors import NodeError
 
 BEGUN_AGAIN = (
     "it was started again in the middle of the run, and without a secret in its node-config nothing says that its rows "
@@ -39,7 +40,7 @@ class FlowerEngine:
         Nodes to wait for; as many as `min_nodes` by default. The federation is those that are online then: what is
         proved is about their rows, and about no others.
     on_failure, min_nodes, retries
-        What to do about a node that fails: see `localgd.failure.Policy`.
+        What to do about a node that fails: see `localgd.engine.policy.Policy`.
     timeout : float > 0
         Seconds that a node has to answer in a round, and to come online in the beginning.
     poll : float > 0
@@ -221,7 +222,7 @@ class FlowerEngine:
         They outlive the round but not the run: a run that goes on from here finds nodes that have forgotten, and a
         method whose nodes have memory begins again from the model that there is.
         """
-        wire.write(folder / f"nodes-{stamp}.npz", {"rows": wire.pack(self._rows.get(self._view, {}))})
+        serialize.write(folder / f"nodes-{stamp}.npz", {"rows": serialize.pack(self._rows.get(self._view, {}))})
 
     def recall(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002
         """Check that the nodes hold the rows of the checkpoint, as what is proved is about those.
@@ -235,7 +236,7 @@ class FlowerEngine:
             If a node's rows are others, or it has no secret.
         """
         path = folder / f"nodes-{stamp}.npz"
-        before = wire.unpack(wire.read(path.read_bytes(), f"{path}")["rows"], dict[str, str])
+        before = serialize.unpack(serialize.read(path.read_bytes(), f"{path}")["rows"], dict[str, str])
         known = self._rows.setdefault(self._view, {})
         for node in self.node_ids:
             then = before.get(node, "")

@@ -1,0 +1,98 @@
+"""What goes wrong on nodes and between processes, and who is told."""
+
+from __future__ import annotations
+
+import traceback
+
+from localgd.core import Engine, Message, Report, Task
+
+
+class NodeError(RuntimeError):
+    """A node failed: names the round and the node, and carries the node's own error as its cause.
+
+    Parameters
+    ----------
+    round_ : int
+        The round.
+    node_id : str
+        The node.
+    error : BaseException
+        What it raised.
+    """
+
+    def __init__(self, round_: int, node_id: str, error: BaseException) -> None:
+        self.round = round_
+        self.node_id = node_id
+        super().__init__(f"round {round_}, node {node_id!r}: {said(error)}")
+
+
+class RemoteError(RuntimeError):
+    """What a node in another process or on another machine raised, with the traceback it had there.
+
+    Parameters
+    ----------
+    error : str
+        The error as the node said it.
+    trace : str
+        Its traceback there; empty if it sent none.
+    """
+
+    def __init__(self, error: str, trace: str = "") -> None:
+        self.trace = trace
+        super().__init__(error)
+        if trace:
+            self.add_note(f"on the node:\n{trace}")
+
+
+class EngineError(RuntimeError):
+    """The processes or machines that a run is spread over no longer work together, so it cannot go on.
+
+    Parameters
+    ----------
+    doing : str
+        What they were at: "round 7".
+    why : str
+        What is wrong, and what to do about it.
+    """
+
+    def __init__(self, doing: str, why: str) -> None:
+        super().__init__(f"{doing}: {why}")
+
+
+def said(error: BaseException) -> str:
+    """Return an error in a line: its kind and what it says, or what it said where it comes from.
+
+    Examples
+    --------
+    >>> said(KeyError("x")), said(RemoteError("KeyError: 'x'"))
+    ("KeyError: 'x'", "KeyError: 'x'")
+    """
+    return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the traceback of an error, or the one that it brings from elsewhere; empty if there is none."""
+    if isinstance(error, RemoteError):
+        return error.trace
+    return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+
+
+def from_all(engine: Engine, task: Task, message: Message) -> Report:
+    """Run a round whose report only means something if every node speaks.
+
+    Raises
+    ------
+    NodeError
+        If a node is missing, even where the engine would go on without it.
+    """
+    before = len(engine.failures)
+    report = engine.round(task, message)
+    if report.n_nodes == len(engine.node_ids):
+        return report
+    left_out = [failure for failure in engine.failures[before:] if failure.outcome == "left out"]
+    node, error, trace = (
+        (left_out[0].node_id, left_out[0].error, left_out[0].trace) if left_out else ("?", "no report", "")
+    )
+    failure = NodeError(message.round, node, RemoteError(error, trace))
+    failure.add_note(f"{type(task).__name__} needs every node, so on_failure='skip' cannot go on without it")
+    raise failure

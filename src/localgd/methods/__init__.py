@@ -1,0 +1,1 @@
+"""Methods by name: a task for the nodes and a merge for the server, and the choice among them."""

@@ -1,0 +1,379 @@
+"""Local-GD and its family: local gradient steps or projections, and an average."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from localgd.losses import Loss, loss_named
+from localgd.methods.method import Method
+from localgd.problems.metrics import Weighting
+from localgd.problems.regularised import Penalty
+from localgd.rules.local import GradientSteps, Project
+from localgd.rules.penalised import PenalisedSteps
+from localgd.rules.server import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
+
+
+def local_gd(
+    *,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+    late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
+) -> Method:
+    """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
+
+    Parameters
+    ----------
+    local_steps : int, at least 1
+        L, gradient steps per node and round.
+    lr : float > 0, "auto" or "paper"
+        Step size; "auto" is 1/β with β the largest smoothness constant of a node, "paper" is 1/(βL).
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin.
+    weighted_by : "uniform" or "num-examples"
+        Weight of a node in the mean: equal (the paper), or its number of rows.
+    late : bool
+        Hand out the late direction, what was added in the last half of the rounds, instead of the model: nearer to its
+        limit on separable data.
+    C : float > 0, optional
+        Minimise the penalised loss of `localgd.newton` instead. With more than one local step the limit is beside its
+        minimiser (`scaffold` has no such bias). Nodes then weigh as their number of rows.
+    intercept : bool
+        With `C`: the last column is a bias, and free of the penalty.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Zhu, Vardhan, Mazumdar, arXiv 2412.07971: on separable data w/|w| tends to the pooled max-margin direction at rate
+    1/log(Lk) for η = O(1/L), whatever the number L of local steps and however unlike the nodes.
+
+    Examples
+    --------
+    >>> local_gd(local_steps=10).task.local_steps
+    10
+    """
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
+    return Method("local-gd", steps, Mean(late=late))
+
+
+def _steps(
+    local_steps: int,
+    lr: float | Literal["auto", "paper"],
+    loss: str | Loss,
+    weighted_by: Weighting,
+    C: float | None,
+    *,
+    intercept: bool,
+    late: bool = False,
+    prox: float = 0.0,
+) -> GradientSteps | PenalisedSteps:
+    """Return full-batch local steps, on the plain loss or on the penalised one."""
+    chosen = loss_named(loss)
+    if C is None:
+        return GradientSteps(local_steps=local_steps, lr=lr, loss=chosen, prox=prox, weighted_by=weighted_by)
+    if late:
+        raise ValueError(
+            f"late=True has no meaning with C={C!r}: a penalised loss has a finite minimiser; leave it out"
+        )
+    if lr == "paper":
+        raise ValueError(f"lr='paper' has no meaning with C={C!r}; give a number, or 'auto' for 1/(β + λ)")
+    return PenalisedSteps(local_steps=local_steps, lr=lr, loss=chosen, penalty=Penalty(C, intercept), prox=prox)
+
+
+def local_sgd(
+    *,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    batch_size: int = 32,
+    replacement: bool = False,
+    weighted_by: Weighting = "uniform",
+    late: bool = False,
+    seed: int = 0,
+) -> Method:
+    """Return Local-SGD (FedAvg): L mini-batch gradient steps on every node, then the mean.
+
+    Parameters
+    ----------
+    local_steps, lr, loss, weighted_by, late
+        As for `local_gd`.
+    batch_size : int, at least 1
+        Rows per step; a node with fewer uses all it has.
+    replacement : bool
+        Draw each batch with replacement; else batches are cut from shuffled passes over the rows.
+    seed : int
+        Batches are drawn from ``default_rng([seed, round, node])``.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> local_sgd(batch_size=16).task.batch_size
+    16
+    """
+    steps = GradientSteps(
+        local_steps=local_steps,
+        lr=lr,
+        loss=loss_named(loss),
+        batch_size=batch_size,
+        replacement=replacement,
+        weighted_by=weighted_by,
+        seed=seed,
+    )
+    return Method("local-sgd", steps, Mean(late=late))
+
+
+def modified_local_gd(
+    *,
+    form: Literal["projection", "proximal"] = "projection",
+    prox: float | None = None,
+    local_steps: int | None = None,
+    lr: float | Literal["auto"] | None = None,
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+) -> Method:
+    """Return Modified Local-GD: a proximal problem solved on every node, then the mean anchored at 0.
+
+    Parameters
+    ----------
+    form : "projection" or "proximal"
+        Solve it exactly in the limit λ → 0 (a projection; needs separable rows), or by gradient steps with λ > 0.
+    prox : float > 0, optional
+        λ of the proximal form; default 1e-3.
+    local_steps : int, optional
+        Gradient steps of the proximal form; default 100.
+    lr : float or "auto", optional
+        Step size of the proximal form; default "auto", 1/(β + λ).
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin; the projection form only reports it.
+    weighted_by : "uniform" or "num-examples"
+        Weight of a node in the mean.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range or has no meaning for the form.
+
+    Notes
+    -----
+    Zhu, Vardhan, Mazumdar, arXiv 2412.07971, Modified Local-GD: w ← k/(k+1) Σ p_m P_m(w) tends to the pooled
+    hard-margin vector, with no step size and no local steps to choose.
+
+    Examples
+    --------
+    >>> modified_local_gd().name
+    'modified-local-gd'
+    """
+    if form == "projection":
+        ignored = [
+            name for name, value in (("prox", prox), ("local_steps", local_steps), ("lr", lr)) if value is not None
+        ]
+        if ignored:
+            raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
+        return Method("modified-local-gd", Project(loss=loss_named(loss), weighted_by=weighted_by), Anchored())
+    if form != "proximal":
+        raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")
+    steps = GradientSteps(
+        local_steps=100 if local_steps is None else local_steps,
+        lr="auto" if lr is None else lr,
+        loss=loss_named(loss),
+        prox=1e-3 if prox is None else prox,
+        weighted_by=weighted_by,
+    )
+    return Method("modified-local-gd", steps, Anchored())
+
+
+def fedexp(
+    *,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+    C: float | None = None,
+    intercept: bool = False,
+) -> Method:
+    """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
+
+    Parameters
+    ----------
+    local_steps, lr, loss, weighted_by, C, intercept
+        As for `local_gd`.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604: w ← w + η Δ̄ with Δ̄ the mean of the nodes' moves Δ_m and
+    η = max(1, mean |Δ_m|² / (2 |Δ̄|²)), with no step size of the server's to choose.
+
+    Examples
+    --------
+    >>> fedexp(local_steps=10).name
+    'fedexp'
+    """
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept)
+    return Method("fedexp", steps, Extrapolated())
+
+
+def normalised_local_gd(
+    *,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "paper",
+    loss: str | Loss = "exponential",
+    weighted_by: Weighting = "uniform",
+    late: bool = True,
+) -> Method:
+    """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.
+
+    Parameters
+    ----------
+    local_steps, loss, weighted_by, late
+        As for `local_gd`.
+    lr : float > 0, "auto" or "paper"
+        Step size before the division; "paper" is 1/(βL), "auto" is 1/β. A round that raises the loss is undone and
+        repeated with half the step, so too large a number costs rounds, not the run.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Same limit as Local-GD on separable data, as every update is a combination of rows with coefficients >= 0 that
+    vanish off the smallest margin; |w| grows like k instead of log k, so the angle falls like 1/k.
+
+    Examples
+    --------
+    >>> normalised_local_gd(local_steps=10).merge.late
+    True
+    """
+    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
+    return Method("normalised-local-gd", steps, Normalised(late=late))
+
+
+def fedprox(
+    *,
+    prox: float = 0.01,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+    late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
+) -> Method:
+    """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
+
+    Parameters
+    ----------
+    prox : float > 0
+        λ.
+    local_steps, lr, loss, weighted_by, late, C, intercept
+        As for `local_gd`; "auto" is 1/(β + λ).
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Li et al., MLSys 2020, arXiv 1812.06127.
+
+    Examples
+    --------
+    >>> fedprox(prox=0.1).task.prox
+    0.1
+    """
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late, prox=prox)
+    return Method("fedprox", steps, Mean(late=late))
+
+
+def slowmo(
+    *,
+    momentum: float = 0.7,
+    server_lr: float = 1.0,
+    nesterov: bool = False,
+    local_steps: int = 100,
+    lr: float | Literal["auto", "paper"] = "auto",
+    loss: str | Loss = "logistic",
+    weighted_by: Weighting = "uniform",
+    late: bool = False,
+    C: float | None = None,
+    intercept: bool = False,
+) -> Method:
+    """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
+
+    Parameters
+    ----------
+    momentum, server_lr, nesterov
+        β, α and the form of the server's step: see `localgd.rules.server.ServerMomentum`.
+    local_steps, lr, loss, weighted_by, late, C, intercept
+        As for `local_gd`.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Notes
+    -----
+    Wang et al., ICLR 2020, arXiv 1910.00643; Douillard et al., arXiv 2311.08105.
+
+    Examples
+    --------
+    >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.nesterov
+    True
+    """
+    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
+    merge = ServerMomentum(momentum=momentum, server_lr=server_lr, nesterov=nesterov, late=late)
+    return Method("slowmo", steps, merge)

@@ -1,0 +1,182 @@
+"""Methods that reach the pooled model itself, in tens of rounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from localgd.losses import Loss, loss_named
+from localgd.methods.method import Method
+from localgd.problems.regularised import Appraise, Curvature, Penalty
+from localgd.problems.triangle import MOST_MB
+from localgd.rules.consensus import MEMORY, Consensus, DualPart
+from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
+from localgd.rules.interior import InteriorPoint, Mehrotra
+from localgd.rules.penalised import PenalisedSteps
+
+
+def consensus(*, memory: int = MEMORY) -> Method:
+    """Return consensus: the pooled max-margin model by projections, a memory vector a node, and acceleration.
+
+    Needs rows that are separable, each node's by more than 1e-8 of their length, and every node in every round.
+
+    Parameters
+    ----------
+    memory : int, 0 or at least 5
+        Rounds that the acceleration looks back on; 0 is the plain iteration.
+
+    Returns
+    -------
+    Method
+        A method for `train`.
+
+    Raises
+    ------
+    ValueError
+        If `memory` is out of its range.
+
+    Notes
+    -----
+    Each round costs one projection a node, d numbers each way and about 2·memory more. The rounds it takes grow with
+    the number of nodes and how much their supporting rows depend on each other, not with their number of rows.
+
+    Examples
+    --------
+    >>> consensus().name
+    'consensus'
+    """
+    return Method("consensus", DualPart(memory=memory), Consensus(memory=memory))
+
+
+def interior_point(*, max_mb: float = MOST_MB) -> Method:
+    """Return second-order rounds for the hard margin: the pooled max-margin model to machine precision.
+
+    About 14 Newton steps of two or three rounds each, however hard the problem; every third round sends d²/2 numbers.
+
+    Parameters
+    ----------
+    max_mb : float > 0
+        Refuse where that is more megabytes.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If `max_mb` is not positive.
+
+    Examples
+    --------
+    >>> interior_point().name
+    'interior-point'
+    """
+    return Method("interior-point", InteriorPoint(), Mehrotra(max_mb=max_mb))
+
+
+def newton(*, C: float = math.inf, intercept: bool = False, max_mb: float = MOST_MB) -> Method:
+    """Return second-order rounds for the logistic loss: the pooled minimiser to machine precision in about ten.
+
+    Parameters
+    ----------
+    C : float > 0
+        As in scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows; inf for no penalty.
+    intercept : bool
+        The last column is a bias, and free of the penalty.
+    max_mb : float > 0
+        Refuse where the d×d sums are more megabytes a node and round.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> newton(C=0.1).penalty.strength(100)
+    0.1
+    """
+    penalty = Penalty(C, intercept)
+    return Method("newton", Curvature(penalty=penalty), Newton(penalty=penalty, max_mb=max_mb))
+
+
+def lbfgs(*, C: float = math.inf, intercept: bool = False, loss: str | Loss = "logistic", memory: int = 30) -> Method:
+    """Return L-BFGS by rounds: the pooled minimiser from one gradient a node and round, for any number of columns.
+
+    Parameters
+    ----------
+    C, intercept
+        As for `newton`.
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin; only the logistic one is certified.
+    memory : int, at least 1
+        Steps that the server remembers.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> lbfgs(C=0.1).name
+    'lbfgs'
+    """
+    penalty = Penalty(C, intercept)
+    return Method("lbfgs", Appraise(loss_named(loss), penalty), LimitedMemory(penalty=penalty, memory=memory))
+
+
+def scaffold(
+    *,
+    C: float = math.inf,
+    intercept: bool = False,
+    local_steps: int = 100,
+    lr: float | Literal["auto"] = "auto",
+    loss: str | Loss = "logistic",
+    memory: int = 30,
+) -> Method:
+    """Return SCAFFOLD: local steps with control variates, so that any number of them has the pooled minimiser as limit.
+
+    Parameters
+    ----------
+    C, intercept
+        As for `newton`.
+    local_steps : int, at least 1
+        Gradient steps per node and step of the server, which takes two rounds.
+    lr : float > 0 or "auto"
+        Step size; "auto" is 1/(β + λ).
+    loss : "logistic", "exponential" or Loss
+        Loss of a margin; only the logistic one is certified.
+    memory : int, at least 0
+        Moves that the server's acceleration looks back on; 0 for none.
+
+    Returns
+    -------
+    Method
+        A method for `train`, which needs every node in every round.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> scaffold(local_steps=10).task.variates
+    True
+    """
+    penalty = Penalty(C, intercept)
+    steps = PenalisedSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), penalty=penalty, variates=True)
+    return Method("scaffold", steps, ControlVariates(penalty=penalty, memory=memory))

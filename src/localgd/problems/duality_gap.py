@@ -1,0 +1,144 @@
+"""How far a model is from the minimiser of a penalised loss, proved by duality without pooling a row.
+
+F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² with the logistic loss. For any α in [0, 1], s = (1/N) Σ α_i z_i,
+
+    F(w) − min F <= |λw − s|²/(2λ) + (1/N) Σ d_i,        d_i = ℓ(m_i) + ℓ*(−α_i) + α_i m_i,  m_i = z_i·w.
+
+With α_i = −ℓ'(m_i) every d_i is 0 and λw − s is the gradient, so one d-vector a node proves it. A bias that is free of
+the penalty asks for Σ α_i y_i = 0: the α of one class are all multiplied by 1 − u, and as d_i is the divergence between
+two coins, KL((1 − u)α, α) <= u² e^(−m_i). Then |w − w*| <= sqrt(2 gap/λ), because F is λ-strongly convex.
+
+Where the nodes have sent the curvature H too, F need not be penalised. Along a line the third derivative of the
+logistic loss is at most R|v| times the second, R the largest row norm (Bach 2010, *Self-concordant analysis for
+logistic regression*). So ∇F(w + v)·v >= ∇F(w)·v + vᵀHv (1 − e^(−t))/t with t = R|v|, which is positive wherever
+1 − e^(−t) > q = R|∇F(w)|/μ, μ the least eigenvalue of H. If q < 1 there is a minimiser, and |w − w*| <= −log(1 − q)/R:
+that also proves that no plane separates the rows of an unpenalised F.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from localgd.core import Report
+from localgd.losses import Logistic, Loss
+from localgd.problems.hard_margin import TELLING_DEG, Certificate, Rule, Status
+from localgd.problems.regularised import Penalty, gradient, objective
+from localgd.problems.triangle import symmetric
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
+
+
+def minimiser_certificate(
+    w: FloatArray, report: Report, penalty: Penalty, loss: Loss, stop: Sequence[Rule] = ()
+) -> Certificate:
+    """Return what is proved about w, given an appraisal of it by every node.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The model.
+    report : Report
+        Sum of `localgd.problems.regularised.appraisal` over all nodes.
+    penalty : Penalty
+        The objective.
+    loss : Loss
+        Its loss; only the logistic one is certified.
+    stop : sequence of rules
+        What was asked for; without any, every angle below 90 degrees counts as certified.
+
+    Returns
+    -------
+    Certificate
+        Of kind "minimiser", with objective, gap, distance and angle.
+    """
+    low, length = float(report.lows["margin"]), norm_above(w)
+    margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
+    # a margin that is off by so much changes the loss of its row by no more
+    off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
+    value = (objective(report, w, penalty) + off) * (1 + 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
+    proved = margin if margin > 0 else -math.inf
+    found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
+    found = replace(found, unpenalised=math.inf == penalty.C)
+    if not isinstance(loss, Logistic):
+        return replace(found, reason=f"no certificate, as the loss is {loss.name}")
+    steep = norm_above(gradient(report, w, penalty)) + gradient_error(w, report, penalty)
+    distance = curved_distance(w, report, penalty, steep)
+    gap = distance * steep  # by convexity
+    if math.inf > penalty.C:
+        gap = min(gap, duality_gap(w, report, penalty))
+        distance = min(distance, math.sqrt(2 * gap / penalty.strength(report.n_rows)) * (1 + 8 * UNIT_ROUNDOFF))
+    if math.isinf(distance):
+        why = "the curvature is singular to within rounding, as with dependent columns"
+        why = why if "curvature" in report.sums else "there is no penalty"
+        reason = (
+            f"no bound on the distance to a minimiser, as {why}; the gradient of the loss has norm {at_most(steep)}"
+        )
+        return replace(found, reason=reason)
+    return _judged(replace(found, gap=gap, distance=distance), norm_above(penalty.pull(w)), stop)
+
+
+def _judged(found: Certificate, length: float, stop: Sequence[Rule]) -> Certificate:
+    """Return the certificate with its angle and verdict, given the length of the penalised part of the model."""
+    size = length * (1 - 1e-12)
+    sine = found.distance / size if found.distance < size else math.nan
+    angle = math.degrees(math.asin(sine)) * (1 + 8 * UNIT_ROUNDOFF) if sine < 1 else math.nan
+    angle = angle if angle <= TELLING_DEG else math.nan
+    within = "" if math.isnan(angle) else f"within {at_most(angle)}° of the pooled minimiser, "
+    reason = f"{within}objective within {at_most(found.gap)} of its least"
+    found = replace(found, angle_deg=angle, verdict=Status.FINITE, reason=reason)
+    proved = all(rule(found) for rule in stop) if stop else not math.isnan(angle)
+    return replace(found, verdict=Status.CERTIFIED) if proved else found
+
+
+def gradient_error(w: FloatArray, report: Report, penalty: Penalty) -> float:
+    """Return a bound on the rounding error of the gradient, that of the slopes included."""
+    n, mass = report.n_rows, norm_above(report.sums["pull"])
+    steps = 2.0**-48 * -float(report.lows["-radius"])  # a slope is within a few roundings of the exact one
+    drift = float(report.sums["drift"]) * (2 + report.n_nodes)
+    blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * -float(report.lows["-radius"])
+    own = 8 * UNIT_ROUNDOFF * (penalty.strength(n) * norm_above(w) + mass / n)
+    return drift / n + steps + blurred + own
+
+
+def curved_distance(w: FloatArray, report: Report, penalty: Penalty, steep: float) -> float:
+    """Return an upper bound on |w − w*| from the curvature at w and a bound on the gradient; inf if there is none."""
+    if "curvature" not in report.sums:
+        return math.inf
+    curvature = symmetric(report.sums["curvature"]) / report.n_rows
+    curvature[np.diag_indices(w.size)] += penalty.strength(report.n_rows) * penalty.pull(np.ones(w.size))
+    if not np.isfinite(curvature).all():
+        return math.inf
+    # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
+    doubt = (report.n_rows + 16 * w.size + 2**12) * UNIT_ROUNDOFF * float(np.trace(curvature))
+    least = float(np.linalg.eigvalsh(curvature)[0]) - doubt
+    radius = -float(report.lows["-radius"])
+    share = radius * steep / least if least > 0 else math.inf
+    return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
+
+
+def duality_gap(w: FloatArray, report: Report, penalty: Penalty) -> float:
+    """Return an upper bound on F(w) − min F, rounding included."""
+    n, strength = report.n_rows, penalty.strength(report.n_rows)
+    pull, drift = report.sums["pull"], float(report.sums["drift"]) * (2 + report.n_nodes)
+    blur = float(report.sums["blur"]) / n
+    share = 0.0
+    if penalty.intercept:
+        positive, odds = report.sums["positive"], report.sums["odds"]
+        above = float(pull[-1])  # the positive class outweighs the negative one by this much
+        side, weight = (positive, float(odds[1])) if above > 0 else (pull - positive, float(odds[0]))
+        mass = abs(float(side[-1])) - drift
+        if not mass > 0:
+            return math.inf
+        share = min(1.0, abs(above) / mass)
+        pull = pull - share * side
+        doubt = drift / mass * (1 + share)  # the exact share is this near to the one used
+        drift += doubt * norm_above(side) + drift
+        blur += (share + doubt) ** 2 * weight * (1 + 1e-9) / n
+    slope = strength * penalty.pull(w) - pull / n
+    if penalty.intercept:
+        slope = slope[:-1]
+    length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * (strength * norm_above(w) + norm_above(pull) / n)
+    return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

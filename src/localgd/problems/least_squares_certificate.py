@@ -1,0 +1,162 @@
+"""How far a linear model is from the ridge or least-squares solution on all rows, proved without pooling one.
+
+F(w) = |y − Xw|² + α|w|² with its intercept, free of α, taken out (`localgd.problems.least_squares`): h is half the way
+down, C half the curvature, g_b the sum of the residuals, and μ > 0 a lower bound on the least eigenvalue of C, as α is.
+Then
+
+    |w − w*| <= q/√μ,        F(w) − min F <= g_b²/N + q²,        q = |C^(−1/2)h| <= |h|/√μ.
+
+An error e of the residuals changes h by X_cᵀe (X_c less the mean), and |C^(−1/2)X_cᵀ| <= 1, so that q is at most
+|ĥ|/√μ + |e| for the computed ĥ.
+
+With fewer rows than columns and α = 0 there are many solutions. If the N-th largest eigenvalue σ² of XᵀX is proved to
+be positive, the rows are independent: min F = 0, and the solution of least norm is the one in the span of the rows, so
+|w − w*| <= |y − Xw|/σ + (distance of w from that span). The driver makes w of sums Xᵀa that nodes formed, so that
+distance is their rounding error. Otherwise no distance is proved, but vᵀXᵀy = vᵀXᵀXw* <= |XᵀXv||w*| for every v, which
+bounds |w*| from below.
+
+Distances leave the intercept out. Every quantity enters with its rounding error against us.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from localgd.core import Report
+from localgd.problems.least_squares import SURE, Reduced, Spectrum
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most, norm, norm_above
+
+
+@dataclass(frozen=True)
+class SquaresCertificate:
+    """What is proved about a model of squared loss, in the unit of the rows and targets it was fitted to.
+
+    Parameters
+    ----------
+    kind : str
+        What the model is compared with: "ridge", "least-squares" (one solution) or "minimum-norm" (the shortest).
+    distance : float
+        Upper bound on |w − w*|, an intercept left out; inf if nothing is proved.
+    gap : float
+        Upper bound on F(w) − min F; inf if nothing is proved.
+    objective : float
+        F(w), rounded up.
+    residual : float
+        |y − Xw|, rounded up.
+    slope : float
+        Upper bound on the norm of the gradient of F with the intercept at its best.
+    length_low : float
+        Lower bound on |w*|, an intercept left out; 0 if nothing is proved.
+    reason : str
+        The verdict in a sentence.
+    """
+
+    kind: str
+    distance: float
+    gap: float
+    objective: float
+    residual: float
+    slope: float
+    length_low: float
+    reason: str
+
+    @property
+    def certified(self) -> bool:
+        """Whether a distance is proved."""
+        return self.distance < math.inf
+
+    @property
+    def relative(self) -> float:
+        """Upper bound on |w − w*|/|w*|; inf if nothing is proved."""
+        return self.distance / self.length_low * SURE if self.length_low > 0 else math.inf
+
+    @property
+    def status(self) -> str:
+        """Verdict and reason in one line of plain words."""
+        return f"{'certified' if self.certified else 'not certified'}: {self.reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON; numbers that are not known are None."""
+        names = ("distance", "gap", "objective", "residual", "slope", "length_low")
+        numbers = {name: getattr(self, name) for name in names}
+        known = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return {"kind": self.kind, **known, "certified": self.certified, "status": self.status}
+
+
+def squares_certificate(
+    w: FloatArray,
+    report: Report,
+    first: Report,
+    reduced: Reduced,
+    known: Spectrum | None = None,
+    *,
+    astray: float = math.inf,
+) -> SquaresCertificate:
+    """Return what is proved about w.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The model, its intercept last if there is one.
+    report : Report
+        The residuals of w, by every node.
+    first : Report
+        The same of a model that is 0 but for its intercept.
+    reduced : Reduced
+        The problem.
+    known : Spectrum, optional
+        Its spectrum, if nodes have sent what that takes.
+    astray : float
+        Upper bound on the distance of w, its intercept left out, from the span of the (centred) rows.
+
+    Returns
+    -------
+    SquaresCertificate
+        With distance, gap, and a sentence.
+    """
+    v = reduced.free(w)
+    seen = (norm_above(reduced.downhill(w, report)) + reduced.downhill_error(w, report)) * SURE
+    steep = (seen + reduced.blurred(report)) * SURE
+    blur = math.sqrt(float(report.sums["blur"])) * SURE
+    off = reduced.offset(report)
+    square = float(report.sums["square"]) * (1 + 2 * (report.n_rows + 8) * UNIT_ROUNDOFF) + report.n_rows * TINY
+    residual = (math.sqrt(square) + blur) * SURE
+    length = norm_above(v)
+    objective = (
+        residual * residual + reduced.alpha * length * length
+    ) * SURE + TINY  # not **, which raises beyond float64
+    distance, gap, kind = math.inf, math.inf, "ridge" if reduced.alpha > 0 else "minimum-norm"
+    curved = reduced.alpha if known is None else known.curved
+    if curved > 0:
+        kind = kind if reduced.alpha > 0 else "least-squares"
+        q = min(seen / math.sqrt(curved) + blur, steep / math.sqrt(curved)) * SURE
+        distance = q / math.sqrt(curved) * SURE + TINY
+        gap = (off * off / report.n_rows + q * q) * SURE + TINY
+    elif known is not None and known.independent:
+        distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
+        gap = objective
+    low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
+    low = max(low, _length_below(v, report, first, reduced, steep), 0.0)
+    found = (kind, distance, gap, objective, residual, 2 * steep, low)
+    if distance < math.inf:
+        share = f", {at_most(distance / low * SURE, 2)} of its length" if low > 0 else ""
+        name = {"ridge": "ridge", "least-squares": "least-squares", "minimum-norm": "shortest least-squares"}[kind]
+        where = f"within {at_most(distance)} of the pooled {name} solution{share}"
+        return SquaresCertificate(*found, f"{where}; objective within {at_most(gap)} of its least")
+    doubt = "the rank of the rows is in doubt within rounding"
+    doubt = "there is no penalty and XᵀX is not known" if known is None else doubt
+    at_least_so_long = f", and |w*| is at least {at_least(low)}" if low > 0 else ""
+    reason = f"no bound on the distance, as {doubt}; the residuals have norm {at_most(residual)}, the gradient "
+    return SquaresCertificate(*found, f"{reason}{at_most(2 * steep)}{at_least_so_long}")
+
+
+def _length_below(v: FloatArray, report: Report, first: Report, reduced: Reduced, steep: float) -> float:
+    """Return the lower bound v·b/|Cv| on |w*|, as Cw* = b and C is symmetric; 0 if there is none."""
+    aim, error = reduced.of(first.sums["pull"]), reduced.error(first) + reduced.blurred(first)
+    down = reduced.of(report.sums["pull"]) - reduced.alpha * v
+    length, size = norm_above(v), norm_above(aim)
+    along = float(v @ aim) - length * error - 2 * (v.size + 8) * UNIT_ROUNDOFF * length * size - TINY
+    image = norm_above(aim - down) + error + (steep - norm(down)) + 4 * UNIT_ROUNDOFF * (size + steep)
+    return along / (image * SURE + TINY) * (1 - 16 * UNIT_ROUNDOFF) if along > 0 else 0.0

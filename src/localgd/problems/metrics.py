@@ -1,0 +1,68 @@
+"""How a model stands on a node: loss, accuracy and smallest margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from localgd.core import Message, Report
+from localgd.losses import Logistic, Loss
+from localgd.rounding import FloatArray, norm
+from localgd.rows import Shard
+
+Weighting: TypeAlias = Literal["uniform", "num-examples"]
+
+
+def node_weight(shard: Shard, weighted_by: Weighting) -> float:
+    """Return the weight p_m of a node before normalisation: 1, or its number of samples."""
+    return 1.0 if weighted_by == "uniform" else float(shard.n_samples)
+
+
+def check_weighting(weighted_by: str) -> None:
+    """Refuse a weighting nobody knows."""
+    if weighted_by not in ("uniform", "num-examples"):
+        raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
+
+
+def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
+    """Return how the shared model w stands on this node.
+
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Lows: ``margin``, a lower bound on
+    min z_i·w (the computed one less its rounding error).
+    """
+    low = float(margins.min()) - shard.margin_error(norm(w))
+    with np.errstate(over="ignore"):
+        value = float(loss.value(margins).mean())
+    sums = {"weight": weight, "loss": weight * value, "correct": shard.n_right(margins)}
+    return Report(1, shard.n_samples, sums, {"margin": low})
+
+
+def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
+    """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
+
+    The loss is that of the shared model in either case: it is what the method brings down.
+    """
+    here = standing(shard, message.w, margins, loss, weight)
+    if "readout" not in message.extra:
+        return here
+    readout = message.extra["readout"]
+    there = standing(shard, readout, shard.margins(readout), loss, weight)
+    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Report the standing of the shared model on every node, nothing else."""
+
+    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    weighted_by: Weighting = "uniform"
+
+    def init(self, shard: Shard) -> None:
+        """Keep nothing."""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        """Return `seen`."""
+        weight = node_weight(shard, self.weighted_by)
+        return seen(message, shard, shard.margins(message.w), self.loss, weight), state

@@ -1,0 +1,71 @@
+"""Second-order rounds send d×d sums: how they travel, and when they are refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from localgd.rounding import FloatArray
+from localgd.rows import sealed
+
+MOST_MB = 64.0
+"""Largest d×d sum, in megabytes, that a node is asked for in a round unless told otherwise: d up to 4,000."""
+
+
+def triangle(matrix: FloatArray) -> FloatArray:
+    """Return the upper triangle of a symmetric matrix, row by row: d(d + 1)/2 numbers.
+
+    Examples
+    --------
+    >>> triangle(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    return sealed(matrix[np.triu_indices(len(matrix))])
+
+
+def symmetric(upper: FloatArray) -> FloatArray:
+    """Return the symmetric matrix with this upper triangle.
+
+    Examples
+    --------
+    >>> symmetric(np.array([1.0, 2.0, 3.0])).tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
+    """
+    d = (math.isqrt(8 * upper.size + 1) - 1) // 2
+    out = np.zeros((d, d))
+    out[np.triu_indices(d)] = upper
+    return out + np.triu(out, 1).T
+
+
+def megabytes(n_features: int) -> float:
+    """Return the megabytes of one upper triangle of float64."""
+    return 8 * n_features * (n_features + 1) / 2 / 1e6
+
+
+def check_limit(max_mb: float) -> None:
+    """Refuse a limit that is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive number.
+    """
+    if not max_mb > 0:
+        raise ValueError(f"max_mb must be a positive number of megabytes, got {max_mb!r}")
+
+
+def check_affordable(n_features: int, max_mb: float) -> None:
+    """Refuse second-order rounds whose sums are too large.
+
+    Raises
+    ------
+    ValueError
+        With the cost in megabytes.
+    """
+    cost = megabytes(n_features)
+    if cost > max_mb:
+        raise ValueError(
+            f"second-order rounds on {n_features} columns send {cost:,.3g} MB a node and round, more than "
+            f"max_mb={max_mb:g}; use consensus, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
+        )

@@ -1,0 +1,1 @@
+"""Exact answers for where pooling is allowed."""

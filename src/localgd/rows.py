@@ -1,0 +1,230 @@
+"""Rows: what a node holds, read-only, and what can be asked of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Never, TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_array, issparse
+
+from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, FloatArray
+
+Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
+
+
+def frozen(array: Any) -> FloatArray:
+    """Return `array` as read-only float64; a copy if it, or what it is a view of, can be written to."""
+    out = np.asarray(array, dtype=np.float64)
+    owner = out
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sealed(out.copy()) if out.flags.writeable or owner.flags.writeable else out
+
+
+def sealed(array: Any) -> FloatArray:
+    """Make an array of our own read-only float64 in place, without a copy."""
+    out = np.asarray(array, dtype=np.float64)
+    out.flags.writeable = False
+    return out
+
+
+def _sealed_csr(given: Any) -> csr_array[np.float64]:
+    rows = csr_array(given, dtype=np.float64, copy=True)
+    rows.sum_duplicates()
+    for part in (rows.data, rows.indices, rows.indptr):
+        part.flags.writeable = False
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One node's signed rows ``z = y·x``; they never leave the node.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node; reports are added up in the order of these names.
+    rows : (n, d) float64 array or CSR array
+        Signed rows, finite, at least one. A bias is one more column holding y.
+    versus : int, at least 1
+        How many rows next to each other speak for one sample: 1 for two classes, C − 1 for C classes, one against each
+        class that the sample is not of (`localgd.data.classes.expanded`). The sample is right if all of them are.
+
+    Raises
+    ------
+    ValueError
+        If there is no row, an entry is not finite, or the rows do not make whole samples.
+
+    Examples
+    --------
+    >>> shard = Shard("a", [[3.0, 4.0], [0.0, 1.0]])
+    >>> shard.n_rows, shard.n_features, round(shard.radius, 12)
+    (2, 2, 5.0)
+    """
+
+    node_id: str
+    rows: Rows
+    versus: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the rows once and freeze them."""
+        given: Any = self.rows
+        rows: Rows = _sealed_csr(given) if issparse(given) else frozen(given)
+        if rows.ndim != 2 or rows.shape[0] == 0:
+            raise ValueError(f"node {self.node_id!r} has no rows (shape {rows.shape}); give it at least one or drop it")
+        values = rows.data if isinstance(rows, csr_array) else rows
+        if not np.isfinite(values).all():
+            raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
+        if self.versus < 1 or rows.shape[0] % self.versus:
+            raise ValueError(
+                f"node {self.node_id!r}: versus={self.versus!r} does not divide its {rows.shape[0]} rows; give every "
+                "sample one row for each class that it is not of"
+            )
+        object.__setattr__(self, "rows", rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return int(self.rows.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples: of rows, for two classes."""
+        return self.n_rows // self.versus
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns d, the bias column included."""
+        return int(self.rows.shape[1])
+
+    @cached_property
+    def row_length(self) -> int:
+        """Most entries that one inner product with a row adds up (d, or the fullest row's non-zeros)."""
+        if isinstance(self.rows, csr_array):
+            return int(np.diff(self.rows.indptr).max(initial=0))
+        return self.n_features
+
+    @cached_property
+    def peak(self) -> float:
+        """Largest entry in absolute value."""
+        rows: Any = self.rows
+        return float(np.abs(rows.data if isinstance(rows, csr_array) else rows).max(initial=0.0))
+
+    @cached_property
+    def norms(self) -> FloatArray:
+        """Upper bounds on the row norms |z_i|, shape (n,), whatever their sizes: each row is scaled by its own."""
+        rows: Any = self.rows
+        if isinstance(rows, csr_array):
+            of_row = np.repeat(np.arange(self.n_rows), np.diff(rows.indptr))
+            exponents = np.frexp(abs(rows).max(axis=1).toarray().ravel())[1]
+            values = np.square(np.ldexp(rows.data, -exponents[of_row]))
+            squares = np.bincount(of_row, weights=values, minlength=self.n_rows)
+        else:
+            exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
+            scaled = np.ldexp(rows, -exponents[:, None])
+            squares = np.einsum("ij,ij->i", scaled, scaled)
+        above = np.sqrt(squares) * (1 + (2 * self.row_length + 16) * UNIT_ROUNDOFF)
+        with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
+            return sealed(np.ldexp(above, exponents) + TINY)
+
+    @property
+    def radius(self) -> float:
+        """Upper bound on the largest row norm max |z_i|."""
+        return float(self.norms.max())
+
+    @cached_property
+    def gram(self) -> FloatArray:
+        """Inner products of the rows, (n, n)."""
+        product: Any = self.rows @ self.rows.T
+        return sealed(product.toarray() if isinstance(self.rows, csr_array) else product)
+
+    def margins(self, w: FloatArray) -> FloatArray:
+        """Return z_i·w for every row, shape (n,)."""
+        return np.asarray(self.rows @ w)
+
+    def n_right(self, margins: FloatArray) -> int:
+        """Return how many samples have no row of margin <= 0.
+
+        Examples
+        --------
+        >>> Shard("a", np.eye(4), versus=2).n_right(np.array([1.0, 2.0, 3.0, -1.0]))
+        1
+        """
+        right = margins > 0
+        return int(np.count_nonzero(right if self.versus == 1 else right.reshape(-1, self.versus).all(axis=1)))
+
+    def combine(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i, shape (d,)."""
+        return np.asarray(self.rows.T @ coefficients)
+
+    def second_moment(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i z_iᵀ, shape (d, d)."""
+        rows: Any = self.rows
+        if isinstance(rows, csr_array):
+            return np.asarray((rows.T @ rows.multiply(coefficients[:, None])).toarray())
+        return np.asarray(rows.T @ (rows * coefficients[:, None]))
+
+    def margin_error(self, w_norm: float) -> float:
+        """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
+        return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY
+
+    def combine_error(self, coefficients: FloatArray) -> float:
+        """Bound on the rounding error of a computed Σ a_i z_i, a >= 0, from n·u·Σ a_i |z_i| for n-term sums."""
+        length = float((coefficients * self.norms).sum())
+        return 2 * (self.n_rows + 4) * UNIT_ROUNDOFF * length + self.n_features * TINY
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Shard):
+    """One node's rows x and their real targets y; they never leave the node.
+
+    Parameters
+    ----------
+    node_id : str
+        Name of the node; reports are added up in the order of these names.
+    rows : (n, d) float64 array or CSR array
+        Rows x, finite, at least one, not signed by anything. An intercept is one more column of ones.
+    targets : (n,) float64 array
+        Targets y, finite, one per row.
+    versus : int
+        1: every row is a sample of its own.
+
+    Raises
+    ------
+    ValueError
+        If rows and targets do not fit each other, an entry is not finite, or the largest one is beyond 2^±100, so that
+        its square might not be a float64.
+
+    Examples
+    --------
+    >>> Samples("a", [[3.0, 4.0]], [5.0]).residuals(np.array([1.0, 0.0])).tolist()
+    [2.0]
+    """
+
+    targets: FloatArray
+
+    def __post_init__(self) -> None:
+        """Check rows and targets once and freeze them."""
+        super().__post_init__()
+        object.__setattr__(self, "targets", frozen(self.targets))
+        if self.targets.shape != (self.n_rows,):
+            raise ValueError(
+                f"node {self.node_id!r} has {self.n_rows} rows but targets of shape {self.targets.shape}; "
+                f"give one target per row, shape ({self.n_rows},)"
+            )
+        if not np.isfinite(self.targets).all():
+            raise ValueError(f"node {self.node_id!r} has NaN or infinite targets; impute or remove those rows")
+        exponents = math.frexp(self.peak)[1], max(math.frexp(float(np.abs(self.targets).max()))[1], 0)
+        if max(abs(exponent) for exponent in exponents) > COMFORTABLE_EXPONENT:
+            raise ValueError(f"node {self.node_id!r} has entries of extreme size; give rows or targets in another unit")
+
+    def margins(self, w: FloatArray) -> Never:  # noqa: ARG002  there is no w that it could take
+        """Refuse: rows without a sign have no margins, and a classifier trained on them would mean nothing."""
+        raise TypeError(f"node {self.node_id!r} holds real targets, not signed rows: use fit_squares, not a classifier")
+
+    def residuals(self, w: FloatArray) -> FloatArray:
+        """Return y_i − x_i·w for every row, shape (n,)."""
+        return np.asarray(self.targets - self.rows @ w)

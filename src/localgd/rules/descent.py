@@ -1,0 +1,303 @@
+"""Servers that bring a penalised objective to its minimiser: Newton, L-BFGS, accelerated control variates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
+
+from localgd.core import Message, Report
+from localgd.problems.regularised import Penalty, gradient, objective, settled
+from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
+from localgd.rounding import FloatArray, norm
+from localgd.rows import frozen, sealed
+from localgd.rules.anderson import bordered, shortest_combination
+from localgd.rules.penalised import PenalisedSteps
+from localgd.rules.server import Iterate
+
+NOISE = 1e-13
+"""Objectives that differ by less than this part of themselves are the same."""
+
+FLAT = 1e-20
+"""A Newton step that promises less than this part of the objective is the last one."""
+
+CURVED = 1e-12
+"""Least cosine between a step and the change of the gradient along it that L-BFGS remembers."""
+
+SUFFICIENT = 1e-4
+"""Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Descent(Iterate):
+    """The state of a descent: the last point accepted, its objective, and the step under way from it.
+
+    Parameters
+    ----------
+    base, direction : (d,) float64 array
+        The last point accepted, and the direction from there.
+    value, slope : float
+        F and the directional derivative there.
+    length : float
+        Share of the direction that w is ahead of `base`.
+    gradient : (d,) float64 array
+        ∇F at `base`.
+    pairs : tuple of pairs of (d,) arrays
+        Steps and changes of the gradient that L-BFGS remembers.
+    """
+
+    base: FloatArray = field(default_factory=lambda: np.zeros(0))
+    direction: FloatArray = field(default_factory=lambda: np.zeros(0))
+    value: float = math.inf
+    slope: float = 0.0
+    length: float = 1.0
+    gradient: FloatArray = field(default_factory=lambda: np.zeros(0))
+    pairs: tuple[tuple[FloatArray, FloatArray], ...] = ()
+
+
+@dataclass(frozen=True)
+class Descending:
+    """What Newton's method and L-BFGS share: a direction from every accepted point, and backtracking. One round a step.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    """
+
+    needs_all_nodes: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"
+
+    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+
+    def init(self, w0: FloatArray) -> Descent:
+        """Start from w0."""
+        return Descent(frozen(w0), 0, math.nan, math.nan)
+
+    def message(self, state: Descent) -> Message:
+        """Send the point to look at."""
+        return Message(state.round, state.w)
+
+    def step(self, state: Descent, report: Report) -> Descent:
+        """Accept the point and step on, or halve the step that led to it."""
+        value = objective(report, state.w, self.penalty)
+        wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
+        following = replace(state, round=state.round + 1)
+        if not value <= wanted and state.value < math.inf:
+            length = state.length / 2
+            if length < NOISE:
+                return replace(following, w=state.base, done="no step brings the objective down any more")
+            return replace(following, length=length, w=sealed(state.base + length * state.direction))
+        slope = gradient(report, state.w, self.penalty)
+        if settled(report, slope):
+            return replace(following, done="the gradient is 0 to within rounding")
+        if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
+            return replace(following, done="some plane separates the rows, so the loss has no minimiser")
+        following = self.aimed(following, report, slope)
+        promised = -float(slope @ following.direction)
+        if promised <= FLAT * abs(value):
+            following = replace(following, done="no step brings the objective down any more")
+        known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
+        return replace(known, w=sealed(state.w + following.direction))
+
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction from its point, where the gradient is `slope`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Newton(Descending):
+    """Newton's method with backtracking, from gradient and curvature summed over the nodes.
+
+    Where the curvature is singular (no penalty and dependent columns), the step of least norm.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    max_mb : float
+        Refuse if the d×d sums are larger, in megabytes a node and round.
+    """
+
+    max_mb: float = MOST_MB
+
+    def __post_init__(self) -> None:
+        """Check the limit once."""
+        check_limit(self.max_mb)
+
+    def init(self, w0: FloatArray) -> Descent:
+        """Start from w0.
+
+        Raises
+        ------
+        ValueError
+            If the d×d sums are larger than `max_mb`.
+        """
+        check_affordable(w0.size, self.max_mb)
+        return super().init(w0)
+
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction −H⁻¹∇F, of least norm where H is singular."""
+        curvature = symmetric(report.sums["curvature"]) / report.n_rows
+        penalised = self.penalty.pull(np.ones(slope.size))
+        curvature[np.diag_indices(slope.size)] += self.penalty.strength(report.n_rows) * penalised
+        try:
+            if math.inf > self.penalty.C:
+                return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
+        except LinAlgError:
+            pass  # rows so far on their sides that a bias has no curvature left
+        values, vectors = eigh(curvature)
+        kept = values > 1e-13 * values[-1]
+        return replace(state, direction=-(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])))
+
+
+@dataclass(frozen=True)
+class LimitedMemory(Descending):
+    """L-BFGS: a direction from the last steps and the changes of the gradient along them. One gradient a round.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    memory : int, at least 1
+        Steps that are remembered, on the server alone.
+
+    Notes
+    -----
+    Liu & Nocedal (1989), *On the limited memory BFGS method for large scale optimization*. Steps along which the
+    gradient does not grow are not remembered, so that every direction leads down.
+    """
+
+    memory: int = 30
+
+    def __post_init__(self) -> None:
+        """Check the memory once."""
+        if self.memory < 1 or self.memory != int(self.memory):
+            raise ValueError(f"memory must be a whole number of at least 1, got {self.memory!r}")
+
+    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+        """Return the state with the direction of the two-loop recursion."""
+        pairs = state.pairs
+        if state.value < math.inf:
+            step, change = state.w - state.base, slope - state.gradient
+            if float(step @ change) > CURVED * norm(step) * norm(change):
+                pairs = (*pairs, (step, change))[-self.memory :]
+        direction, shares = -slope, []
+        for step, change in reversed(pairs):
+            share = float(step @ direction) / float(step @ change)
+            direction = direction - share * change
+            shares.append(share)
+        if pairs:
+            step, change = pairs[-1]
+            direction = direction * (float(step @ change) / float(change @ change))
+        else:  # a step that surely leads down: the curvature is at most that of the longest row
+            radius = -float(report.lows["-radius"])
+            direction = direction / (radius * radius + self.penalty.strength(report.n_rows))
+        for (step, change), share in zip(pairs, reversed(shares), strict=True):
+            direction = direction + step * (share - float(change @ direction) / float(step @ change))
+        return replace(state, direction=direction, pairs=pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected(Iterate):
+    """The state of `ControlVariates`: the best point so far, and the last points and moves of the fixed point.
+
+    Parameters
+    ----------
+    asks : mapping
+        ``extra`` of the next message: the gradient at w once it is known.
+    value : float
+        Smallest objective so far.
+    best, downhill : (d,) float64 array
+        Where it was, and a step from there that surely brings it down.
+    ends, moves : tuple of (d,) arrays
+        Where local steps led and how far that was, of the last rounds.
+    gram : (h, h) float64 array
+        Inner products of the moves.
+    """
+
+    asks: Mapping[str, Any] = field(default_factory=dict)
+    value: float = math.inf
+    best: FloatArray = field(default_factory=lambda: np.zeros(0))
+    downhill: FloatArray = field(default_factory=lambda: np.zeros(0))
+    ends: tuple[FloatArray, ...] = ()
+    moves: tuple[FloatArray, ...] = ()
+    gram: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+@dataclass(frozen=True)
+class ControlVariates:
+    """Local steps corrected by ∇F(w) − ∇F_m(w), averaged, and accelerated: two rounds a step, and no bias left.
+
+    One round appraises w, the next takes the local steps with the gradient it gave. As the corrections are taken at w
+    itself, w → mean of the corrected local models is a map of w alone; its fixed point is the minimiser of F for any
+    number of local steps, and Anderson's acceleration needs nothing from the nodes. If the objective has grown, the
+    next point is one gradient step of size `lr` from the best so far.
+
+    Parameters
+    ----------
+    penalty : Penalty
+        The objective.
+    memory : int, at least 0
+        Moves that the acceleration looks back on; 0 is the plain iteration.
+    lr : float > 0
+        Step size of the way back; 1/(β + λ) or less brings the objective down.
+
+    Notes
+    -----
+    Karimireddy et al. (ICML 2020), *SCAFFOLD*, arXiv 1910.06378; with variates at the shared model itself Mitra et al.
+    (NeurIPS 2021), *FedLin*, arXiv 2102.07053.
+    """
+
+    needs_all_nodes: ClassVar[str] = "its control variates need the gradient of every node"
+
+    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+    memory: int = 30
+    lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.memory < 0 or self.memory != int(self.memory):
+            raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
+
+    def informed(self, task: PenalisedSteps) -> ControlVariates:
+        """Return the merge with the task's step size."""
+        return replace(self, lr=float(task.lr))
+
+    def init(self, w0: FloatArray) -> Corrected:
+        """Start from w0."""
+        return Corrected(frozen(w0), 0, math.nan, math.nan)
+
+    def message(self, state: Corrected) -> Message:
+        """Send the point, and the gradient there if it is known."""
+        return Message(state.round, state.w, state.asks)
+
+    def step(self, state: Corrected, report: Report) -> Corrected:
+        """Go on from an appraisal or from local steps."""
+        following = self._moved(state, report) if state.asks else self._judged(state, report)
+        return replace(following, round=state.round + 1)
+
+    def _judged(self, state: Corrected, report: Report) -> Corrected:
+        value = objective(report, state.w, self.penalty)
+        if not value <= state.value + NOISE * abs(state.value):
+            return replace(state, w=sealed(state.best + state.downhill), ends=(), moves=(), gram=np.zeros((0, 0)))
+        slope = gradient(report, state.w, self.penalty)
+        if settled(report, slope):
+            return replace(state, done="the gradient is 0 to within rounding")
+        value = min(value, state.value)
+        return replace(state, asks={"gradient": slope}, value=value, best=state.w, downhill=-self.lr * slope)
+
+    def _moved(self, state: Corrected, report: Report) -> Corrected:
+        move = report.sums["step"] / float(report.sums["weight"])
+        end = state.w + move
+        if self.memory == 0 or not np.isfinite(end).all():
+            return replace(state, asks={}, w=sealed(end if self.memory == 0 else state.best + state.downhill))
+        keep = slice(-self.memory, None)
+        moves, ends = (*state.moves, move)[keep], (*state.ends, end)[keep]
+        gram = bordered(state.gram, np.array([float(old @ move) for old in moves]))
+        weights = shortest_combination(gram)
+        w = sum((a * x for a, x in zip(weights, ends, strict=True)), np.zeros(end.size))
+        return replace(state, asks={}, w=sealed(w), moves=moves, ends=ends, gram=gram)

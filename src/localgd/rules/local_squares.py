@@ -1,0 +1,130 @@
+"""Local gradient descent for least squares on rows with real targets: the linear twin of the classifiers' story.
+
+With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
+the max-margin model plays for classifiers. These local steps are for studying that; `localgd.fit_squares` is the way to
+the pooled solution, with a certificate. `localgd.train` does not take these nodes, as coefficients of either sign bound
+no margin. Run the rounds by hand (see `LeastSquares`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgd.core import Engine, Message, Report
+from localgd.errors import from_all
+from localgd.problems.metrics import Weighting, check_weighting, node_weight
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray
+from localgd.rows import Samples
+from localgd.rules.local import displaced
+from localgd.rules.probes import Smoothness
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues λ >= 0, shape (n,), and eigenvectors, the columns of an (n, n) array, of a node's Gram matrix XXᵀ."""
+
+    values: FloatArray
+    vectors: FloatArray
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """L gradient steps on f_m(v) = |X_m v − y_m|²/(2 n_m) from the shared model w, or all of them at once.
+
+    v = w + Xᵀ Q g(Λ) Qᵀ (y − Xw) with XXᵀ = QΛQᵀ, g(λ) = (1 − (1 − ηλ/n)^L)/λ (ηL/n at λ = 0): one formula whatever L.
+    Without `local_steps` it is the limit L → ∞, g(λ) = 1/λ (0 where rows depend on each other): the projection of w
+    onto {v : X_m v = y_m}, or onto the least-squares solutions where there is no exact one.
+
+    Only in that limit: the Gram matrix squares singular values, so those of X_m below about 4e-8·√(n_m + d) of its
+    largest one drown in rounding. Their rows count as dependent, and w stays as it is along them.
+
+    It is a task for rounds, not a method for `localgd.train`: ``merge.init(np.zeros(d))``, then ``report =
+    engine.round(task, merge.message(state))`` and ``state = merge.step(state, report)`` with `Mean` or `Extrapolated`.
+    Sums it reports: ``weight``, ``step``, ``square``, ``loss`` p_m f_m(w), and NaN for ``mass`` and ``drift``.
+
+    Parameters
+    ----------
+    local_steps : int, at least 1, optional
+        L, gradient steps per round; default is the exact local solution.
+    lr : float > 0, optional
+        Step size η, needed with `local_steps`; see `stable_lr`.
+    weighted_by : "uniform" or "num-examples"
+        Node weight in the average.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range, or one of `local_steps` and `lr` is given without the other.
+
+    Examples
+    --------
+    >>> from localgd.engine.inprocess import InProcess
+    >>> from localgd.rules.server import Mean
+    >>> engine = InProcess([Samples("a", [[1.0, 0.0, 0.0]], [2.0]), Samples("b", [[1.0, 1.0, 0.0]], [3.0])])
+    >>> task, merge = LeastSquares(), Mean()
+    >>> state = merge.init(np.zeros(3))
+    >>> for _ in range(200):
+    ...     state = merge.step(state, engine.round(task, merge.message(state)))
+    >>> state.w.round(9).tolist()  # what np.linalg.lstsq finds on the pooled rows
+    [2.0, 1.0, 0.0]
+    """
+
+    local_steps: int | None = None
+    lr: float | None = None
+    weighted_by: Weighting = "uniform"
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.local_steps is None and self.lr is not None:
+            raise ValueError(f"lr={self.lr!r} has no meaning for the exact local solution; give local_steps, or no lr")
+        if self.local_steps is not None:
+            if self.local_steps < 1 or self.local_steps != int(self.local_steps):
+                raise ValueError(f"local_steps must be a whole number of at least 1, or None, got {self.local_steps!r}")
+            if self.lr is None or not (np.isfinite(self.lr) and self.lr > 0):
+                raise ValueError(f"lr must be a positive number with local_steps, such as stable_lr, got {self.lr!r}")
+        check_weighting(self.weighted_by)
+
+    def init(self, shard: Samples) -> Spectrum:
+        """Take the node's Gram matrix apart, once."""
+        values, vectors = np.linalg.eigh(shard.gram)
+        return Spectrum(np.maximum(values, 0.0), vectors)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def run(self, message: Message, shard: Samples, state: Spectrum) -> tuple[Report, Spectrum]:
+        """Move; report the loss at w and the weighted move."""
+        weight = node_weight(shard, self.weighted_by)
+        residuals = shard.residuals(message.w)
+        coefficients = state.vectors @ (self._gains(shard, state.values) * (state.vectors.T @ residuals))
+        loss = weight * float(np.square(residuals).mean()) / 2
+        sums: dict[str, Any] = {"weight": weight, "loss": loss}
+        return Report(1, shard.n_rows, sums | displaced(shard.combine(coefficients), weight)), state
+
+    def _gains(self, shard: Samples, values: FloatArray) -> FloatArray:
+        """Return g(λ) for every eigenvalue."""
+        if self.local_steps is None or self.lr is None:
+            # what the rounding of the Gram matrix and of its eigenvalues may leave of a 0, with a factor to spare
+            kept = values > 16 * (shard.n_rows + shard.row_length) * UNIT_ROUNDOFF * values.max()
+            return np.divide(1.0, values, out=np.zeros_like(values), where=kept)
+        rate = self.lr / shard.n_rows
+        t = rate * values
+        # 1 − (1 − t)^L loses its digits for small t; beyond t = 2 steps grow, and may leave float64 for all to see
+        small = -np.expm1(self.local_steps * np.log1p(-np.minimum(t, 0.5)))
+        done = np.where(t < 0.5, small, 1.0 - (1.0 - t) ** self.local_steps)
+        return np.divide(done, values, out=np.full_like(values, rate * self.local_steps), where=t > 0)
+
+
+def stable_lr(engine: Engine) -> float:
+    """Return 1/β with β the largest eigenvalue of X_mᵀX_m/n_m over the nodes: every local step brings every loss down.
+
+    One round. Steps below 2/β do not diverge either.
+
+    Examples
+    --------
+    >>> from localgd.engine.inprocess import InProcess
+    >>> round(stable_lr(InProcess([Samples("a", [[2.0, 0.0]], [1.0])])), 5)
+    0.25
+    """
+    beta = -float(from_all(engine, Smoothness(), Message()).lows["-eigenvalue"])
+    return 1.0 / beta if beta > 0 else 1.0

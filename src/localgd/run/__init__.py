@@ -1,0 +1,1 @@
+"""A run: the loop, its history, checkpoints and folder; certificates to order."""

@@ -1,0 +1,229 @@
+"""Checkpoints: what a run needs to go on as if nothing had happened, on disk, whole or not at all.
+
+FOLDER/server.npz            the server: its state, the proofs and the history so far
+       nodes-STAMP….npz      the nodes' states of the same round, written by each process for its own nodes
+
+The nodes' files are written first and carry the round in their names; the server's file then names the round that
+counts, in one step. A process that is killed between the two leaves the checkpoint before in force. The leading process
+holds the folder while the run is at work, so that no two runs share one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from localgd import serialize
+from localgd.core import Engine, Failure, Task
+from localgd.problems.hard_margin import Certificate
+from localgd.rounding import Dual, FloatArray
+from localgd.run.history import Row
+
+VERSION = 1
+"""Of the format: a checkpoint of another one is refused."""
+
+FILE = "server.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A run between two rounds, but for the states of server and nodes.
+
+    Parameters
+    ----------
+    about : str
+        The federation and the method, in words: a run of anything else must not go on from here.
+    ended : tuple of str
+        What kind of end each method before the one at work came to.
+    before : int
+        Rows of the history that were there when the method at work began.
+    rows : tuple of Row
+        The history so far.
+    failures : tuple of Failure
+        Failures of nodes so far.
+    earlier : Certificate or None
+        What the methods before have proved.
+    found : Certificate
+        What the method at work has proved, in the unit that it works in.
+    step : Dual or None
+        The last round's step.
+    appraised : (d,) float64 array
+        The model that `found` is about, of a penalised loss.
+    idle : int
+        Rounds that the method at work had to repeat, as nodes were missing.
+    version : int
+        Of the format.
+    """
+
+    about: str
+    ended: tuple[str, ...] = ()
+    before: int = 0
+    rows: tuple[Row, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    earlier: Certificate | None = None
+    found: Certificate = field(default_factory=Certificate)
+    step: Dual | None = None
+    appraised: FloatArray = field(default_factory=lambda: np.zeros(0))
+    idle: int = 0
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run leaves checkpoints, and how often; if one is there, the run goes on from it.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder for nothing else; it is made if it is not there.
+    every_rounds : int, at least 1, optional
+        Write one after so many rounds.
+    every_seconds : float >= 0
+        Write one after so many seconds; inf for never.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Examples
+    --------
+    >>> Checkpoints(Path("RUN.partial")).due(rounds=100, seconds=31.0)
+    True
+    """
+
+    folder: Path
+    every_rounds: int | None = None
+    every_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check both numbers once."""
+        if self.every_rounds is not None and self.every_rounds < 1:
+            raise ValueError(f"every_rounds must be a whole number of at least 1, got {self.every_rounds!r}")
+        if math.isnan(self.every_seconds) or self.every_seconds < 0:
+            raise ValueError(f"every_seconds must be a number of at least 0, got {self.every_seconds!r}")
+
+    def due(self, rounds: int, seconds: float) -> bool:
+        """Return whether it is time, so many rounds and seconds after the last one."""
+        return seconds >= self.every_seconds or (self.every_rounds is not None and rounds >= self.every_rounds)
+
+    @contextmanager
+    def held(self, engine: Engine) -> Iterator[None]:
+        """Keep the folder from other runs while this one is at work; make it, and clear away what was half written.
+
+        Raises
+        ------
+        FileExistsError
+            If another run is at work on it.
+        OSError
+            In all processes, if one of them cannot make its folder, or hold it.
+        """
+        with ExitStack() as hold:
+            trouble: OSError | None = None
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if engine.leads:
+                    hold.enter_context(alone(self.folder))
+                    for path in self.folder.glob(".*.npz.*"):
+                        path.unlink(missing_ok=True)
+            except OSError as error:
+                trouble = error
+            said = engine.shared(str(trouble or "").encode()).decode()
+            if engine.agreed(trouble is not None)[0]:
+                raise trouble or OSError(said or "another process cannot write into its folder for checkpoints")
+            yield
+
+    def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
+        """Write the nodes' part, then the server's, then clear away the nodes' part before.
+
+        A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
+        """
+        stamp, trouble = len(snapshot.rows), ""
+        try:
+            engine.keep(task, self.folder, stamp)
+        except OSError as error:
+            trouble = str(error)
+        failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written
+        if not failed and engine.leads:
+            try:
+                serialize.write(
+                    self.folder / FILE, {"snapshot": serialize.pack(snapshot), "state": serialize.pack(state)}
+                )
+            except OSError as error:
+                trouble = str(error)
+        if trouble:
+            warnings.warn(f"no checkpoint could be written ({trouble}); the run goes on", RuntimeWarning, stacklevel=3)
+        if engine.agreed(failed or bool(trouble))[0]:
+            return
+        for path in self.folder.glob("nodes-*.npz"):
+            if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
+                path.unlink(missing_ok=True)
+
+    def find(self, engine: Engine) -> Found | None:
+        """Return the checkpoint that is there, the same in every process; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, or is of another format.
+        """
+        path = self.folder / FILE
+        content = engine.shared(b"+" + path.read_bytes() if engine.leads and path.is_file() else b"")
+        if not content:
+            return None
+        held = serialize.read(content[1:], f"{path}")
+        try:
+            return Found(serialize.unpack(held["snapshot"], Snapshot), held["state"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} was written by another version of localgd, or is damaged; start the run afresh"
+            ) from error
+
+
+class Found(NamedTuple):
+    """A checkpoint as it was read; what the server's state is, the method at work will say."""
+
+    snapshot: Snapshot
+    state: serialize.Packed
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder: nobody else can until the block, or the process, ends, however that is.
+
+    The folder itself is locked, so the hold goes with it where it is moved, and leaves nothing behind. On a system or a
+    disk without such locks nothing is held.
+
+    Raises
+    ------
+    FileExistsError
+        If another process, or another run of this one, holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not (_locked(handle) and os.path.samestat(os.fstat(handle), folder.stat())):  # or it was made anew meanwhile
+            raise FileExistsError(f"{folder}: another run is at work on it; wait until it ends, or end it first")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Lock what is open, and return whether nobody else had."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on every system
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ModuleNotFoundError, OSError):  # no locks here: a network disk, perhaps
+        return True
+    return True

@@ -1,0 +1,320 @@
+"""Run folders: what a run leaves on disk, written whole or not at all.
+
+RUN/config.json        method, data, seed, versions: how to do it again
+    history.csv        one row per round (`localgd.run.history.Row`)
+    model.json         coefficients, intercept, classes, feature names, preparation
+    certificate.json   what is proved about the model
+    failures.json      which node failed at what and in which round, with its traceback; only if one did
+    convergence.png    margin bounds and certified angle against rounds (written by `localgd.report.plots`)
+    checkpoint/        what the run needs to go on, if it was cut short (`localgd.run.checkpoint`)
+
+While a run is at work its folder is called RUN.partial and holds config.json and checkpoint/. It takes the name RUN
+when everything is in it, so whenever a run is cut short, one of the two is there and whole.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from localgd.data.model import Model
+from localgd.data.recipe import Recipe
+from localgd.run.checkpoint import FILE as SERVER
+from localgd.run.checkpoint import alone
+from localgd.run.history import Row, Run
+
+FILES = ("config.json", "history.csv", "model.json", "certificate.json")
+FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
+
+
+def partial(folder: Path) -> Path:
+    """Return where a run is kept while it is at work.
+
+    Examples
+    --------
+    >>> partial(Path("RUN")).name
+    'RUN.partial'
+    """
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def checkpoints_of(folder: Path) -> Path:
+    """Return where the checkpoints of a run are kept while it is at work.
+
+    Examples
+    --------
+    >>> checkpoints_of(Path("RUN")).parent.name
+    'RUN.partial'
+    """
+    return partial(folder) / CHECKPOINT
+
+
+@contextmanager
+def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> Iterator[None]:
+    """Make the folder of a run that is to be at work, and hold it; its checkpoints go into `checkpoints_of` it.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder that it will be.
+    config, recipe
+        How to do it again, and how its rows are prepared.
+    force : bool
+        Start over where an unfinished run is.
+
+    Raises
+    ------
+    FileExistsError
+        If an unfinished run is there and `force` is off, or it is at work.
+    """
+    place = partial(folder)
+    _refuse_at_work(folder)
+    if force and place.is_dir():
+        _refuse_strange(place)
+        shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir()
+    except FileExistsError:
+        raise FileExistsError(_unfinished(folder)) from None
+    with alone(place):
+        (place / CHECKPOINT).mkdir()
+        _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
+        _write_json(place / "config.json", config)
+        with _dropped_if_empty(folder):
+            yield
+
+
+def _unfinished(folder: Path) -> str:
+    return (
+        f"--out {folder}: {partial(folder)} holds a run that was cut short; go on with it with `localgd resume "
+        f"{folder}`, or start over with --force"
+    )
+
+
+def _refuse_at_work(folder: Path) -> None:
+    """Refuse a run whose folder another process holds, whatever it is called at the moment.
+
+    Raises
+    ------
+    FileExistsError
+        If it is so.
+    """
+    for name in (partial(folder), folder):
+        with suppress(FileNotFoundError, NotADirectoryError), alone(name):
+            pass
+
+
+def finished(folder: Path) -> Path:
+    """Return the name of the run folder, whatever it is called while the run is at work.
+
+    Examples
+    --------
+    >>> finished(Path("RUN.partial")).name, finished(Path("RUN")).name
+    ('RUN', 'RUN')
+    """
+    return folder.with_name(folder.name.removesuffix(".partial"))
+
+
+@contextmanager
+def reopened(folder: Path) -> Iterator[bytes]:
+    """Find a run that was cut short and hold it; how it was begun and its rows are prepared is for `known` to read.
+
+    One that has left its results already goes on in a copy of its checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to go on with.
+    FileExistsError
+        If it is at work.
+    """
+    folder = finished(folder)
+    place = partial(folder)
+    _refuse_at_work(folder)
+    if not place.is_dir():
+        if not (folder / CHECKPOINT).is_dir():
+            what = "is finished: it ended by itself" if (folder / "model.json").is_file() else "is no run folder"
+            raise ValueError(f"{folder} {what}, so there is nothing to resume; start a run with localgd train … --out")
+        _content(folder)  # before anything is made of it
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as fresh:
+            shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
+            shutil.copy2(folder / "config.json", Path(fresh, place.name))
+            Path(fresh, place.name).rename(place)
+    with alone(place):
+        content = _content(place)
+        with _dropped_if_empty(folder):
+            yield content
+
+
+@contextmanager
+def _dropped_if_empty(folder: Path) -> Iterator[None]:
+    """Take away what a run that failed leaves, if there is nothing new in it to go on from."""
+    try:
+        yield
+    except BaseException:
+        server, before = (held / CHECKPOINT / SERVER for held in (partial(folder), folder))
+        if not server.is_file() or (before.is_file() and filecmp.cmp(server, before, shallow=False)):
+            shutil.rmtree(partial(folder), ignore_errors=True)
+        raise
+
+
+def _content(place: Path) -> bytes:
+    try:
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
+        content = json.dumps([config, recipe]).encode()
+        known(content)
+    except (OSError, ValueError) as error:
+        if (place / CHECKPOINT / SERVER).is_file():
+            why = f"{place} holds a checkpoint, but its config.json or {CHECKPOINT}/{RECIPE} is missing or damaged"
+            raise ValueError(f"{why} ({error}); bring it back, or start over with --force") from error
+        raise ValueError(f"{place} was cut short before it had begun ({error}); start it again with --force") from error
+    return content
+
+
+def known(content: bytes) -> tuple[dict[str, Any], Recipe]:
+    """Return the config of a run that was cut short, and its recipe, from what `reopened` says.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    config, recipe = json.loads(content)
+    if not isinstance(config, dict) or not (isinstance(config.get("flags"), dict) or "flower" in config):
+        raise ValueError("config.json does not say how the run was begun")
+    return config, Recipe.from_dict(recipe)
+
+
+def write(
+    folder: Path,
+    run: Run,
+    model: Model,
+    config: Mapping[str, Any],
+    *,
+    draw: Callable[[Mapping[str, list[Any]], Path], None] | None = None,
+    force: bool = False,
+) -> None:
+    """Write a run folder: all files into RUN.partial first, which then takes the name in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; its parent must exist.
+    run, model, config
+        What to write.
+    draw : callable, optional
+        Draws ``convergence.png`` from the history's columns.
+    force : bool
+        Replace a run folder that is there already.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there and `force` is off, or it is no run folder.
+    OSError
+        If the disk is full or not writable; the old folder, if any, is untouched.
+    """
+    place = partial(folder)
+    place.mkdir(exist_ok=True)
+    _write_json(place / "config.json", {**config, "method": _described(run)})
+    pl.DataFrame(run.columns()).write_csv(place / "history.csv")
+    _write_json(place / "model.json", model.to_dict())
+    _write_json(place / "certificate.json", run.certificate.to_dict())
+    if run.failures:
+        _write_json(place / FAILURES, [asdict(failure) for failure in run.failures])
+    if draw is not None:
+        draw(run.columns(), place / FIGURE)
+    _swap(place, folder, force=force)
+    if not run.unfinished:
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that must not be written, before any work is done.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there and `force` is off, or it is there and is no run folder.
+    FileNotFoundError
+        If the folder it is to be made in is not there.
+    """
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
+    if not os.access(folder.parent, os.W_OK):
+        raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
+    _refuse_at_work(folder)
+    if partial(folder).exists() and not force:
+        raise FileExistsError(_unfinished(folder))
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not force:
+        raise FileExistsError(f"--out {folder} exists already; choose another name, or replace it with --force")
+    if not folder.is_dir() or folder.is_symlink() or not all((folder / name).is_file() for name in FILES):
+        raise FileExistsError(
+            f"--out {folder} is not a run folder, so --force will not replace it; choose another name"
+        )
+    _refuse_strange(folder)
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Refuse to delete a folder that holds what no run leaves."""
+    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT}
+    if strange:
+        raise FileExistsError(
+            f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
+        )
+
+
+def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
+    if not (force and folder.exists()):
+        fresh.rename(folder)  # refused by the system if another run took the name meanwhile
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        (old / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_json(path: Path, entries: Any) -> None:
+    # no NaN or Infinity: other languages' JSON readers refuse them
+    path.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _described(run: Run) -> dict[str, Any]:
+    """Return the method as data: a rule is its own configuration."""
+
+    def plain(value: Any) -> Any:
+        return (
+            {"rule": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
+            if hasattr(value, "__dataclass_fields__")
+            else repr(value)  # JSON knows no infinity
+            if isinstance(value, float) and not math.isfinite(value)
+            else value
+        )
+
+    method = run.method
+    return {"name": method.name, "why": method.why, "task": plain(method.task), "merge": plain(method.merge)}
+
+
+def read_history(folder: Path) -> tuple[Row, ...]:
+    """Return the history of a run folder."""
+    frame = pl.read_csv(folder / "history.csv")
+    return tuple(Row(**row) for row in frame.iter_rows(named=True))

@@ -1,0 +1,152 @@
+"""What a run leaves behind, and who takes part in a round."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from localgd.core import Engine, Failure
+from localgd.methods.method import Method
+from localgd.problems.hard_margin import Certificate
+from localgd.rounding import FloatArray
+
+
+@dataclass(frozen=True)
+class Row:
+    """The shared model after `round` rounds: one row of the history.
+
+    Parameters
+    ----------
+    round : int
+        Rounds done; row 0 is the start.
+    loss : float
+        F(w) = Σ p_m f_m(w).
+    accuracy : float
+        Share of all training rows that w gets right, 0 to 1; as the loss, of the nodes that took part.
+    low, high : float
+        Best proved bounds on the pooled margin so far.
+    angle_deg_max : float
+        Certified angle to the pooled model in degrees; NaN if there is none.
+    floats_up, floats_down : int
+        Numbers sent by and to all nodes since the run began.
+    seconds : float
+        Wall time since the run began.
+    margin : float
+        The model's own margin min z_i·w/|w| (a lower bound); NaN if not all nodes took part.
+    true_angle_deg : float
+        Angle to the pooled model where pooling is allowed, else NaN.
+    gap : float
+        Upper bound on how far a penalised objective is above its least; NaN for max-margin.
+    n_nodes : int
+        Nodes whose reports were merged.
+    """
+
+    round: int
+    loss: float
+    accuracy: float
+    low: float
+    high: float
+    angle_deg_max: float
+    floats_up: int
+    floats_down: int
+    seconds: float
+    margin: float
+    true_angle_deg: float = math.nan
+    gap: float = math.nan
+    n_nodes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What came out of `train`.
+
+    Parameters
+    ----------
+    w : (d,) float64 array
+        The shared model, bias last if the rows have a bias column.
+    certificate : Certificate
+        What is proved about it.
+    history : tuple of Row
+        One row per round, from round 0.
+    method : Method
+        The method with the step size it used.
+    failures : tuple of Failure
+        What nodes failed at, round by round, and what was done about it.
+    unfinished : bool
+        Whether it was cut short, so that more rounds could go on from its last checkpoint.
+    """
+
+    w: FloatArray
+    certificate: Certificate
+    history: tuple[Row, ...]
+    method: Method
+    failures: tuple[Failure, ...] = ()
+    unfinished: bool = False
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds that made the model."""
+        return self.history[-1].round
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the history column by column, ready for a data frame."""
+        rows = [asdict(row) for row in self.history]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class SampledNodes:
+    """Partial participation: every round a fresh random share of the nodes, at least one.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1]
+        Share of the nodes.
+    seed : int
+        Nodes are drawn from ``default_rng([seed, round])``.
+
+    Examples
+    --------
+    >>> len(SampledNodes(0.5, seed=1)(0, ("a", "b", "c", "d")))
+    2
+    """
+
+    fraction: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction of the nodes must be above 0 and at most 1, got {self.fraction!r}")
+
+    def __call__(self, round_: int, node_ids: Sequence[str]) -> Collection[str]:
+        """Return the nodes of a round."""
+        rng = np.random.default_rng([self.seed, round_])
+        size = max(1, round(self.fraction * len(node_ids)))
+        return [str(node_id) for node_id in rng.choice(np.asarray(node_ids), size=size, replace=False)]
+
+
+class Ledger:
+    """Counts from the start of a run: seconds, and the engine's own count of floats sent."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._begin = time.perf_counter()
+        self._up, self._down = engine.floats_up, engine.floats_down
+
+    def go_on(self, engine: Engine, row: Row) -> None:
+        """Count on from a row of a run that was cut short."""
+        self._begin = time.perf_counter() - row.seconds
+        self._up, self._down = engine.floats_up - row.floats_up, engine.floats_down - row.floats_down
+
+    def entries(self, engine: Engine) -> dict[str, Any]:
+        """Return the counts so far."""
+        return {
+            "floats_up": engine.floats_up - self._up,
+            "floats_down": engine.floats_down - self._down,
+            "seconds": time.perf_counter() - self._begin,
+        }

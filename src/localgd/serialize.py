@@ -1,0 +1,161 @@
+"""Values as JSON and arrays, and back: for checkpoints and for messages between processes. Nothing is ever unpickled.
+
+What is written says names of fields only; what it becomes is decided by the type that the reader asks for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_origin
+
+import numpy as np
+from cattrs.preconf.json import make_converter
+from numpy.typing import NDArray
+
+from localgd.data.recipe import Recipe
+from localgd.losses import LOSSES, Loss, Softmax
+
+Kind = TypeVar("Kind")
+
+PLACE = "array"
+"""An entry ``{"array": "3"}`` of the JSON stands for the array of that name."""
+
+
+class Packed(NamedTuple):
+    """A value taken apart: its JSON, and its arrays by name."""
+
+    text: str
+    arrays: dict[str, NDArray[Any]]
+
+
+def _is_array(kind: Any) -> bool:
+    return kind is np.ndarray or get_origin(kind) is np.ndarray
+
+
+def _array(value: Any, kind: Any) -> NDArray[Any]:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fi":
+        raise TypeError(f"expected an array of numbers for {kind}, got {type(value).__name__}")
+    value.flags.writeable = False
+    return value
+
+
+def _loss(value: Any, _: Any) -> Loss:
+    return Softmax(int(value["versus"])) if value["name"] == Softmax.name else LOSSES[value["name"]]
+
+
+def _nothing(value: Any, _: Any) -> None:
+    if value is not None:
+        raise TypeError(f"expected nothing, got {value!r}")
+
+
+CONVERTER = make_converter(forbid_extra_keys=True)
+CONVERTER.register_structure_hook(type(None), _nothing)
+CONVERTER.register_unstructure_hook_func(_is_array, lambda array: array)
+CONVERTER.register_structure_hook_func(_is_array, _array)
+CONVERTER.register_unstructure_hook_func(
+    lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
+)
+CONVERTER.register_structure_hook_func(lambda kind: kind is Loss, _loss)
+CONVERTER.register_unstructure_hook(Recipe, Recipe.to_dict)
+CONVERTER.register_structure_hook(Recipe, lambda value, _: Recipe.from_dict(value))
+
+
+def pack(value: Any, kind: Any = None) -> Packed:
+    """Take a value apart: dataclasses, named tuples, containers, numbers, text and arrays.
+
+    Parameters
+    ----------
+    value : object
+        What to write.
+    kind : type, optional
+        The type to write it as, where that is wider than its own.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+
+    Examples
+    --------
+    >>> from localgd.rounding import Dual
+    >>> packed = pack(Dual(np.array([3.0, 4.0]), mass=10.0))
+    >>> packed.text
+    '{"vector": {"array": "0"}, "mass": 10.0, "drift": 0.0}'
+    >>> unpack(packed, Dual).mass
+    10.0
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def aside(found: Any) -> dict[str, str]:
+        if isinstance(found, np.generic):
+            found = np.asarray(found)
+        if not isinstance(found, np.ndarray):
+            raise TypeError(f"{type(found).__name__} cannot be written")
+        arrays[str(len(arrays))] = found
+        return {PLACE: str(len(arrays) - 1)}
+
+    tree = CONVERTER.unstructure(value, unstructure_as=kind)
+    return Packed(json.dumps(tree, default=aside), arrays)
+
+
+def unpack(packed: Packed, kind: type[Kind]) -> Kind:
+    """Put a value of type `kind` together again.
+
+    Raises
+    ------
+    ValueError
+        If what was written is no such value.
+    """
+
+    def back(entry: dict[str, Any]) -> Any:
+        return packed.arrays[entry[PLACE]] if entry.keys() == {PLACE} else entry
+
+    try:
+        return CONVERTER.structure(json.loads(packed.text, object_hook=back), kind)
+    except Exception as error:  # cattrs raises groups of whatever went wrong inside
+        raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
+
+
+def write(path: Path, parts: Mapping[str, Packed]) -> None:
+    """Write values into one NPZ file, whole or not at all: to a neighbour first, which then takes the name."""
+    held: dict[str, NDArray[Any]] = {}
+    for name, packed in parts.items():
+        held[name] = np.frombuffer(packed.text.encode(), dtype=np.uint8)
+        held |= {f"{name}/{place}": array for place, array in packed.arrays.items()}
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("wb") as file:
+            np.savez(file, **held)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read(content: bytes, source: str) -> dict[str, Packed]:
+    """Return what `write` wrote, from the content of its file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or holds pickled objects; names `source`.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+        parts = {name: Packed(bytes(text).decode(), {}) for name, text in arrays.items() if "/" not in name}
+        for name, array in arrays.items():
+            part, slash, place = name.partition("/")
+            if slash:
+                parts[part].arrays[place] = array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{source} cannot be read ({error}); it is damaged, or of another format: start the run afresh"
+        ) from error
+    return parts
