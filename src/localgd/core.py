@@ -6,6 +6,7 @@ Training, certificates, evaluation, scaling and label discovery are all rounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 
 from localgd.rounding import FloatArray
-from localgd.rows import frozen, sealed
+from localgd.rows import Dual, frozen, sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Message:
 class Report:
     """What a node sends back: sums, minima and counts, never a row.
 
-    A commutative monoid under ``+`` with identity ``Report()``: `n_nodes`, `n_rows`, `sums` and `counts` add
+    A commutative monoid under ``+`` with identity ``Report()``: `n_nodes`, `n_rows`, `sums`, `duals` and `counts` add
     name by name (a missing name counts as zero), `lows` take the elementwise minimum (missing: +∞). Addition is
     exactly commutative; it is associative up to float rounding of the sums, which is why engines that promise
     identical bits add in the order of the node names.
@@ -65,6 +66,8 @@ class Report:
         Quantities of which the smallest counts.
     counts : mapping from name to int
         Tallies; the union of names is the union of what the nodes hold.
+    duals : mapping from name to Dual
+        Combinations of rows that add, each with what is proved of it.
 
     Examples
     --------
@@ -80,11 +83,14 @@ class Report:
     sums: Mapping[str, Any] = field(default_factory=dict)
     lows: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    duals: Mapping[str, Dual] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make every array read-only float64."""
         object.__setattr__(self, "sums", {name: frozen(value) for name, value in self.sums.items()})
         object.__setattr__(self, "lows", {name: frozen(value) for name, value in self.lows.items()})
+        duals = {name: dual if isinstance(dual, Dual) else Dual(dual) for name, dual in self.duals.items()}
+        object.__setattr__(self, "duals", duals)
 
     def __add__(self, other: Report) -> Report:
         """Return the report of both; a quantity with two shapes is a ValueError."""
@@ -94,13 +100,26 @@ class Report:
             _joined(self.sums, other.sums, _elementwise(np.add)),
             _joined(self.lows, other.lows, _elementwise(np.minimum)),
             _joined(self.counts, other.counts, int.__add__),
+            _joined(self.duals, other.duals, _folded),
         )
 
     @property
     def n_floats(self) -> int:
         """How many numbers this report carries, its two tallies of nodes and rows included."""
         arrays = [*self.sums.values(), *self.lows.values()]
-        return 2 + int(sum(value.size for value in arrays)) + len(self.counts)
+        vectors = sum(dual.vector.size + 2 * (not math.isnan(dual.parts[0])) for dual in self.duals.values())
+        return 2 + int(sum(value.size for value in arrays)) + vectors + len(self.counts)
+
+    @property
+    def arrays(self) -> dict[str, FloatArray]:
+        """All that is made of numbers, by name: sums, lows and the vectors of duals."""
+        return {**self.sums, **self.lows, **{name: dual.vector for name, dual in self.duals.items()}}
+
+
+def _folded(a: Dual, b: Dual) -> Dual:
+    if a.vector.shape != b.vector.shape:
+        raise ValueError(f"reports with quantities of shapes {a.vector.shape} and {b.vector.shape} do not add")
+    return a.folded(b)
 
 
 def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[FloatArray, FloatArray], FloatArray]:

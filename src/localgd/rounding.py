@@ -7,7 +7,6 @@ smallest normal number; and norms are those of vectors scaled by a power of two,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any, TypeAlias
 
@@ -138,45 +137,3 @@ def at_least(value: float, digits: int = 3) -> str:
 
 def _digits(value: float, digits: int, rounding: str) -> str:
     return f"{float(Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"
-
-
-@dataclass(frozen=True, eq=False)
-class Dual:
-    """A vector s = Σ q_i z_i with q >= 0, known up to an error of norm at most `drift`, with Σ q_i >= mass.
-
-    It speaks of the rows, not of a model: γ* <= |s|/Σ q_i and cos∠(s, u*) >= γ* Σ q_i/|s|.
-
-    Examples
-    --------
-    >>> round(Dual(np.array([3.0, 4.0]), mass=10.0).high, 12)
-    0.5
-    """
-
-    vector: FloatArray
-    mass: float
-    drift: float = 0.0
-
-    @property
-    def known(self) -> bool:
-        """Whether it says anything: NaN, infinite or vanishing masses do not."""
-        return 0 < self.mass < math.inf and self.drift < math.inf
-
-    @property
-    def high(self) -> float:
-        """Upper bound |s|/Σ q_i on γ*; inf where nothing is known."""
-        if not self.known:
-            return math.inf
-        return (norm_above(self.vector) + self.drift) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
-
-    @property
-    def cancels(self) -> bool:
-        """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
-        above_underflow = self.drift > self.vector.size * TINY / UNIT_ROUNDOFF  # else the drift is all absolute part
-        return self.known and above_underflow and norm(self.vector) <= CANCELS * self.drift
-
-    def angle(self, gamma: float) -> float:
-        """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
-        if not self.known:
-            return math.inf
-        along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.drift - TINY
-        return acos_above(along, norm_above(self.vector))

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from localgd.data.recipe import Recipe
 from localgd.losses import LOSSES, Loss, Softmax
+from localgd.rounding import FloatArray
+from localgd.rows import Dual
 
 Kind = TypeVar("Kind")
 
@@ -48,6 +50,11 @@ def _loss(value: Any, _: Any) -> Loss:
     return Softmax(int(value["versus"])) if value["name"] == Softmax.name else LOSSES[value["name"]]
 
 
+def _dual(value: Any, _: Any) -> Dual:
+    mass, error = value["proved"]
+    return Dual.proved(_array(value["vector"], FloatArray), float(mass), float(error), int(value["n_folded"]))
+
+
 def _nothing(value: Any, _: Any) -> None:
     if value is not None:
         raise TypeError(f"expected nothing, got {value!r}")
@@ -61,6 +68,10 @@ CONVERTER.register_unstructure_hook_func(
     lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
 )
 CONVERTER.register_structure_hook_func(lambda kind: kind is Loss, _loss)
+CONVERTER.register_unstructure_hook(
+    Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
+)
+CONVERTER.register_structure_hook(Dual, _dual)
 CONVERTER.register_unstructure_hook(Recipe, Recipe.to_dict)
 CONVERTER.register_structure_hook(Recipe, lambda value, _: Recipe.from_dict(value))
 
@@ -82,10 +93,9 @@ def pack(value: Any, kind: Any = None) -> Packed:
 
     Examples
     --------
-    >>> from localgd.rounding import Dual
-    >>> packed = pack(Dual(np.array([3.0, 4.0]), mass=10.0))
+    >>> packed = pack(Dual.proved(np.array([3.0, 4.0]), 10.0, 0.0))
     >>> packed.text
-    '{"vector": {"array": "0"}, "mass": 10.0, "drift": 0.0}'
+    '{"vector": {"array": "0"}, "proved": [10.0, 0.0], "n_folded": 0}'
     >>> unpack(packed, Dual).mass
     10.0
     """

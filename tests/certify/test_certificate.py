@@ -31,7 +31,8 @@ from localgd.methods.method import Method
 from localgd.problems.hard_margin import angle_bound, certificate
 from localgd.problems.metrics import Evaluate
 from localgd.reference.max_margin import NotSeparableError, max_margin
-from localgd.rounding import Dual, angle_deg
+from localgd.rounding import angle_deg
+from localgd.rows import Dual
 
 EXACT_DEG = 1e-7
 """What the reference directions are good for, in degrees."""
@@ -252,24 +253,24 @@ def test_certify_refuses_what_is_no_model(w, message):
     ratio=st.floats(0, 1),
     spread=st.floats(0, 1),
     apart=st.floats(0, 1.5),
-    drift=st.floats(0, 0.1),
+    error=st.floats(0, 0.1),
 )
 @settings(max_examples=200, deadline=None)
-def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio, spread, apart, drift):
+def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio, spread, apart, error):
     """Against a grid: for every γ in the bracket the better of the two bounds is at most the answer."""
     high, margin = low * (1 + spread), low * ratio
     w, s = np.array([1.0, 0.0]), np.array([math.cos(apart), math.sin(apart)])
-    dual = Dual(s, mass=1 / high, drift=drift)
+    dual = Dual.proved(s, 1 / high, error)
     found = angle_bound(w, margin, dual, low, high)
     for gamma in np.linspace(low, high, 50):
         by_margin = math.acos(min(1.0, margin / gamma)) if margin > 0 else math.pi
-        by_dual = apart + math.acos(max(-1.0, min(1.0, gamma / high - drift)))
+        by_dual = apart + math.acos(max(-1.0, min(1.0, gamma / high - error)))
         assert math.degrees(min(by_margin, by_dual)) <= found + 1e-5
 
 
-def test_without_drift_the_bound_is_the_square_root_of_low_over_high():
+def test_without_error_the_bound_is_the_square_root_of_low_over_high():
     w = np.array([3.0, 4.0])
-    found = certificate(w, 5 * 0.3, [Dual(w, mass=5 / 0.4)])
+    found = certificate(w, 5 * 0.3, [Dual.proved(w, 5 / 0.4, 0.0)])
     assert found.angle_deg == pytest.approx(math.degrees(math.acos(math.sqrt(0.3 / 0.4))), rel=1e-9)
     assert found.margin_low <= 0.3
     assert found.margin_high >= 0.4
@@ -296,8 +297,8 @@ def test_node_margins_are_lower_bounds_even_where_rounding_bites():
         assert Fraction(float(report.lows["margin"])) <= exact
 
 
-def test_the_drift_covers_the_rounding_of_the_accumulated_model():
-    """Replay a run in exact fractions: |w − Σ α_i z_i| stays below the drift that the server carries."""
+def test_the_error_covers_the_rounding_of_the_accumulated_model():
+    """Replay a run in exact fractions: |w − Σ α_i z_i| stays below the error that the server carries."""
     from fractions import Fraction
 
     from localgd.kernels import pick
@@ -320,8 +321,8 @@ def test_the_drift_covers_the_rounding_of_the_accumulated_model():
                 exact[j] += sum(products) / 3
         state = method.merge.step(state, engine.round(method.task, message))
         apart = math.sqrt(float(sum((Fraction(float(w)) - e) ** 2 for w, e in zip(state.w, exact, strict=True))))
-        assert 0 < apart <= state.drift < 1e-10
-        assert Fraction(state.mass) <= mass
+        assert 0 < apart <= state.model.error < 1e-10
+        assert Fraction(state.model.mass) <= mass
 
 
 def test_the_last_look_is_no_looser_than_the_round_before():

@@ -16,7 +16,8 @@ from common import random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
 from localgd.problems.hard_margin import certificate
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, acos_above, angle_above, norm
+from localgd.rounding import acos_above, angle_above, norm
+from localgd.rows import Dual
 
 THREE = [[1.0, 0.3], [1.0, -0.1], [1.0, 0.2]]
 
@@ -153,7 +154,7 @@ def test_rows_too_large_for_the_step_size_given_are_refused_by_name():
 def test_crossed_bounds_are_never_published():
     w = np.array([1.0, 0.0])
     with pytest.raises(ArithmeticError, match="bounds crossed"):
-        certificate(w, 0.5, [Dual(w, mass=4.0)])
+        certificate(w, 0.5, [Dual.proved(w, 4.0, 0.0)])
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=5), st.integers(-1000, 1000))

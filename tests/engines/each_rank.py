@@ -140,7 +140,7 @@ class Faulty:
         return 0
 
     def run(self, message: Message, shard: Shard, state: int) -> tuple[Report, int]:  # noqa: ARG002
-        sums = {"step": np.ones(3), "runs": float(state)}
+        sums = {"total": np.ones(3), "runs": float(state)}
         lows = {"low": float(shard.node_id[-1])}
         self.asked[shard.node_id] = self.asked.get(shard.node_id, 0) + 1
         if shard.node_id in self.who and self.asked[shard.node_id] <= self.times:
@@ -152,7 +152,7 @@ class Faulty:
             if self.how == "low":
                 lows["low"] = np.nan
             else:
-                sums["step"] = wrong[self.how]
+                sums["total"] = wrong[self.how]
         return Report(1, 1, sums, lows, {"all": 1}), state + 1
 
     @property
@@ -238,14 +238,14 @@ class Echo:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        return Report(1, shard.n_rows, {"step": message.w}, {"least": message.w}), state
+        return Report(1, shard.n_rows, {"total": message.w}, {"least": message.w}), state
 
 
 def test_large_reports_go_in_halves_and_other_models_are_noticed():
     engine, w = spread(random_rows(1)), np.linspace(-1.0, 1.0, WORTH_HALVES)
     for k in range(3):
         report = engine.round(Echo(), Message(k, w), ["node-0", "node-3"] if k == 2 else None)
-        np.testing.assert_array_equal(report.sums["step"], report.n_nodes * w)
+        np.testing.assert_array_equal(report.sums["total"], report.n_nodes * w)
         np.testing.assert_array_equal(report.lows["least"], w)
     if RANK == 0:
         w[7] = np.nextafter(w[7], 1.0)

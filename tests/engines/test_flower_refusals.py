@@ -18,9 +18,11 @@ from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
 from localgd.flower import FlowerEngine
 from localgd.problems.metrics import Evaluate
+from localgd.rows import Dual
 from localgd.rules.local import GradientSteps
 
-REPORT = Report(1, 7, {"step": np.arange(3.0), "mass": 2.0}, {"margin": 0.5}, {"underflow": 1})
+UPDATE = Dual.proved(np.arange(3.0), 2.0, 1e-9, 1)
+REPORT = Report(1, 7, {"loss": 2.0}, {"margin": 0.5}, {"underflow": 1}, {"update": UPDATE})
 
 
 def record(arrays=None, **changes):
@@ -55,8 +57,8 @@ WRONG_ARRAYS = {
     "many dimensions": ({"sums/step": raw(b"12345678", (1,) * 9)}, "has the shape"),
     "nothing, enormous": ({"sums/step": raw(b"", (0, 2**62, 2**62))}, "has the shape"),
     "beyond any number": ({"sums/step": raw(b"", (0, 10**30))}, "has the shape"),
-    "neither sum nor low": ({"row": raw(b"12345678", (1,))}, "neither of its sums nor of its lows"),
-    "a sum without a name": ({"sums/": raw(b"12345678", (1,))}, "neither of its sums nor of its lows"),
+    "neither sum nor low": ({"row": raw(b"12345678", (1,))}, "none of its sums, lows, duals or proofs"),
+    "a sum without a name": ({"sums/": raw(b"12345678", (1,))}, "none of its sums, lows, duals or proofs"),
 }
 WRONG_HEADS = {
     "two nodes": ({"n_nodes": 2}, "speaks for itself only"),
@@ -122,7 +124,7 @@ def test_a_report_larger_than_agreed_is_refused():
 def test_a_node_that_has_forgotten_may_say_so_and_nothing_else():
     lost = Report(counts={"forgotten": 1})
     assert records.report_of(records.opened(records.reported(lost, ""), 1.0)).n_nodes == 0
-    more = Report(0, 0, {"step": np.zeros(3)}, {}, {"forgotten": 1})
+    more = Report(0, 0, {"loss": np.zeros(3)}, {}, {"forgotten": 1})
     with pytest.raises(RefusedError):
         records.report_of(records.opened(records.reported(more, ""), 1.0))
 
@@ -140,9 +142,9 @@ WRONG_QUESTIONS = {
     "a long start": ({"start": "x" * 99}, "the start is"),
     "a task that is a text": ({"task": "Evaluate"}, "told as a name and fields"),
     "an unknown task": ({"task": {"name": "os.system", "fields": "{}"}}, "'os.system' is not on the list"),
-    "an unknown field": ({"task": {**TOLD, "fields": '{"rm": 1}'}}, "fields of probes.Evaluate are not"),
-    "fields that are no JSON": ({"task": {**TOLD, "fields": "__import__"}}, "fields of probes.Evaluate are not"),
-    "fields that are no text": ({"task": {**TOLD, "fields": {}}}, "fields of probes.Evaluate are no text"),
+    "an unknown field": ({"task": {**TOLD, "fields": '{"rm": 1}'}}, "fields of metrics.Evaluate are not"),
+    "fields that are no JSON": ({"task": {**TOLD, "fields": "__import__"}}, "fields of metrics.Evaluate are not"),
+    "fields that are no text": ({"task": {**TOLD, "fields": {}}}, "fields of metrics.Evaluate are no text"),
     "a bad field": (
         {"task": {"name": records.name_of(GradientSteps), "fields": '{"local_steps": 0}'}},
         "fields of local",

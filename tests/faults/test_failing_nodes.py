@@ -51,15 +51,15 @@ class Misbehave:
             if self.how == "nonsense":
                 return "a report", state
             step = {"nan": np.full(3, np.nan), "inf": np.array([1.0, np.inf, 0.0]), "shape": np.ones(4)}[self.how]
-        return Report(1, shard.n_rows, {"step": step, "sent": state + 1.0}), state + 1
+        return Report(1, shard.n_rows, {"total": step, "sent": state + 1.0}), state + 1
 
 
 WRONGS = {
     "raise": "RuntimeError: the disk of this node is gone",
     "nonsense": "TypeError: Misbehave.run must return a Report",
-    "nan": "ValueError: its report's step is not finite",
-    "inf": "ValueError: its report's step is not finite",
-    "shape": r"ValueError: its report's step has shape \(4,\), others sent \(3,\)",
+    "nan": "ValueError: its report's total is not finite",
+    "inf": "ValueError: its report's total is not finite",
+    "shape": r"ValueError: its report's total has shape \(4,\), others sent \(3,\)",
 }
 
 
@@ -69,7 +69,7 @@ def test_a_failing_node_is_left_out_named_and_comes_back(how):
     for round_ in range(4):
         report = engine.round(Misbehave(how), Message(round_, np.zeros(3)))
         assert report.n_nodes == (4 if round_ == 3 else 3)
-        assert report.sums["step"].tolist() == [report.n_nodes] * 3
+        assert report.sums["total"].tolist() == [report.n_nodes] * 3
     assert [(failure.round, failure.node_id, failure.outcome) for failure in engine.failures] == [
         (round_, NODE, "left out") for round_ in range(3)
     ]
@@ -259,8 +259,8 @@ class Tampered(InProcess):
             if message.round < since or NODE not in answers:
                 return answers
             found = answers[NODE]
-            sums, lows = change(dict(found.sums), dict(found.lows))
-            alone = Report(1, found.n_rows, sums, lows, found.counts)
+            sums, duals = change(dict(found.sums), dict(found.duals))
+            alone = Report(1, found.n_rows, sums, found.lows, found.counts, duals)
             return {node: alone if node == NODE else TimeoutError("no answer within 1 s") for node in answers}
 
         self.nodes.run = tampered
@@ -269,14 +269,14 @@ class Tampered(InProcess):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sums, lows: (sums | {"step": np.ones(4)}, lows), r"reported step of the shape \(4,\); expected \(5,\)"),
+        (lambda sums, _: (sums, {"update": np.ones(4)}), r"reported update of the shape \(4,\); expected \(5,\)"),
         (
-            lambda sums, lows: (sums | {"loss": np.ones(2)}, lows),
+            lambda sums, duals: (sums | {"loss": np.ones(2)}, duals),
             r"reported loss of the shape \(2,\); expected a",
         ),
-        (lambda sums, lows: ({"loss": sums["loss"]}, lows), "1 nodes reported no weight"),
-        (lambda sums, lows: (sums | {"weight": 0.0}, lows), "no weight of rows"),
-        (lambda sums, lows: ({k: v for k, v in sums.items() if k != "step"}, lows), "report does not fit the model"),
+        (lambda sums, duals: ({"loss": sums["loss"]}, duals), "1 nodes reported no weight"),
+        (lambda sums, duals: (sums | {"weight": 0.0}, duals), "no weight of rows"),
+        (lambda sums, _: (sums, {}), "report does not fit the model"),
     ],
 )
 def test_what_the_only_node_left_sends_must_fit_the_model(change, message):
@@ -298,13 +298,13 @@ class Infinite(InProcess):
                 sums, lows = (
                     {k: np.inf if k == name else v for k, v in part.items()} for part in (found.sums, found.lows)
                 )
-                answers[NODE] = Report(1, found.n_rows, sums, lows, found.counts)
+                answers[NODE] = Report(1, found.n_rows, sums, lows, found.counts, found.duals)
             return answers
 
         self.nodes.run = tampered
 
 
-@pytest.mark.parametrize("name", ["margin", "loss", "weight", "correct", "mass"])
+@pytest.mark.parametrize("name", ["margin", "loss", "weight", "correct", "update_sq_norm"])
 @pytest.mark.parametrize("method", [local_gd(local_steps=10), consensus(), interior_point()], ids=lambda m: m.name)
 def test_an_infinite_number_is_a_failure_of_its_node(method, name):
     shards = random_rows(4)
@@ -312,7 +312,7 @@ def test_an_infinite_number_is_a_failure_of_its_node(method, name):
     engine = Infinite(shards, name)
     run = train(engine, method, n_rounds=40, reference=answer.direction)
     assert {failure.node_id for failure in run.failures} <= {NODE}
-    assert run.failures or name == "mass"  # not every method has one
+    assert run.failures
     assert all(row.low <= answer.margin_high for row in run.history)
     assert all(answer.margin_low <= row.high for row in run.history)
     assert all(math.isfinite(row.loss) and row.loss > 0 for row in run.history)
@@ -321,8 +321,8 @@ def test_an_infinite_number_is_a_failure_of_its_node(method, name):
 
 
 def test_nodes_that_were_left_out_are_not_blamed_for_a_model_that_leaves_float64():
-    def change(sums, lows):
-        return sums | {"step": np.full(5, np.nan)}, lows
+    def change(sums, _):
+        return sums, {"update": np.full(5, np.nan)}
 
     run = train(Tampered(random_rows(4), change), local_gd(local_steps=5, lr=0.1), n_rounds=9)
     assert run.certificate.status == "diverged: round 3 left float64 (1 of 4 nodes had reported); lower lr"

@@ -14,7 +14,7 @@ from localgd.reference.max_margin import max_margin
 NODE = "node-2"
 
 
-@pytest.mark.parametrize("kept", [(), ("sums",), ("lows",)], ids=["nothing", "no lows", "no sums"])
+@pytest.mark.parametrize("kept", [(), ("sums", "duals"), ("lows", "duals"), ("sums", "lows")], ids=" and ".join)
 @pytest.mark.parametrize("name", ["local-gd", "modified, projection", "consensus", "interior-point"])
 def test_a_report_that_lacks_what_others_sent_is_a_failure_of_its_node(name, kept):
     """It would count as rows that agree with everything: a certificate that speaks for rows which never spoke."""
@@ -57,12 +57,13 @@ def spoiled(quantity, value, rounds=(3,), times=1, nodes=(NODE,), **options):
                     asked[node, message.round] += 1
                     if message.round in rounds and asked[node, message.round] <= times and "loss" in answers[node].sums:
                         found = answers[node]
-                        sums, lows = dict(found.sums), dict(found.lows)
-                        part = lows if quantity in lows else sums
-                        shape = np.shape(part.pop(quantity, 0.0))
+                        sums, lows, duals = dict(found.sums), dict(found.lows), dict(found.duals)
+                        part = lows if quantity in lows else duals if quantity in duals else sums
+                        shape = np.shape(found.arrays.get(quantity, 0.0))
+                        part.pop(quantity, None)
                         if value is not None:
                             part[quantity] = np.full(shape, value)
-                        answers[node] = Report(1, found.n_rows, sums, lows, found.counts)
+                        answers[node] = Report(1, found.n_rows, sums, lows, found.counts, duals)
                 return answers
 
             self.nodes.run = some
@@ -72,7 +73,7 @@ def spoiled(quantity, value, rounds=(3,), times=1, nodes=(NODE,), **options):
 
 def test_a_model_that_leaves_float64_at_one_node_blames_it():
     """A broken node whose steps are not numbers: without a policy the run ends, and its status names the node."""
-    run = train(spoiled("step", np.nan), local_gd(local_steps=5, lr=0.1), n_rounds=9)
+    run = train(spoiled("update", np.nan), local_gd(local_steps=5, lr=0.1), n_rounds=9)
     assert run.certificate.status == (
         "diverged: round 3 left float64 (only node node-2 sent what is not finite, in round 3); lower lr"
     )
@@ -81,7 +82,7 @@ def test_a_model_that_leaves_float64_at_one_node_blames_it():
 
 
 @pytest.mark.parametrize("on_failure", ["raise", "skip"])
-@pytest.mark.parametrize(("quantity", "value"), [("step", np.inf), ("margin", np.nan), ("loss", None), ("more", 1.0)])
+@pytest.mark.parametrize(("quantity", "value"), [("update", np.inf), ("margin", np.nan), ("loss", None), ("more", 1.0)])
 def test_what_one_node_sends_amiss_is_asked_for_again(on_failure, quantity, value):
     method = local_gd(local_steps=5, lr=0.1)
     engine = spoiled(quantity, value, rounds=range(9), times=2, on_failure=on_failure, retries=2)
@@ -99,7 +100,7 @@ def test_a_node_that_sends_more_than_the_others_is_at_fault_not_they():
 
 
 @pytest.mark.parametrize("on_failure", ["raise", "skip"])
-@pytest.mark.parametrize("quantity", ["margin", "loss", "step"])
+@pytest.mark.parametrize("quantity", ["margin", "loss", "update"])
 def test_a_quantity_that_no_node_sends_is_named(on_failure, quantity):
     engine = spoiled(quantity, None, nodes=InProcess(random_rows(4)).node_ids, on_failure=on_failure)
     with pytest.raises(ValueError, match=rf"round 3: .*{quantity}"):

@@ -47,7 +47,7 @@ def test_a_name_of_two_kinds_is_told_apart():
 
 
 def test_a_quantity_is_missed_only_in_processes_that_have_nodes_reporting():
-    full, short, idle = [Report(1, 1, {"step": 1.0})], [Report(1, 1)], []
+    full, short, idle = [Report(1, 1, {"total": 1.0})], [Report(1, 1)], []
     layout = layout_of(full)
     for others, uneven in (([full, idle], False), ([full, short], True), ([full, short, idle], True)):
         flats = [layout.packed(those, Place(at, len(others)), sent=0) for at, those in enumerate(others)]
@@ -62,19 +62,19 @@ def test_lows_arrive_whatever_they_are(low):
 
 
 def test_what_is_small_does_not_keep_the_whole_array_alive():
-    report = Report(1, 1, {"step": np.zeros(1000), "loss": 1.0})
+    report = Report(1, 1, {"total": np.zeros(1000), "loss": 1.0})
     layout = Layout().widened(report)
     flat = layout.packed([report], Place(0, 1), sent=0)
     found, _ = layout.report(flat, 1)
-    assert np.shares_memory(found.sums["step"], flat)
+    assert np.shares_memory(found.sums["total"], flat)
     assert not np.shares_memory(found.sums["loss"], flat)
 
 
 def test_a_report_that_does_not_fit_is_told_from_one_that_does():
-    layout = Layout().widened(Report(1, 1, {"step": np.zeros(2)}, {"low": 1.0}, {"all": 1}))
+    layout = Layout().widened(Report(1, 1, {"total": np.zeros(2)}, {"low": 1.0}, {"all": 1}))
     for other in (
-        Report(1, 1, {"step": np.zeros(3)}),
-        Report(1, 1, {"step": 1.0}),
+        Report(1, 1, {"total": np.zeros(3)}),
+        Report(1, 1, {"total": 1.0}),
         Report(1, 1, {"more": 1.0}),
         Report(1, 1, {}, {"more": 1.0}),
         Report(1, 1, {}, {}, {"some": 1}),

@@ -12,12 +12,20 @@ from localgd import InProcess, Report, train
 from localgd.core import in_order
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import norm
+from localgd.rows import Dual
 
 BITS = 40
 """Bits after the point: numbers are sent as whole multiples of 2⁻⁴⁰, modulo 2¹²⁸, so that masks cancel exactly."""
 
 MODULUS = 1 << 128
-ROUNDED_DOWN, ROUNDED_UP = {"mass"}, {"drift"}
+ROUNDED_DOWN, ROUNDED_UP = {"mass"}, {"error"}
+
+
+def numbers(report):
+    """What adds, by name: the sums, and an update with its mass and error."""
+    update = report.duals.get("update")
+    parts = {} if update is None else dict(zip(("mass", "error"), np.array(update.parts)[:, None], strict=True))
+    return {**report.sums, **parts, **({} if update is None else {"update": update.vector})}
 
 
 def encoded(name, value):
@@ -39,13 +47,14 @@ class Masked(InProcess):
     def round(self, task, message, nodes=None):
         names = self.node_ids if nodes is None else tuple(sorted(nodes))
         reports = self.nodes.run(task, message, names)
-        quantities = sorted({name for report in reports.values() for name in report.sums})
-        shapes = {name: next(r.sums[name].shape for r in reports.values() if name in r.sums) for name in quantities}
+        parts = {node: numbers(report) for node, report in reports.items()}
+        quantities = sorted({name for held in parts.values() for name in held})
+        shapes = {name: next(np.shape(held[name]) for held in parts.values() if name in held) for name in quantities}
         rng = np.random.default_rng([message.round, 7])
         masked = {}
-        for node, report in reports.items():
+        for node, held in parts.items():
             masked[node] = [
-                number for name in quantities for number in encoded(name, report.sums.get(name, np.zeros(shapes[name])))
+                number for name in quantities for number in encoded(name, held.get(name, np.zeros(shapes[name])))
             ]
         size = len(next(iter(masked.values())))
         for a, b in itertools.combinations(names, 2):
@@ -58,10 +67,12 @@ class Masked(InProcess):
         for name in quantities:
             width = int(np.prod(shapes[name], dtype=int))
             sums[name], at = flat[at : at + width].reshape(shapes[name]), at + width
-        if "drift" in sums and "step" in sums:  # what was rounded off the steps is an error of theirs like any other
-            sums["drift"] = sums["drift"] + len(names) * 2.0 ** -(BITS + 1) * np.sqrt(sums["step"].size)
-        total = in_order(reports)
-        return Report(total.n_nodes, total.n_rows, sums, total.lows, total.counts)
+        total, duals = in_order(reports), {}
+        if "update" in sums:
+            vector, (mass,), (error,) = (sums.pop(name) for name in ("update", "mass", "error"))
+            error += len(names) * 2.0 ** -(BITS + 1) * np.sqrt(vector.size)  # what was rounded off the updates
+            duals["update"] = Dual.proved(vector, mass, error, len(names))
+        return Report(total.n_nodes, total.n_rows, sums, total.lows, total.counts, duals)
 
 
 @pytest.mark.parametrize("name", ["local-gd", "modified, projection", "fedexp", "local-gd, by size"])

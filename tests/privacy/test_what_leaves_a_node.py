@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import polars as pl
@@ -24,15 +25,13 @@ D = 6
 
 SUMS = {
     # how the model stands, and how the node would move it
-    "weight", "loss", "correct", "step", "square", "mass", "drift",
+    "weight", "loss", "correct", "update_sq_norm", "drift",
     # a penalised loss: its value, gradient, curvature
     "risk", "pull", "blur", "positive", "odds", "curvature",
     # consensus
     "inner", "start",
     # interior point
     "gap", "products", "corrector",
-    # certificates of models from elsewhere
-    "dual",
     # preparing
     "present", "first", "second",
 }  # fmt: skip
@@ -40,6 +39,7 @@ LOWS = {
     "margin", "high", "-since", "-fastest", "-radius", "-peak", "n_features", "-n_features", "-eigenvalue",
     "minus_peak",
 }  # fmt: skip
+DUALS = {"update", "dual"}
 LEAN = (Project, DualPart, InteriorPoint, TemperedDual)
 """Tasks whose sums lean on the few rows nearest to the boundary: docs/privacy.md says that it may be a single one."""
 
@@ -82,8 +82,9 @@ def fields(report):
     """The report as it would be written, taken apart again: there is nothing else in it."""
     packed = pack(report)
     entries = json.loads(packed.text)
-    assert entries.keys() == {"n_nodes", "n_rows", "sums", "lows", "counts"}
-    assert sum(array.size for array in packed.arrays.values()) + 2 + len(report.counts) == report.n_floats
+    assert entries.keys() == {"n_nodes", "n_rows", "sums", "lows", "counts", "duals"}
+    proofs = 2 * sum(not math.isnan(dual.mass) for dual in report.duals.values())
+    assert sum(array.size for array in packed.arrays.values()) + proofs + 2 + len(report.counts) == report.n_floats
     return entries
 
 
@@ -96,10 +97,11 @@ def assert_only_sums(task, report, shard):
     assert entries["n_nodes"] in (0, 1)
     assert set(entries["sums"]) <= SUMS
     assert set(entries["lows"]) <= LOWS
+    assert {name.partition("-")[0] for name in entries["duals"]} <= DUALS
     assert {name for name in entries["counts"] if not name.startswith("[") and not name.isdigit()} <= COUNTS
     unit = shard.rows / shard.norms[:, None]
     labels = np.sign(shard.rows[:, -1])
-    for name, value in (*report.sums.items(), *report.lows.items()):
+    for name, value in report.arrays.items():
         assert shard.n_rows not in value.shape, f"{name} has an entry for each row"
         for part in value.reshape(-1, shard.n_features) if whole_vectors(task, value, shard) else []:
             length = np.linalg.norm(part)

@@ -15,14 +15,16 @@ from localgd import InProcess, Method, SampledNodes, Shard, Status, fedexp, loca
 from localgd.core import Message, Report
 from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
+from localgd.rows import Dual
 from localgd.rules.local import Project
-from localgd.rules.server import Extrapolated, Iterate, Mean, spread
+from localgd.rules.server import Extrapolated, Mean, ServerState, spread
 
 
-def report_of(moves, drift=0.0):
+def report_of(moves, error=0.0, mass=1.0):
     moves = np.array(moves, dtype=float)
-    sums = {"weight": len(moves), "step": moves.sum(0), "square": np.square(moves).sum(), "mass": 1.0, "drift": drift}
-    return Report(len(moves), len(moves), sums)
+    sums = {"weight": len(moves), "update_sq_norm": np.square(moves).sum()}
+    update = Dual.proved(moves.sum(0), mass, error, len(moves))
+    return Report(len(moves), len(moves), sums, duals={"update": update})
 
 
 @pytest.mark.parametrize("relaxation", [0.5, 1.0])
@@ -36,7 +38,7 @@ def test_the_move_is_that_of_the_formula(relaxation):
     factor = max(1.0, relaxation * (share @ np.square(moves).sum(1)) / (mean @ mean))
     assert factor > 1.1
     report = InProcess(shards).round(Project(weighted_by="num-examples"), Message(0, w))
-    found = Extrapolated(relaxation).step(Iterate(w), report)
+    found = Extrapolated(relaxation).step(ServerState(Dual(w)), report)
     np.testing.assert_allclose(found.w, w + factor * mean, rtol=SAME_ORDER)
 
 
@@ -55,7 +57,7 @@ def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magn
 
 
 @pytest.mark.parametrize(
-    ("moves", "drift"),
+    ("moves", "error"),
     [
         ([[0.0, 0.0], [0.0, 0.0]], 0.0),
         ([[0.0, 0.0], [0.0, 0.0]], math.nan),
@@ -64,10 +66,10 @@ def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magn
         ([[1e-170, 0.0], [0.0, 1e-170]], 0.0),  # squares that vanish
         ([[5e-324, 0.0], [5e-324, 0.0]], 0.0),
     ],
-    ids=["at rest", "at rest, drift unknown", "opposite", "noise", "tiny", "subnormal"],
+    ids=["at rest", "at rest, error unknown", "opposite", "noise", "tiny", "subnormal"],
 )
-def test_what_says_nothing_is_not_extrapolated(moves, drift):
-    report, state = report_of(moves, drift), Iterate(np.array([1.0, 2.0]))
+def test_what_says_nothing_is_not_extrapolated(moves, error):
+    report, state = report_of(moves, error), ServerState(Dual(np.array([1.0, 2.0])))
     assert np.array_equal(Extrapolated(1.0).step(state, report).w, Mean().step(state, report).w)
 
 
@@ -91,23 +93,21 @@ def test_a_share_out_of_range_is_refused(relaxation):
 
 
 @given(
-    apart=st.floats(0, 1e5), mass=st.floats(1e-300, 1e300), drift=st.floats(1e-300, 1e-3), before=st.floats(0, 1e300)
+    apart=st.floats(0, 1e5), mass=st.floats(1e-300, 1e300), error=st.floats(1e-300, 1e-3), before=st.floats(0, 1e300)
 )
-def test_mass_and_drift_grow_with_the_factor_and_are_rounded_to_the_safe_side(apart, mass, drift, before):
-    moves = np.array([[1.0, apart], [1.0, -apart], [1.0, 0.0]])
-    sums = {"weight": 3.0, "step": moves.sum(0), "square": np.square(moves).sum(), "mass": mass, "drift": drift}
-    report = Report(3, 3, sums)
+def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(apart, mass, error, before):
+    report = report_of([[1.0, apart], [1.0, -apart], [1.0, 0.0]], error, mass)
     factor = max(1.0, 0.5 * spread(report))
-    found = Extrapolated().step(Iterate(np.zeros(2), 1, before, 0.0), report)
+    found = Extrapolated().step(ServerState(Dual.proved(np.zeros(2), before, 0.0), 1), report).model
     if math.isfinite(found.mass):
         exact = Fraction(before) + Fraction(factor) * Fraction(mass) / 3
         assert Fraction(found.mass) <= exact <= Fraction(found.mass) * (1 + Fraction(1, 10**13)) + Fraction(factor)
-    assert Fraction(found.drift) >= Fraction(factor) * Fraction(drift) / 3
+    assert Fraction(found.error) >= Fraction(factor) * Fraction(error) / 3
 
 
 @pytest.mark.parametrize("relaxation", [0.5, 1.0])
-def test_drift_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
-    """Replay a run in exact fractions with the factors it used: |w − Σ α_i z_i| <= drift, Σ α_i >= mass."""
+def test_error_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
+    """Replay a run in exact fractions with the factors it used: |w − Σ α_i z_i| <= error, Σ α_i >= mass."""
     shards = random_rows(4, n_nodes=3, n=3, d=3, shift=3.0)
     engine, task, merge = InProcess(shards), Project(), Extrapolated(relaxation)
     state = merge.init(np.zeros(3))
@@ -127,8 +127,8 @@ def test_drift_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
                 )
         state = merge.step(state, report)
         apart = math.sqrt(float(sum((Fraction(float(w)) - e) ** 2 for w, e in zip(state.w, exact, strict=True))))
-        assert 0 < apart <= state.drift < 1e-9
-        assert 0 < Fraction(state.mass) <= mass
+        assert 0 < apart <= state.model.error < 1e-9
+        assert 0 < Fraction(state.model.mass) <= mass
     assert max(factors) > 1.5
 
 

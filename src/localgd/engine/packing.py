@@ -13,7 +13,7 @@ import numpy as np
 from localgd.core import Message, Report, Task
 from localgd.engine.policy import OPTIONAL
 from localgd.rounding import FloatArray
-from localgd.rows import sealed
+from localgd.rows import Dual, sealed
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -45,8 +45,8 @@ class Layout:
 
     Parameters
     ----------
-    sums, lows, counts : mapping from name to shape
-        All that a report may hold; it may lack any of it.
+    sums, lows, counts, duals : mapping from name to shape
+        All that a report may hold; it may lack any of it. A dual takes two places more than its vector.
 
     Examples
     --------
@@ -66,10 +66,12 @@ class Layout:
     sums: Shapes = field(default_factory=dict)
     lows: Shapes = field(default_factory=dict)
     counts: Shapes = field(default_factory=dict)
+    duals: Shapes = field(default_factory=dict)
 
     def fits(self, report: Report) -> bool:
         """Return whether there is a place for all that a report holds."""
-        of = ((self.sums, report.sums), (self.lows, report.lows))
+        vectors = {name: dual.vector for name, dual in report.duals.items()}
+        of = ((self.sums, report.sums), (self.lows, report.lows), (self.duals, vectors))
         alike = all(shapes.get(name) == value.shape for shapes, held in of for name, value in held.items())
         return alike and report.counts.keys() <= self.counts.keys()
 
@@ -79,6 +81,7 @@ class Layout:
             {**self.sums, **{name: value.shape for name, value in report.sums.items()}},
             {**self.lows, **{name: value.shape for name, value in report.lows.items()}},
             {**self.counts, **dict.fromkeys(report.counts, ())},
+            {**self.duals, **{name: dual.vector.shape for name, dual in report.duals.items()}},
         )
 
     def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int) -> FloatArray:
@@ -91,10 +94,16 @@ class Layout:
         for name, part in _places(self.sums, HEAD):
             shaped = out[part].reshape(self.sums[name])
             _fold(np.add, [report.sums[name] for report in there if name in report.sums], 0.0, shaped)
+        for name, part in _places(self._proofs, HEAD + _size(self.sums)):
+            duals = [report.duals[name] for report in there if name in report.duals]
+            shaped = out[part.start : part.stop - 2].reshape(self.duals[name])
+            _fold(np.add, [dual.vector for dual in duals], 0.0, shaped)
+            out[part.stop - 2 : part.stop] = np.sum([dual.parts for dual in duals], axis=0) if duals else 0.0
         out[at_counts:at_names] = [sum(report.counts.get(name, 0) for report in there) for name in self.counts]
         out[at_names:at_rows] = [
             *(any(name in report.sums for report in there) for name in self.sums),
             *(any(name in report.lows for report in there) for name in self.lows),
+            *(any(name in report.duals for report in there) for name in self.duals),
             *(any(name in report.counts for report in there) for name in self.counts),
         ]
         out[at_rows:] = 0.0
@@ -116,7 +125,7 @@ class Layout:
     def uneven(self, flat: FloatArray) -> bool:
         """Return whether some process holds a quantity that another one, whose nodes report too, lacks."""
         at_names = self._parts()[1]
-        names = [*self.sums, *self.lows]
+        names = [*self.sums, *self.lows, *self.duals]
         held, n_speak = flat[at_names : at_names + len(names)], flat[HEAD - 1]
         return any(
             0 < count < n_speak for name, count in zip(names, held.tolist(), strict=True) if name not in OPTIONAL
@@ -133,19 +142,29 @@ class Layout:
             for name, part in _places(self.lows, 1)
             if next(there)
         }
+        n_nodes, n_rows, sent = (int(number) for number in flat[: HEAD - 1])
+        duals = {}
+        for name, part in _places(self._proofs, HEAD + _size(self.sums)):
+            if next(there):
+                vector = _taken(flat, slice(part.start, part.stop - 2), self.duals[name])
+                duals[name] = Dual.proved(vector, flat[part.stop - 2], flat[part.stop - 1], n_nodes)
         tallies = zip(self.counts, flat[at_counts:at_names].tolist(), strict=True)
         counts = {name: int(count) for name, count in tallies if next(there)}
-        n_nodes, n_rows, sent = (int(number) for number in flat[: HEAD - 1])
-        return Report(n_nodes, n_rows, sums, lows, counts), sent
+        return Report(n_nodes, n_rows, sums, lows, counts, duals), sent
 
     @property
     def _width(self) -> int:
         return 1 + _size(self.lows)
 
     def _parts(self) -> tuple[int, int, int]:
-        at_counts = HEAD + _size(self.sums)
+        at_counts = HEAD + _size(self.sums) + _size(self._proofs)
         at_names = at_counts + len(self.counts)
-        return at_counts, at_names, at_names + len(self.sums) + len(self.lows) + len(self.counts)
+        return at_counts, at_names, at_names + len(self.sums) + len(self.lows) + len(self.duals) + len(self.counts)
+
+    @property
+    def _proofs(self) -> Shapes:
+        """Shapes of the duals with their mass and error."""
+        return {name: (prod(shape) + 2,) for name, shape in self.duals.items()}
 
     def _rows(self, flat: FloatArray, world: int) -> FloatArray:
         return flat[self._parts()[-1] : -world].reshape(world, self._width)

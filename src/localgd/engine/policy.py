@@ -153,8 +153,11 @@ def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Fai
 OPTIONAL = {"high"}
 """A node's own bound, which it sends if it has one."""
 
-REASONS = {"unguessed", "inseparable", "forgotten"}
-"""Counts by which a node says why its report is short."""
+REASONS = {
+    "unguessed": {"update", "update_sq_norm", "curvature", "pull", "gap", "high"},
+    "inseparable": {"inner", "start", "-since"},
+}
+"""Counts by which a node says why its report is short, and what it may then lack."""
 
 
 def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
@@ -168,18 +171,17 @@ def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
     >>> [(node, str(error)) for node, error in lacking(reports)]
     [('b', 'its report lacks margin, which other nodes sent')]
     """
-    held = {node: {*report.sums, *report.lows} - OPTIONAL for node, report in reports.items()}
-    everything = set().union(*held.values())
-    if all(len(names) == len(everything) for names in held.values()):
+    held = {node: report.arrays.keys() - OPTIONAL for node, report in reports.items() if report.n_nodes}
+    whole = {node: names.union(*(REASONS.get(why, ()) for why in reports[node].counts)) for node, names in held.items()}
+    everything = set[str]().union(*held.values())
+    if all(everything <= names for names in whole.values()):
         return
-    whole = {node for node in held if not REASONS & reports[node].counts.keys()}
-    senders = Counter(name for node in whole for name in held[node])
-    usual = {name for name in everything if 2 * senders[name] >= len(whole)}
+    usual = {name for name in everything if 2 * sum(name in names for names in whole.values()) >= len(whole)}
     for node, names in held.items():
         if names - usual:
             yield node, ValueError(f"its report has {_list(names - usual)}, which most nodes did not send")
-        elif usual - names and node in whole:
-            yield node, ValueError(f"its report lacks {_list(usual - names)}, which other nodes sent")
+        elif usual - whole[node]:
+            yield node, ValueError(f"its report lacks {_list(usual - whole[node])}, which other nodes sent")
 
 
 def _list(names: Iterable[str]) -> str:
@@ -197,7 +199,7 @@ def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[st
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for node, report in reports.items():
-        for name, value in (*report.sums.items(), *report.lows.items()):
+        for name, value in report.arrays.items():
             shapes.setdefault(name, {})[node] = value.shape
     told: set[str] = set()
     for name, of_node in shapes.items():
@@ -230,7 +232,7 @@ def not_finite(report: Report, message: Message) -> str:
     >>> not_finite(Report(1, 1, {"loss": 0.1}, {"margin": np.inf}), Message())
     'margin'
     """
-    for name, value in (*report.sums.items(), *report.lows.items()):
+    for name, value in report.arrays.items():
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(value.sum()):  # one look at each number, where all is well
                 continue

@@ -10,7 +10,7 @@ import numpy as np
 from localgd.core import Message, Report
 from localgd.engine.policy import Answer, not_finite
 from localgd.errors import NodeError, RemoteError, said, trace_of
-from localgd.rows import sealed
+from localgd.rows import Dual, sealed
 
 ZERO, NAN = sealed(np.zeros(())), sealed(np.full((), np.nan))
 
@@ -22,6 +22,8 @@ class Said:
     sums: dict[str, tuple[int, ...]] = field(default_factory=dict)
     lows: dict[str, tuple[int, ...]] = field(default_factory=dict)
     counts: tuple[str, ...] = ()
+    duals: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    n_nodes: int = 0
     blank: str = ""
     error: str = ""
     trace: str = ""
@@ -32,17 +34,19 @@ class Said:
         if isinstance(answer, Exception):
             return cls(error=said(answer), trace=trace_of(answer))
         sums, lows = ({name: value.shape for name, value in part.items()} for part in (answer.sums, answer.lows))
-        return cls(sums, lows, tuple(answer.counts), not_finite(answer, message))
+        duals = {name: dual.vector.shape for name, dual in answer.duals.items()}
+        return cls(sums, lows, tuple(answer.counts), duals, answer.n_nodes, not_finite(answer, message))
 
     def answer(self) -> Answer:
         """Return a report of no numbers that a policy judges as it would judge the node's own, or the error."""
         if self.error:
             return RemoteError(self.error, self.trace)
-        sums, lows = (
+        sums, lows, duals = (
             {name: np.broadcast_to(NAN if name == self.blank else ZERO, shape) for name, shape in part.items()}
-            for part in (self.sums, self.lows)
+            for part in (self.sums, self.lows, self.duals)
         )
-        return Report(0, 0, sums, lows, dict.fromkeys(self.counts, 0))
+        known = {name: Dual(vector) for name, vector in duals.items()}
+        return Report(self.n_nodes, 0, sums, lows, dict.fromkeys(self.counts, 0), known)
 
 
 @dataclass(frozen=True)

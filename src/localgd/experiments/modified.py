@@ -23,7 +23,7 @@ from localgd.reference.max_margin import MaxMargin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rules.local import Project
-from localgd.rules.server import Extrapolated, Iterate, Mean
+from localgd.rules.server import Extrapolated, Mean, ServerState
 from localgd.run.loop import train
 from localgd.theory import anchored_residual
 
@@ -50,21 +50,21 @@ class Watched:
     models: list[FloatArray] = field(default_factory=list)
     moves: list[float] = field(default_factory=list)
 
-    def init(self, w0: FloatArray) -> Iterate:
+    def init(self, w0: FloatArray) -> ServerState:
         """Start as the merge does."""
-        state: Iterate = self.merge.init(w0)
+        state: ServerState = self.merge.init(w0)
         return state
 
-    def message(self, state: Iterate) -> Message:
+    def message(self, state: ServerState) -> Message:
         """Send what the merge sends."""
         message: Message = self.merge.message(state)
         return message
 
-    def step(self, state: Iterate, report: Report) -> Iterate:
+    def step(self, state: ServerState, report: Report) -> ServerState:
         """Keep what the round shows, and step as the merge does."""
         self.models.append(state.w)
-        self.moves.append(norm(report.sums["step"]) / float(report.sums["weight"]))
-        following: Iterate = self.merge.step(state, report)
+        self.moves.append(norm(report.duals["update"].vector) / float(report.sums["weight"]))
+        following: ServerState = self.merge.step(state, report)
         return following
 
 

@@ -69,7 +69,7 @@ def minimiser_certificate(
     gap = distance * steep  # by convexity
     if math.inf > penalty.C:
         gap = min(gap, duality_gap(w, report, penalty))
-        distance = min(distance, math.sqrt(2 * gap / penalty.strength(report.n_rows)) * (1 + 8 * UNIT_ROUNDOFF))
+        distance = min(distance, math.sqrt(2 * gap / penalty.strength(report.n_rows) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
         why = "the curvature is singular to within rounding, as with dependent columns"
         why = why if "curvature" in report.sums else "there is no penalty"

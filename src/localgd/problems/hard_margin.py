@@ -21,16 +21,15 @@ from localgd.core import Report
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
-    Dual,
     FloatArray,
     acos_above,
     angle_above,
     at_least,
     at_most,
-    below,
     norm,
     norm_above,
 )
+from localgd.rows import Dual
 
 TELLING_DEG = 89.9
 """A bound above this is as good as none: written to three digits it would be 90°."""
@@ -240,7 +239,7 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
     --------
     >>> import numpy as np
     >>> w = np.array([1.0, 0.0])
-    >>> round(angle_bound(w, 0.5, Dual(w, mass=1.0), 0.5, 1.0), 9)  # acos(sqrt(0.5/1))
+    >>> round(angle_bound(w, 0.5, Dual.proved(w, 1.0, 0.0), 0.5, 1.0), 9)  # acos(sqrt(0.5/1))
     45.0
     """
     if not 0 < low <= high:
@@ -305,7 +304,7 @@ def certificate(
         own = margin / (norm_above(w) if margin > 0 else length * (1 - (2 * w.size + 16) * UNIT_ROUNDOFF))
         own = own * (1 - math.copysign(4 * UNIT_ROUNDOFF, own)) - TINY
     low = before.margin_low if math.isnan(own) else max(before.margin_low, own)
-    high = min([before.margin_high, node_high, *(dual.high for dual in duals)])
+    high = min([before.margin_high, node_high, *(dual.margin_upper for dual in duals)])
     if low > high:
         raise ArithmeticError(
             f"margin bounds crossed ({low!r} > {high!r}): a node said what is not so of its rows, or this is a "
@@ -337,20 +336,14 @@ def judged(found: Certificate, stop: Sequence[Rule] = (), *, cancels: bool) -> C
     return replace(found, verdict=verdict, reason=reason)
 
 
-def merged_dual(vector: FloatArray, mass: Any, drift: Any, n_nodes: int) -> Dual:
-    """Return the dual vector that nodes summed: their drift covers the fold too, once per node."""
-    return Dual(vector, below(mass, n_nodes), float(drift) * (2 + n_nodes))
+def round_dual(report: Report) -> Dual | None:
+    """Return the round's own update Σ p_m (v_m − w) as a dual vector; None if there is none, or it proves nothing.
 
-
-def step_dual(report: Report) -> Dual | None:
-    """Return the round's own step Σ p_m (v_m − w) as a dual vector; None if the round took no step.
-
-    Late steps lean on the rows nearest to the boundary only, so |step|/mass is often the tightest bound; where the
-    data cannot be separated the step tends to 0 while its mass does not, which is Gordan's proof of that.
+    Late updates lean on the rows nearest to the boundary only, so |update|/mass is often the tightest bound; where the
+    data cannot be separated the update tends to 0 while its mass does not, which is Gordan's proof of that.
     """
-    if "step" not in report.sums or not float(report.sums.get("mass", math.nan)) > 0:
-        return None
-    return merged_dual(report.sums["step"], report.sums["mass"], report.sums["drift"], report.n_nodes)
+    update = report.duals.get("update")
+    return update if update is not None and update.parts[0] > 0 else None
 
 
 def in_unit(found: Certificate, divisor: float, stop: Sequence[Rule] = ()) -> Certificate:

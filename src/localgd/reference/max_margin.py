@@ -16,8 +16,8 @@ from scipy.sparse import vstack as sparse_vstack
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
 from localgd.losses import Loss
 from localgd.reference.minimiser import checked_weights, minimiser
-from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
-from localgd.rows import Rows, Shard
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray, below, norm
+from localgd.rows import Dual, Rows, Shard
 
 KKT_TOL = 1e-8
 """Largest KKT residual with which a max-margin answer is handed out; 1e-13 is usual."""
@@ -149,7 +149,7 @@ def _bound(shard: Shard, unit: UnitRows, duals: FloatArray) -> float:
     on = np.flatnonzero(duals)
     held, smallest = unit.take(on), int(unit.exponents[on].min())
     mass = below(duals[on] @ held.per_length(1.0, smallest), shard.n_rows)
-    high = Dual(shard.combine(duals), mass, shard.combine_error(duals)).high
+    high = Dual.proved(shard.combine(duals), mass, shard.combine_error(duals)).margin_upper
     return math.nextafter(math.ldexp(high, smallest), math.inf)
 
 

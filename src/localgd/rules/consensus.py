@@ -19,11 +19,11 @@ from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
-from localgd.rows import Shard, sealed
+from localgd.rows import Dual, Shard, sealed
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved
 from localgd.rules.probes import forgotten
-from localgd.rules.server import Iterate
+from localgd.rules.server import ServerState
 
 MEMORY = 40
 """Rounds that the acceleration remembers."""
@@ -68,7 +68,7 @@ class DualPart:
     """Improve the node's own part y of the dual, the others' given: a projection of w − y.
 
     Message: the sum w of all parts, and ``mix`` (2, h), the weights of the last h starts and ends whose combination is
-    this round's start y = Zᵀc. Report: the standing at w; ``step`` the end Zᵀa, ``mass`` Σ a, ``drift``; ``square``
+    this round's start y = Zᵀc. Report: the standing at w; the dual ``update``, the end Zᵀa; ``update_sq_norm``
     |Zᵀa|²; ``start`` Σ c; ``inner`` (h + 1,) the inner products of this round's move with those of the last h rounds
     and with itself; the low ``-since``, minus the least share of the way from c to a from which on no coefficient is
     negative.
@@ -114,7 +114,7 @@ class DualPart:
         if not projection.feasible:
             return replace(report, counts={**report.counts, "inseparable": 1}), state
         end = projection.duals
-        image = shard.margins(report.sums["step"] - vector)
+        image = shard.margins(report.duals["update"].vector - vector)
         moves = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
         inner = np.array([*moves, float((end - start) @ image)])
         keep = slice(-self.memory - 1, None)
@@ -137,7 +137,7 @@ def since(start: FloatArray, end: FloatArray) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Accord(Iterate):
+class ConsensusState(ServerState):
     """The server's state: sums over the nodes of what they remember, and the best proved point so far.
 
     Parameters
@@ -211,7 +211,7 @@ class Consensus:
         if self.memory < 0 or self.memory != int(self.memory) or 0 < self.memory < LEAST_MEMORY:
             raise ValueError(f"memory must be 0 or a whole number of at least {LEAST_MEMORY}, got {self.memory!r}")
 
-    def init(self, w0: FloatArray) -> Accord:
+    def init(self, w0: FloatArray) -> ConsensusState:
         """Start with every part at 0: the sum is what the parts say, so w0 is of no use.
 
         Raises
@@ -223,18 +223,18 @@ class Consensus:
             raise ValueError(
                 "w0 has no meaning for consensus, which starts from the nodes' parts of the dual; leave it out"
             )
-        return Accord(sealed(np.zeros(w0.size)), 0, float("nan"), float("nan"))
+        return ConsensusState(Dual(sealed(np.zeros(w0.size))))
 
-    def message(self, state: Accord) -> Message:
+    def message(self, state: ConsensusState) -> Message:
         """Send the sum of the parts and what the start is made of."""
         return Message(state.round, state.w, {"mix": state.mix})
 
-    def step(self, state: Accord, report: Report) -> Accord:
+    def step(self, state: ConsensusState, report: Report) -> ConsensusState:
         """Return the state with the next start."""
         if "inner" not in report.sums:
             raise RuntimeError("a node could not project onto its rows, so there is no agreement to go on with")
         keep = slice(-self.memory - 1, None)
-        starts, ends = (*state.starts, state.w)[keep], (*state.ends, report.sums["step"])[keep]
+        starts, ends = (*state.starts, state.w)[keep], (*state.ends, report.duals["update"].vector)[keep]
         moves = bordered(state.moves, report.sums["inner"])[keep, keep]
         state = self._paced(self._valued(state, report, len(ends)))
         mix = np.zeros((2, len(ends)))
@@ -244,16 +244,16 @@ class Consensus:
             mix[:] = np.outer([1 - state.damping, state.damping], shortest_combination(moves))
         w = sum((a * x + b * y for a, b, x, y in zip(*mix, starts, ends, strict=True)), np.zeros(state.w.size))
         known = replace(state, starts=starts, ends=ends, moves=moves, mix=sealed(mix))
-        following = replace(known, w=sealed(w), round=state.round + 1)
+        following = replace(known, model=Dual(sealed(w)), round=state.round + 1)
         # the parts move by less than their own rounding: nothing is left to gain
-        settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["square"])
+        settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["update_sq_norm"])
         return replace(following, done="the nodes agree to within rounding") if settled else following
 
-    def _valued(self, state: Accord, report: Report, held: int) -> Accord:
+    def _valued(self, state: ConsensusState, report: Report, held: int) -> ConsensusState:
         """Note the largest dual value on the way from start to end, if it is the best."""
-        move = report.sums["step"] - state.w
+        move = report.duals["update"].vector - state.w
         length = norm(move)
-        start, end = float(report.sums["start"]), float(report.sums["mass"])
+        start, end = float(report.sums["start"]), report.duals["update"].parts[0]
         rise = end - start - float(state.w @ move)  # the value is a parabola of the share of the way
         top = rise / length / length if length > 0 else 1.0
         share = min(1.0, max(-float(report.lows["-since"]), top))
@@ -263,7 +263,7 @@ class Consensus:
             return replace(state, value=max(value, state.value), anchor=held - 1, share=share, idle=0)
         return replace(state, anchor=state.anchor - (len(state.ends) == held), idle=state.idle + 1)
 
-    def _paced(self, state: Accord) -> Accord:
+    def _paced(self, state: ConsensusState) -> ConsensusState:
         """Say whether the next round is a plain one."""
         if self.memory == 0:
             return replace(state, plain=True)

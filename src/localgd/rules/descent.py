@@ -14,10 +14,10 @@ from localgd.core import Message, Report
 from localgd.problems.regularised import Penalty, gradient, objective, settled
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
 from localgd.rounding import FloatArray, norm
-from localgd.rows import frozen, sealed
+from localgd.rows import Dual, sealed
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.penalised import PenalisedSteps
-from localgd.rules.server import Iterate
+from localgd.rules.server import ServerState
 
 NOISE = 1e-13
 """Objectives that differ by less than this part of themselves are the same."""
@@ -33,7 +33,7 @@ SUFFICIENT = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Descent(Iterate):
+class DescentState(ServerState):
     """The state of a descent: the last point accepted, its objective, and the step under way from it.
 
     Parameters
@@ -73,15 +73,15 @@ class Descending:
 
     penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
 
-    def init(self, w0: FloatArray) -> Descent:
+    def init(self, w0: FloatArray) -> DescentState:
         """Start from w0."""
-        return Descent(frozen(w0), 0, math.nan, math.nan)
+        return DescentState(Dual(w0))
 
-    def message(self, state: Descent) -> Message:
+    def message(self, state: DescentState) -> Message:
         """Send the point to look at."""
         return Message(state.round, state.w)
 
-    def step(self, state: Descent, report: Report) -> Descent:
+    def step(self, state: DescentState, report: Report) -> DescentState:
         """Accept the point and step on, or halve the step that led to it."""
         value = objective(report, state.w, self.penalty)
         wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
@@ -89,8 +89,8 @@ class Descending:
         if not value <= wanted and state.value < math.inf:
             length = state.length / 2
             if length < NOISE:
-                return replace(following, w=state.base, done="no step brings the objective down any more")
-            return replace(following, length=length, w=sealed(state.base + length * state.direction))
+                return replace(following, model=Dual(state.base), done="no step brings the objective down any more")
+            return replace(following, length=length, model=Dual(sealed(state.base + length * state.direction)))
         slope = gradient(report, state.w, self.penalty)
         if settled(report, slope):
             return replace(following, done="the gradient is 0 to within rounding")
@@ -101,9 +101,9 @@ class Descending:
         if promised <= FLAT * abs(value):
             following = replace(following, done="no step brings the objective down any more")
         known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
-        return replace(known, w=sealed(state.w + following.direction))
+        return replace(known, model=Dual(sealed(state.w + following.direction)))
 
-    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+    def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction from its point, where the gradient is `slope`."""
         raise NotImplementedError
 
@@ -128,7 +128,7 @@ class Newton(Descending):
         """Check the limit once."""
         check_limit(self.max_mb)
 
-    def init(self, w0: FloatArray) -> Descent:
+    def init(self, w0: FloatArray) -> DescentState:
         """Start from w0.
 
         Raises
@@ -139,7 +139,7 @@ class Newton(Descending):
         check_affordable(w0.size, self.max_mb)
         return super().init(w0)
 
-    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+    def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction −H⁻¹∇F, of least norm where H is singular."""
         curvature = symmetric(report.sums["curvature"]) / report.n_rows
         penalised = self.penalty.pull(np.ones(slope.size))
@@ -178,7 +178,7 @@ class LimitedMemory(Descending):
         if self.memory < 1 or self.memory != int(self.memory):
             raise ValueError(f"memory must be a whole number of at least 1, got {self.memory!r}")
 
-    def aimed(self, state: Descent, report: Report, slope: FloatArray) -> Descent:
+    def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction of the two-loop recursion."""
         pairs = state.pairs
         if state.value < math.inf:
@@ -202,7 +202,7 @@ class LimitedMemory(Descending):
 
 
 @dataclass(frozen=True, eq=False)
-class Corrected(Iterate):
+class ScaffoldState(ServerState):
     """The state of `ControlVariates`: the best point so far, and the last points and moves of the fixed point.
 
     Parameters
@@ -267,37 +267,40 @@ class ControlVariates:
         """Return the merge with the task's step size."""
         return replace(self, lr=float(task.lr))
 
-    def init(self, w0: FloatArray) -> Corrected:
+    def init(self, w0: FloatArray) -> ScaffoldState:
         """Start from w0."""
-        return Corrected(frozen(w0), 0, math.nan, math.nan)
+        return ScaffoldState(Dual(w0))
 
-    def message(self, state: Corrected) -> Message:
+    def message(self, state: ScaffoldState) -> Message:
         """Send the point, and the gradient there if it is known."""
         return Message(state.round, state.w, state.asks)
 
-    def step(self, state: Corrected, report: Report) -> Corrected:
+    def step(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         """Go on from an appraisal or from local steps."""
         following = self._moved(state, report) if state.asks else self._judged(state, report)
         return replace(following, round=state.round + 1)
 
-    def _judged(self, state: Corrected, report: Report) -> Corrected:
+    def _judged(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         value = objective(report, state.w, self.penalty)
         if not value <= state.value + NOISE * abs(state.value):
-            return replace(state, w=sealed(state.best + state.downhill), ends=(), moves=(), gram=np.zeros((0, 0)))
+            return replace(
+                state, model=Dual(sealed(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
+            )
         slope = gradient(report, state.w, self.penalty)
         if settled(report, slope):
             return replace(state, done="the gradient is 0 to within rounding")
         value = min(value, state.value)
         return replace(state, asks={"gradient": slope}, value=value, best=state.w, downhill=-self.lr * slope)
 
-    def _moved(self, state: Corrected, report: Report) -> Corrected:
-        move = report.sums["step"] / float(report.sums["weight"])
+    def _moved(self, state: ScaffoldState, report: Report) -> ScaffoldState:
+        move = report.duals["update"].vector / float(report.sums["weight"])
         end = state.w + move
         if self.memory == 0 or not np.isfinite(end).all():
-            return replace(state, asks={}, w=sealed(end if self.memory == 0 else state.best + state.downhill))
+            end = end if self.memory == 0 else state.best + state.downhill
+            return replace(state, asks={}, model=Dual(sealed(end)))
         keep = slice(-self.memory, None)
         moves, ends = (*state.moves, move)[keep], (*state.ends, end)[keep]
         gram = bordered(state.gram, np.array([float(old @ move) for old in moves]))
         weights = shortest_combination(gram)
         w = sum((a * x for a, x in zip(weights, ends, strict=True)), np.zeros(end.size))
-        return replace(state, asks={}, w=sealed(w), moves=moves, ends=ends, gram=gram)
+        return replace(state, asks={}, model=Dual(sealed(w)), moves=moves, ends=ends, gram=gram)

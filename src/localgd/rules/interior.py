@@ -17,10 +17,10 @@ from localgd.losses import Logistic, Loss
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle
 from localgd.rounding import FloatArray, norm
-from localgd.rows import Shard, sealed
+from localgd.rows import Dual, Shard, sealed
 from localgd.rules.local import moved
 from localgd.rules.probes import Sizes, forgotten, rows_a_sample
-from localgd.rules.server import Iterate
+from localgd.rules.server import ServerState
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""
@@ -71,7 +71,7 @@ class InteriorPoint:
     ``Δa = (t − a s − a Δs)/s``. Every message says what ``share`` of the last direction has been agreed on, and asks:
 
     - for sums: ``curvature`` Σ (a/s) z zᵀ (upper triangle), ``pull`` Σ (a r/s − a) z, ``gap`` Σ a s, and the dual
-      vector ``step`` Σ a z with its ``mass`` and ``drift``;
+      ``update`` Σ a z;
     - to ``predict`` along Δw for t = 0: ``products`` of a, s and their changes, ``corrector`` Σ −(Δa Δs/s) z and
       Σ (1/s) z, and the low ``-fastest`` (2,), which limits the steps of s and a;
     - to ``correct`` along Δw for t = ``target`` − Δa Δs: the low ``-fastest``, and the sums of the first kind at the
@@ -171,7 +171,7 @@ class InteriorPoint:
 
 
 @dataclass(frozen=True, eq=False)
-class Centre(Iterate):
+class InteriorState(ServerState):
     """The server's state: w, what the next message asks for, and the step under way.
 
     Parameters
@@ -223,7 +223,7 @@ class Mehrotra:
         """Check the limit once."""
         check_limit(self.max_mb)
 
-    def init(self, w0: FloatArray) -> Centre:
+    def init(self, w0: FloatArray) -> InteriorState:
         """Start from equal duals at w = 0.
 
         Raises
@@ -234,13 +234,13 @@ class Mehrotra:
         if np.any(w0):
             raise ValueError("w0 has no meaning for an interior point, which starts from equal duals; leave it out")
         check_affordable(w0.size, self.max_mb)
-        return Centre(sealed(np.zeros(w0.size)), 0, math.nan, math.nan)
+        return InteriorState(Dual(sealed(np.zeros(w0.size))))
 
-    def message(self, state: Centre) -> Message:
+    def message(self, state: InteriorState) -> Message:
         """Send w and what is asked for."""
         return Message(state.round, state.w, state.asks)
 
-    def step(self, state: Centre, report: Report) -> Centre:
+    def step(self, state: InteriorState, report: Report) -> InteriorState:
         """Go on from what was asked for."""
         if "predict" in state.asks:
             following = self._corrected(state, report)
@@ -250,9 +250,9 @@ class Mehrotra:
             following = self._predicted(state, report, 0.0)
         return replace(following, round=state.round + 1)
 
-    def _predicted(self, state: Centre, report: Report, share: float) -> Centre:
+    def _predicted(self, state: InteriorState, report: Report, share: float) -> InteriorState:
         """Factor the curvature at w and ask for the predictor."""
-        dual, mass = report.sums["step"], float(report.sums["mass"])
+        dual, mass = report.duals["update"].vector, report.duals["update"].parts[0]
         mass_0 = state.mass_0 or mass
         if norm(dual) <= SEPARABLE * mass * math.sqrt(START_MASS / mass_0):
             return replace(state, done=GROWING)
@@ -267,7 +267,7 @@ class Mehrotra:
         aimed = replace(state, asks=ask, base=state.w, factor=factor, right=right)
         return replace(aimed, n_rows=report.counts.get("rows", report.n_rows), mass_0=mass_0)
 
-    def _corrected(self, state: Centre, report: Report) -> Centre:
+    def _corrected(self, state: InteriorState, report: Report) -> InteriorState:
         """Choose the target from what the predictor reached, and ask for the corrected step."""
         gap, by_s, by_a, by_both = report.sums["products"]
         to_s, to_a = (float(limit) for limit in longest(report))
@@ -278,16 +278,16 @@ class Mehrotra:
         reach = min(to_s, to_a)
         guess = min(NEARLY, 1 - SHY * (1 - reach)) if reach >= TRUSTED else 0.0
         ask = {"correct": direction, "target": target, "guess": guess}
-        return replace(state, w=sealed(state.base + guess * direction), asks=ask, direction=direction)
+        return replace(state, model=Dual(sealed(state.base + guess * direction)), asks=ask, direction=direction)
 
-    def _stepped(self, state: Centre, report: Report) -> Centre:
+    def _stepped(self, state: InteriorState, report: Report) -> InteriorState:
         """Accept the guess, or go as far as every node can and ask for the sums there."""
         length = min(1.0, NEARLY * float(longest(report).min()))
         if not report.counts.get("unguessed", 0):
             return self._predicted(state, report, float(state.asks["guess"]))
         if length < STUCK:
-            return replace(state, w=state.base, done="rounding leaves no room to step")
-        return replace(state, w=sealed(state.base + length * state.direction), asks={"share": length})
+            return replace(state, model=Dual(state.base), done="rounding leaves no room to step")
+        return replace(state, model=Dual(sealed(state.base + length * state.direction)), asks={"share": length})
 
 
 def longest(report: Report) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,30 +15,32 @@ from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.losses import Logistic, Loss
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, seen, standing
-from localgd.rounding import Dual, FloatArray, below, norm
-from localgd.rows import Shard, sealed
+from localgd.rounding import FloatArray, norm
+from localgd.rows import Dual, Shard
 from localgd.rules.probes import Smoothness
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
-    """Return the report of a node that moved the model by Σ a_i z_i, with a >= 0.
+    """Return the report of a node that moved the model by Σ a_i z_i.
 
-    Adds to the standing `here` the sums ``step`` p_m Σ a_i z_i and ``square`` p_m |Σ a_i z_i|², ``mass`` p_m Σ a_i
-    (rounded down) and ``drift``, p_m times a bound on the rounding error of the computed step; the low ``high``, the
-    node's own upper bound on γ* (the pooled margin is at most that of any single node); and the count ``cancels`` if
-    its own rows cancel.
+    Adds to `updated` the low ``high``, the node's own upper bound on γ* (the pooled margin is at most that of any one),
+    and the count ``cancels`` if its own rows cancel; neither where a coefficient is negative.
     """
-    own = Dual(shard.combine(coefficients), below(coefficients.sum(), shard.n_rows), shard.combine_error(coefficients))
-    sums = {**displaced(own.vector, weight), "mass": weight * own.mass, "drift": weight * own.drift}
-    lows = {"high": own.high} if own.known else {}
+    own = shard.combination(coefficients)
+    lows = {"high": own.margin_upper} if own.known else {}
     counts = {"cancels": 1} if own.cancels else {}
-    return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, **lows}, counts)
+    report = updated(here, own, weight)
+    return replace(report, lows={**report.lows, **lows}, counts=counts)
 
 
-def displaced(move: FloatArray, weight: float) -> dict[str, Any]:
-    """Return the sums ``step`` p_m Δ_m and ``square`` p_m |Δ_m|² of a node that moved the model by Δ_m."""
-    length = norm(move)
-    return {"step": sealed(weight * move), "square": weight * length * length}
+def updated(here: Report, update: Dual, weight: float) -> Report:
+    """Return the report of a node that moved the model by Δ_m, and of how the model stood before, `here`.
+
+    Adds the dual ``update`` p_m Δ_m, which has a mass if Δ_m does, and the sum ``update_sq_norm`` p_m |Δ_m|².
+    """
+    length = norm(update.vector)
+    sums = {**here.sums, "update_sq_norm": weight * length * length}
+    return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ no margin. Run the rounds by hand (see `LeastSquares`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from localgd.core import Engine, Message, Report
 from localgd.errors import from_all
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray
-from localgd.rows import Samples
-from localgd.rules.local import displaced
+from localgd.rows import Dual, Samples, sealed
+from localgd.rules.local import updated
 from localgd.rules.probes import Smoothness
 
 
@@ -42,7 +42,7 @@ class LeastSquares:
 
     It is a task for rounds, not a method for `localgd.train`: ``merge.init(np.zeros(d))``, then ``report =
     engine.round(task, merge.message(state))`` and ``state = merge.step(state, report)`` with `Mean` or `Extrapolated`.
-    Sums it reports: ``weight``, ``step``, ``square``, ``loss`` p_m f_m(w), and NaN for ``mass`` and ``drift``.
+    It reports the sums ``weight``, ``update_sq_norm``, ``loss`` p_m f_m(w), and the dual ``update``, which has no mass.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ class LeastSquares:
         residuals = shard.residuals(message.w)
         coefficients = state.vectors @ (self._gains(shard, state.values) * (state.vectors.T @ residuals))
         loss = weight * float(np.square(residuals).mean()) / 2
-        sums: dict[str, Any] = {"weight": weight, "loss": loss}
-        return Report(1, shard.n_rows, sums | displaced(shard.combine(coefficients), weight)), state
+        here = Report(1, shard.n_rows, {"weight": weight, "loss": loss})
+        return updated(here, Dual(sealed(shard.combine(coefficients))), weight), state
 
     def _gains(self, shard: Samples, values: FloatArray) -> FloatArray:
         """Return g(λ) for every eigenvalue."""

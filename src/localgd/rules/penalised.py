@@ -14,8 +14,8 @@ from localgd.kernels.smooth import descend
 from localgd.losses import Logistic, Loss
 from localgd.problems.metrics import Weighting, standing
 from localgd.problems.regularised import Penalty, appraisal
-from localgd.rows import Shard
-from localgd.rules.local import displaced
+from localgd.rows import Dual, Shard, sealed
+from localgd.rules.local import updated
 from localgd.rules.probes import Smoothness
 
 
@@ -101,4 +101,4 @@ class PenalisedSteps:
             shift = towards - own - self.penalty.strength(self.n_rows) * self.penalty.pull(w)
         decay = self.penalty.strength(self.n_rows) * self.penalty.pull(np.ones(w.size))
         v = descend(shard, w, margins, self.loss, self.local_steps, self.lr, (decay, self.prox, shift))
-        return replace(report, sums={**report.sums, **displaced(v - w, float(shard.n_samples))}), state
+        return updated(report, Dual(sealed(v - w)), float(shard.n_samples)), state

@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 
 from localgd.core import Engine, Message, Report
 from localgd.errors import from_all
-from localgd.rounding import COMFORTABLE_EXPONENT, FloatArray, below, norm
-from localgd.rows import Shard
+from localgd.rounding import COMFORTABLE_EXPONENT, FloatArray, norm
+from localgd.rows import Dual, Shard
 
 MAX_POWER_STEPS = 1000
 POWER_TOL = 1e-6
@@ -183,7 +183,7 @@ class TemperedDual:
 
     For any q >= 0, γ* <= |Σ q_i z_i| / Σ q_i; the sharper τ, the more q leans on the rows nearest to the boundary.
     ``message.extra``: ``low`` (smallest margin over all nodes, so that every exponent is <= 0) and ``tau`` (T,).
-    Sums: ``dual`` (T, d), ``mass`` (T,), ``drift`` (T,) bounds the rounding error of each dual vector.
+    Duals: ``dual-0``, ``dual-1``, … one for every τ.
     """
 
     def init(self, shard: Shard) -> None:
@@ -192,10 +192,29 @@ class TemperedDual:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the tempered dual vectors of this node."""
         above = np.maximum(shard.margins(message.w) - message.extra["low"], 0.0)
-        dual, mass, drift = [], [], []
-        for tau in message.extra["tau"]:
-            q = np.exp(-tau * above)
-            dual.append(shard.combine(q))
-            mass.append(below(q.sum(), shard.n_rows))
-            drift.append(shard.combine_error(q))
-        return Report(1, shard.n_samples, {"dual": dual, "mass": mass, "drift": drift}), state
+        duals = (shard.combination(np.exp(-tau * above)) for tau in message.extra["tau"])
+        return Report(
+            1, shard.n_samples, duals={f"dual-{place}": dual.weighted(1.0) for place, dual in enumerate(duals)}
+        ), state
+
+
+TAUS = np.geomspace(1.0, 1e5, 21)
+"""Sharpnesses tried for a model from elsewhere, in units of 1/largest row."""
+
+
+def tempered_duals(engine: Engine, w: FloatArray, low: float, radius: float) -> list[Dual]:
+    """Return dual vectors for a model that brings no mass, by one round.
+
+    Parameters
+    ----------
+    engine : Engine
+        The federation.
+    w : (d,) float64 array
+        The model, of length 1 or about.
+    low : float
+        Its smallest margin over all nodes.
+    radius : float
+        The largest row norm.
+    """
+    message = Message(0, w, {"low": np.asarray(low), "tau": TAUS / radius})
+    return list(engine.round(TemperedDual(), message).duals.values())

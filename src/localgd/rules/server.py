@@ -9,33 +9,43 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from localgd.core import Message, Report
-from localgd.rounding import CANCELS, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, norm
-from localgd.rows import frozen, sealed
+from localgd.rounding import CANCELS, TINY, FloatArray, norm
+from localgd.rows import Dual
 
 
 @dataclass(frozen=True, eq=False)
-class Iterate:
-    """The server's state: the shared model and what is needed to certify it.
+class ServerState:
+    """The server's state: the shared model, and what is proved of it.
 
-    ``w = Σ α_i z_i`` up to an error of norm at most `drift`, with α >= 0 and ``Σ α_i >= mass``. Both are NaN when the
-    run did not start at 0, because then w is no such combination and nothing bounds γ* from above. `done` says why no
-    further round can improve w, where that is so. `tails` are the same of what was added since some earlier rounds,
-    which their own `round` names; None if nobody asked for them.
+    Parameters
+    ----------
+    model : Dual
+        The shared model w. It has a mass if it is a combination of rows with coefficients >= 0, as after a start at 0
+        and updates of that kind; what replaces it by a bare vector proves nothing.
+    round : int
+        Rounds done.
+    done : str
+        Why no further round can improve w, where that is so.
+    tails : tuple of ServerState, optional
+        What was added since some earlier rounds, which their own `round` names; None if nobody asked for them.
     """
 
-    w: FloatArray
+    model: Dual
     round: int = 0
-    mass: float = 0.0
-    drift: float = 0.0
     done: str = ""
-    tails: tuple[Iterate, ...] | None = None
+    tails: tuple[ServerState, ...] | None = None
 
     @property
-    def readout(self) -> Iterate:
+    def w(self) -> FloatArray:
+        """The shared model, shape (d,)."""
+        return self.model.vector
+
+    @property
+    def readout(self) -> Dual:
         """The model that is handed out: w, or what was added to it in the last half of the rounds."""
         if not self.tails:
-            return self
-        return max((tail for tail in self.tails if 2 * tail.round <= self.round), key=lambda tail: tail.round)
+            return self.model
+        return max((tail for tail in self.tails if 2 * tail.round <= self.round), key=lambda tail: tail.round).model
 
 
 @dataclass(frozen=True)
@@ -52,19 +62,19 @@ class Mean:
 
     late: bool = field(default=False, kw_only=True)
 
-    def init(self, w0: FloatArray) -> Iterate:
-        """Start from w0; the mass is known only for w0 = 0."""
-        known = 0.0 if not np.any(w0) else float("nan")
-        tails = (Iterate(sealed(np.zeros(np.size(w0)))),) if self.late else None
-        return Iterate(frozen(w0), 0, known, known, tails=tails)
+    def init(self, w0: FloatArray) -> ServerState:
+        """Start from w0, of which nothing is proved unless it is 0."""
+        empty = Dual.zeros(np.size(w0))
+        tails = (ServerState(empty),) if self.late else None
+        return ServerState(Dual(w0) if np.any(w0) else empty, tails=tails)
 
     def message(self, state: Any) -> Message:
         """Send the shared model, and the model that is handed out if it is another."""
-        return Message(state.round, state.w, {"readout": state.readout.w} if self.late else {})
+        return Message(state.round, state.w, {"readout": state.readout.vector} if self.late else {})
 
-    def step(self, state: Any, report: Report) -> Iterate:
-        """Return w + Σ p_m (v_m − w) / Σ p_m, and the mass and drift that go with it."""
-        following: Iterate = added(state, mean_move(report))
+    def step(self, state: Any, report: Report) -> ServerState:
+        """Return w + Σ p_m (v_m − w) / Σ p_m."""
+        following: ServerState = added(state, mean_update(report))
         return following
 
 
@@ -88,13 +98,10 @@ class Anchored(Mean):
                 "late=True has no meaning for an anchored mean, which shrinks what was added; leave it out"
             )
 
-    def step(self, state: Iterate, report: Report) -> Iterate:
-        """Return a_k times the mean, its mass and its drift."""
-        mean = added(state, mean_move(report))
-        a = mean.round / (mean.round + 1)
-        w = a * mean.w
-        rounding = 4 * UNIT_ROUNDOFF * norm(w) + w.size * TINY
-        return Iterate(sealed(w), mean.round, below(a * mean.mass, 2), a * mean.drift + rounding)
+    def step(self, state: ServerState, report: Report) -> ServerState:
+        """Return a_k times the mean."""
+        mean = added(state, mean_update(report))
+        return replace(mean, model=mean.round / (mean.round + 1) * mean.model)
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,9 @@ class Extrapolated(Mean):
 
     Examples
     --------
-    >>> sums = {"weight": 2.0, "step": [2.0, 0.0], "square": 20.0, "mass": 2.0, "drift": 0.0}  # moves [1, 3], [1, -3]
-    >>> report = Report(n_nodes=2, sums=sums)
-    >>> [Extrapolated(share).step(Iterate(np.zeros(2)), report).w.round(9).tolist() for share in (0.5, 1.0)]
+    >>> updates = {"update": Dual.proved(np.array([2.0, 0.0]), 2.0, 0.0)}  # the sum of [1, 3] and [1, -3]
+    >>> report = Report(2, 2, {"weight": 2.0, "update_sq_norm": 20.0}, duals=updates)
+    >>> [Extrapolated(share).step(Mean().init(np.zeros(2)), report).w.round(9).tolist() for share in (0.5, 1.0)]
     [[5.0, 0.0], [10.0, 0.0]]
     """
 
@@ -130,9 +137,9 @@ class Extrapolated(Mean):
         if not 0 < self.relaxation <= 1:
             raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
 
-    def step(self, state: Iterate, report: Report) -> Iterate:
-        """Return w + η Δ̄, and the mass and drift that go with it."""
-        return added(state, mean_move(report, max(1.0, self.relaxation * spread(report))))
+    def step(self, state: ServerState, report: Report) -> ServerState:
+        """Return w + η Δ̄."""
+        return added(state, mean_update(report, max(1.0, self.relaxation * spread(report))))
 
 
 def spread(report: Report) -> float:
@@ -141,66 +148,55 @@ def spread(report: Report) -> float:
     0 where it is unknown: where Δ̄ is 0 to within its own rounding, so that its direction is noise. As a ratio of
     lengths, for |Δ̄|² may underflow; squares of nodes that do only make it smaller.
     """
-    weight = float(report.sums["weight"])
-    mean = norm(report.sums["step"]) / weight
-    noise = CANCELS * float(report.sums.get("drift", math.nan)) / weight
-    if mean <= TINY or mean <= noise:  # in this form, for a drift that is not known (NaN) must not switch it off
+    weight, update = float(report.sums["weight"]), report.duals["update"]
+    mean = norm(update.vector) / weight
+    noise = CANCELS * update.parts[1] / weight
+    if mean <= TINY or mean <= noise:  # in this form, for an error that is not known (NaN) must not switch it off
         return 0.0
-    ratio = math.sqrt(float(report.sums["square"]) / weight) / mean
+    ratio = math.sqrt(float(report.sums["update_sq_norm"]) / weight) / mean
     return ratio * ratio  # not **, which raises where this overflows
 
 
-def mean_move(report: Report, factor: float = 1.0) -> Dual:
-    """Return ``factor · Σ p_m (v_m − w) / Σ p_m`` with the mass and drift that go with it, NaN if nobody says them.
+def mean_update(report: Report, factor: float = 1.0) -> Dual:
+    """Return ``factor · Σ p_m (v_m − w) / Σ p_m`` for a factor >= 0, with what is proved of it.
 
-    `factor` >= 0 is a known number that multiplies coefficients and model alike, so how it came about and how it was
-    rounded does not matter; a model that it takes out of float64 is not finite, and so is refused.
+    A model that the factor takes out of float64 is not finite, and so is refused.
     """
-    weight = float(report.sums["weight"])
-    # A quotient that underflows is less wrong than the inner `below` took off, whatever the factor.
-    mass = factor * (below(report.sums.get("mass", math.nan), report.n_nodes) / weight)
-    # The nodes' own errors; and at most n + 2 roundings (the weighting, the fold over the nodes, two operations on it)
-    # of what the nodes move, of which their drift is more than 8 u.
-    fold = factor * (float(report.sums.get("drift", math.nan)) / weight * (2 + report.n_nodes))
-    return Dual(factor * (report.sums["step"] / weight), mass, fold)
+    return report.duals["update"].over(float(report.sums["weight"]), factor)
 
 
-State = TypeVar("State", bound=Iterate)
+State = TypeVar("State", bound=ServerState)
 
 
-def added(state: State, move: Dual) -> State:
-    """Return the state after w ← w + move, one round later."""
-    w = state.w + move.vector
-    drift = state.drift + move.drift + 4 * UNIT_ROUNDOFF * (norm(state.w) + norm(w))
-    tails = None if state.tails is None else _grown(state.tails, state.round + 1, move)
-    return replace(
-        state, w=sealed(w), round=state.round + 1, mass=below(state.mass + move.mass, 2), drift=drift, tails=tails
-    )
+def added(state: State, update: Dual) -> State:
+    """Return the state after w ← w + update, one round later."""
+    tails = None if state.tails is None else _grown(state.tails, state.round + 1, update)
+    return replace(state, model=state.model + update, round=state.round + 1, tails=tails)
 
 
 TAIL_SPACING = 1.1
 """Tails begin at rounds in about this ratio: eight of them cover the last half of a run."""
 
 
-def _grown(tails: tuple[Iterate, ...], round_: int, move: Dual) -> tuple[Iterate, ...]:
-    """Return the tails with the move added, those that are still needed, and perhaps a new one."""
-    grown = [replace(added(tail, move), round=tail.round) for tail in tails]
+def _grown(tails: tuple[ServerState, ...], round_: int, update: Dual) -> tuple[ServerState, ...]:
+    """Return the tails with the update added, those that are still needed, and perhaps a new one."""
+    grown = [replace(tail, model=tail.model + update) for tail in tails]
     if round_ >= TAIL_SPACING * tails[-1].round:
-        grown.append(Iterate(sealed(np.zeros(move.vector.size)), round_))
+        grown.append(ServerState(Dual.zeros(update.vector.size), round_))
     usable = [tail for tail in grown if 2 * tail.round <= round_]
     return (usable[-1], *grown[len(usable) :])
 
 
 @dataclass(frozen=True, eq=False)
-class Coasting(Iterate):
+class MomentumState(ServerState):
     """The server's state with a velocity, a combination of rows of its own."""
 
-    velocity: Dual = field(default_factory=lambda: Dual(np.zeros(0), 0.0))
+    velocity: Dual = field(default_factory=lambda: Dual.zeros(0))
 
 
 @dataclass(frozen=True)
 class ServerMomentum(Mean):
-    """The mean move, with momentum on the server: u ← βu + Δ̄, then w ← w + α u, or w ← w + α (Δ̄ + βu) with Nesterov.
+    """The mean update, with momentum on the server: u ← βu + Δ̄, then w ← w + α u, or w ← w + α (Δ̄ + βu) with Nesterov.
 
     Parameters
     ----------
@@ -229,33 +225,24 @@ class ServerMomentum(Mean):
         if not (math.isfinite(self.server_lr) and self.server_lr > 0):
             raise ValueError(f"server_lr must be a positive number, got {self.server_lr!r}")
 
-    def init(self, w0: FloatArray) -> Coasting:
+    def init(self, w0: FloatArray) -> MomentumState:
         """Start from w0 at rest."""
-        rest = Dual(np.zeros(np.size(w0)), 0.0)
-        return Coasting(**vars(super().init(w0)), velocity=rest)
+        return MomentumState(**vars(super().init(w0)), velocity=Dual.zeros(np.size(w0)))
 
-    def step(self, state: Any, report: Report) -> Coasting:
-        """Return the state after the move, and the velocity that goes with it."""
-        move = mean_move(report)
-        velocity = _mixed(state.velocity, self.momentum, move)
-        ahead = _mixed(velocity, self.momentum, move) if self.nesterov else velocity
-        following: Coasting = added(state, _mixed(ahead, self.server_lr))
+    def step(self, state: Any, report: Report) -> MomentumState:
+        """Return the state after the update, and the velocity that goes with it."""
+        update = mean_update(report)
+        velocity = state.velocity.mixed(self.momentum, update)
+        ahead = velocity.mixed(self.momentum, update) if self.nesterov else velocity
+        following: MomentumState = added(state, ahead.mixed(self.server_lr, Dual.zeros(ahead.vector.size)))
         return replace(following, velocity=velocity)
 
 
-def _mixed(a: Dual, share: float, b: Dual | None = None) -> Dual:
-    """Return share·a + b with its mass rounded down and its rounding error counted."""
-    b = Dual(np.zeros(a.vector.size), 0.0) if b is None else b
-    vector = share * a.vector + b.vector
-    rounding = 4 * UNIT_ROUNDOFF * (share * norm(a.vector) + norm(vector)) + vector.size * TINY
-    return Dual(vector, below(share * a.mass + b.mass, 3), (share * a.drift + b.drift) * (1 + 1e-15) + rounding)
-
-
 @dataclass(frozen=True, eq=False)
-class Guarded(Iterate):
+class NormalisedState(ServerState):
     """The server's state with the last point whose loss was accepted, that loss, and the share of the step size."""
 
-    accepted: Iterate | None = None
+    accepted: ServerState | None = None
     loss: float = math.inf
     share: float = 1.0
 
@@ -271,9 +258,9 @@ class Normalised(Mean):
 
     needs_all_nodes: ClassVar[str] = "the loss that sets its step size is a sum over all nodes"
 
-    def init(self, w0: FloatArray) -> Guarded:
+    def init(self, w0: FloatArray) -> NormalisedState:
         """Start from w0 with the step size as it is."""
-        return Guarded(**vars(super().init(w0)))
+        return NormalisedState(**vars(super().init(w0)))
 
     def message(self, state: Any) -> Message:
         """Send the shared model and what the step size is multiplied with."""
@@ -281,15 +268,15 @@ class Normalised(Mean):
         scale = state.share / state.loss if state.loss < math.inf else 1.0
         return replace(plain, extra={**plain.extra, "scale": np.asarray(scale)})
 
-    def step(self, state: Any, report: Report) -> Guarded:
+    def step(self, state: Any, report: Report) -> NormalisedState:
         """Return the next point, or go back to the last one with half the step."""
         loss = float(report.sums["loss"]) / float(report.sums["weight"])
         if state.accepted is not None and not loss <= state.loss:
             back = {**vars(state.accepted), "round": state.round + 1}
-            return Guarded(**back, accepted=state.accepted, loss=state.loss, share=state.share / 2)
+            return NormalisedState(**back, accepted=state.accepted, loss=state.loss, share=state.share / 2)
         if not 0 < loss < math.inf:
-            ended: Guarded = replace(state, done="the loss is 0 in float64")
+            ended: NormalisedState = replace(state, done="the loss is 0 in float64")
             return ended
-        here = Iterate(state.w, state.round, state.mass, state.drift, tails=state.tails)
-        following: Guarded = added(state, mean_move(report))
+        here = ServerState(state.model, state.round, tails=state.tails)
+        following: NormalisedState = added(state, mean_update(report))
         return replace(following, accepted=here, loss=loss, share=min(1.0, 1.25 * state.share))

@@ -22,18 +22,14 @@ from localgd.problems.hard_margin import (
     certificate,
     in_unit,
     judged,
-    merged_dual,
     until_angle,
 )
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Penalty
 from localgd.rounding import FloatArray, at_least, at_most, norm
-from localgd.rules.probes import Comfortable, TemperedDual, comfortable
+from localgd.rules.probes import Comfortable, comfortable, tempered_duals
 from localgd.run.history import Row
 from localgd.run.loop import train
-
-TAUS = np.geomspace(1.0, 1e5, 21)
-"""Sharpnesses tried for a model from elsewhere, in units of 1/largest row."""
 
 FIRM = 0.05
 """A distance that is larger than asked is narrowed down to this part of itself."""
@@ -110,10 +106,7 @@ def certify(
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
     low = float(from_all(rows.engine, Evaluate(), Message(0, w)).lows["margin"])
-    message = Message(0, w, {"low": np.asarray(low), "tau": TAUS / rows.radius})
-    report = rows.engine.round(TemperedDual(), message)
-    parts = (report.sums["dual"], report.sums["mass"], report.sums["drift"])
-    duals = [merged_dual(*part, report.n_nodes) for part in zip(*parts, strict=True)]
+    duals = tempered_duals(rows.engine, w, low, rows.radius)
     found = in_unit(certificate(w, low, duals, stop=stop), rows.divisor, stop)
     if angle_tol_deg is None or found.verdict is Status.CERTIFIED:
         return found

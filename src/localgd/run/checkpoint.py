@@ -24,7 +24,8 @@ import numpy as np
 from localgd import serialize
 from localgd.core import Engine, Failure, Task
 from localgd.problems.hard_margin import Certificate
-from localgd.rounding import Dual, FloatArray
+from localgd.rounding import FloatArray
+from localgd.rows import Dual
 from localgd.run.history import Row
 
 VERSION = 1

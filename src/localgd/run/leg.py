@@ -13,12 +13,14 @@ from localgd import serialize
 from localgd.core import Report
 from localgd.methods.method import Method
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.hard_margin import Certificate, Rule, Status, certificate, in_unit, step_dual
-from localgd.rounding import Dual, FloatArray, angle_deg
+from localgd.problems.hard_margin import Certificate, Rule, Status, certificate, in_unit, round_dual
+from localgd.rounding import FloatArray, angle_deg, norm
+from localgd.rows import Dual
 from localgd.rules.consensus import Consensus
 from localgd.rules.interior import GROWING
 from localgd.rules.local import GradientSteps
-from localgd.rules.server import Iterate
+from localgd.rules.probes import tempered_duals
+from localgd.rules.server import ServerState
 from localgd.run.checkpoint import Found
 from localgd.run.history import Row
 from localgd.run.watch import Watch
@@ -100,9 +102,10 @@ class Leg:
             if whole:
                 break
         _check(report, state, margin=whole and method.penalty is None)
-        self.step = step_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
+        self.step = round_dual(report) or self.step  # a dual vector speaks of the rows: the last one stays true
         if method.penalty is None:
-            self.found = _standing(state, report, self.found, self.step, watch.rules, whole=whole)
+            duals = self._duals(report, final=final)
+            self.found = _standing(state, report, self.found, duals, watch.rules, whole=whole)
         elif whole and "pull" in report.sums:
             self.found = minimiser_certificate(state.w, report, method.penalty, method.task.loss, watch.rules)
             self.appraised = state.w
@@ -112,6 +115,16 @@ class Leg:
         if not method.reserve("inseparable"):
             self.shown = _explained(self.shown, report, method, whole=whole)
         return report
+
+    def _duals(self, report: Report, *, final: bool) -> list[Dual]:
+        """Return the dual vectors that are known; without a mass the last look is worth a round for some."""
+        model = self.state.readout
+        known = [dual for dual in (model, self.step) if dual is not None and dual.known]
+        if known or not final or not model.vector.any() or not report.n_nodes:
+            return [model, *([] if self.step is None else [self.step])]
+        length = norm(model.vector)
+        low = float(report.lows["margin"]) / length
+        return [model, *tempered_duals(self.watch.engine, model.vector / length, low, self.watch.radius)]
 
     def _following(self, state: Any, report: Report, start: FloatArray, *, whole: bool) -> Any:
         """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
@@ -177,7 +190,7 @@ class Leg:
             high=self.shown.margin_high,
             angle_deg_max=self.shown.angle_deg,
             margin=self.shown.margin,
-            true_angle_deg=math.nan if reference is None else angle_deg(self.state.readout.w, reference),
+            true_angle_deg=math.nan if reference is None else angle_deg(self.state.readout.vector, reference),
             gap=self.shown.gap,
             n_nodes=report.n_nodes,
             **self.watch.ledger.entries(self.watch.engine),
@@ -210,11 +223,11 @@ def _check(report: Report, state: Any, *, margin: bool) -> None:
     """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
     if not report.n_nodes:
         return
-    parts, number = {**report.sums, **report.lows}, ()
+    parts, number = report.arrays, ()
     shapes = {"loss": number, "weight": number, "correct": number}
-    shapes |= {name: number for name in ("margin", "mass", "drift") if name in parts}  # a report may be short
+    shapes |= {"margin": number} if "margin" in parts else {}  # a report may be short
     shapes |= {"margin": number} if margin else {}
-    shapes |= {name: state.w.shape for name in ("step", "pull") if name in parts}
+    shapes |= {name: state.w.shape for name in ("update", "pull") if name in parts}
     for name, shape in shapes.items():
         if name not in parts or parts[name].shape != shape:
             sent = f"{name} of the shape {parts[name].shape}" if name in parts else f"no {name}"
@@ -226,14 +239,13 @@ def _check(report: Report, state: Any, *, margin: bool) -> None:
 
 
 def _standing(
-    state: Iterate, report: Report, before: Certificate, step: Dual | None, stop: Sequence[Rule], *, whole: bool
+    state: ServerState, report: Report, before: Certificate, duals: Sequence[Dual], stop: Sequence[Rule], *, whole: bool
 ) -> Certificate:
     """Return the certificate of the current model from a round's report."""
-    model = state.readout
     return certificate(
-        model.w,
+        state.readout.vector,
         float(report.lows["margin"]) if whole else math.nan,
-        [Dual(model.w, model.mass, model.drift), *([] if step is None else [step])],
+        duals,
         before=before,
         node_high=float(report.lows.get("high", np.inf)),
         cancels=report.counts.get("cancels", 0) > 0,

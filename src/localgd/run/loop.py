@@ -92,14 +92,25 @@ def train(
     """
     rules = [stop] if callable(stop) else list(stop)
     ledger = Ledger(engine)
-    engine, divisor, n_features, _, versus = comfortable(engine, None if w0 is None else np.size(w0))
+    engine, divisor, n_features, radius, versus = comfortable(engine, None if w0 is None else np.size(w0))
     chosen = method.chosen(engine) if isinstance(method, Choice) else method
     _check(chosen, n_rounds, max_seconds, nodes)
     about = (
         f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {n_features} columns: {chosen.task}, {chosen.merge}"
     )
     watch = Watch(
-        engine, divisor, rules, ledger, n_rounds, max_seconds, nodes, on_round, reference, checkpoints, Snapshot(about)
+        engine,
+        divisor,
+        radius,
+        rules,
+        ledger,
+        n_rounds,
+        max_seconds,
+        nodes,
+        on_round,
+        reference,
+        checkpoints,
+        Snapshot(about),
     )
     start = np.zeros(n_features) if w0 is None else start_in_unit(w0, divisor)
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
@@ -109,7 +120,7 @@ def train(
         shown = replace(shown, reason=f"{shown.reason}; it ended, as {leg.state.done}")
     if chosen.why:
         shown = replace(shown, reason=f"{shown.reason}; {method.name} took {chosen.name}, as {chosen.why}")
-    w = sealed(out_of_unit(leg.state.readout.w, divisor))
+    w = sealed(out_of_unit(leg.state.readout.vector, divisor))
     return Run(w, shown, tuple(watch.history), leg.method, tuple(engine.failures), unfinished=leg.unfinished)
 
 

@@ -20,6 +20,7 @@ class Watch:
 
     engine: Engine
     divisor: float
+    radius: float
     rules: Sequence[Rule]
     ledger: Ledger
     limit: int

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from localgd import serialize
 from localgd.core import Message, Report
 from localgd.rounding import FloatArray
+from localgd.rows import Dual
 
 VERSION = 1
 """Of this protocol: a head of another one is refused."""
@@ -217,6 +218,9 @@ def reported(report: Report, rows: str) -> RecordDict:
     """Return a report as what Flower carries, with the keyed digest of the node's rows."""
     arrays = {f"sums/{name}": array for name, array in report.sums.items()}
     arrays |= {f"lows/{name}": array for name, array in report.lows.items()}
+    arrays |= {f"duals/{name}": dual.vector for name, dual in report.duals.items()}
+    proved = {name: dual.parts for name, dual in report.duals.items() if not math.isnan(dual.parts[0])}
+    arrays |= {f"proofs/{name}": np.array(parts) for name, parts in proved.items()}
     head = {"says": "report", "n_nodes": report.n_nodes, "n_rows": report.n_rows, "counts": dict(report.counts)}
     return closed({**head, "rows": rows}, arrays)
 
@@ -239,13 +243,22 @@ def report_of(came: Opened) -> Report:
         text(name, "a name among its counts"): whole(n, f"its count of {name!r:.80}")
         for name, n in head["counts"].items()
     }
-    parts: dict[str, dict[str, FloatArray]] = {"sums": {}, "lows": {}}
+    parts: dict[str, dict[str, FloatArray]] = {"sums": {}, "lows": {}, "duals": {}, "proofs": {}}
     for place, array in arrays.items():
         part, _, name = place.partition("/")
         if part not in parts or not name:
-            raise RefusedError(f"its array {place!r:.80} is neither of its sums nor of its lows")
+            raise RefusedError(f"its array {place!r:.80} is none of its sums, lows, duals or proofs")
         parts[part][name] = array
     lost = not n_nodes and not n_rows and not arrays and counts == {"forgotten": 1}
     if not lost and (n_nodes != 1 or n_rows < 1):
         raise RefusedError(f"it speaks for {n_nodes} nodes and {n_rows} rows; a node speaks for itself only")
-    return Report(n_nodes, n_rows, parts["sums"], parts["lows"], counts)
+    duals = {name: _dual(name, vector, parts["proofs"].pop(name, None)) for name, vector in parts["duals"].items()}
+    if parts["proofs"]:
+        raise RefusedError(f"its proof {min(parts['proofs'])!r:.80} is of no dual that it sent")
+    return Report(n_nodes, n_rows, parts["sums"], parts["lows"], counts, duals)
+
+
+def _dual(name: str, vector: FloatArray, proof: FloatArray | None) -> Dual:
+    if vector.ndim != 1 or (proof is not None and proof.shape != (2,)):
+        raise RefusedError(f"its dual {name!r:.80} is no vector with a mass and an error")
+    return Dual(vector) if proof is None else Dual.proved(vector, proof[0], proof[1], 1)

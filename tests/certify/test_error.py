@@ -1,4 +1,4 @@
-"""Replay runs in exact fractions: the model is within its drift of Σ α_i z_i, and Σ α_i is at least its mass."""
+"""Replay runs in exact fractions: the model is within its error of Σ α_i z_i, and Σ α_i is at least its mass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localgd.kernels import pick
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
 from localgd.rules.local import GradientSteps
-from localgd.rules.server import Guarded, Mean, Normalised, ServerMomentum
+from localgd.rules.server import Mean, Normalised, NormalisedState, ServerMomentum
 
 D, LR, STEPS = 3, 0.05, 4
 
@@ -51,7 +51,7 @@ def plus(a, b, share=Fraction(1)):
     ],
     ids=["mean", "slowmo", "nesterov", "normalised"],
 )
-def test_drift_and_mass_hold_for_the_model_and_for_every_tail(merge):
+def test_error_and_mass_hold_for_the_model_and_for_every_tail(merge):
     shards = random_rows(12, n_nodes=3, n=3, d=D)
     engine = InProcess(shards)
     task = GradientSteps(local_steps=STEPS, lr=LR, loss=Exponential())
@@ -66,7 +66,7 @@ def test_drift_and_mass_hold_for_the_model_and_for_every_tail(merge):
         before = state
         move, added = moved_exactly(shards, message)
         state = merge.step(state, engine.round(task, message))
-        if isinstance(state, Guarded) and state.share < before.share:
+        if isinstance(state, NormalisedState) and state.share < before.share:
             pytest.fail("the replay knows no way back; take a smaller step")
         velocity, inertia = plus(move, velocity, beta), added + beta * inertia
         ahead, weight = velocity, inertia
@@ -74,13 +74,13 @@ def test_drift_and_mass_hold_for_the_model_and_for_every_tail(merge):
             ahead, weight = plus(move, velocity, beta), added + beta * inertia
         w, mass = plus(w, ahead, alpha), mass + alpha * weight
         past[state.round] = (w, mass)
-        assert 0 < apart(state.w, w) <= state.drift < 1e-10
-        assert Fraction(state.mass) <= mass
+        assert 0 < apart(state.w, w) <= state.model.error < 1e-10
+        assert Fraction(state.model.mass) <= mass
         for tail in state.tails:
             start, start_mass = past[tail.round]
-            assert apart(tail.w, plus(w, start, Fraction(-1))) <= tail.drift
-            assert Fraction(tail.mass) <= mass - start_mass
-        readout = state.readout
+            assert apart(tail.w, plus(w, start, Fraction(-1))) <= tail.model.error
+            assert Fraction(tail.model.mass) <= mass - start_mass
+        readout = next(tail for tail in state.tails if tail.model is state.readout)
         assert 2 * readout.round <= state.round
         assert state.round < 4 or readout.round >= 0.4 * state.round
 
@@ -99,7 +99,7 @@ def test_a_step_that_raised_the_loss_is_undone_tails_included():
         if following.share < state.share:
             undone += 1
             assert np.array_equal(following.w, state.accepted.w)
-            assert following.mass == state.accepted.mass
+            assert following.model.mass == state.accepted.model.mass
             assert following.tails == state.accepted.tails
         else:
             losses.append(float(report.sums["loss"]))
