@@ -42,9 +42,9 @@ def peak_of(fit):
 @pytest.mark.parametrize("method", ["auto", "lbfgs", "scaffold"])
 def test_very_many_columns_are_solved_with_vectors_only(method, fit_intercept):
     """Quantco/glum#485: sparse rows, and the fit asks for a dense columns × columns matrix."""
-    d = 4000
-    X, groups = wide(40, d)
-    y = np.arange(40) % 2
+    d = 3000
+    X, groups = wide(30, d)
+    y = np.arange(30) % 2
     clf = LocalGDClassifier(method, C=1.0, fit_intercept=fit_intercept)
     _, peak = peak_of(lambda: clf.fit(X, y, groups=groups))
     pooled = LogisticRegression(C=1.0, fit_intercept=fit_intercept, tol=1e-10, max_iter=5000).fit(X, y)
@@ -55,7 +55,7 @@ def test_very_many_columns_are_solved_with_vectors_only(method, fit_intercept):
 @pytest.mark.parametrize("multi_class", [pytest.param("ovr", marks=SQUARE), "softmax"])
 def test_very_many_columns_of_many_classes_are_solved_with_vectors_only(multi_class):
     """Quantco/glum#485, for three classes."""
-    d = 4000
+    d = 3000
     X, groups = wide(30, d)
     clf = LocalGDClassifier(C=0.01, multi_class=multi_class, n_rounds=5)
     with warnings.catch_warnings():

@@ -144,14 +144,14 @@ import resource, sys
 from pathlib import Path
 from localgd.cli import main
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-limit = pages * resource.getpagesize() + 2**30
+limit = pages * resource.getpagesize() + 2**29
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.argv = ["localgd", *sys.argv[1:]]
 main()
 """
 
 
-def trained_in_a_gigabyte(path):
+def trained_in_half_a_gigabyte(path):
     """What the command makes of a file, with so much memory above what it takes to start."""
     words = [sys.executable, "-c", LIMITED, "train", str(path), "--C", "1"]
     done = subprocess.run(words, cwd=path.parent, capture_output=True, text=True, check=False, timeout=120)
@@ -186,7 +186,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited
 )
 def test_a_number_of_columns_beyond_reason_is_refused_before_memory_is_taken(tmp_path, write, number):
     """dmlc/xgboost#704, #963, scikit-learn#10983: hashed indices fill the memory, or leave int64."""
-    done = trained_in_a_gigabyte(write(tmp_path, number))
+    done = trained_in_half_a_gigabyte(write(tmp_path, number))
     assert done.returncode == 2, done.stderr
     assert "10,000,000" in done.stderr
 
@@ -194,7 +194,7 @@ def test_a_number_of_columns_beyond_reason_is_refused_before_memory_is_taken(tmp
 @on_linux
 @pytest.mark.parametrize("write", [by_index, by_width])
 def test_a_few_columns_are_trained_on_in_the_same_memory(tmp_path, write):
-    assert trained_in_a_gigabyte(write(tmp_path, 7)).returncode == 0
+    assert trained_in_half_a_gigabyte(write(tmp_path, 7)).returncode == 0
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="a file's own word that it is by columns is not read")

@@ -25,17 +25,17 @@ else:
 """
 
 
-@pytest.mark.parametrize("kind", ["Shard", "Samples"])
 @pytest.mark.parametrize(
-    ("indices", "starts"),
+    ("kind", "indices", "starts"),
     [
-        ([0, 1, 90_000_000], [0, 1, 2, 3]),
-        ([0, 1, 5], [0, 1, 2, 3]),
-        ([0, 1, -1], [0, 1, 2, 3]),
-        ([0, 1, 2], [0, 2, 1, 3]),
-        ([0, 1, 2], [0, 1, 2, 30]),
+        ("Shard", [0, 1, 90_000_000], [0, 1, 2, 3]),
+        ("Samples", [0, 1, 90_000_000], [0, 1, 2, 3]),
+        ("Shard", [0, 1, 5], [0, 1, 2, 3]),
+        ("Shard", [0, 1, -1], [0, 1, 2, 3]),
+        ("Shard", [0, 1, 2], [0, 2, 1, 3]),
+        ("Shard", [0, 1, 2], [0, 1, 2, 30]),
     ],
-    ids=["far beyond", "just beyond", "negative", "starts that fall", "an end beyond"],
+    ids=["far beyond", "far beyond, targets", "just beyond", "negative", "starts that fall", "an end beyond"],
 )
 def test_csr_arrays_that_do_not_fit_each_other_are_refused_and_touch_no_memory_of_others(
     kind, indices, starts, request
