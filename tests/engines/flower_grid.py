@@ -117,6 +117,12 @@ class Agreeing(FlowerEngine):
         self.encoders.append(type(encode))
         return mapped
 
+    def again(self):
+        """Return another engine, of the same nodes."""
+        other = Agreeing(self._link.grid, timeout=5.0, poll=1e-4)
+        other.agreed_to, other.encoders = self.agreed_to, self.encoders
+        return other
+
 
 def flower(shards, **options):
     """A federation over Flower, for the suites that every engine passes."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localgd import Message, Report, Shard
+from localgd.rules.local import GradientSteps
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,20 @@ class FailOnce:
 
 
 @dataclass(frozen=True)
+class ShakySteps(GradientSteps):
+    """Gradient steps, but for the first time that one node is asked, of which a file is the mark."""
+
+    node_id: str = ""
+    mark: str = ""
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        if shard.node_id == self.node_id and not Path(self.mark).exists():
+            Path(self.mark).touch()
+            raise RuntimeError("try again")
+        return super().run(message, shard, state)
+
+
+@dataclass(frozen=True)
 class Vandal:
     """Write into the message."""
 
@@ -79,5 +94,5 @@ class Broken:
         return shard.nothing
 
 
-TASKS = [CountRounds, FailOn, FailOnce, Vandal]
+TASKS = [CountRounds, FailOn, FailOnce, ShakySteps, Vandal]
 ENCODERS = [Doubled, Broken]

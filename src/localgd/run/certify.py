@@ -15,15 +15,7 @@ from localgd.methods.auto import auto
 from localgd.methods.exact import scaffold
 from localgd.methods.unit import into_unit, start_in_unit
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.hard_margin import (
-    Certificate,
-    Rule,
-    Status,
-    certificate,
-    in_unit,
-    judged,
-    until_angle,
-)
+from localgd.problems.hard_margin import Certificate, Rule, Status, certificate, in_unit, judged, until_angle
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Penalty
 from localgd.rounding import FloatArray, at_least, at_most, norm

@@ -1,0 +1,65 @@
+"""Least squares on wide rows: where sums of squares, or one step too many, lose the solution."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_regression
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression, Ridge
+
+from localgd import LocalGDRegressor
+
+ZEROS = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="conjugate gradients step past the solution of few very wide rows, and zeros are handed out in silence",
+)
+
+
+def off(found, right):
+    return np.abs(found - right).max() / np.abs(right).max()
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("n", [2, 3, 4, 10, 20])
+def test_few_very_wide_rows_get_the_solution_of_least_norm(n, fit_intercept, request):
+    """From a suite of peers: `LinearRegression` answers such rows to rounding."""
+    if n <= 10 and not fit_intercept:
+        request.applymarker(ZEROS)
+    rng = np.random.default_rng(n)
+    X, y = rng.standard_normal((n, 5000)), rng.uniform(-10, 10, n)
+    found = LocalGDRegressor(alpha=0, fit_intercept=fit_intercept).fit(X, y, groups=np.arange(n) % 3)
+    assert off(found.coef_, LinearRegression(fit_intercept=fit_intercept).fit(X, y).coef_) <= 1e-8
+
+
+@pytest.mark.parametrize("shape", [(50, 100), (20, 40)], ids=str)
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        *(
+            pytest.param(
+                alpha,
+                marks=pytest.mark.xfail(
+                    strict=True,
+                    raises=AssertionError,
+                    reason="a tiny penalty on wide rows drowns in sums of squares, without a warning",
+                ),
+            )
+            for alpha in (1e-12, 1e-14, 1e-16)
+        ),
+        1e-6,
+    ],
+)
+def test_a_tiny_penalty_on_wide_rows_gives_the_ridge_solution_or_a_warning(alpha, shape):
+    """From a suite of peers: ``Ridge(solver="svd")`` does not square the singular values."""
+    n, d = shape
+    X, y = make_regression(n, d, n_informative=10, bias=3.0, noise=0.1, random_state=2)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = LocalGDRegressor(alpha=alpha).fit(X, y, groups=np.arange(n) % 3)
+    right = Ridge(alpha=alpha, solver="svd").fit(X, y).coef_
+    warned = any(issubclass(one.category, ConvergenceWarning) for one in told)
+    assert warned or off(found.coef_, right) <= 1e-6
