@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from common import METHODS, PENALISED, against, as_csr, federation, random_rows, random_samples, with_bias
-from localgd import InProcess, SampledNodes, auto, certify, fit_squares, train
+from localgd import Angle, InProcess, Regularised, SampledNodes, auto, certify, fit_squares, train
 from localgd.rows import Samples
 from localgd.run.checkpoint import Checkpoints
 
@@ -43,22 +43,24 @@ def digest(*parts: Any) -> str:
 def of_run(run: Any) -> str:
     """Return the digest of a run: history, model and certificate."""
     names = ("round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "margin", "gap")
-    history = [[float(getattr(row, name)) for name in names] for row in run.history]
+    history = np.array([[float(getattr(row, name)) for name in names] for row in run.history])
+    sent = [names.index("floats_up"), names.index("floats_down")]
+    history[:, sent] -= history[0, sent]  # what rounds before the first one send is no part of a trajectory
     return digest(history, run.w, of_certificate(run.certificate))
 
 
 def of_certificate(found: Any) -> list[float]:
     """Return the numbers of a certificate."""
-    names = ("margin_low", "margin_high", "angle_deg", "angle_deg_min", "margin", "objective", "gap", "distance")
+    names = ("margin_low", "margin_high", "angle_deg_max", "angle_deg_min", "margin", "objective", "gap", "distance")
     return [getattr(found, name) for name in names]
 
 
-def resumed(engine: Any, method: Any) -> Any:
+def resumed(engine: Any, method: Any, problem: Any = None) -> Any:
     """Run for some rounds, and go on from the checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Checkpoints(Path(folder, "held"), every_rounds=3)
-        train(engine, method, n_rounds=7, checkpoints=kept)
-        return train(engine, method, n_rounds=ROUNDS, checkpoints=kept)
+        train(engine, method, problem=problem, n_rounds=7, checkpoints=kept)
+        return train(engine, method, problem=problem, n_rounds=ROUNDS, checkpoints=kept)
 
 
 def cases() -> Iterator[tuple[str, Callable[[], str]]]:
@@ -70,23 +72,28 @@ def cases() -> Iterator[tuple[str, Callable[[], str]]]:
         for kind, shards in (("dense", plain), ("csr", csr), ("four classes", classes), ("noisy", noisy)):
             yield f"{name}, {kind}", lambda s=shards, m=method: of_run(train(InProcess(s), m, n_rounds=ROUNDS))
         yield f"{name}, resumed", lambda m=method: of_run(resumed(InProcess(plain), m))
-    for name, method in PENALISED.items():
+    for name, (method, problem) in PENALISED.items():
+        how = {"problem": problem, "n_rounds": ROUNDS}
         for kind, shards in (("noisy", noisy), ("csr", as_csr(noisy)), ("four classes", classes)):
-            yield f"{name}, {kind}", lambda s=shards, m=method: of_run(train(InProcess(s), m, n_rounds=ROUNDS))
-        yield f"{name}, resumed", lambda m=method: of_run(resumed(InProcess(noisy), m))
+            yield f"{name}, {kind}", lambda s=shards, m=method, h=how: of_run(train(InProcess(s), m, **h))
+        yield f"{name}, resumed", lambda m=method, p=problem: of_run(resumed(InProcess(noisy), m, p))
     for name in ("local-gd", "local-sgd", "fedexp", "slowmo"):
         sampled = {"n_rounds": ROUNDS, "nodes": SampledNodes(0.5, seed=1)}
         yield f"{name}, sampled", lambda n=name, o=sampled: of_run(train(InProcess(plain), METHODS[n], **o))
     for kind, shards in (("separable", plain), ("noisy", noisy), ("four classes", classes)):
         for C in (None, 0.5):
-            yield f"auto C={C}, {kind}", lambda s=shards, c=C: of_run(train(InProcess(s), auto(C=c), n_rounds=80))
+            how = {"problem": None if C is None else Regularised(C=C), "n_rounds": 80}
+            yield f"auto C={C}, {kind}", lambda s=shards, h=how: of_run(train(InProcess(s), auto(), **h))
     for name in ("gauss-400", "heart", "golub"):
         yield f"auto, {name}", lambda n=name: of_run(train(federation(n), auto(), n_rounds=60))
     w = np.ones(plain[0].n_features)
     yield "certify", lambda: digest(of_certificate(certify(w, InProcess(plain))))
-    yield "certify to order", lambda: digest(of_certificate(certify(w, InProcess(plain), angle_tol_deg=1.0)))
+    yield "certify to order", lambda: digest(of_certificate(certify(w, InProcess(plain), goal=Angle(1.0))))
     w = np.ones(noisy[0].n_features)
-    yield "certify penalised", lambda: digest(of_certificate(certify(w, InProcess(noisy), C=1.0, intercept=True)))
+    yield (
+        "certify penalised",
+        lambda: digest(of_certificate(certify(w, InProcess(noisy), problem=Regularised(C=1.0, intercept=True)))),
+    )
     for alpha, shape in ((1.0, (30, 6)), (0.0, (30, 6)), (0.0, (6, 30)), (1.0, (6, 60))):
         yield f"least squares {alpha} {shape}", lambda a=alpha, s=shape: of_squares(a, s)
 

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from localgd import (
     InProcess,
     Method,
+    Regularised,
     Shard,
     consensus,
     fedexp,
@@ -64,18 +65,21 @@ METHODS: dict[str, Method] = {
     "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
 }
 
-PENALISED: dict[str, Method] = {
-    "newton": newton(C=1.0),
-    "lbfgs": lbfgs(C=1.0),
-    "lbfgs, free bias": lbfgs(C=0.3, intercept=True, memory=3),
-    "newton, free bias": newton(C=0.3, intercept=True),
-    "scaffold": scaffold(C=1.0, local_steps=20),
-    "scaffold, free bias": scaffold(C=0.3, intercept=True, local_steps=20),
-    "scaffold, plain": scaffold(C=0.1, local_steps=5, memory=0),
-    "local-gd, penalised": local_gd(C=1.0, local_steps=5),
-    "fedprox, penalised": fedprox(C=1.0, prox=0.1, local_steps=5),
-    "fedexp, penalised": fedexp(C=0.3, intercept=True, local_steps=5),
-    "slowmo, penalised": slowmo(C=1.0, local_steps=5),
+PLAIN, FREE, HARD = Regularised(C=1.0), Regularised(C=0.3, intercept=True), Regularised(C=0.1)
+
+PENALISED: dict[str, tuple[Method, Regularised]] = {
+    "newton": (newton(), PLAIN),
+    "lbfgs": (lbfgs(), PLAIN),
+    "lbfgs, free bias": (lbfgs(memory=3), FREE),
+    "newton, free bias": (newton(), FREE),
+    "scaffold": (scaffold(local_steps=20), PLAIN),
+    "scaffold, free bias": (scaffold(local_steps=20), FREE),
+    "scaffold, plain": (scaffold(local_steps=5, memory=0), HARD),
+    "local-gd, penalised": (local_gd(local_steps=5), PLAIN),
+    "local-sgd, penalised": (local_sgd(local_steps=5, batch_size=3), PLAIN),
+    "fedprox, penalised": (fedprox(prox=0.1, local_steps=5), PLAIN),
+    "fedexp, penalised": (fedexp(local_steps=5), FREE),
+    "slowmo, penalised": (slowmo(local_steps=5), PLAIN),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from localgd.core import Engine, Merge, Message, Report, Task
+from localgd.core import End, Engine, Merge, Message, Problem, Report, Task
 from localgd.data.arrays import from_arrays
 from localgd.data.load import load
 from localgd.data.partition import partition
@@ -25,11 +25,14 @@ from localgd.methods.averaging import (
     slowmo,
 )
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
-from localgd.methods.method import Method
-from localgd.problems.hard_margin import Certificate, Status, until_angle, until_gap, until_margin_ratio
-from localgd.rows import Samples, Shard
+from localgd.methods.method import Fallback, Method
+from localgd.problems.certificate import Certificate, Status
+from localgd.problems.hard_margin import HardMargin
+from localgd.problems.regularised import Regularised
+from localgd.rows import Dual, Samples, Shard
 from localgd.run.certify import certify
-from localgd.run.history import Run, SampledNodes
+from localgd.run.goals import Angle, Gap, MarginRatio
+from localgd.run.history import RoundInfo, Run, SampledNodes
 from localgd.run.least_squares import Regression, fit_squares
 from localgd.run.loop import train
 
@@ -47,21 +50,31 @@ LATE = {
 """What is imported on first use: scikit-learn and torch take a second or more that the command line need not pay."""
 
 __all__ = [
+    "Angle",
     "Certificate",
+    "Dual",
+    "End",
     "Engine",
     "Exponential",
+    "Fallback",
+    "Gap",
+    "HardMargin",
     "InProcess",
     "LocalGDClassifier",
     "LocalGDRegressor",
     "Logistic",
     "Loss",
+    "MarginRatio",
     "Merge",
     "Message",
     "Method",
     "NodeError",
+    "Problem",
     "Recipe",
     "Regression",
+    "Regularised",
     "Report",
+    "RoundInfo",
     "Run",
     "SampledNodes",
     "Samples",
@@ -90,9 +103,6 @@ __all__ = [
     "slowmo",
     "torch_processes",
     "train",
-    "until_angle",
-    "until_gap",
-    "until_margin_ratio",
 ]
 
 

@@ -7,10 +7,11 @@ Training, certificates, evaluation, scaling and label discovery are all rounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -151,8 +152,82 @@ class Task(Protocol):
         """Return the report and the next state; `state` is never written to, so that a round can be run again."""
 
 
+class End(StrEnum):
+    """How a method, or a run, came to its end."""
+
+    DONE = "done"
+    STALLED = "stalled"
+    INSEPARABLE = "inseparable"
+    DIVERGED = "diverged"
+    STOPPED = "stopped"
+    OUT_OF_ROUNDS = "out of rounds"
+
+
+class DataSizes(NamedTuple):
+    """What one round finds out of the rows of all nodes.
+
+    Parameters
+    ----------
+    n_samples, n_features : int
+        Samples of all nodes, and columns.
+    radius : float
+        The largest row norm.
+    versus : int
+        Rows that speak for one sample.
+    """
+
+    n_samples: int
+    n_features: int
+    radius: float
+    versus: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all nodes."""
+        return self.n_samples * self.versus
+
+
+class Problem(Protocol):
+    """What the pooled model is, and how a model is proved to be near it. A frozen dataclass.
+
+    Whoever asks for a proof knows no formula: `begin()` is what is proved before the first round, and `prove` what is
+    proved after it; either has a ``certificate``.
+    """
+
+    @property
+    def kind(self) -> str:
+        """What the model is compared with."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether anything is ever proved about it."""
+
+    @property
+    def begin(self) -> type[Any]:
+        """Makes what is proved before the first round."""
+
+    def among(self, versus: int) -> Self:
+        """Return the problem for samples that `versus` rows speak for."""
+
+    def metrics(self, message: Message, shard: Any, margins: FloatArray, loss: Any, weight: float) -> Report:
+        """Return how the shared model stands on a node, with all that the proof needs."""
+
+    def look(self, task: Any) -> Task:
+        """Return the task of a round that only looks at the model, for a method of this task."""
+
+    def prove(self, proof: Any, state: Any, report: Report, duals: Sequence[Dual], *, whole: bool) -> Any:
+        """Return what is proved of the model that a round began with, from its report; `whole` if all nodes spoke."""
+
+    def unproved(self, proof: Any, state: Any) -> bool:
+        """Return whether the last look is worth one more round, for dual vectors."""
+
+
 class Merge(Protocol):
     """What the server does with the sum of the reports. Only `step` makes a new shared model."""
+
+    @property
+    def whole_rounds(self) -> str:
+        """Why it needs every node in every round; empty if it does not."""
 
     def init(self, w0: FloatArray) -> Any:
         """Return the server's state before the first round."""

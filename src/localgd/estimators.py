@@ -15,15 +15,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from localgd.core import Problem
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.methods.method import Choice, Method
-from localgd.methods.table import method_named
-from localgd.problems.hard_margin import Status, until_angle
+from localgd.methods.table import asked
+from localgd.problems.certificate import Status
 from localgd.problems.metrics import Weighting
+from localgd.problems.regularised import Regularised
 from localgd.problems.triangle import MOST_MB
 from localgd.rounding import FloatArray
 from localgd.rows import Samples
+from localgd.run.goals import Angle
 from localgd.run.history import Run
 from localgd.run.least_squares import fit_squares
 from localgd.run.loop import train
@@ -56,8 +59,8 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         Stop once the model is proved to be within so many degrees of the pooled one.
     fit_intercept : bool, default True
         Append a column of ones.
-    weighted_by : "uniform" or "num-examples", default "uniform"
-        Weight of a group in the average.
+    weighted_by : "uniform" or "num-examples", optional
+        Weight of a group in the average; default is all alike, or by rows with `C`.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
     multi_class : "softmax" or "ovr", default "softmax"
@@ -76,8 +79,8 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         One entry per round: `localgd.run.loop.Row`. For three or more classes under "ovr" a list of such lists, one per
         class.
     certificate_ : Certificate
-        ``margin_low``, ``margin_high``, ``angle_deg``, ``separable``, ``status``. For three or more classes under "ovr"
-        a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
+        ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
+        "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
 
     Examples
     --------
@@ -97,7 +100,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         lr: float | Literal["auto", "paper"] = "auto",
         angle_tol_deg: float | None = None,
         fit_intercept: bool = True,
-        weighted_by: Weighting = "uniform",
+        weighted_by: Weighting | None = None,
         random_state: int | None = None,
         multi_class: Literal["softmax", "ovr"] = "softmax",
     ) -> None:
@@ -137,13 +140,13 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         codes = self._codes(y)
-        nodes, method = (_augmented(X, self.fit_intercept), _names(groups, len(codes))), self._method()
+        nodes, how = (_augmented(X, self.fit_intercept), _names(groups, len(codes))), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
         if apart:
-            runs = [self._run(*nodes, (codes == own).astype(int), 2, method) for own in range(n_classes)]
+            runs = [self._run(*nodes, (codes == own).astype(int), 2, how) for own in range(n_classes)]
         else:
-            runs = [self._run(*nodes, codes, n_classes, method)]
+            runs = [self._run(*nodes, codes, n_classes, how)]
         w = np.concatenate([run.w for run in runs]).reshape(1 if n_classes == 2 else n_classes, -1)
         self.coef_ = np.array(w[:, : self.n_features_in_])
         self.intercept_ = np.array(w[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(w))
@@ -177,36 +180,43 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(codes)
 
     def _run(
-        self, rows: Any, names: NDArray[Any], codes: NDArray[np.intp], n_classes: int, method: Method | Choice
+        self,
+        rows: Any,
+        names: NDArray[Any],
+        codes: NDArray[np.intp],
+        n_classes: int,
+        how: tuple[Method | Choice, Problem | None],
     ) -> Run:
         """Train one model, one node per name."""
         engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in _held(names))
-        stop = [] if self.angle_tol_deg is None else [until_angle(self.angle_tol_deg)]
-        run = train(engine, method, n_rounds=self.n_rounds, stop=stop)
+        goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
+        method, problem = how
+        run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
         self._warn(run)
         return run
 
     def _warn(self, run: Run) -> None:
         """Warn where the model is not what was asked for: no silent surprise in a pipeline."""
-        short = self.angle_tol_deg is not None and run.certificate.verdict is not Status.CERTIFIED
-        exact = bool(getattr(run.method.merge, "needs_all_nodes", ""))  # these are to end with a proof
-        open_end = exact and not run.method.softmax and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE)
+        short = self.angle_tol_deg is not None and not Angle(self.angle_tol_deg).met(run.certificate)
+        to_prove = run.method.exact and run.method.problem.certified
+        open_end = to_prove and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE, Status.CANCELS)
         lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
         if short or open_end or lost:
             warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
-    def _method(self) -> Method | Choice:
-        if not isinstance(self.method, str):
-            return self.method
-        given = {"C": self.C, "local_steps": self.local_steps, "lr": self.lr, "weighted_by": self.weighted_by}
-        # a default that the method has no use for is no setting; anything else is refused by name
-        defaults = {"C": None, "local_steps": 100, "lr": "auto", "weighted_by": "uniform"}
+    def _how(self) -> tuple[Method | Choice, Problem | None]:
+        """Return method and problem; a setting that has no meaning for the method is refused by name."""
+        given = {"local_steps": self.local_steps, "lr": self.lr, "weighted_by": self.weighted_by}
+        # a default that the method has no use for is no setting
+        defaults = {"local_steps": 100, "lr": "auto", "weighted_by": None}
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
-        if self.C is not None:
-            options["intercept"] = self.fit_intercept
+        if not isinstance(self.method, str):
+            if options:
+                raise ValueError(f"{min(options)} is a setting of the method: give it to {self.method.name} itself")
+            return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
         if self.method == "local-sgd":
             options["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return method_named(self.method, **options)
+        return asked(self.method, C=self.C, intercept=self.C is not None and self.fit_intercept, **options)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

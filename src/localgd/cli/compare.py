@@ -27,6 +27,7 @@ from localgd.cli.flags import (
     Text,
 )
 from localgd.methods.table import method_named
+from localgd.problems.regularised import Regularised
 from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
 from localgd.report.compare import ANGLES, compare, milestones, panels
@@ -35,6 +36,8 @@ from localgd.report.progress import Patient, Progress
 from localgd.run.history import Run
 
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
+PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
+"""What is compared unless told otherwise: for the hard margin, and with C."""
 
 WITHOUT_STEPS = ("auto", "consensus", "interior-point", "lbfgs", "modified-local-gd", "newton")
 """Methods that take no local steps."""
@@ -51,7 +54,13 @@ def compare_command(
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     partition: Partition = None,
     n_nodes: NNodes = None,
-    methods: Annotated[str, typer.Option(help="Names of methods, with commas between.")] = ",".join(DEFAULT),
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of methods, with commas between.",
+            show_default=f"{','.join(DEFAULT)}; with --C {','.join(PENALISED)}",
+        ),
+    ] = None,
     C: Annotated[
         float | None, typer.Option("--C", help="Compare on the penalised logistic loss, where a method knows it.")
     ] = None,
@@ -66,10 +75,12 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    given = ",".join(DEFAULT if C is None else PENALISED) if methods is None else methods
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise ValueError("--methods names none; give some, with commas between")
-    chosen = {name: method_named(name, **_options(name, C, local_steps, fit_intercept=fit_intercept)) for name in names}
+    chosen = {name: method_named(name, **_options(name, local_steps)) for name in names}
+    problem = None if C is None else Regularised(C=C, intercept=fit_intercept)
     if pooled and C is not None:
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
     if out is not None:
@@ -88,6 +99,7 @@ def compare_command(
         runs = compare(
             federation,
             chosen,
+            problem=problem,
             n_rounds=n_rounds,
             reference=reference,
             on_round=progress.on_round,
@@ -109,12 +121,9 @@ def compare_command(
         raise typer.Exit(SIGNALLED + progress.interrupted)
 
 
-def _options(name: str, C: float | None, local_steps: int | None, *, fit_intercept: bool) -> dict[str, Any]:
-    """Return what was asked for, as far as it has a meaning for any method at all."""
-    options: dict[str, Any] = {} if C is None else {"C": C, "intercept": fit_intercept}
-    if local_steps is not None and name not in WITHOUT_STEPS:
-        options["local_steps"] = local_steps
-    return options
+def _options(name: str, local_steps: int | None) -> dict[str, Any]:
+    """Return what was asked for, as far as it has a meaning for the method."""
+    return {} if local_steps is None or name in WITHOUT_STEPS else {"local_steps": local_steps}
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:
@@ -136,7 +145,9 @@ def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> G
 
 def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:
     """Return what is to be said where no angle is proved."""
-    lines = [f"{name}: {run.certificate.status}" for name, run in runs.items() if not run.certificate.angle_deg < 90]
+    lines = [
+        f"{name}: {run.certificate.status}" for name, run in runs.items() if not run.certificate.angle_deg_max < 90
+    ]
     if lines and C is None and all(run.certificate.separable is not True for run in runs.values()):
         lines.append("no figure, as no angle is proved; to compare on a penalised loss, which any rows have: --C 1")
     return lines

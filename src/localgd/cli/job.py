@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,15 +19,15 @@ import typer
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
 from localgd.cli.place import Place
-from localgd.core import Engine, Message
+from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.errors import from_all
 from localgd.methods.method import Choice, Method
-from localgd.methods.table import method_named
-from localgd.problems.hard_margin import Certificate, Rule, Status, until_angle, until_margin_ratio
+from localgd.methods.table import asked
+from localgd.problems.certificate import Status
 from localgd.problems.metrics import Weighting
 from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
@@ -37,7 +37,8 @@ from localgd.rounding import FloatArray
 from localgd.rules.probes import Sizes
 from localgd.run import folder as record
 from localgd.run.checkpoint import FILE, Checkpoints
-from localgd.run.history import Row, Run, SampledNodes
+from localgd.run.goals import Angle, Goal, MarginRatio
+from localgd.run.history import RoundInfo, Run, SampledNodes
 from localgd.run.loop import train
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Job:
     def run(self, recipe: Recipe | None = None) -> int:
         """Train and leave what came out; return the exit code. With a recipe, go on where a run was cut short."""
         flags, resumed = self.flags, recipe is not None
-        method, stop = self._method(), self._stop()
+        (method, problem), goal = self._how(), self._goal()
         out = self.out
         if out is not None and not resumed:
             self.place.first(lambda: record.check_free(out, force=flags.force))
@@ -83,13 +84,13 @@ class Job:
             if out is not None and not resumed:
                 begun = record.begun(out, self._config(), recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
-            run = self._trained(federation, method, stop, progress, reference)
+            run = self._trained(federation, (method, problem), goal, progress, reference)
             if not self.place.leads:
                 return 0
             model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
             place = self._saved(run, model)
-        self._tell(run, place)
-        return _exit_code(run, asked=bool(stop), interrupted=progress.interrupted)
+        self._tell(run, goal, place)
+        return _exit_code(run, goal, progress.interrupted)
 
     def _federation(self, recipe: Recipe | None) -> tuple[InProcess | TorchDistributed, Recipe]:
         """Read this process's rows and prepare them: as before, if they were."""
@@ -120,8 +121,8 @@ class Job:
     def _trained(
         self,
         federation: Engine,
-        method: Method | Choice,
-        stop: list[Rule],
+        how: tuple[Method | Choice, Problem | None],
+        goal: list[Goal],
         progress: Progress,
         reference: FloatArray | None,
     ) -> Run:
@@ -130,16 +131,17 @@ class Job:
             folder = record.checkpoints_of(self.out)
             checkpoints = Checkpoints(folder, flags.checkpoint_rounds, flags.checkpoint_seconds)
 
-        def on_round(row: Row, certificate: Certificate) -> bool:
+        def on_round(info: RoundInfo) -> bool:
             progress.failures(federation.failures)
-            return progress.on_round(row, certificate)
+            return progress.on_round(info)
 
         try:
             return train(
                 federation,
-                method,
+                how[0],
+                problem=how[1],
                 n_rounds=flags.n_rounds,
-                stop=stop,
+                goal=goal,
                 max_seconds=flags.max_seconds,
                 nodes=None if flags.fraction is None else SampledNodes(flags.fraction, flags.seed),
                 on_round=on_round,
@@ -152,23 +154,24 @@ class Job:
                 typer.echo(f"what was done so far is kept; go on with: localgd resume {self.out}", err=True)
             raise
 
-    def _method(self) -> Method | Choice:
+    def _how(self) -> tuple[Method | Choice, Problem | None]:
+        """Return method and problem."""
         flags = self.flags
-        names = ("local_steps", "loss", "batch_size", "replacement", "form", "prox", "weighted_by", "C", "late")
+        names = ("local_steps", "batch_size", "replacement", "form", "prox", "weighted_by", "late")
         given = {name: getattr(flags, name) for name in (*names, "momentum", "nesterov", "server_lr", "max_mb")}
-        given |= {"lr": _step_size(flags.lr), "intercept": flags.fit_intercept or None if flags.C is not None else None}
-        given |= {"seed": flags.seed} if flags.method == "local-sgd" else {}
-        return method_named(flags.method, **{name: value for name, value in given.items() if value is not None})
+        given |= {"lr": _step_size(flags.lr)} | ({"seed": flags.seed} if flags.method == "local-sgd" else {})
+        bias = flags.C is not None and flags.fit_intercept
+        return asked(flags.method, C=flags.C, intercept=bias, loss=flags.loss, **given)
 
-    def _stop(self) -> list[Rule]:
+    def _goal(self) -> list[Goal]:
         flags = self.flags
         if flags.compare and flags.C is not None:
             raise ValueError(
                 "--compare pooled shows the angle to the unpenalised pooled model, so it has no meaning with --C, "
                 "whose certificate bounds the distance to the penalised one; leave one of them out"
             )
-        angle = [] if flags.angle_tol_deg is None else [until_angle(flags.angle_tol_deg)]
-        return angle + ([] if flags.margin_ratio is None else [until_margin_ratio(flags.margin_ratio)])
+        angle: list[Goal] = [] if flags.angle_tol_deg is None else [Angle(flags.angle_tol_deg)]
+        return angle + ([] if flags.margin_ratio is None else [MarginRatio(flags.margin_ratio)])
 
     def _reference(self, federation: Any, method: Method | Choice, progress: Progress) -> FloatArray | None:
         """Return the pooled model if it was asked for, or say why there is none to compare with."""
@@ -208,16 +211,22 @@ class Job:
             raise typer.Exit(FAILED) from error
         return self.out
 
-    def _tell(self, run: Run, place: Path | None) -> None:
+    def _tell(self, run: Run, goals: Sequence[Goal], place: Path | None) -> None:
         last = run.history[-1]
         if self.flags.as_json:
             entries = run.certificate.to_dict() | {"rounds": run.n_rounds, "loss": _known(last.loss)}
             entries |= {"accuracy": _known(last.accuracy), "floats_up": last.floats_up, "floats_down": last.floats_down}
             entries |= {"seconds": last.seconds, "true_angle_deg": _known(last.true_angle_deg)}
+            entries |= {"goal_met": _met(run, goals) if goals else None}
             entries |= {"n_failures": len(run.failures), "out": None if place is None else str(place)}
             typer.echo(json.dumps(entries, indent=1, allow_nan=False))
             return
-        for line in (*text.verdict(run.certificate, last), *text.next_step(run.certificate)):
+        for line in text.verdict(run.certificate, last):
+            typer.echo(line)
+        for goal in goals:
+            if not goal.met(run.certificate):
+                typer.echo(f"not proved, as asked: {goal}")
+        for line in text.next_step(run.certificate):
             typer.echo(line)
         for line in text.failures(run.failures):
             typer.echo(line)
@@ -239,7 +248,9 @@ def _step_size(lr: str | None) -> float | str | None:
 
 def _weighting(method: Method | Choice) -> Weighting:
     """Return how rows weigh in the loss that the method minimises where nothing separates them."""
-    return "num-examples" if isinstance(method, Choice) else method.task.weighted_by
+    if isinstance(method, Choice):
+        return "num-examples"
+    return method.task.weighted_by or "uniform"
 
 
 def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
@@ -257,9 +268,13 @@ def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _exit_code(run: Run, *, asked: bool, interrupted: int | None) -> int:
+def _met(run: Run, goals: Sequence[Goal]) -> bool:
+    return all(goal.met(run.certificate) for goal in goals)
+
+
+def _exit_code(run: Run, goals: Sequence[Goal], interrupted: int | None) -> int:
     if interrupted is not None:
         return SIGNALLED + interrupted
     if run.certificate.verdict is Status.DIVERGED or not run.w.any():
         return FAILED
-    return SHORT if asked and run.certificate.verdict is not Status.CERTIFIED else 0
+    return 0 if _met(run, goals) else SHORT

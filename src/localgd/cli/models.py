@@ -29,10 +29,12 @@ from localgd.core import Message
 from localgd.data.load import load_unlabelled
 from localgd.data.model import read_model
 from localgd.engine.inprocess import InProcess
-from localgd.problems.hard_margin import Status
+from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Evaluate
+from localgd.problems.regularised import Regularised
 from localgd.report import text
 from localgd.run.certify import certify
+from localgd.run.goals import Angle
 
 
 def certify_command(
@@ -72,17 +74,18 @@ def certify_command(
         kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
         federation, recipe = federation_of(tables, data, scale or "none", kinds)
     w = held.aligned(recipe, f"{model}")
-    found = certify(w, federation, angle_tol_deg=angle_tol_deg, C=C, intercept=C is not None and recipe.intercept)
+    problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
+    goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
+    found = certify(w, federation, problem=problem, goal=goal)
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / look.n_rows
     if as_json:
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
         typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
-        if found.separable and angle_tol_deg is None and not found.angle_deg <= text.LOOSE_DEG:
+        if found.separable and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
-    asked = angle_tol_deg is not None
-    raise typer.Exit(SHORT if asked and found.verdict is not Status.CERTIFIED else 0)
+    raise typer.Exit(0 if goal is None or goal.met(found) else SHORT)
 
 
 def predict_command(

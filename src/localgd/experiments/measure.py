@@ -21,6 +21,7 @@ from localgd.reference.minimiser import minimiser
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.local import GradientSteps
+from localgd.rules.probes import measured
 from localgd.run.history import Run
 
 
@@ -92,7 +93,7 @@ def step_size(run: Run) -> float:
 
 def scaled(method: Method, engine: InProcess, factor: float) -> Method:
     """Return a method whose step size is `factor` times the one it would choose."""
-    tuned = method.tuned(engine)
+    tuned = method.bind(method.problem, engine, measured(engine))
     if not isinstance(tuned.task, GradientSteps) or isinstance(tuned.task.lr, str):
         raise TypeError(f"{method.name} has no step size")
     return replace(tuned, task=replace(tuned.task, lr=factor * tuned.task.lr))

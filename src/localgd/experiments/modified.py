@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -49,6 +49,8 @@ class Watched:
     merge: Any
     models: list[FloatArray] = field(default_factory=list)
     moves: list[float] = field(default_factory=list)
+
+    whole_rounds: ClassVar[str] = ""
 
     def init(self, w0: FloatArray) -> ServerState:
         """Start as the merge does."""

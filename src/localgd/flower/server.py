@@ -15,19 +15,20 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from localgd.core import Problem
 from localgd.data.datasets import DATASETS
 from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
-from localgd.methods.table import method_named
-from localgd.problems.hard_margin import Certificate, Rule, until_angle
+from localgd.methods.table import asked
 from localgd.report import text
 from localgd.report.plots import convergence
 from localgd.run import folder as record
 from localgd.run.checkpoint import Checkpoints
-from localgd.run.history import Row, Run
+from localgd.run.goals import Angle
+from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
 KEYS: dict[str, Any] = {
@@ -105,18 +106,18 @@ class Job:
         except ValueError:
             raise ValueError(f"{key} must be a number, got {value!r}") from None
 
-    def method(self) -> Method | Choice:
-        """Return the method, with the options that are given."""
-        options: dict[str, Any] = {"C": self.number("C"), "local_steps": self.number("local-steps", int)}
-        options |= {"loss": self.given("loss"), "weighted_by": self.given("weighted-by")}
-        options |= {"max_mb": self.number("max-mb"), "lr": _step_size(self.given("lr"))}
-        options |= {"intercept": True if options["C"] is not None and self.given("intercept") else None}
-        return method_named(self.given("method"), **{k: v for k, v in options.items() if v is not None})
+    def how(self) -> tuple[Method | Choice, Problem | None]:
+        """Return method and problem, with the options that are given."""
+        C = self.number("C")
+        options: dict[str, Any] = {"local_steps": self.number("local-steps", int), "max_mb": self.number("max-mb")}
+        options |= {"weighted_by": self.given("weighted-by"), "lr": _step_size(self.given("lr"))}
+        bias = C is not None and bool(self.given("intercept"))
+        return asked(self.given("method"), C=C, intercept=bias, loss=self.given("loss"), **options)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""
-        method, out = self.method(), None if self.given("out") is None else Path(self.given("out")).absolute()
-        stop = [] if (angle := self.number("angle-tol-deg")) is None else [until_angle(angle)]
+        how, out = self.how(), None if self.given("out") is None else Path(self.given("out")).absolute()
+        goal = [] if (angle := self.number("angle-tol-deg")) is None else [Angle(angle)]
         with ExitStack() as hold:
             resumed = None if out is None else unfinished(out, hold)
             engine = self._federation(grid)
@@ -128,7 +129,7 @@ class Job:
             if out is not None and resumed is None:
                 hold.enter_context(record.begun(out, self._config(), recipe, force=False))
             LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.summary)
-            run = self._trained(federation, method, stop, out)
+            run = self._trained(federation, how, goal, out)
             model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
             if out is not None:
                 record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
@@ -151,7 +152,9 @@ class Job:
             poll=self.number("poll"),
         )
 
-    def _trained(self, federation: FlowerEngine, method: Method | Choice, stop: list[Rule], out: Path | None) -> Run:
+    def _trained(
+        self, federation: FlowerEngine, how: tuple[Method | Choice, Problem | None], goal: list[Angle], out: Path | None
+    ) -> Run:
         """Train, with checkpoints where the run will be kept."""
         checkpoints = None
         if out is not None:
@@ -159,7 +162,8 @@ class Job:
             checkpoints = Checkpoints(record.checkpoints_of(out), *every)
         told = [0]
 
-        def on_round(row: Row, certificate: Certificate) -> bool:  # noqa: ARG001
+        def on_round(info: RoundInfo) -> bool:
+            row = info.row
             if row.round == 0 and out is not None and federation.strangers:
                 LOG.warning("localgd: %s: %s", ", ".join(federation.strangers), FORGETFUL)
             for failure in federation.failures[told[0] :]:
@@ -172,9 +176,10 @@ class Job:
 
         return train(
             federation,
-            method,
+            how[0],
+            problem=how[1],
             n_rounds=self.number("n-rounds", int),
-            stop=stop,
+            goal=goal,
             max_seconds=self.number("max-seconds"),
             on_round=on_round,
             checkpoints=checkpoints,

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
 from localgd.errors import NodeError
-from localgd.problems.hard_margin import Certificate
+from localgd.problems.certificate import Certificate
 from localgd.rounding import FloatArray
 from localgd.run.certify import certify
 
@@ -137,6 +137,6 @@ def entries(found: Certificate) -> dict[str, float]:
     return {
         "margin_low": found.margin_low,
         "margin_high": found.margin_high,
-        "angle_deg_max": found.angle_deg,
+        "angle_deg_max": found.angle_deg_max,
         "certified": float(str(found.verdict) == "certified"),
     }

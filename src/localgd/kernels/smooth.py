@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from localgd.losses import Loss
+from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
@@ -13,12 +15,10 @@ def descend(
     shard: Shard,
     w: FloatArray,
     margins: FloatArray,
-    loss: Loss,
-    local_steps: int,
-    lr: float,
+    steps: Steps,
     more: tuple[FloatArray, float, FloatArray],
 ) -> FloatArray:
-    """Return v after `local_steps` steps ``v ← v − lr (−(1/n) Σ slope(z_i·v) z_i + decay·v + prox (v − w) + shift)``.
+    """Return v after the steps ``v ← v − lr (−(1/b) Σ slope(z_i·v) z_i + decay·v + prox (v − w) + shift)``.
 
     Parameters
     ----------
@@ -28,16 +28,18 @@ def descend(
         Where the steps begin.
     margins : (n,) float64 array
         z_i·w, known already.
-    loss : Loss
-        Gives the slope −ℓ' of a margin.
-    local_steps, lr
-        How many steps, and of what size.
+    steps : Steps
+        How many steps, of what size, on which rows.
     more : tuple of (d,) array, float, (d,) array
         decay, prox and shift.
     """
     decay, prox, shift = more
-    v, n = np.array(w), shard.n_rows / loss.versus
-    for step in range(local_steps):
-        slope = loss.slope(margins if step == 0 else shard.margins(v))
-        v -= lr * (decay * v + prox * (v - w) + shift - shard.combine(slope) / n)
+    rows: Any = shard.rows
+    v = np.array(w)
+    for step in range(steps.local_steps):
+        index: Any = slice(None) if steps.batches is None else steps.batches[step]
+        block = rows if steps.batches is None else rows[index]
+        slope = steps.loss.slope(margins[index] if step == 0 else np.asarray(block @ v))
+        mean = np.asarray(block.T @ slope) / (slope.size / steps.loss.versus)
+        v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
     return v

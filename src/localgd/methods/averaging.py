@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from localgd.losses import Loss, loss_named
 from localgd.methods.method import Method
 from localgd.problems.metrics import Weighting
-from localgd.problems.regularised import Penalty
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.penalised import PenalisedSteps
 from localgd.rules.server import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
 
 
@@ -17,11 +15,9 @@ def local_gd(
     *,
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss = "logistic",
-    weighted_by: Weighting = "uniform",
+    loss: str | Loss | None = None,
+    weighted_by: Weighting | None = None,
     late: bool = False,
-    C: float | None = None,
-    intercept: bool = False,
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
@@ -31,18 +27,14 @@ def local_gd(
         L, gradient steps per node and round.
     lr : float > 0, "auto" or "paper"
         Step size; "auto" is 1/β with β the largest smoothness constant of a node, "paper" is 1/(βL).
-    loss : "logistic", "exponential" or Loss
-        Loss of a margin.
-    weighted_by : "uniform" or "num-examples"
-        Weight of a node in the mean: equal (the paper), or its number of rows.
+    loss : "logistic", "exponential" or Loss, optional
+        Loss of a margin; default is the problem's own, logistic for the hard margin.
+    weighted_by : "uniform" or "num-examples", optional
+        Weight of a node in the mean: equal (the paper), or its number of rows. Default is the problem's own: equal for
+        the hard margin, by rows for a penalised loss.
     late : bool
         Hand out the late direction, what was added in the last half of the rounds, instead of the model: nearer to its
         limit on separable data.
-    C : float > 0, optional
-        Minimise the penalised loss of `localgd.newton` instead. With more than one local step the limit is beside its
-        minimiser (`scaffold` has no such bias). Nodes then weigh as their number of rows.
-    intercept : bool
-        With `C`: the last column is a bias, and free of the penalty.
 
     Returns
     -------
@@ -64,42 +56,30 @@ def local_gd(
     >>> local_gd(local_steps=10).task.local_steps
     10
     """
-    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
-    return Method("local-gd", steps, Mean(late=late))
+    steps = _steps(local_steps, lr, loss, weighted_by)
+    return Method("local-gd", steps, Mean(late=late), remedy="lower lr")
 
 
 def _steps(
     local_steps: int,
     lr: float | Literal["auto", "paper"],
-    loss: str | Loss,
-    weighted_by: Weighting,
-    C: float | None,
-    *,
-    intercept: bool,
-    late: bool = False,
-    prox: float = 0.0,
-) -> GradientSteps | PenalisedSteps:
-    """Return full-batch local steps, on the plain loss or on the penalised one."""
-    chosen = loss_named(loss)
-    if C is None:
-        return GradientSteps(local_steps=local_steps, lr=lr, loss=chosen, prox=prox, weighted_by=weighted_by)
-    if late:
-        raise ValueError(
-            f"late=True has no meaning with C={C!r}: a penalised loss has a finite minimiser; leave it out"
-        )
-    if lr == "paper":
-        raise ValueError(f"lr='paper' has no meaning with C={C!r}; give a number, or 'auto' for 1/(β + λ)")
-    return PenalisedSteps(local_steps=local_steps, lr=lr, loss=chosen, penalty=Penalty(C, intercept), prox=prox)
+    loss: str | Loss | None,
+    weighted_by: Weighting | None,
+    **more: Any,
+) -> GradientSteps:
+    """Return local steps; what is None is the problem's matter."""
+    chosen = None if loss is None else loss_named(loss)
+    return GradientSteps(local_steps=local_steps, lr=lr, loss=chosen, weighted_by=weighted_by, **more)
 
 
 def local_sgd(
     *,
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss = "logistic",
+    loss: str | Loss | None = None,
     batch_size: int = 32,
     replacement: bool = False,
-    weighted_by: Weighting = "uniform",
+    weighted_by: Weighting | None = None,
     late: bool = False,
     seed: int = 0,
 ) -> Method:
@@ -131,16 +111,9 @@ def local_sgd(
     >>> local_sgd(batch_size=16).task.batch_size
     16
     """
-    steps = GradientSteps(
-        local_steps=local_steps,
-        lr=lr,
-        loss=loss_named(loss),
-        batch_size=batch_size,
-        replacement=replacement,
-        weighted_by=weighted_by,
-        seed=seed,
-    )
-    return Method("local-sgd", steps, Mean(late=late))
+    drawn: dict[str, Any] = {"batch_size": batch_size, "replacement": replacement, "seed": seed}
+    steps = _steps(local_steps, lr, loss, weighted_by, **drawn)
+    return Method("local-sgd", steps, Mean(late=late), remedy="lower lr")
 
 
 def modified_local_gd(
@@ -149,8 +122,8 @@ def modified_local_gd(
     prox: float | None = None,
     local_steps: int | None = None,
     lr: float | Literal["auto"] | None = None,
-    loss: str | Loss = "logistic",
-    weighted_by: Weighting = "uniform",
+    loss: str | Loss | None = None,
+    weighted_by: Weighting | None = None,
 ) -> Method:
     """Return Modified Local-GD: a proximal problem solved on every node, then the mean anchored at 0.
 
@@ -195,33 +168,32 @@ def modified_local_gd(
         ]
         if ignored:
             raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
-        return Method("modified-local-gd", Project(loss=loss_named(loss), weighted_by=weighted_by), Anchored())
+        task = Project(loss=loss_named(loss or "logistic"), weighted_by=weighted_by or "uniform")
+        return Method("modified-local-gd", task, Anchored(), remedy="use local-gd, or form='proximal'")
     if form != "proximal":
         raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")
-    steps = GradientSteps(
-        local_steps=100 if local_steps is None else local_steps,
-        lr="auto" if lr is None else lr,
-        loss=loss_named(loss),
+    steps = _steps(
+        100 if local_steps is None else local_steps,
+        "auto" if lr is None else lr,
+        loss,
+        weighted_by,
         prox=1e-3 if prox is None else prox,
-        weighted_by=weighted_by,
     )
-    return Method("modified-local-gd", steps, Anchored())
+    return Method("modified-local-gd", steps, Anchored(), remedy="lower lr")
 
 
 def fedexp(
     *,
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss = "logistic",
-    weighted_by: Weighting = "uniform",
-    C: float | None = None,
-    intercept: bool = False,
+    loss: str | Loss | None = None,
+    weighted_by: Weighting | None = None,
 ) -> Method:
     """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
 
     Parameters
     ----------
-    local_steps, lr, loss, weighted_by, C, intercept
+    local_steps, lr, loss, weighted_by
         As for `local_gd`.
 
     Returns
@@ -244,8 +216,8 @@ def fedexp(
     >>> fedexp(local_steps=10).name
     'fedexp'
     """
-    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept)
-    return Method("fedexp", steps, Extrapolated())
+    steps = _steps(local_steps, lr, loss, weighted_by)
+    return Method("fedexp", steps, Extrapolated(), remedy="lower lr")
 
 
 def normalised_local_gd(
@@ -253,7 +225,7 @@ def normalised_local_gd(
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "paper",
     loss: str | Loss = "exponential",
-    weighted_by: Weighting = "uniform",
+    weighted_by: Weighting | None = None,
     late: bool = True,
 ) -> Method:
     """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.
@@ -286,8 +258,8 @@ def normalised_local_gd(
     >>> normalised_local_gd(local_steps=10).merge.late
     True
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), weighted_by=weighted_by)
-    return Method("normalised-local-gd", steps, Normalised(late=late))
+    steps = _steps(local_steps, lr, loss, weighted_by)
+    return Method("normalised-local-gd", steps, Normalised(late=late), remedy="lower lr")
 
 
 def fedprox(
@@ -295,11 +267,9 @@ def fedprox(
     prox: float = 0.01,
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss = "logistic",
-    weighted_by: Weighting = "uniform",
+    loss: str | Loss | None = None,
+    weighted_by: Weighting | None = None,
     late: bool = False,
-    C: float | None = None,
-    intercept: bool = False,
 ) -> Method:
     """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
 
@@ -307,7 +277,7 @@ def fedprox(
     ----------
     prox : float > 0
         λ.
-    local_steps, lr, loss, weighted_by, late, C, intercept
+    local_steps, lr, loss, weighted_by, late
         As for `local_gd`; "auto" is 1/(β + λ).
 
     Returns
@@ -329,8 +299,8 @@ def fedprox(
     >>> fedprox(prox=0.1).task.prox
     0.1
     """
-    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late, prox=prox)
-    return Method("fedprox", steps, Mean(late=late))
+    steps = _steps(local_steps, lr, loss, weighted_by, prox=prox)
+    return Method("fedprox", steps, Mean(late=late), remedy="lower lr")
 
 
 def slowmo(
@@ -340,11 +310,9 @@ def slowmo(
     nesterov: bool = False,
     local_steps: int = 100,
     lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss = "logistic",
-    weighted_by: Weighting = "uniform",
+    loss: str | Loss | None = None,
+    weighted_by: Weighting | None = None,
     late: bool = False,
-    C: float | None = None,
-    intercept: bool = False,
 ) -> Method:
     """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
 
@@ -352,7 +320,7 @@ def slowmo(
     ----------
     momentum, server_lr, nesterov
         β, α and the form of the server's step: see `localgd.rules.server.ServerMomentum`.
-    local_steps, lr, loss, weighted_by, late, C, intercept
+    local_steps, lr, loss, weighted_by, late
         As for `local_gd`.
 
     Returns
@@ -374,6 +342,6 @@ def slowmo(
     >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.nesterov
     True
     """
-    steps = _steps(local_steps, lr, loss, weighted_by, C, intercept=intercept, late=late)
+    steps = _steps(local_steps, lr, loss, weighted_by)
     merge = ServerMomentum(momentum=momentum, server_lr=server_lr, nesterov=nesterov, late=late)
-    return Method("slowmo", steps, merge)
+    return Method("slowmo", steps, merge, remedy="lower lr")

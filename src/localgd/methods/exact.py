@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-from localgd.losses import Loss, loss_named
 from localgd.methods.method import Method
-from localgd.problems.regularised import Appraise, Curvature, Penalty
+from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.problems.triangle import MOST_MB
 from localgd.rules.consensus import MEMORY, Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
-from localgd.rules.penalised import PenalisedSteps
+from localgd.rules.local import GradientSteps
 
 
 def consensus(*, memory: int = MEMORY) -> Method:
@@ -45,7 +43,9 @@ def consensus(*, memory: int = MEMORY) -> Method:
     >>> consensus().name
     'consensus'
     """
-    return Method("consensus", DualPart(memory=memory), Consensus(memory=memory))
+    return Method(
+        "consensus", DualPart(memory=memory), Consensus(memory=memory), remedy="use auto or local-gd", exact=True
+    )
 
 
 def interior_point(*, max_mb: float = MOST_MB) -> Method:
@@ -73,99 +73,77 @@ def interior_point(*, max_mb: float = MOST_MB) -> Method:
     >>> interior_point().name
     'interior-point'
     """
-    return Method("interior-point", InteriorPoint(), Mehrotra(max_mb=max_mb))
+    return Method("interior-point", InteriorPoint(), Mehrotra(max_mb=max_mb), exact=True)
 
 
-def newton(*, C: float = math.inf, intercept: bool = False, max_mb: float = MOST_MB) -> Method:
+def newton(*, max_mb: float = MOST_MB) -> Method:
     """Return second-order rounds for the logistic loss: the pooled minimiser to machine precision in about ten.
 
     Parameters
     ----------
-    C : float > 0
-        As in scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows; inf for no penalty.
-    intercept : bool
-        The last column is a bias, and free of the penalty.
     max_mb : float > 0
         Refuse where the d×d sums are more megabytes a node and round.
 
     Returns
     -------
     Method
-        A method for `train`, which needs every node in every round.
+        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If `max_mb` is not positive.
 
     Examples
     --------
-    >>> newton(C=0.1).penalty.strength(100)
-    0.1
+    >>> newton().problem
+    Regularised(loss=Logistic(), C=inf, intercept=False, n_blocks=1)
     """
-    penalty = Penalty(C, intercept)
-    return Method("newton", Curvature(penalty=penalty), Newton(penalty=penalty, max_mb=max_mb))
+    return Method("newton", Curvature(), Newton(max_mb=max_mb), Regularised(), exact=True)
 
 
-def lbfgs(*, C: float = math.inf, intercept: bool = False, loss: str | Loss = "logistic", memory: int = 30) -> Method:
+def lbfgs(*, memory: int = 30) -> Method:
     """Return L-BFGS by rounds: the pooled minimiser from one gradient a node and round, for any number of columns.
 
     Parameters
     ----------
-    C, intercept
-        As for `newton`.
-    loss : "logistic", "exponential" or Loss
-        Loss of a margin; only the logistic one is certified.
     memory : int, at least 1
         Steps that the server remembers.
 
     Returns
     -------
     Method
-        A method for `train`, which needs every node in every round.
+        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If `memory` is out of its range.
 
     Examples
     --------
-    >>> lbfgs(C=0.1).name
+    >>> lbfgs().name
     'lbfgs'
     """
-    penalty = Penalty(C, intercept)
-    return Method("lbfgs", Appraise(loss_named(loss), penalty), LimitedMemory(penalty=penalty, memory=memory))
+    return Method("lbfgs", Appraise(), LimitedMemory(memory=memory), Regularised(), exact=True)
 
 
-def scaffold(
-    *,
-    C: float = math.inf,
-    intercept: bool = False,
-    local_steps: int = 100,
-    lr: float | Literal["auto"] = "auto",
-    loss: str | Loss = "logistic",
-    memory: int = 30,
-) -> Method:
+def scaffold(*, local_steps: int = 100, lr: float | Literal["auto"] = "auto", memory: int = 30) -> Method:
     """Return SCAFFOLD: local steps with control variates, so that any number of them has the pooled minimiser as limit.
 
     Parameters
     ----------
-    C, intercept
-        As for `newton`.
     local_steps : int, at least 1
         Gradient steps per node and step of the server, which takes two rounds.
     lr : float > 0 or "auto"
         Step size; "auto" is 1/(β + λ).
-    loss : "logistic", "exponential" or Loss
-        Loss of a margin; only the logistic one is certified.
     memory : int, at least 0
         Moves that the server's acceleration looks back on; 0 for none.
 
     Returns
     -------
     Method
-        A method for `train`, which needs every node in every round.
+        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
 
     Raises
     ------
@@ -177,6 +155,5 @@ def scaffold(
     >>> scaffold(local_steps=10).task.variates
     True
     """
-    penalty = Penalty(C, intercept)
-    steps = PenalisedSteps(local_steps=local_steps, lr=lr, loss=loss_named(loss), penalty=penalty, variates=True)
-    return Method("scaffold", steps, ControlVariates(penalty=penalty, memory=memory))
+    steps = GradientSteps(local_steps=local_steps, lr=lr, variates=True)
+    return Method("scaffold", steps, ControlVariates(memory=memory), Regularised(), remedy="lower lr", exact=True)

@@ -1,26 +1,49 @@
-"""A method: a task for the nodes and a merge for the server."""
+"""A method: a task for the nodes and a merge for the server. What it looks for is the problem's matter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, runtime_checkable
 
-from localgd.core import Engine, Merge, Task
-from localgd.losses import Loss, among
-from localgd.problems.metrics import Evaluate, Weighting
-from localgd.problems.regularised import Appraise, Curvature, Penalty
+from localgd.core import DataSizes, End, Engine, Merge, Problem, Task
+from localgd.losses import Loss
+from localgd.problems.hard_margin import HardMargin
+from localgd.problems.metrics import Weighting
 
 
 class LocalTask(Task, Protocol):
     """A task that trains: it has a loss to report and a weighting of the nodes."""
 
     @property
-    def loss(self) -> Loss:
-        """The loss that the history shows."""
+    def loss(self) -> Loss | None:
+        """The loss that the history shows; None for the problem's own, until `Method.bind`."""
 
     @property
-    def weighted_by(self) -> Weighting:
-        """How the nodes are weighted in the mean."""
+    def weighted_by(self) -> Weighting | None:
+        """How the nodes are weighted in the mean; None likewise."""
+
+
+@runtime_checkable
+class BoundTask(Protocol):
+    """A task that has something to find out of the problem and the data before the first round."""
+
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:
+        """Return the task for this problem on these nodes, after one round at most.
+
+        Raises
+        ------
+        ValueError
+            If it has no meaning for the problem; says what has.
+        """
+
+
+@runtime_checkable
+class BoundMerge(Protocol):
+    """A merge that has something to take over from the problem or its task."""
+
+    def bound(self, problem: Problem, task: Any) -> Self:
+        """Return the merge for this problem; raises likewise."""
 
 
 @dataclass(frozen=True)
@@ -35,76 +58,62 @@ class Method:
         What a node does in a round.
     merge : Merge
         What the server does with the sum of the reports.
+    problem : Problem
+        What it looks for unless `train` is told otherwise.
     why : str
         Why it was chosen, if it was not asked for by name.
-    reserves : tuple of Reserve
+    remedy : str
+        What to do where it fails.
+    exact : bool
+        Whether it reaches the pooled model itself, so that it is to end with a proof.
+    fallbacks : mapping from End to Fallback
         Which method takes over where this one cannot go on.
     """
 
     name: str
     task: LocalTask
     merge: Merge
+    problem: Problem = HardMargin()  # noqa: RUF009  frozen, so sharing one is safe
     why: str = ""
-    reserves: tuple[Reserve, ...] = ()
-
-    def reserve(self, ended: str) -> Method | None:
-        """Return the method that takes over after such an end, if there is one."""
-        return next((reserve.method for reserve in self.reserves if reserve.when == ended), None)
+    remedy: str = ""
+    exact: bool = False
+    fallbacks: Mapping[End, Fallback] = field(default_factory=dict)
 
     @property
-    def penalty(self) -> Penalty | None:
-        """The penalised objective that it minimises; None if it is after the max-margin model."""
-        return getattr(self.task, "penalty", None)
+    def whole_rounds(self) -> str:
+        """Why it needs every node in every round; empty if it does not."""
+        return self.merge.whole_rounds
 
-    @property
-    def softmax(self) -> bool:
-        """Whether it minimises a loss of several margins a sample, about whose minimiser nothing is proved."""
-        return self.penalty is not None and self.task.loss.versus > 1
+    def bind(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Method:
+        """Return the method for this problem on these nodes: all that was left to them is found.
 
-    @property
-    def look(self) -> Task:
-        """The task of a round that only looks at the model."""
-        if self.penalty is None:
-            return Evaluate(self.task.loss, self.task.weighted_by)
-        if isinstance(self.task, Curvature):
-            return self.task
-        return Appraise(self.task.loss, self.penalty)
-
-    def among(self, versus: int) -> Method:
-        """Return the method for samples that `versus` rows speak for: logistic then means softmax."""
-        task: Any = self.task
-        merge: Any = self.merge
-        loss = among(task.loss, versus)
-        if loss != task.loss:
-            task = replace(task, loss=loss)
-        if self.penalty is not None and versus > 1:
-            penalty = replace(self.penalty, blocks=versus + 1)
-            task, merge = replace(task, penalty=penalty), replace(merge, penalty=penalty)
-        return replace(self, task=task, merge=merge)
-
-    def tuned(self, engine: Engine) -> Method:
-        """Return the method with what it needs to know of the data found, by one round, if it was "auto"."""
-        if not isinstance(self.task, Tunable):
-            return self
-        task = self.task.tuned(engine)
-        merge = self.merge.informed(task) if isinstance(self.merge, Informed) else self.merge
-        return replace(self, task=task, merge=merge)
+        Raises
+        ------
+        ValueError
+            If it has no meaning for the problem.
+        """
+        try:
+            task = self.task.bound(problem, engine, sizes) if isinstance(self.task, BoundTask) else self.task
+            merge = self.merge.bound(problem, task) if isinstance(self.merge, BoundMerge) else self.merge
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        return replace(self, task=task, merge=merge, problem=problem)
 
 
 @dataclass(frozen=True)
-class Reserve:
-    """A method in reserve.
+class Fallback:
+    """A method that takes over from the start.
 
     Parameters
     ----------
-    when : "stalled" or "inseparable"
-        It takes over if the method before it makes no progress, or finds that nothing separates the rows.
     method : Method
-        What takes over, from the start.
+        What takes over.
+    problem : Problem, optional
+        What it looks for; default is what was looked for before.
     """
 
-    when: Literal["stalled", "inseparable"]
     method: Method
+    problem: Problem | None = None
 
 
 @runtime_checkable
@@ -115,21 +124,9 @@ class Choice(Protocol):
     def name(self) -> str:
         """What users call it."""
 
-    def chosen(self, engine: Engine) -> Method:
-        """Return the method for these nodes."""
+    @property
+    def problem(self) -> Problem:
+        """What is looked for unless `train` is told otherwise."""
 
-
-@runtime_checkable
-class Tunable(Protocol):
-    """A task with a setting that depends on the data."""
-
-    def tuned(self, engine: Engine) -> Self:
-        """Return the task with that setting found, by one round."""
-
-
-@runtime_checkable
-class Informed(Protocol):
-    """A merge with a setting that it shares with the task."""
-
-    def informed(self, task: Any) -> Self:
-        """Return the merge with that setting taken over."""
+    def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
+        """Return the method for this problem on rows of these sizes."""

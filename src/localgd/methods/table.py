@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
-from localgd.core import Task
+from localgd.core import Problem, Task
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments, Survey, Tally
+from localgd.losses import Loss, loss_named
 from localgd.methods.auto import auto
 from localgd.methods.averaging import (
     fedexp,
@@ -24,13 +26,12 @@ from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaf
 from localgd.methods.method import Choice, Method
 from localgd.problems import least_squares as squares
 from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Appraise, Curvature
+from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.local_squares import LeastSquares
-from localgd.rules.penalised import PenalisedSteps
-from localgd.rules.probes import Rescaled, Sizes, Smoothness, TemperedDual
+from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
     "auto": auto,
@@ -53,12 +54,12 @@ TASKS: tuple[type[Task], ...] = (
     *(Survey, Tally, Moments),
     *(Sizes, Smoothness, Evaluate, TemperedDual),
     *(GradientSteps, Project, DualPart, InteriorPoint),
-    *(Appraise, Curvature, PenalisedSteps),
+    *(Appraise, Curvature),
     *(LeastSquares, squares.Residuals, squares.Product, squares.Moments),
 )
 """What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
 
-ENCODERS: tuple[type, ...] = (Recipe, Rescaled)
+ENCODERS: tuple[type, ...] = (Recipe,)
 """What a node puts its rows through for a server elsewhere."""
 
 
@@ -86,3 +87,38 @@ def method_named(name: str, **options: Any) -> Method | Choice:
         if option not in known:
             raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
     return METHODS[name](**options)
+
+
+def asked(
+    name: str, *, C: float | None = None, intercept: bool = False, loss: str | Loss | None = None, **options: Any
+) -> tuple[Method | Choice, Problem | None]:
+    """Return the method of that name, and the problem that these settings mean: None for the method's own.
+
+    A loss is the problem's where there is a penalty, or the method is for a minimiser; else the method's.
+
+    Parameters
+    ----------
+    name : str
+        What users call the method.
+    C : float > 0, optional
+        Penalised loss, as in scikit-learn's ``LogisticRegression``.
+    intercept : bool
+        The last column is a bias, and free of the penalty.
+    loss : str or Loss, optional
+        Loss of a margin.
+    **options
+        The method's own; None is not given.
+
+    Examples
+    --------
+    >>> asked("local-gd", C=1.0)[1]
+    Regularised(loss=Logistic(), C=1.0, intercept=False, n_blocks=1)
+    >>> asked("local-gd", loss="exponential")[1] is None
+    True
+    """
+    given = {option: value for option, value in options.items() if value is not None}
+    minimises = C is not None or isinstance(method_named(name).problem, Regularised)
+    if not minimises:
+        return method_named(name, **given, **({} if loss is None else {"loss": loss})), None
+    problem = Regularised(loss_named("logistic" if loss is None else loss), math.inf if C is None else C, intercept)
+    return method_named(name, **given), problem

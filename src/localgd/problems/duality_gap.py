@@ -18,22 +18,22 @@ that also proves that no plane separates the rows of an unpenalised F.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from localgd.core import Report
-from localgd.losses import Logistic, Loss
-from localgd.problems.hard_margin import TELLING_DEG, Certificate, Rule, Status
-from localgd.problems.regularised import Penalty, gradient, objective
+from localgd.losses import Logistic
+from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.triangle import symmetric
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
 
+if TYPE_CHECKING:
+    from localgd.problems.regularised import Regularised
 
-def minimiser_certificate(
-    w: FloatArray, report: Report, penalty: Penalty, loss: Loss, stop: Sequence[Rule] = ()
-) -> Certificate:
+
+def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -> Certificate:
     """Return what is proved about w, given an appraisal of it by every node.
 
     Parameters
@@ -42,12 +42,8 @@ def minimiser_certificate(
         The model.
     report : Report
         Sum of `localgd.problems.regularised.appraisal` over all nodes.
-    penalty : Penalty
-        The objective.
-    loss : Loss
-        Its loss; only the logistic one is certified.
-    stop : sequence of rules
-        What was asked for; without any, every angle below 90 degrees counts as certified.
+    problem : Regularised
+        The objective; only the logistic loss is certified.
 
     Returns
     -------
@@ -58,18 +54,18 @@ def minimiser_certificate(
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
     # a margin that is off by so much changes the loss of its row by no more
     off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
-    value = (objective(report, w, penalty) + off) * (1 + 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
+    value = (problem.objective(report, w) + off) * (1 + 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
     proved = margin if margin > 0 else -math.inf
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
-    found = replace(found, unpenalised=math.inf == penalty.C)
-    if not isinstance(loss, Logistic):
-        return replace(found, reason=f"no certificate, as the loss is {loss.name}")
-    steep = norm_above(gradient(report, w, penalty)) + gradient_error(w, report, penalty)
-    distance = curved_distance(w, report, penalty, steep)
+    found = replace(found, unpenalised=not problem.penalised)
+    if not isinstance(problem.loss, Logistic):
+        return replace(found, reason=f"no certificate, as the loss is {problem.loss.name}")
+    steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
+    distance = curved_distance(w, report, problem, steep)
     gap = distance * steep  # by convexity
-    if math.inf > penalty.C:
-        gap = min(gap, duality_gap(w, report, penalty))
-        distance = min(distance, math.sqrt(2 * gap / penalty.strength(report.n_rows) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
+    if problem.penalised:
+        gap = min(gap, duality_gap(w, report, problem))
+        distance = min(distance, math.sqrt(2 * gap / problem.strength(report.n_rows) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
         why = "the curvature is singular to within rounding, as with dependent columns"
         why = why if "curvature" in report.sums else "there is no penalty"
@@ -77,10 +73,10 @@ def minimiser_certificate(
             f"no bound on the distance to a minimiser, as {why}; the gradient of the loss has norm {at_most(steep)}"
         )
         return replace(found, reason=reason)
-    return _judged(replace(found, gap=gap, distance=distance), norm_above(penalty.pull(w)), stop)
+    return _judged(replace(found, gap=gap, distance=distance), norm_above(problem.pull(w)))
 
 
-def _judged(found: Certificate, length: float, stop: Sequence[Rule]) -> Certificate:
+def _judged(found: Certificate, length: float) -> Certificate:
     """Return the certificate with its angle and verdict, given the length of the penalised part of the model."""
     size = length * (1 - 1e-12)
     sine = found.distance / size if found.distance < size else math.nan
@@ -88,27 +84,26 @@ def _judged(found: Certificate, length: float, stop: Sequence[Rule]) -> Certific
     angle = angle if angle <= TELLING_DEG else math.nan
     within = "" if math.isnan(angle) else f"within {at_most(angle)}° of the pooled minimiser, "
     reason = f"{within}objective within {at_most(found.gap)} of its least"
-    found = replace(found, angle_deg=angle, verdict=Status.FINITE, reason=reason)
-    proved = all(rule(found) for rule in stop) if stop else not math.isnan(angle)
-    return replace(found, verdict=Status.CERTIFIED) if proved else found
+    verdict = Status.FINITE if math.isnan(angle) else Status.CERTIFIED
+    return replace(found, angle_deg_max=angle, verdict=verdict, reason=reason)
 
 
-def gradient_error(w: FloatArray, report: Report, penalty: Penalty) -> float:
+def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
     n, mass = report.n_rows, norm_above(report.sums["pull"])
     steps = 2.0**-48 * -float(report.lows["-radius"])  # a slope is within a few roundings of the exact one
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
     blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * -float(report.lows["-radius"])
-    own = 8 * UNIT_ROUNDOFF * (penalty.strength(n) * norm_above(w) + mass / n)
+    own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(w) + mass / n)
     return drift / n + steps + blurred + own
 
 
-def curved_distance(w: FloatArray, report: Report, penalty: Penalty, steep: float) -> float:
+def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: float) -> float:
     """Return an upper bound on |w − w*| from the curvature at w and a bound on the gradient; inf if there is none."""
     if "curvature" not in report.sums:
         return math.inf
     curvature = symmetric(report.sums["curvature"]) / report.n_rows
-    curvature[np.diag_indices(w.size)] += penalty.strength(report.n_rows) * penalty.pull(np.ones(w.size))
+    curvature[np.diag_indices(w.size)] += problem.strength(report.n_rows) * problem.pull(np.ones(w.size))
     if not np.isfinite(curvature).all():
         return math.inf
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
@@ -119,13 +114,13 @@ def curved_distance(w: FloatArray, report: Report, penalty: Penalty, steep: floa
     return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
 
 
-def duality_gap(w: FloatArray, report: Report, penalty: Penalty) -> float:
+def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return an upper bound on F(w) − min F, rounding included."""
-    n, strength = report.n_rows, penalty.strength(report.n_rows)
+    n, strength = report.n_rows, problem.strength(report.n_rows)
     pull, drift = report.sums["pull"], float(report.sums["drift"]) * (2 + report.n_nodes)
     blur = float(report.sums["blur"]) / n
     share = 0.0
-    if penalty.intercept:
+    if problem.intercept:
         positive, odds = report.sums["positive"], report.sums["odds"]
         above = float(pull[-1])  # the positive class outweighs the negative one by this much
         side, weight = (positive, float(odds[1])) if above > 0 else (pull - positive, float(odds[0]))
@@ -137,8 +132,8 @@ def duality_gap(w: FloatArray, report: Report, penalty: Penalty) -> float:
         doubt = drift / mass * (1 + share)  # the exact share is this near to the one used
         drift += doubt * norm_above(side) + drift
         blur += (share + doubt) ** 2 * weight * (1 + 1e-9) / n
-    slope = strength * penalty.pull(w) - pull / n
-    if penalty.intercept:
+    slope = strength * problem.pull(w) - pull / n
+    if problem.intercept:
         slope = slope[:-1]
     length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * (strength * norm_above(w) + norm_above(pull) / n)
     return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

@@ -1,4 +1,4 @@
-"""The certificate: how far a model is from the pooled max-margin model, proved without pooling a row.
+"""The hard margin: the pooled max-margin model, and how far a model is from it, proved without pooling a row.
 
 Write γ* = max_{|u|=1} min_i z_i·u for the pooled margin and u* for its direction. For any q >= 0 with Σ q_i = mass and
 s = Σ q_i z_i, and any model w,
@@ -12,12 +12,14 @@ bound on the angle; for s = w it is acos sqrt(low/high). Every quantity enters w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-from localgd.core import Report
+from localgd.core import Message, Report, Task
+from localgd.losses import Logistic, Loss, among
+from localgd.problems.certificate import TELLING_DEG, Certificate, Status
+from localgd.problems.metrics import Evaluate, Weighting, seen
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
@@ -29,188 +31,97 @@ from localgd.rounding import (
     norm,
     norm_above,
 )
-from localgd.rows import Dual
+from localgd.rows import Dual, Shard
 
-TELLING_DEG = 89.9
-"""A bound above this is as good as none: written to three digits it would be 90°."""
+CLOSE_DEG = 45.0
+"""A bound above this is stated, but not called a certificate."""
 
 
-class Status(StrEnum):
-    """What became of a run, in words."""
+@dataclass(frozen=True, eq=False)
+class MarginProof:
+    """What is proved of a run's model so far, and the last dual vector of a round, which speaks of the rows."""
 
-    CERTIFIED = "certified"
-    SEPARABLE = "separable, not yet certified"
-    UNDECIDED = "undecided"
-    NOT_SEPARABLE = "not separable"
-    FINITE = "finite minimiser, not yet certified"
-    FARTHER = "farther than asked"
-    STALLED = "stalled by underflow"
-    DIVERGED = "diverged"
+    certificate: Certificate = field(default_factory=Certificate)
+    dual: Dual | None = None
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What is proved about a model, in the space and the unit of the rows it was trained on.
+class HardMargin:
+    """The pooled max-margin model: argmin |w| subject to z·w >= 1 for every row of every node.
 
-    Parameters
-    ----------
-    margin_low, margin_high : float
-        Bounds on the pooled margin γ*; −inf and inf where nothing is proved. Unit: that of the rows.
-    angle_deg : float
-        Upper bound in degrees on the angle to the pooled max-margin direction; NaN if there is none below 90.
-    angle_deg_min : float
-        Lower bound in degrees on that angle; 0 where nothing is proved.
-    margin : float
-        Lower bound on the model's own margin min z_i·w/|w|; negative if a row is wrong, NaN if not all nodes spoke.
-    verdict : Status
-        The verdict in a word.
-    reason : str
-        The verdict in a sentence.
-    kind : str
-        What the model is compared with: "max-margin", or "minimiser" of a penalised loss.
-    objective : float
-        F(w) of a penalised loss, rounded up; NaN for max-margin.
-    gap : float
-        Upper bound on F(w) − min F; inf if nothing is proved, NaN for max-margin.
-    distance : float
-        Upper bound on |w − w*|, the bias left out where it is free of the penalty; inf and NaN likewise.
-    unpenalised : bool
-        Whether that loss has no penalty, so that a minimiser exists only if no plane separates the rows.
-    """
-
-    margin_low: float = -math.inf
-    margin_high: float = math.inf
-    angle_deg: float = math.nan
-    margin: float = math.nan
-    verdict: Status = Status.UNDECIDED
-    reason: str = "nothing measured yet"
-    kind: str = "max-margin"
-    objective: float = math.nan
-    gap: float = math.nan
-    distance: float = math.nan
-    unpenalised: bool = False
-    angle_deg_min: float = 0.0
-
-    @property
-    def separable(self) -> bool | None:
-        """True if proved; False if the loss is proved to have a minimiser, or rows cancel to rounding; None if open."""
-        if self.margin_low > 0:
-            return True
-        proved = self.verdict is Status.NOT_SEPARABLE or (self.unpenalised and self.distance < math.inf)
-        return False if proved else None
-
-    @property
-    def margin_ratio(self) -> float:
-        """Proved share of the pooled margin that the model itself has: margin/margin_high."""
-        return self.margin / self.margin_high if self.margin_high > 0 else math.nan
-
-    @property
-    def status(self) -> str:
-        """Verdict and reason in one line of plain words."""
-        return f"{self.verdict}: {self.reason}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entries of ``certificate.json``; numbers that are not known are None."""
-        known = {
-            "margin_low": self.margin_low,
-            "margin_high": self.margin_high,
-            "angle_deg_max": self.angle_deg,
-            "angle_deg_min": self.angle_deg_min,
-            "margin": self.margin,
-            "objective": self.objective,
-            "gap": self.gap,
-            "distance": self.distance,
-        }
-        numbers = {name: value if math.isfinite(value) else None for name, value in known.items()}
-        return {"kind": self.kind, **numbers, "separable": self.separable, "status": self.status}
-
-
-Rule: TypeAlias = Callable[[Certificate], bool]
-"""A stop rule: true once the certificate is good enough."""
-
-
-def until_angle(deg: float) -> Rule:
-    """Stop once the model is proved to be within `deg` degrees of the pooled one.
-
-    Parameters
-    ----------
-    deg : float, 0 to 90
-        Angle in degrees that must be proved.
-
-    Returns
-    -------
-    callable
-        A stop rule for `localgd.train`.
-
-    Raises
-    ------
-    ValueError
-        If `deg` is not between 0 and 90.
+    Local steps go down a loss, whose limit direction it is: logistic or exponential, uniform over nodes by default.
 
     Examples
     --------
-    >>> until_angle(1.0)(Certificate(angle_deg=0.3))
-    True
+    >>> HardMargin().kind
+    'max-margin'
     """
-    if not 0 < deg < 90:
-        raise ValueError(f"angle_tol_deg must be between 0 and 90 degrees, got {deg!r}")
-    return lambda certificate: certificate.angle_deg <= deg
 
+    kind: ClassVar[str] = "max-margin"
+    begin: ClassVar[type[MarginProof]] = MarginProof
 
-def until_margin_ratio(ratio: float) -> Rule:
-    """Stop once the model's margin is proved to be at least `ratio` times the pooled margin.
+    certified: ClassVar[bool] = True
 
-    Parameters
-    ----------
-    ratio : float, 0 to 1
-        Share of the pooled margin that must be proved.
+    def among(self, versus: int) -> HardMargin:  # noqa: ARG002  margins of rows are all it knows
+        """Return it: more than two classes are more rows."""
+        return self
 
-    Returns
-    -------
-    callable
-        A stop rule for `localgd.train`.
+    def strength(self, n_samples: int) -> float:  # noqa: ARG002
+        """Return λ = 0: a loss that local steps go down for its direction has no penalty."""
+        return 0.0
 
-    Raises
-    ------
-    ValueError
-        If `ratio` is not between 0 and 1.
+    def loss_for(self, chosen: Loss | None, versus: int) -> Loss:
+        """Return the loss that a method goes down: the one it was given, for samples that `versus` rows speak for."""
+        return among(Logistic() if chosen is None else chosen, versus)
 
-    Examples
-    --------
-    >>> until_margin_ratio(0.9)(Certificate(margin=0.5, margin_high=0.52))
-    True
-    """
-    if not 0 < ratio < 1:
-        raise ValueError(f"ratio must be between 0 and 1, got {ratio!r}")
-    return lambda certificate: certificate.margin_ratio >= ratio
+    def weighting_for(self, chosen: Weighting | None) -> Weighting:
+        """Return how a method weighs the nodes: as it was told, else all alike."""
+        return "uniform" if chosen is None else chosen
 
+    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
+        """Return how the shared model stands on a node."""
+        return seen(message, shard, margins, loss, weight)
 
-def until_gap(share: float) -> Rule:
-    """Stop once a penalised objective is proved to be within `share` of itself of its least value.
+    def look(self, task: Any) -> Task:
+        """Return the task of a round that only looks, for a method of this task."""
+        return Evaluate(task.loss, task.weighted_by)
 
-    Parameters
-    ----------
-    share : float > 0
-        Largest duality gap, as a part of the objective.
+    def prove(
+        self, proof: MarginProof, state: Any, report: Report, duals: Sequence[Dual], *, whole: bool
+    ) -> MarginProof:
+        """Return what is proved of the model that a round began with, from the round's report.
 
-    Returns
-    -------
-    callable
-        A stop rule for `localgd.train`.
+        Parameters
+        ----------
+        proof : MarginProof
+            What was proved before.
+        state : ServerState
+            The server's state that the round began with.
+        report : Report
+            What the nodes said.
+        duals : sequence of Dual
+            Dual vectors of the same rows from elsewhere.
+        whole : bool
+            Whether all nodes spoke.
+        """
+        last = round_dual(report) or proof.dual
+        model = state.readout
+        found = certificate(
+            model.vector,
+            float(report.lows["margin"]) if whole else math.nan,
+            [model, *([] if last is None else [last]), *duals],
+            before=proof.certificate,
+            node_high=float(report.lows.get("high", math.inf)),
+            cancels=report.counts.get("cancels", 0) > 0,
+        )
+        if whole and found.verdict is not Status.CERTIFIED and report.counts.get("underflow", 0) >= report.n_nodes:
+            found = replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")
+        return MarginProof(found, last)
 
-    Raises
-    ------
-    ValueError
-        If `share` is not positive.
-
-    Examples
-    --------
-    >>> until_gap(1e-6)(Certificate(objective=2.0, gap=1e-6))
-    True
-    """
-    if not share > 0:
-        raise ValueError(f"gap must be a positive share of the objective, got {share!r}")
-    return lambda certificate: certificate.gap <= share * certificate.objective
+    def unproved(self, proof: MarginProof, state: Any) -> bool:
+        """Return whether no dual vector is known, so that the last look is worth a round for some."""
+        known = [dual for dual in (state.readout, proof.dual) if dual is not None and dual.known]
+        return not known and bool(state.readout.vector.any())
 
 
 def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: float) -> float:
@@ -271,7 +182,6 @@ def certificate(
     before: Certificate | None = None,
     node_high: float = math.inf,
     cancels: bool = False,
-    stop: Sequence[Rule] = (),
 ) -> Certificate:
     """Return what is proved about w.
 
@@ -289,8 +199,6 @@ def certificate(
         Smallest upper bound on γ* that a single node found for its own rows.
     cancels : bool
         Whether a node's own rows cancel to within rounding.
-    stop : sequence of rules
-        What was asked for; without any, every angle below 90 degrees counts as certified.
 
     Raises
     ------
@@ -312,23 +220,23 @@ def certificate(
         )
     bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if length > 0 else []
     angle = min([angle for angle in bounds if angle <= TELLING_DEG], default=math.nan)
-    cancels = cancels or before.verdict is Status.NOT_SEPARABLE or any(dual.cancels for dual in duals)
-    return judged(Certificate(low, high, angle, own), stop, cancels=cancels)
+    cancels = cancels or before.verdict is Status.CANCELS or any(dual.cancels for dual in duals)
+    return judged(Certificate(low, high, angle, own), cancels=cancels)
 
 
-def judged(found: Certificate, stop: Sequence[Rule] = (), *, cancels: bool) -> Certificate:
+def judged(found: Certificate, *, cancels: bool) -> Certificate:
     """Return the certificate with its verdict: what is proved, in words."""
-    low, high, angle = found.margin_low, found.margin_high, found.angle_deg
+    low, high, angle = found.margin_low, found.margin_high, found.angle_deg_max
     within = f"within {at_most(angle)}° of the pooled max-margin model"
-    if low > 0 and not math.isnan(angle) and all(rule(found) for rule in stop):
+    if low > 0 and angle <= CLOSE_DEG:
         verdict, reason = Status.CERTIFIED, within
     elif low > 0:
         verdict = Status.SEPARABLE
         so_far = "no bound on the angle below 90° so far" if math.isnan(angle) else f"{within} so far"
         reason = f"{so_far}; the pooled margin is at least {at_least(low)}"
     elif cancels:
-        verdict = Status.NOT_SEPARABLE
-        reason = f"no direction separates the rows by more than rounding ({at_most(high, 2)})"
+        verdict = Status.CANCELS
+        reason = f"no direction separates the rows by more than {at_most(high, 2)}"
     else:
         verdict = Status.UNDECIDED
         reason = "no model so far is proved to get every row right"
@@ -340,20 +248,7 @@ def round_dual(report: Report) -> Dual | None:
     """Return the round's own update Σ p_m (v_m − w) as a dual vector; None if there is none, or it proves nothing.
 
     Late updates lean on the rows nearest to the boundary only, so |update|/mass is often the tightest bound; where the
-    data cannot be separated the update tends to 0 while its mass does not, which is Gordan's proof of that.
+    data cannot be separated the update tends to 0 while its mass does not: to within rounding that is Gordan's proof.
     """
     update = report.duals.get("update")
     return update if update is not None and update.parts[0] > 0 else None
-
-
-def in_unit(found: Certificate, divisor: float, stop: Sequence[Rule] = ()) -> Certificate:
-    """Return the certificate of rows divided by `divisor` (a power of two) in the unit of the rows themselves."""
-    if divisor == 1.0:
-        return found
-    low, margin = (math.nextafter(value * divisor, -math.inf) for value in (found.margin_low, found.margin))
-    high = math.nextafter(found.margin_high * divisor, math.inf)
-    distance = math.nextafter(found.distance / divisor, math.inf)  # as w scales against the rows
-    scaled = replace(found, margin_low=low, margin_high=high, margin=margin, distance=distance)
-    if found.kind == "minimiser":
-        return scaled
-    return judged(scaled, stop, cancels=found.verdict is Status.NOT_SEPARABLE)

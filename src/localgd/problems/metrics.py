@@ -15,14 +15,14 @@ from localgd.rows import Shard
 Weighting: TypeAlias = Literal["uniform", "num-examples"]
 
 
-def node_weight(shard: Shard, weighted_by: Weighting) -> float:
+def node_weight(shard: Shard, weighted_by: Weighting | None) -> float:
     """Return the weight p_m of a node before normalisation: 1, or its number of samples."""
-    return 1.0 if weighted_by == "uniform" else float(shard.n_samples)
+    return float(shard.n_samples) if weighted_by == "num-examples" else 1.0
 
 
-def check_weighting(weighted_by: str) -> None:
-    """Refuse a weighting nobody knows."""
-    if weighted_by not in ("uniform", "num-examples"):
+def check_weighting(weighted_by: str | None) -> None:
+    """Refuse a weighting nobody knows; None leaves it to the problem."""
+    if weighted_by not in (None, "uniform", "num-examples"):
         raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
 
 

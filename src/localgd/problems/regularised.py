@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import Message, Report
+from localgd.core import DataSizes, Engine, Message, Problem, Report, Task
 from localgd.kernels.project import dense
-from localgd.losses import Logistic, Loss
+from localgd.losses import Logistic, Loss, among, loss_named
+from localgd.problems.certificate import Certificate
+from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import Weighting, standing
 from localgd.problems.triangle import triangle
 from localgd.rounding import FloatArray, norm
-from localgd.rows import Shard
+from localgd.rows import Dual, Shard
 
 CERTAIN = 1 - 2.0**-20
 """A slope above this is 1 as far as its complement can be told from it by float64."""
 
 
+@dataclass(frozen=True, eq=False)
+class MinimiserProof:
+    """What is proved of a run's model so far, and the model that it is about."""
+
+    certificate: Certificate = field(default_factory=lambda: Certificate(kind="minimiser"))
+    w: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+
 @dataclass(frozen=True)
-class Penalty:
-    """The objective F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² over all N rows, with λ = 1/(C N).
+class Regularised:
+    """The minimiser of F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² over all N samples, with λ = 1/(C N).
 
     C N F is ½|w|² + C Σ ℓ(z_i·w), so C is what it is in scikit-learn's ``LogisticRegression``, whatever the number of
-    nodes.
+    nodes; a node weighs as its number of samples. For more than two classes logistic means softmax.
 
     Parameters
     ----------
+    loss : "logistic", "exponential" or Loss
+        Loss of a sample's margins; only the logistic one is certified.
     C : float > 0
         Inverse strength; inf for no penalty.
     intercept : bool
         The last column is a bias, and free of the penalty.
-    blocks : int
-        Equal parts of w, each with a bias of its own: one per class for more than two classes.
+    n_blocks : int
+        Equal parts of w, each with a bias of its own: one per class for more than two; found from the data.
 
     Raises
     ------
@@ -44,19 +57,34 @@ class Penalty:
 
     Examples
     --------
-    >>> Penalty(C=0.5).strength(10), Penalty().strength(10)
+    >>> Regularised(C=0.5).strength(10), Regularised().strength(10)
     (0.2, 0.0)
     """
 
+    kind: ClassVar[str] = "minimiser"
+    begin: ClassVar[type[MinimiserProof]] = MinimiserProof
+
+    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     C: float = math.inf
     intercept: bool = False
-    blocks: int = 1
+    n_blocks: int = 1
 
     def __post_init__(self) -> None:
-        """Check C once."""
+        """Check C once; a loss may be given by its name."""
         given: Any = self.C
         if isinstance(given, str) or given is None or not given > 0:
             raise ValueError(f"C must be a positive number (inf for no penalty), got {self.C!r}")
+        object.__setattr__(self, "loss", loss_named(self.loss))
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there is a penalty, so that a minimiser exists whatever the rows."""
+        return math.inf > self.C
+
+    @property
+    def certified(self) -> bool:
+        """Whether anything is proved about its minimiser: nothing is of a loss of several margins a sample."""
+        return self.loss.versus == 1
 
     def strength(self, n_rows: int) -> float:
         """Return λ."""
@@ -66,12 +94,110 @@ class Penalty:
         """Return what λ multiplies in the gradient: w, with 0 for the bias."""
         out = np.array(w)
         if self.intercept:
-            width = out.size // self.blocks
+            width = out.size // self.n_blocks
             out[width - 1 :: width] = 0.0
         return out
 
+    def loss_for(self, chosen: Loss | None, versus: int) -> Loss:
+        """Return its own loss, for samples that `versus` rows speak for.
 
-def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, penalty: Penalty) -> Report:
+        Raises
+        ------
+        ValueError
+            If a method was given another one.
+        """
+        if chosen is not None and chosen not in (self.loss, Logistic()):
+            raise ValueError(f"loss={chosen.name!r} is a matter of the problem here: Regularised(loss={chosen.name!r})")
+        return among(self.loss, versus)
+
+    def weighting_for(self, chosen: Weighting | None) -> Weighting:
+        """Return how nodes weigh: as their number of samples.
+
+        Raises
+        ------
+        ValueError
+            If a method was told otherwise.
+        """
+        if chosen == "uniform":
+            raise ValueError(
+                "weighted_by='uniform' has no meaning with C, a penalised loss over all rows; leave it out"
+            )
+        return "num-examples"
+
+    def among(self, versus: int) -> Regularised:
+        """Return it for samples that `versus` rows speak for."""
+        return replace(self, loss=among(self.loss, versus), n_blocks=1 if versus == 1 else versus + 1)
+
+    def objective(self, report: Report, w: FloatArray) -> float:
+        """Return F(w) from an appraisal by every node."""
+        pulled = self.pull(w)
+        return float(report.sums["risk"]) / report.n_rows + self.strength(report.n_rows) / 2 * float(pulled @ pulled)
+
+    def gradient(self, report: Report, w: FloatArray) -> FloatArray:
+        """Return ∇F(w) from an appraisal by every node."""
+        return np.asarray(self.strength(report.n_rows) * self.pull(w) - report.sums["pull"] / report.n_rows)
+
+    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:  # noqa: ARG002  its own
+        """Return how the shared model stands on a node, and what its duality gap is made of."""
+        return appraisal(shard, message.w, margins, self)
+
+    def look(self, task: Any) -> Task:
+        """Return the task of a round that only looks: a method's own, if it is one."""
+        return task if isinstance(task, Curvature) else Appraise(self)
+
+    def prove(
+        self,
+        proof: MinimiserProof,
+        state: Any,
+        report: Report,
+        duals: Sequence[Dual],  # noqa: ARG002  a minimiser is proved by its gradient
+        *,
+        whole: bool,
+    ) -> MinimiserProof:
+        """Return what is proved of the model that a round began with, from the round's report."""
+        w = state.readout.vector
+        if whole and "pull" in report.sums:
+            return MinimiserProof(minimiser_certificate(w, report, self), w)
+        if np.array_equal(w, proof.w):
+            return proof
+        return MinimiserProof(Certificate(kind="minimiser", reason="not every node has appraised this model"), proof.w)
+
+    def unproved(self, proof: MinimiserProof, state: Any) -> bool:  # noqa: ARG002
+        """Return False: dual vectors of the hard margin prove nothing here."""
+        return False
+
+
+def regularised(problem: Problem) -> Regularised:
+    """Return the problem, if it is a penalised loss.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
+    """
+    if not isinstance(problem, Regularised):
+        raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
+            f"it goes down a loss over all rows, and cannot look for the {problem.kind} model; give "
+            "problem=Regularised(C=…) (--C), or take another method"
+        )
+    return problem
+
+
+def hard_margin_only(problem: Problem, why: str) -> None:
+    """Refuse a penalised loss.
+
+    Raises
+    ------
+    ValueError
+        With the reason why.
+    """
+    if isinstance(problem, Regularised):
+        raise ValueError(  # noqa: TRY004  likewise
+            f"it has no meaning with C={problem.C!r}: {why}; take newton, lbfgs, scaffold or local-gd"
+        )
+
+
+def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regularised) -> Report:
     """Return the standing at w and what the server needs for objective, gradient and duality gap there.
 
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
@@ -79,6 +205,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
     slopes adds to the gap. Low: ``-radius``, the largest row norm, negated.
     """
+    loss = problem.loss
     slope = loss.slope(margins)
     here = standing(shard, w, margins, loss, float(shard.n_samples))
     with np.errstate(over="ignore"):
@@ -89,22 +216,11 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
     sums: dict[str, Any] = {"risk": risk, "pull": shard.combine(slope), "drift": shard.combine_error(slope)}
     sums["blur"] = blur
-    if penalty.intercept and loss.versus == 1:
+    if problem.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
     return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
-
-
-def objective(report: Report, w: FloatArray, penalty: Penalty) -> float:
-    """Return F(w) from an appraisal by every node."""
-    pulled = penalty.pull(w)
-    return float(report.sums["risk"]) / report.n_rows + penalty.strength(report.n_rows) / 2 * float(pulled @ pulled)
-
-
-def gradient(report: Report, w: FloatArray, penalty: Penalty) -> FloatArray:
-    """Return ∇F(w) from an appraisal by every node."""
-    return np.asarray(penalty.strength(report.n_rows) * penalty.pull(w) - report.sums["pull"] / report.n_rows)
 
 
 def settled(report: Report, slope: FloatArray) -> bool:
@@ -118,42 +234,35 @@ class Appraise:
 
     weighted_by: ClassVar[Weighting] = "num-examples"
 
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    penalty: Penalty = Penalty()
+    problem: Regularised = Regularised()
+
+    @property
+    def loss(self) -> Loss:
+        """The problem's loss."""
+        return self.problem.loss
+
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find
+        """Return the task for this problem."""
+        return replace(self, problem=regularised(problem))
 
     def init(self, shard: Shard) -> None:
         """Keep nothing."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `appraisal`."""
-        return appraisal(shard, message.w, shard.margins(message.w), self.loss, self.penalty), state
+        return appraisal(shard, message.w, shard.margins(message.w), self.problem), state
 
 
 @dataclass(frozen=True)
-class Curvature:
-    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method.
-
-    Parameters
-    ----------
-    loss : Loss
-        Logistic or softmax.
-    penalty : Penalty
-        The objective.
-    """
-
-    weighted_by: ClassVar[Weighting] = "num-examples"
-
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    penalty: Penalty = Penalty()
-
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+class Curvature(Appraise):
+    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return both."""
         margins = shard.margins(message.w)
-        report = appraisal(shard, message.w, margins, self.loss, self.penalty)
-        return replace(report, sums={**report.sums, "curvature": triangle(hessian(shard, self.loss, margins))}), state
+        report = appraisal(shard, message.w, margins, self.problem)
+        curvature = triangle(hessian(shard, self.problem.loss, margins))
+        return replace(report, sums={**report.sums, "curvature": curvature}), state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:

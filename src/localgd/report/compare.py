@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from localgd.core import Engine
+from localgd.core import Engine, Problem
 from localgd.methods.method import Choice, Method
-from localgd.problems.hard_margin import Certificate, until_angle
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray
-from localgd.run.history import Row, Run
+from localgd.run.goals import Angle
+from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
 ANGLES = (10.0, 1.0, 0.1, 0.001)
@@ -22,10 +22,11 @@ def compare(
     engine: Engine,
     methods: Mapping[str, Method | Choice],
     *,
+    problem: Problem | None = None,
     n_rounds: int = 500,
     angles: Sequence[float] = ANGLES,
     reference: FloatArray | None = None,
-    on_round: Callable[[Row, Certificate], bool | None] | None = None,
+    on_round: Callable[[RoundInfo], bool | None] | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> dict[str, Run]:
     """Run every method until the smallest angle is proved, its rounds are spent, or nothing is left to gain.
@@ -36,14 +37,16 @@ def compare(
         The federation.
     methods : mapping from name to method
         What to compare.
+    problem : Problem, optional
+        What all of them look for; default is what each is for.
     n_rounds : int
         Most rounds of each.
     angles : sequence of float
-        Degrees to be proved; the smallest is the stop rule.
+        Degrees to be proved; the smallest is the goal.
     reference : (d,) float64 array, optional
         Pooled direction, where pooling is allowed.
     on_round, on_method : callable, optional
-        Called with every row, and with every method's name before it starts. A true answer to a row ends it all.
+        Called after every round, and with every method's name before it starts. A true answer to a round ends it all.
 
     Returns
     -------
@@ -53,9 +56,9 @@ def compare(
     runs: dict[str, Run] = {}
     stopped = False
 
-    def watched(row: Row, found: Certificate) -> bool:
+    def watched(info: RoundInfo) -> bool:
         nonlocal stopped
-        stopped = bool(on_round(row, found)) if on_round is not None else False
+        stopped = bool(on_round(info)) if on_round is not None else False
         return stopped
 
     for name, method in methods.items():
@@ -63,8 +66,10 @@ def compare(
             break
         if on_method is not None:
             on_method(name)
-        rule = until_angle(min(angles))
-        runs[name] = train(engine, method, n_rounds=n_rounds, stop=rule, on_round=watched, reference=reference)
+        goal = Angle(min(angles))
+        runs[name] = train(
+            engine, method, problem=problem, n_rounds=n_rounds, goal=goal, on_round=watched, reference=reference
+        )
     return runs
 
 

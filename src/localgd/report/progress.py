@@ -11,9 +11,8 @@ from typing import Any, Self
 from rich.console import Console
 
 from localgd.core import Failure
-from localgd.problems.hard_margin import Certificate
 from localgd.report import text
-from localgd.run.history import Row
+from localgd.run.history import RoundInfo
 
 AGAIN_SECONDS = 0.5
 """A second signal this soon is the same one: a terminal tells torchrun and its workers, torchrun tells them again."""
@@ -82,8 +81,9 @@ class Progress:
         """Begin counting rounds again, for a further run."""
         self._next = 1
 
-    def on_round(self, row: Row, certificate: Certificate) -> bool:  # noqa: ARG002  the signature of train's callback
+    def on_round(self, info: RoundInfo) -> bool:
         """Show the round; return whether the user wants to stop."""
+        row = info.row
         line = text.progress(row)
         if self._status is not None:
             self._status.update(line)

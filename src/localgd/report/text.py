@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from localgd.core import Failure
-from localgd.problems.hard_margin import Certificate, Status
+from localgd.problems.certificate import Certificate, Status
 from localgd.rounding import at_least, at_most
 from localgd.run.history import Row
 
@@ -118,7 +118,7 @@ LOOSE_DEG = 30.0
 
 def next_step(certificate: Certificate) -> list[str]:
     """Return what to do about a certificate that proves little; nothing if it proves enough."""
-    if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg <= LOOSE_DEG:
+    if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg_max <= LOOSE_DEG:
         return ["a loose bound; to tighten it: --method auto, or more --n-rounds"]
     if certificate.verdict in (Status.SEPARABLE, Status.FINITE):
         return ["to get there: --method auto, or more --n-rounds"]

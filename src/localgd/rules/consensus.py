@@ -14,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import Message, Report
+from localgd.core import DataSizes, Engine, Message, Problem, Report
 from localgd.kernels.project import project
-from localgd.losses import Logistic, Loss
+from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
+from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
 from localgd.rows import Dual, Shard, sealed
 from localgd.rules.anderson import bordered, shortest_combination
@@ -92,6 +93,11 @@ class DualPart:
         check_weighting(self.weighted_by)
         if self.memory < 0 or self.memory != int(self.memory):
             raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
+
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> DualPart:  # noqa: ARG002  nothing to find
+        """Return the task for this problem."""
+        hard_margin_only(problem, "its projections look for the max-margin model")
+        return replace(self, loss=among(self.loss, sizes.versus))
 
     def init(self, shard: Shard) -> Memory:  # noqa: ARG002  the memory starts empty whatever the rows
         """Start from nothing."""
@@ -202,7 +208,7 @@ class Consensus:
     best step instead of a safe one.
     """
 
-    needs_all_nodes: ClassVar[str] = "every node's part of the dual is in the sum that the others start from"
+    whole_rounds: ClassVar[str] = "every node's part of the dual is in the sum that the others start from"
 
     memory: int = MEMORY
 

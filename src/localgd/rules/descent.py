@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
-from localgd.core import Message, Report
-from localgd.problems.regularised import Penalty, gradient, objective, settled
+from localgd.core import Message, Problem, Report
+from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, sealed
 from localgd.rules.anderson import bordered, shortest_combination
-from localgd.rules.penalised import PenalisedSteps
 from localgd.rules.server import ServerState
 
 NOISE = 1e-13
@@ -65,13 +64,17 @@ class Descending:
 
     Parameters
     ----------
-    penalty : Penalty
-        The objective.
+    problem : Regularised
+        The objective; `bound` sets it.
     """
 
-    needs_all_nodes: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"
+    whole_rounds: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"
 
-    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+    problem: Regularised = Regularised()  # noqa: RUF009  frozen, so sharing one is safe
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002  the task knows nothing that it needs
+        """Return the merge for this problem."""
+        return replace(self, problem=regularised(problem))
 
     def init(self, w0: FloatArray) -> DescentState:
         """Start from w0."""
@@ -83,7 +86,7 @@ class Descending:
 
     def step(self, state: DescentState, report: Report) -> DescentState:
         """Accept the point and step on, or halve the step that led to it."""
-        value = objective(report, state.w, self.penalty)
+        value = self.problem.objective(report, state.w)
         wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
         following = replace(state, round=state.round + 1)
         if not value <= wanted and state.value < math.inf:
@@ -91,10 +94,10 @@ class Descending:
             if length < NOISE:
                 return replace(following, model=Dual(state.base), done="no step brings the objective down any more")
             return replace(following, length=length, model=Dual(sealed(state.base + length * state.direction)))
-        slope = gradient(report, state.w, self.penalty)
+        slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
             return replace(following, done="the gradient is 0 to within rounding")
-        if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
+        if not self.problem.penalised and float(report.lows["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
         following = self.aimed(following, report, slope)
         promised = -float(slope @ following.direction)
@@ -116,8 +119,8 @@ class Newton(Descending):
 
     Parameters
     ----------
-    penalty : Penalty
-        The objective.
+    problem : Regularised
+        The objective; `bound` sets it.
     max_mb : float
         Refuse if the d×d sums are larger, in megabytes a node and round.
     """
@@ -142,10 +145,10 @@ class Newton(Descending):
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction −H⁻¹∇F, of least norm where H is singular."""
         curvature = symmetric(report.sums["curvature"]) / report.n_rows
-        penalised = self.penalty.pull(np.ones(slope.size))
-        curvature[np.diag_indices(slope.size)] += self.penalty.strength(report.n_rows) * penalised
+        penalised = self.problem.pull(np.ones(slope.size))
+        curvature[np.diag_indices(slope.size)] += self.problem.strength(report.n_rows) * penalised
         try:
-            if math.inf > self.penalty.C:
+            if self.problem.penalised:
                 return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
         except LinAlgError:
             pass  # rows so far on their sides that a bias has no curvature left
@@ -160,8 +163,8 @@ class LimitedMemory(Descending):
 
     Parameters
     ----------
-    penalty : Penalty
-        The objective.
+    problem : Regularised
+        The objective; `bound` sets it.
     memory : int, at least 1
         Steps that are remembered, on the server alone.
 
@@ -195,7 +198,7 @@ class LimitedMemory(Descending):
             direction = direction * (float(step @ change) / float(change @ change))
         else:  # a step that surely leads down: the curvature is at most that of the longest row
             radius = -float(report.lows["-radius"])
-            direction = direction / (radius * radius + self.penalty.strength(report.n_rows))
+            direction = direction / (radius * radius + self.problem.strength(report.n_rows))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction = direction + step * (share - float(change @ direction) / float(step @ change))
         return replace(state, direction=direction, pairs=pairs)
@@ -239,12 +242,12 @@ class ControlVariates:
 
     Parameters
     ----------
-    penalty : Penalty
-        The objective.
+    problem : Regularised
+        The objective; `bound` sets it.
     memory : int, at least 0
         Moves that the acceleration looks back on; 0 is the plain iteration.
-    lr : float > 0
-        Step size of the way back; 1/(β + λ) or less brings the objective down.
+    lr : float > 0, optional
+        Step size of the way back: 1/(β + λ) or less brings the objective down. Default is that of the local steps.
 
     Notes
     -----
@@ -252,20 +255,20 @@ class ControlVariates:
     (NeurIPS 2021), *FedLin*, arXiv 2102.07053.
     """
 
-    needs_all_nodes: ClassVar[str] = "its control variates need the gradient of every node"
+    whole_rounds: ClassVar[str] = "its control variates need the gradient of every node"
 
-    penalty: Penalty = Penalty()  # noqa: RUF009  frozen, so sharing one is safe
+    problem: Regularised = Regularised()  # noqa: RUF009  frozen, so sharing one is safe
     memory: int = 30
-    lr: float = 1.0
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.memory < 0 or self.memory != int(self.memory):
             raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
 
-    def informed(self, task: PenalisedSteps) -> ControlVariates:
-        """Return the merge with the task's step size."""
-        return replace(self, lr=float(task.lr))
+    def bound(self, problem: Problem, task: Any) -> Self:
+        """Return the merge for this problem, with the task's step size if it has none of its own."""
+        return replace(self, problem=regularised(problem), lr=float(task.lr) if self.lr is None else self.lr)
 
     def init(self, w0: FloatArray) -> ScaffoldState:
         """Start from w0."""
@@ -281,16 +284,16 @@ class ControlVariates:
         return replace(following, round=state.round + 1)
 
     def _judged(self, state: ScaffoldState, report: Report) -> ScaffoldState:
-        value = objective(report, state.w, self.penalty)
+        value = self.problem.objective(report, state.w)
         if not value <= state.value + NOISE * abs(state.value):
             return replace(
                 state, model=Dual(sealed(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
             )
-        slope = gradient(report, state.w, self.penalty)
+        slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
             return replace(state, done="the gradient is 0 to within rounding")
         value = min(value, state.value)
-        return replace(state, asks={"gradient": slope}, value=value, best=state.w, downhill=-self.lr * slope)
+        return replace(state, asks={"gradient": slope}, value=value, best=state.w, downhill=-(self.lr or 1.0) * slope)
 
     def _moved(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         move = report.duals["update"].vector / float(report.sums["weight"])

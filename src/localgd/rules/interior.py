@@ -10,16 +10,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from localgd.core import Engine, Message, Report
-from localgd.errors import from_all
+from localgd.core import DataSizes, End, Engine, Message, Problem, Report
 from localgd.kernels.project import SEPARABLE
-from localgd.losses import Logistic, Loss
+from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
+from localgd.problems.regularised import hard_margin_only
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, Shard, sealed
 from localgd.rules.local import moved
-from localgd.rules.probes import Sizes, forgotten, rows_a_sample
+from localgd.rules.probes import forgotten
 from localgd.rules.server import ServerState
 
 START_MASS = 100.0
@@ -30,9 +30,6 @@ NEARLY = 0.995
 
 TRUSTED, SHY = 0.5, 0.15
 """A predictor that goes 1 − e of its way, e up to 1/2, lets the corrected step be guessed at 1 − 0.15 e of its own."""
-
-GROWING = "the duals grow without bound"
-"""Why an interior point ends where no direction separates the rows by more than 1e-8 of their size."""
 
 SETTLED = 1e-14
 """Part of Σ a that Σ a s may be without anything left to gain."""
@@ -129,13 +126,11 @@ class InteriorPoint:
             return self._predicted(shard, state, here, extra["predict"])
         return self._summed(shard, state, here), state
 
-    def tuned(self, engine: Engine) -> InteriorPoint:
-        """Return the task with its start found, by one round, if it was "auto"."""
-        if not isinstance(self.start, str):
-            return self
-        sizes = from_all(engine, Sizes(), Message())
-        n_rows = sizes.n_rows * rows_a_sample(sizes)
-        return replace(self, start=START_MASS / n_rows / float(sizes.lows["-radius"]) ** 2)
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> InteriorPoint:  # noqa: ARG002
+        """Return the task for this problem, with its start found if it was "auto"."""
+        hard_margin_only(problem, "its rounds look for the max-margin model")
+        start = START_MASS / sizes.n_rows / sizes.radius**2 if isinstance(self.start, str) else self.start
+        return replace(self, start=start, loss=among(self.loss, sizes.versus))
 
     def _summed(self, shard: Shard, state: Slacks, here: Report) -> Report:
         a, s = state.a, state.s
@@ -215,7 +210,7 @@ class Mehrotra:
     Mehrotra (1992), *On the implementation of a primal–dual interior point method*, SIAM J. Optimization 2.
     """
 
-    needs_all_nodes: ClassVar[str] = "a Newton step needs the curvature of every node"
+    whole_rounds: ClassVar[str] = "a Newton step needs the curvature of every node"
 
     max_mb: float = MOST_MB
 
@@ -255,7 +250,7 @@ class Mehrotra:
         dual, mass = report.duals["update"].vector, report.duals["update"].parts[0]
         mass_0 = state.mass_0 or mass
         if norm(dual) <= SEPARABLE * mass * math.sqrt(START_MASS / mass_0):
-            return replace(state, done=GROWING)
+            return replace(state, done="the duals grow without bound", end=End.INSEPARABLE)
         if float(report.sums["gap"]) <= SETTLED * mass:
             return replace(state, done="every row is on its side or carries no weight, to within rounding")
         try:

@@ -8,15 +8,18 @@ from typing import Literal
 
 import numpy as np
 
-from localgd.core import Engine, Message, Report
+from localgd.core import DataSizes, Engine, Message, Problem, Report
 from localgd.errors import from_all
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
-from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, check_weighting, node_weight, seen, standing
+from localgd.kernels.smooth import descend
+from localgd.losses import Logistic, Loss, among
+from localgd.problems.hard_margin import HardMargin
+from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
+from localgd.problems.regularised import Regularised, appraisal, hard_margin_only, regularised
 from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, Shard
+from localgd.rows import Dual, Shard, sealed
 from localgd.rules.probes import Smoothness
 
 
@@ -45,27 +48,36 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
 
 @dataclass(frozen=True)
 class GradientSteps:
-    """L local gradient steps v ← v − η(∇f_m(v) + λ(v − w)) from the shared model w.
+    """L local gradient steps v ← v − η(∇F_m(v) + μ(v − w)) from the shared model w.
+
+    F_m is the mean loss of the node's samples, with the penalty (λ/2)|v|² where the problem has one. If the message
+    brings the ``gradient`` ∇F(w), every step is corrected by ∇F(w) − ∇F_m(w): these control variates leave no bias.
 
     Parameters
     ----------
     local_steps : int, at least 1
         L, gradient steps per round (not epochs).
     lr : float > 0, "auto" or "paper"
-        Step size η. "auto" is 1/(β + λ) with β the largest smoothness constant over the nodes (one extra round);
-        "paper" is that over L, the step size of the theorem in Zhu, Vardhan, Mazumdar (arXiv 2412.07971).
-    loss : Loss
-        Logistic, exponential or softmax.
+        Step size η. "auto" is 1/(β + λ + μ) with β the largest smoothness constant over the nodes (one extra round);
+        "paper" is 1/(β + μ) over L, the step size of the theorem in Zhu, Vardhan, Mazumdar (arXiv 2412.07971).
+    loss : Loss, optional
+        Logistic, exponential or softmax; default is the problem's own.
     batch_size : int or None
         Samples per step; None is the full batch. A node with fewer uses all of them.
     replacement : bool
         Draw each batch with replacement. Otherwise batches are cut from a chain of shuffled passes over the samples.
     prox : float >= 0
-        λ of the proximal form; 0 for plain steps. Needs ηλ <= 1, so that no coefficient turns negative.
-    weighted_by : "uniform" or "num-examples"
-        Node weight in the average.
+        μ of the proximal form; 0 for plain steps. Needs ημ <= 1, so that no coefficient turns negative.
+    weighted_by : "uniform" or "num-examples", optional
+        Node weight in the average; default is the problem's own.
     seed : int
         Batches are drawn from ``default_rng([seed, round, node])``.
+    variates : bool
+        Wait for the gradient before stepping: a round without it only appraises w.
+    problem : Problem
+        What the steps go down; `bound` sets it.
+    n_samples : int
+        Samples of all nodes, which a penalty is relative to; `bound` sets it.
 
     Raises
     ------
@@ -75,12 +87,15 @@ class GradientSteps:
 
     local_steps: int = 100
     lr: float | Literal["auto", "paper"] = "auto"
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    loss: Loss | None = None
     batch_size: int | None = None
     replacement: bool = False
     prox: float = 0.0
-    weighted_by: Weighting = "uniform"
+    weighted_by: Weighting | None = None
     seed: int = 0
+    variates: bool = False
+    problem: HardMargin | Regularised = HardMargin()  # noqa: RUF009  frozen, so sharing one is safe
+    n_samples: int = 0
 
     def __post_init__(self) -> None:
         """Check every field once."""
@@ -99,11 +114,43 @@ class GradientSteps:
             raise ValueError(f"lr·prox must be at most 1, got {self.lr!r}·{self.prox!r}; lower lr or prox")
         check_weighting(self.weighted_by)
 
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> GradientSteps:
+        """Return the task for this problem, with its step size found, by one round, if it was "auto" or "paper".
+
+        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
+
+        Raises
+        ------
+        ValueError
+            If a setting has no meaning for the problem.
+        """
+        if not isinstance(problem, HardMargin | Regularised):
+            raise ValueError(f"it needs a loss of margins, which {problem.kind} has not")  # noqa: TRY004  a bad value
+        if self.variates:
+            regularised(problem)
+        if self.lr == "paper":
+            hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
+        loss = problem.loss_for(self.loss, sizes.versus)
+        bound = replace(
+            self,
+            loss=loss,
+            weighted_by=problem.weighting_for(self.weighted_by),
+            problem=problem,
+            n_samples=sizes.n_samples,
+        )
+        if not isinstance(self.lr, str):
+            return bound
+        look = Smoothness(loss.versus)
+        beta = loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
+        steepest = beta + problem.strength(sizes.n_samples) + self.prox
+        lr = 1.0 / steepest if steepest > 0 else 1.0
+        return replace(bound, lr=lr / self.local_steps if self.lr == "paper" else lr)
+
     def init(self, shard: Shard) -> None:
-        """Keep nothing between rounds."""
+        """Keep nothing between rounds: control variates are taken at the shared model itself."""
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Take the local steps; report the standing at w and the weighted move."""
+        """Take the local steps; report the metrics at w and the weighted update."""
         if isinstance(self.lr, str):
             raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
         # A step size far too large overflows; the loop sees that and says so, without a warning from every node.
@@ -111,28 +158,36 @@ class GradientSteps:
             return self._steps(self.lr * float(message.extra.get("scale", 1.0)), message, shard), state
 
     def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
-        weight = node_weight(shard, self.weighted_by)
-        margins = shard.margins(message.w)
-        steps = Steps(self.local_steps, lr, self.loss, 1.0 - lr * self.prox, self._batches(shard, message.round))
-        kernel = pick(shard, self.local_steps, self.batch_size, versus=self.loss.versus)
-        a = kernel(shard, message.w, margins, steps)
-        report = moved(shard, seen(message, shard, margins, self.loss, weight), a, weight)
+        weight, loss = node_weight(shard, self.weighted_by), self.problem.loss_for(self.loss, shard.versus)
+        if isinstance(self.problem, Regularised):
+            return self._penalised(lr, self.problem, message, shard)
+        margins, batches = shard.margins(message.w), self._batches(shard, message.round)
+        here = self.problem.metrics(message, shard, margins, loss, weight)
+        steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches)
+        a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
+        report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
-        if a.any() or (self.loss.slope(margins) * (lr * self.loss.versus / shard.n_rows)).any():
+        if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
             return report
         return replace(report, counts={"underflow": 1})
 
-    def tuned(self, engine: Engine) -> GradientSteps:
-        """Return the task with its step size found, by one round, if it was "auto" or "paper".
-
-        β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
-        """
-        if not isinstance(self.lr, str):
-            return self
-        look = Smoothness(self.loss.versus)
-        beta = self.loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
-        lr = 1.0 / (beta + self.prox) if beta + self.prox > 0 else 1.0
-        return replace(self, lr=lr / self.local_steps if self.lr == "paper" else lr)
+    def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
+        """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
+        margins, batches = shard.margins(message.w), self._batches(shard, message.round)
+        w, towards, strength = message.w, message.extra.get("gradient"), problem.strength(self.n_samples)
+        shift = np.zeros(w.size)
+        if towards is None:
+            report = appraisal(shard, w, margins, problem)
+            if self.variates:
+                return report
+        else:
+            report = standing(shard, w, margins, problem.loss, float(shard.n_samples))
+            own = -shard.combine(problem.loss.slope(margins)) / (shard.n_rows / problem.loss.versus)
+            shift = towards - own - strength * problem.pull(w)
+        decay = strength * problem.pull(np.ones(w.size))
+        steps = Steps(self.local_steps, lr, problem.loss, batches=batches)
+        v = descend(shard, w, margins, steps, (decay, self.prox, shift))
+        return updated(report, Dual(sealed(v - w)), float(shard.n_samples))
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         n = shard.n_samples
@@ -183,6 +238,11 @@ class Project:
     def __post_init__(self) -> None:
         """Check every field once."""
         check_weighting(self.weighted_by)
+
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Project:  # noqa: ARG002  nothing to find
+        """Return the task for this problem."""
+        hard_margin_only(problem, "projections look for the max-margin model")
+        return replace(self, loss=among(self.loss, sizes.versus))
 
     def init(self, shard: Shard) -> FloatArray:
         """Start from zero duals."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import Engine, Message, Report
+from localgd.core import DataSizes, Engine, Message, Report
 from localgd.errors import from_all
-from localgd.rounding import COMFORTABLE_EXPONENT, FloatArray, norm
+from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, Shard
 
 MAX_POWER_STEPS = 1000
@@ -107,34 +106,6 @@ def _centred(margins: FloatArray, versus: int) -> FloatArray:
     return np.asarray((of_sample - of_sample.sum(axis=1, keepdims=True) / (versus + 1)).ravel())
 
 
-@dataclass(frozen=True)
-class Rescaled:
-    """Shards with every row divided by a power of two: exact, so it changes no model and no angle.
-
-    Examples
-    --------
-    >>> Rescaled(2.0)(Shard("a", [[2.0, 4.0]])).rows.tolist()
-    [[1.0, 2.0]]
-    """
-
-    divisor: float
-
-    def __call__(self, shard: Shard) -> Shard:
-        """Return the rescaled shard."""
-        rows: Any = shard.rows
-        return replace(shard, rows=rows / self.divisor)
-
-
-class Comfortable(NamedTuple):
-    """A federation whose rows float64 can square, the power of two they were divided by, and their sizes."""
-
-    engine: Engine
-    divisor: float
-    n_features: int
-    radius: float
-    versus: int
-
-
 def rows_a_sample(sizes: Report) -> int:
     """Return how many rows speak for one sample, on every node, from a report of `Sizes`.
 
@@ -149,10 +120,8 @@ def rows_a_sample(sizes: Report) -> int:
     return versus
 
 
-def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
-    """Divide rows of extreme size by a power of two, which is exact; one round finds out whether they are.
-
-    Rows whose largest entry is between 2⁻¹⁰⁰ and 2¹⁰⁰ stay as they are, divisor 1.
+def measured(engine: Engine, n_features: int | None = None) -> DataSizes:
+    """Return the sizes of the rows of all nodes, by one round.
 
     Raises
     ------
@@ -166,15 +135,9 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
     if n_features is not None and n_features != fewest:
         raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
-    peak = -float(lows["-peak"])
-    if peak == 0.0:
+    if float(lows["-peak"]) == 0.0:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
-    exponent = math.frexp(peak)[1]
-    if abs(exponent) <= COMFORTABLE_EXPONENT:
-        return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]), versus)
-    divisor = math.ldexp(1.0, max(min(exponent, 1000), -1000))  # a normal number, and so is its inverse
-    engine = engine.map(Rescaled(divisor))
-    return Comfortable(engine, divisor, fewest, -float(from_all(engine, Sizes(), Message()).lows["-radius"]), versus)
+    return DataSizes(report.n_rows, fewest, -float(lows["-radius"]), versus)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from localgd.core import Message, Report
+from localgd.core import End, Message, Problem, Report
+from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import CANCELS, TINY, FloatArray, norm
 from localgd.rows import Dual
 
@@ -26,6 +27,8 @@ class ServerState:
         Rounds done.
     done : str
         Why no further round can improve w, where that is so.
+    end : End
+        What kind of end that is.
     tails : tuple of ServerState, optional
         What was added since some earlier rounds, which their own `round` names; None if nobody asked for them.
     """
@@ -33,6 +36,7 @@ class ServerState:
     model: Dual
     round: int = 0
     done: str = ""
+    end: End = End.DONE
     tails: tuple[ServerState, ...] | None = None
 
     @property
@@ -60,7 +64,15 @@ class Mean:
         of rows with coefficients >= 0, so its certificate is the same theorem.
     """
 
+    whole_rounds: ClassVar[str] = ""
+
     late: bool = field(default=False, kw_only=True)
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        if self.late:
+            hard_margin_only(problem, "late=True hands out a direction, and a penalised loss has a finite minimiser")
+        return self
 
     def init(self, w0: FloatArray) -> ServerState:
         """Start from w0, of which nothing is proved unless it is 0."""
@@ -97,6 +109,11 @@ class Anchored(Mean):
             raise ValueError(
                 "late=True has no meaning for an anchored mean, which shrinks what was added; leave it out"
             )
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        hard_margin_only(problem, "an anchor at 0 takes the model away from a finite minimiser")
+        return self
 
     def step(self, state: ServerState, report: Report) -> ServerState:
         """Return a_k times the mean."""
@@ -256,7 +273,12 @@ class Normalised(Mean):
     falls like 1/k. A round that raised the loss is undone and repeated with half the step.
     """
 
-    needs_all_nodes: ClassVar[str] = "the loss that sets its step size is a sum over all nodes"
+    whole_rounds: ClassVar[str] = "the loss that sets its step size is a sum over all nodes"
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        hard_margin_only(problem, "the least value of a penalised loss is not 0, so it is nothing to divide by")
+        return self
 
     def init(self, w0: FloatArray) -> NormalisedState:
         """Start from w0 with the step size as it is."""

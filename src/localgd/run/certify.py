@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from localgd.core import Engine, Message
+from localgd.core import Engine, Message, Problem
 from localgd.errors import from_all
 from localgd.methods.auto import auto
-from localgd.methods.exact import scaffold
-from localgd.methods.unit import into_unit, start_in_unit
-from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.hard_margin import Certificate, Rule, Status, certificate, in_unit, judged, until_angle
+from localgd.problems.certificate import Certificate, Status
+from localgd.problems.hard_margin import HardMargin, certificate, judged
 from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Penalty
+from localgd.problems.regularised import Appraise, Regularised
 from localgd.rounding import FloatArray, at_least, at_most, norm
-from localgd.rules.probes import Comfortable, comfortable, tempered_duals
-from localgd.run.history import Row
+from localgd.rows import Dual
+from localgd.rules.probes import measured, tempered_duals
+from localgd.rules.server import ServerState
+from localgd.run.goals import Angle
+from localgd.run.history import RoundInfo
 from localgd.run.loop import train
 
 FIRM = 0.05
@@ -37,9 +36,8 @@ def certify(
     w: FloatArray,
     engine: Engine,
     *,
-    angle_tol_deg: float | None = None,
-    C: float | None = None,
-    intercept: bool = False,
+    problem: Problem = HardMargin(),  # noqa: B008  frozen, so sharing one is safe
+    goal: Angle | None = None,
     n_rounds: int = 500,
 ) -> Certificate:
     """Certify a linear model from anywhere against the rows of a federation.
@@ -55,13 +53,11 @@ def certify(
         The model, bias last if the rows have a bias column.
     engine : Engine
         The federation; its nodes hold signed rows.
-    angle_tol_deg : float, optional
-        Degrees that are to be proved. Without it, three rounds give what they give.
-    C : float > 0, optional
-        Certify against the minimiser of the penalised logistic loss instead (`localgd.newton`), in one round; nothing
-        is proved yet about that of softmax, for more than two classes.
-    intercept : bool
-        With `C`: the last column is a bias, and free of the penalty.
+    problem : Problem
+        What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round; nothing is proved yet
+        about that of softmax, for more than two classes.
+    goal : Angle, optional
+        What is to be proved of the hard margin. Without it, three rounds give what they give.
     n_rounds : int, at least 0
         Most rounds to look for the pooled model.
 
@@ -77,62 +73,58 @@ def certify(
 
     Examples
     --------
-    >>> from localgd.rows import Shard
     >>> from localgd.engine.inprocess import InProcess
+    >>> from localgd.rows import Shard
     >>> federation = InProcess([Shard("a", [[1.0, 0.2]]), Shard("b", [[1.0, -0.2]])])
-    >>> certify(np.array([1.0, 0.0]), federation).angle_deg < 1e-3
+    >>> certify(np.array([1.0, 0.0]), federation).angle_deg_max < 1e-3
     True
-    >>> certify(np.array([1.0, 0.1]), federation, angle_tol_deg=1.0).angle_deg_min > 5.7
+    >>> certify(np.array([1.0, 0.1]), federation, goal=Angle(1.0)).angle_deg_min > 5.7
     True
     """
     w = np.asarray(w, dtype=np.float64)
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
         got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
         raise ValueError(f"the model must be a finite vector other than zero, got {got}")
-    rows = comfortable(engine, w.size)
-    stop = [] if angle_tol_deg is None else [until_angle(angle_tol_deg)]
-    if C is not None:
-        Penalty(C)  # refuses it by the user's own number
-        task = into_unit(scaffold(C=C, intercept=intercept), rows.divisor).among(rows.versus).look
-        return _penalised(start_in_unit(w, rows.divisor), rows, task, stop)
+    sizes = measured(engine, w.size)
+    if isinstance(problem, Regularised):
+        if not norm(w) * sizes.radius < LARGEST:
+            raise ValueError(
+                "the model is too large for these rows: margins would leave float64; give it in their unit"
+            )
+        problem = problem.among(sizes.versus)
+        report = from_all(engine, Appraise(problem), Message(0, w))
+        return problem.prove(problem.begin(), ServerState(Dual(w)), report, (), whole=True).certificate
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
-    low = float(from_all(rows.engine, Evaluate(), Message(0, w)).lows["margin"])
-    duals = tempered_duals(rows.engine, w, low, rows.radius)
-    found = in_unit(certificate(w, low, duals, stop=stop), rows.divisor, stop)
-    if angle_tol_deg is None or found.verdict is Status.CERTIFIED:
+    low = float(from_all(engine, Evaluate(), Message(0, w)).lows["margin"])
+    found = certificate(w, low, tempered_duals(engine, w, low, sizes.radius))
+    if goal is None or goal.met(found):
         return found
-    return _to_order(w, engine, found, angle_tol_deg, n_rounds)
-
-
-def _penalised(w: FloatArray, rows: Comfortable, task: Any, stop: Sequence[Rule]) -> Certificate:
-    """Certify against the minimiser of a penalised loss, in one round."""
-    if not np.isfinite(w).all() or not norm(w) * rows.radius < LARGEST:
-        raise ValueError("the model is too large for these rows: margins would leave float64; give it in their unit")
-    report = from_all(rows.engine, task, Message(0, w))
-    return in_unit(minimiser_certificate(w, report, task.penalty, task.loss, stop), rows.divisor, stop)
+    return _to_order(w, engine, found, goal.deg, n_rounds)
 
 
 def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_rounds: int) -> Certificate:
     """Look for the pooled model until w is proved to be within `tol` degrees of it, or to be farther."""
-    most = math.inf if math.isnan(found.angle_deg) else found.angle_deg
+    most = math.inf if math.isnan(found.angle_deg_max) else found.angle_deg_max
     best = [0.0, most]
 
-    def narrowed(row: Row, known: Certificate) -> bool:
+    def narrowed(info: RoundInfo) -> bool:
         """Take over what this round says; stop once the question is settled."""
-        if known.kind == "max-margin" and not math.isnan(known.angle_deg):
-            best[0] = max(best[0], row.true_angle_deg - known.angle_deg - SLACK_DEG)
-            best[1] = min(best[1], row.true_angle_deg + known.angle_deg + SLACK_DEG)
+        bound, apart = info.certificate.angle_deg_max, info.row.true_angle_deg
+        if info.certificate.kind == "max-margin" and not math.isnan(bound):
+            best[0] = max(best[0], apart - bound - SLACK_DEG)
+            best[1] = min(best[1], apart + bound + SLACK_DEG)
         return best[1] <= tol or best[1] - best[0] <= FIRM * best[0] > FIRM * tol
 
     run = train(engine, auto(), n_rounds=n_rounds, on_round=narrowed, reference=w)
     known = run.certificate
     angle = best[1] if best[1] < 90 else math.nan
     low, high = max(found.margin_low, known.margin_low), min(found.margin_high, known.margin_high)
-    found = replace(found, margin_low=low, margin_high=high, angle_deg=angle, angle_deg_min=best[0])
+    found = replace(found, margin_low=low, margin_high=high, angle_deg_max=angle, angle_deg_min=best[0])
     if known.kind == "minimiser" and not low > 0:
         verdict = Status.NOT_SEPARABLE if known.separable is False else Status.UNDECIDED
-        reason = "as far as float64 can tell no plane separates the rows"
+        proved = "the loss has a minimiser, so no plane separates the rows"
+        reason = proved if known.separable is False else "as far as float64 can tell no plane separates the rows"
         reason += f" (by more than {at_most(high, 2)})" if math.isfinite(high) else ""
         reason += ", so there is no max-margin model to compare with; give C to compare with a penalised minimiser"
         return replace(found, verdict=verdict, reason=reason)
@@ -140,6 +132,6 @@ def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_r
         at_all = "" if math.isnan(angle) else f" and at most {at_most(angle, 4)}°"
         reason = f"at least {at_least(best[0], 4)}°{at_all} from the pooled max-margin model"
         return replace(found, verdict=Status.FARTHER, reason=reason)
-    found = judged(found, [until_angle(tol)], cancels=known.verdict is Status.NOT_SEPARABLE)
+    found = judged(found, cancels=known.verdict is Status.CANCELS)
     apart = f", and at least {at_least(best[0], 3)}° from it" if best[0] > 0 else ""
     return replace(found, reason=f"{found.reason}{apart}")

@@ -15,35 +15,31 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from localgd import serialize
-from localgd.core import Engine, Failure, Task
-from localgd.problems.hard_margin import Certificate
-from localgd.rounding import FloatArray
-from localgd.rows import Dual
+from localgd.core import End, Engine, Failure, Task
+from localgd.problems.certificate import Certificate
 from localgd.run.history import Row
 
-VERSION = 1
+VERSION = 2
 """Of the format: a checkpoint of another one is refused."""
 
 FILE = "server.npz"
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A run between two rounds, but for the states of server and nodes.
+class LoopState:
+    """A run between two rounds, but for the server's state, what it has proved, and the states of nodes.
 
     Parameters
     ----------
     about : str
-        The federation and the method, in words: a run of anything else must not go on from here.
-    ended : tuple of str
-        What kind of end each method before the one at work came to.
+        The federation, the problem and the method, in words: a run of anything else must not go on from here.
+    ended : tuple of End
+        How each method before the one at work ended.
     before : int
         Rows of the history that were there when the method at work began.
     rows : tuple of Row
@@ -52,28 +48,19 @@ class Snapshot:
         Failures of nodes so far.
     earlier : Certificate or None
         What the methods before have proved.
-    found : Certificate
-        What the method at work has proved, in the unit that it works in.
-    step : Dual or None
-        The last round's step.
-    appraised : (d,) float64 array
-        The model that `found` is about, of a penalised loss.
-    idle : int
+    repeated : int
         Rounds that the method at work had to repeat, as nodes were missing.
     version : int
         Of the format.
     """
 
     about: str
-    ended: tuple[str, ...] = ()
+    ended: tuple[End, ...] = ()
     before: int = 0
     rows: tuple[Row, ...] = ()
     failures: tuple[Failure, ...] = ()
     earlier: Certificate | None = None
-    found: Certificate = field(default_factory=Certificate)
-    step: Dual | None = None
-    appraised: FloatArray = field(default_factory=lambda: np.zeros(0))
-    idle: int = 0
+    repeated: int = 0
     version: int = VERSION
 
 
@@ -142,12 +129,13 @@ class Checkpoints:
                 raise trouble or OSError(said or "another process cannot write into its folder for checkpoints")
             yield
 
-    def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
+    def save(self, engine: Engine, task: Task, loop: LoopState, proof: Any, server: Any) -> None:
         """Write the nodes' part, then the server's, then clear away the nodes' part before.
 
         A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
         """
-        stamp, trouble = len(snapshot.rows), ""
+        stamp, trouble = len(loop.rows), ""
+        parts = {"loop": serialize.pack(loop), "proof": serialize.pack(proof), "server": serialize.pack(server)}
         try:
             engine.keep(task, self.folder, stamp)
         except OSError as error:
@@ -155,9 +143,7 @@ class Checkpoints:
         failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written
         if not failed and engine.leads:
             try:
-                serialize.write(
-                    self.folder / FILE, {"snapshot": serialize.pack(snapshot), "state": serialize.pack(state)}
-                )
+                serialize.write(self.folder / FILE, parts)
             except OSError as error:
                 trouble = str(error)
         if trouble:
@@ -168,32 +154,50 @@ class Checkpoints:
             if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
                 path.unlink(missing_ok=True)
 
-    def find(self, engine: Engine) -> Found | None:
+    def find(self, engine: Engine, about: str) -> Checkpoint | None:
         """Return the checkpoint that is there, the same in every process; None if there is none.
 
         Raises
         ------
         ValueError
-            If it cannot be read, or is of another format.
+            If it cannot be read, is of another format, or of another run than one `about` this.
         """
         path = self.folder / FILE
         content = engine.shared(b"+" + path.read_bytes() if engine.leads and path.is_file() else b"")
         if not content:
             return None
-        held = serialize.read(content[1:], f"{path}")
+        parts = serialize.read(content[1:], f"{path}")
         try:
-            return Found(serialize.unpack(held["snapshot"], Snapshot), held["state"])
+            loop = serialize.unpack(parts["loop"], LoopState)
+            found = Checkpoint(loop, parts["proof"], parts["server"])
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} was written by another version of localgd, or is damaged; start the run afresh"
             ) from error
+        if loop.version != VERSION:
+            raise ValueError(f"{path} is of version {loop.version}, this localgd reads {VERSION}; start the run afresh")
+        if loop.about != about:
+            raise ValueError(
+                f"the checkpoint is of another run ({loop.about}) than this one ({about}); give another folder for "
+                "checkpoints, or the same data and method"
+            )
+        return found
 
 
-class Found(NamedTuple):
-    """A checkpoint as it was read; what the server's state is, the method at work will say."""
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was read; what proof and server are, the problem and the method at work will say."""
 
-    snapshot: Snapshot
-    state: serialize.Packed
+    loop: LoopState
+    packed_proof: serialize.Packed
+    packed_server: serialize.Packed
+
+    def proof(self, kind: type[Any]) -> Any:
+        """Return what was proved."""
+        return serialize.unpack(self.packed_proof, kind)
+
+    def server(self, kind: type[Any]) -> Any:
+        """Return the server's state."""
+        return serialize.unpack(self.packed_server, kind)
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from localgd.core import Engine, Failure
+from localgd.core import End, Engine, Failure
 from localgd.methods.method import Method
-from localgd.problems.hard_margin import Certificate
+from localgd.problems.certificate import Certificate
 from localgd.rounding import FloatArray
 
 
@@ -61,6 +61,14 @@ class Row:
     n_nodes: int = 0
 
 
+class RoundInfo(NamedTuple):
+    """What a run tells its caller after every round: the history row, what is proved, and the model they are about."""
+
+    row: Row
+    certificate: Certificate
+    w: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What came out of `train`.
@@ -77,6 +85,8 @@ class Run:
         The method with the step size it used.
     failures : tuple of Failure
         What nodes failed at, round by round, and what was done about it.
+    end : End
+        How it came to its end.
     unfinished : bool
         Whether it was cut short, so that more rounds could go on from its last checkpoint.
     """
@@ -86,6 +96,7 @@ class Run:
     history: tuple[Row, ...]
     method: Method
     failures: tuple[Failure, ...] = ()
+    end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
 
     @property
@@ -131,7 +142,7 @@ class SampledNodes:
         return [str(node_id) for node_id in rng.choice(np.asarray(node_ids), size=size, replace=False)]
 
 
-class Ledger:
+class CommunicationLog:
     """Counts from the start of a run: seconds, and the engine's own count of floats sent."""
 
     def __init__(self, engine: Engine) -> None:

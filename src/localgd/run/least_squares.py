@@ -17,7 +17,7 @@ from localgd.problems.triangle import MOST_MB, megabytes
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
 from localgd.rows import sealed
 from localgd.rules.probes import Sizes
-from localgd.run.history import Ledger
+from localgd.run.history import CommunicationLog
 
 MOST_ALPHA = 1e100
 """Beyond, products of α and the squares of what the rows may hold might leave float64."""
@@ -227,7 +227,7 @@ class Fitting:
 
     def run(self, alpha: float, *, intercept: bool) -> Regression:
         """Run to the end."""
-        self.ledger = Ledger(self.engine)
+        self.ledger = CommunicationLog(self.engine)
         sizes = self._ask(Sizes(), np.zeros(0), "sizes")
         fewest, most = int(sizes.lows["n_features"]), -int(sizes.lows["-n_features"])
         if fewest != most:

@@ -1,4 +1,4 @@
-"""The one loop: message, round, step, until the certificate is good enough."""
+"""The one loop: message, round, step, until what is proved is enough, or there is nothing more to gain."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from localgd.core import Engine
+from localgd.core import End, Engine, Problem
 from localgd.methods.method import Choice, Method
-from localgd.methods.unit import into_unit, out_of_unit, start_in_unit
-from localgd.problems.hard_margin import Certificate, Rule, Status
-from localgd.rounding import FloatArray
+from localgd.problems.certificate import Certificate, Status
+from localgd.rounding import FloatArray, at_most
 from localgd.rows import sealed
-from localgd.rules.probes import comfortable
-from localgd.run.checkpoint import Checkpoints, Snapshot
-from localgd.run.history import Ledger, Row, Run
-from localgd.run.leg import Leg
-from localgd.run.watch import Watch, after
+from localgd.rules.probes import measured
+from localgd.run.checkpoint import Checkpoints, LoopState
+from localgd.run.goals import Goal
+from localgd.run.history import CommunicationLog, RoundInfo, Run
+from localgd.run.stage import RunContext, Stage
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64 ends with a status, not a warning
@@ -26,16 +25,17 @@ def train(
     engine: Engine,
     method: Method | Choice,
     *,
+    problem: Problem | None = None,
     n_rounds: int = 500,
-    stop: Rule | Sequence[Rule] = (),
+    goal: Goal | Sequence[Goal] = (),
     max_seconds: float | None = None,
     nodes: Callable[[int, Sequence[str]], Collection[str]] | None = None,
     w0: FloatArray | None = None,
-    on_round: Callable[[Row, Certificate], bool | None] | None = None,
+    on_round: Callable[[RoundInfo], bool | None] | None = None,
     reference: FloatArray | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Run:
-    """Train a linear classifier over a federation and certify which model came out.
+    """Train a linear model over a federation and certify which model came out.
 
     Every round the server sends the shared model, each node runs the method's task on its own rows, and the reports are
     summed into the next model. The report of round k + 1 also says how the model of round k stands (its loss, accuracy
@@ -46,20 +46,22 @@ def train(
     engine : Engine
         The federation; its nodes hold signed rows (`Shard`).
     method : Method or Choice
-        For example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
+        How: for example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
+    problem : Problem, optional
+        What: ``HardMargin()`` or ``Regularised(C=1.0)``. Default is what the method is for.
     n_rounds : int, at least 0
         Most rounds to run.
-    stop : rule or sequence of rules
-        Stop as soon as all hold: ``until_angle(1.0)``, ``until_margin_ratio(0.9)``.
+    goal : Goal or sequence of Goal
+        Stop as soon as all are proved: ``Angle(1.0)``, ``MarginRatio(0.9)``, ``Gap(1e-6)``.
     max_seconds : float, optional
         Stop after this wall time.
     nodes : callable, optional
         Partial participation: ``nodes(round, node_ids)`` names those that take part; see `SampledNodes`.
         Rounds without all nodes have no margin and certify nothing new from below; the last look asks all nodes.
     w0 : (d,) float64 array, optional
-        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own steps.
+        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own updates.
     on_round : callable, optional
-        Called with every history row and its certificate; a true answer ends the run with the round under way.
+        Called with a `RoundInfo` after every round; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
         Pooled direction to compare with where pooling is allowed (`localgd.reference.max_margin.max_margin`).
     checkpoints : Checkpoints, optional
@@ -74,7 +76,7 @@ def train(
     Raises
     ------
     ValueError
-        If a parameter is out of its range or nodes differ in their columns.
+        If a parameter is out of its range, the method has no meaning for the problem, or nodes differ in their columns.
     NodeError
         If a node fails; it names round and node.
     FileExistsError
@@ -82,72 +84,100 @@ def train(
 
     Examples
     --------
-    >>> from localgd.rows import Shard
     >>> from localgd.engine.inprocess import InProcess
     >>> from localgd.methods.averaging import local_gd
+    >>> from localgd.rows import Shard
     >>> federation = InProcess([Shard("a", [[1.0, 0.2]]), Shard("b", [[1.0, -0.2]])])
     >>> run = train(federation, local_gd(local_steps=10), n_rounds=20)
-    >>> str(run.certificate.verdict), run.certificate.angle_deg < 1.0
+    >>> str(run.certificate.verdict), run.certificate.angle_deg_max < 1.0
     ('certified', True)
     """
-    rules = [stop] if callable(stop) else list(stop)
-    ledger = Ledger(engine)
-    engine, divisor, n_features, radius, versus = comfortable(engine, None if w0 is None else np.size(w0))
-    chosen = method.chosen(engine) if isinstance(method, Choice) else method
-    _check(chosen, n_rounds, max_seconds, nodes)
+    _check(method, n_rounds, max_seconds)
+    goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
+    log, failed = CommunicationLog(engine), len(engine.failures)
+    sizes = measured(engine, None if w0 is None else np.size(w0))
+    start = np.zeros(sizes.n_features) if w0 is None else _start(w0)
+    problem = (method.problem if problem is None else problem).among(sizes.versus)
+    chosen = method.chosen(problem, sizes) if isinstance(method, Choice) else method
     about = (
-        f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {n_features} columns: {chosen.task}, {chosen.merge}"
+        f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {sizes.n_features} columns: {problem}, {chosen.task}, "
+        f"{chosen.merge}"
     )
-    watch = Watch(
-        engine,
-        divisor,
-        radius,
-        rules,
-        ledger,
-        n_rounds,
-        max_seconds,
-        nodes,
-        on_round,
-        reference,
-        checkpoints,
-        Snapshot(about),
+    context = RunContext(
+        engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, reference, checkpoints, failed
     )
-    start = np.zeros(n_features) if w0 is None else start_in_unit(w0, divisor)
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
-        chosen, leg = _legs(chosen, watch, start, versus)
-    shown = leg.shown if watch.base.earlier is None else after(watch.base.earlier, leg.shown)
-    if leg.state.done and shown.verdict is Status.UNDECIDED:
-        shown = replace(shown, reason=f"{shown.reason}; it ended, as {leg.state.done}")
-    if chosen.why:
-        shown = replace(shown, reason=f"{shown.reason}; {method.name} took {chosen.name}, as {chosen.why}")
-    w = sealed(out_of_unit(leg.state.readout.vector, divisor))
-    return Run(w, shown, tuple(watch.history), leg.method, tuple(engine.failures), unfinished=leg.unfinished)
+        stage = _run_stages(chosen, problem, context, start, LoopState(about))
+    shown = stage.shown if stage.loop.earlier is None else joined(stage.loop.earlier, stage.shown)
+    if stage.server.done and shown.verdict is Status.UNDECIDED:
+        shown = replace(shown, reason=f"{shown.reason}; it ended, as {stage.server.done}")
+    if stage.method.why:
+        shown = replace(shown, reason=f"{shown.reason}; {method.name} took {stage.method.name}, as {stage.method.why}")
+    failures = (*context.failed_before, *engine.failures[context.n_failed :])
+    w = sealed(stage.server.readout.vector)
+    return Run(w, shown, tuple(context.history), stage.method, failures, stage.end, unfinished=stage.unfinished)
 
 
-def _legs(method: Method, watch: Watch, start: FloatArray, versus: int) -> tuple[Method, Leg]:
-    """Run a method, and the reserves that take over where it ends short; return the last one, and its leg."""
-    found = watch.found()
-    for ended in () if found is None else found.snapshot.ended:
-        method, start = method.reserve(ended) or method, np.zeros(start.size)
-    while True:
-        leg = Leg(into_unit(method, watch.divisor).among(versus).tuned(watch.engine), watch)
-        ended = leg.run(start, found)
-        reserve, found = method.reserve(ended), None
-        if reserve is None or watch.spent:
-            return method, leg
-        watch.hand_over(ended, leg.shown)
-        method, start = reserve, np.zeros(start.size)
-
-
-def _check(method: Method, n_rounds: int, max_seconds: float | None, nodes: object) -> None:
+def _check(method: Method | Choice, n_rounds: int, max_seconds: float | None) -> None:
     """Check what no type checker sees in an interactive session."""
-    if not isinstance(method, Method):
+    if not isinstance(method, Method | Choice):
         raise TypeError(f"method must be a Method such as auto() or local_gd(), got {method!r}")
-    reason = getattr(method.merge, "needs_all_nodes", "")
-    if nodes is not None and reason:
-        remedy = "leave nodes (--fraction) out, or take a method that averages, such as local-gd"
-        raise ValueError(f"{method.name} needs every node in every round: {reason}; {remedy}")
     if n_rounds < 0 or n_rounds != int(n_rounds):
         raise ValueError(f"n_rounds must be a whole number of at least 0, got {n_rounds!r}")
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
+
+
+def _start(w0: FloatArray) -> FloatArray:
+    w0 = np.asarray(w0, dtype=np.float64)
+    if w0.ndim != 1 or not np.isfinite(w0).all():
+        raise ValueError(f"w0 must be a finite vector, got shape {w0.shape}")
+    return w0
+
+
+def _run_stages(method: Method, problem: Problem, context: RunContext, start: FloatArray, loop: LoopState) -> Stage:
+    """Run a method, and the fallbacks that take over where it ends short; return the last stage."""
+    found = None if context.checkpoints is None else context.checkpoints.find(context.engine, loop.about)
+    if found is not None:
+        loop = found.loop
+        context.history += loop.rows
+        context.failed_before = loop.failures
+        context.saved = (len(context.history), context.saved[1])
+        for end in loop.ended:
+            method, problem = _next(method, problem, end, context) or (method, problem)
+    while True:
+        if context.nodes is not None and method.whole_rounds:
+            remedy = "leave nodes (--fraction) out, or take a method that averages, such as local-gd"
+            raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
+        bound = method.bind(problem, context.engine, context.sizes)
+        server = bound.merge.init(np.zeros(start.size) if loop.ended else start)
+        stage = Stage(bound, problem, context, loop, server, problem.begin())
+        if found is not None:
+            stage.resume(found)
+            found = None
+        stage.run()
+        after = _next(method, problem, stage.end, context)
+        if after is None or context.spent:
+            return stage
+        earlier = stage.shown if loop.earlier is None else joined(loop.earlier, stage.shown)
+        loop = replace(loop, ended=(*loop.ended, stage.end), before=len(context.history), earlier=earlier, repeated=0)
+        method, problem = after
+
+
+def _next(method: Method, problem: Problem, end: End, context: RunContext) -> tuple[Method, Problem] | None:
+    """Return the method that takes over after such an end, and what it looks for; None if there is none."""
+    fallback = method.fallbacks.get(end)
+    if fallback is None:
+        return None
+    return fallback.method, problem if fallback.problem is None else fallback.problem.among(context.sizes.versus)
+
+
+def joined(earlier: Certificate, later: Certificate) -> Certificate:
+    """Return the later certificate with what the earlier one proved of the same rows."""
+    low, high = max(earlier.margin_low, later.margin_low), min(earlier.margin_high, later.margin_high)
+    later = replace(later, margin_low=low, margin_high=high)
+    if later.verdict is not Status.UNDECIDED:
+        return later
+    verdict = earlier.verdict if earlier.verdict is Status.CANCELS else Status.UNDECIDED
+    known = earlier.reason if verdict is Status.CANCELS else f"any pooled margin is at most {at_most(high)}"
+    return replace(later, verdict=verdict, reason=f"{known}; {later.reason}")

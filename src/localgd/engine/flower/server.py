@@ -62,7 +62,7 @@ class FlowerEngine:
         @app.main()
         def main(grid, context):
             federation, recipe = prepare(FlowerEngine(grid, n_nodes=3), scale="standard")
-            run = train(federation, auto(), stop=[until_angle(1.0)])
+            run = train(federation, auto(), goal=Angle(1.0))
     """
 
     def __init__(

@@ -1,0 +1,120 @@
+"""Goals: what must be proved before a run may end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from localgd.problems.certificate import Certificate
+
+
+class Goal(Protocol):
+    """What must be proved. A frozen dataclass, so that a run folder can keep it."""
+
+    def met(self, certificate: Certificate) -> bool:
+        """Return whether the certificate proves it."""
+
+
+@dataclass(frozen=True)
+class Angle:
+    """The model is within `deg` degrees of the pooled one.
+
+    Parameters
+    ----------
+    deg : float, 0 to 90
+        Degrees.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 90.
+
+    Examples
+    --------
+    >>> Angle(1.0).met(Certificate(angle_deg_max=0.3))
+    True
+    """
+
+    deg: float
+
+    def __post_init__(self) -> None:
+        """Check the angle once."""
+        if not 0 < self.deg < 90:
+            raise ValueError(f"angle_tol_deg must be between 0 and 90 degrees, got {self.deg!r}")
+
+    def __str__(self) -> str:
+        return f"within {self.deg:g}° of the pooled model"
+
+    def met(self, certificate: Certificate) -> bool:
+        """Return whether the certificate proves it."""
+        return certificate.angle_deg_max <= self.deg
+
+
+@dataclass(frozen=True)
+class MarginRatio:
+    """The model's margin is at least `ratio` times the pooled margin.
+
+    Parameters
+    ----------
+    ratio : float, 0 to 1
+        Share of the pooled margin.
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 1.
+
+    Examples
+    --------
+    >>> MarginRatio(0.9).met(Certificate(margin=0.5, margin_high=0.52))
+    True
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        """Check the share once."""
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"margin_ratio must be between 0 and 1, got {self.ratio!r}")
+
+    def __str__(self) -> str:
+        return f"a margin of at least {self.ratio:g} of the pooled one"
+
+    def met(self, certificate: Certificate) -> bool:
+        """Return whether the certificate proves it."""
+        return certificate.margin_ratio >= self.ratio
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The objective is within `share` of itself of its least value.
+
+    Parameters
+    ----------
+    share : float > 0
+        Largest gap, as a part of the objective.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive.
+
+    Examples
+    --------
+    >>> Gap(1e-6).met(Certificate(objective=2.0, gap=1e-6))
+    True
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        """Check the share once."""
+        if not self.share > 0:
+            raise ValueError(f"gap must be a positive share of the objective, got {self.share!r}")
+
+    def __str__(self) -> str:
+        return f"an objective within {self.share:g} of itself of its least"
+
+    def met(self, certificate: Certificate) -> bool:
+        """Return whether the certificate proves it."""
+        return certificate.gap <= self.share * certificate.objective

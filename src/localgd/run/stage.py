@@ -1,0 +1,278 @@
+"""One method at work on one problem: round after round, until its certificate is enough, or nothing is left to gain."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from localgd.core import DataSizes, End, Engine, Failure, Problem, Report
+from localgd.methods.method import Method
+from localgd.problems.certificate import Certificate, Status
+from localgd.rounding import FloatArray, angle_deg, norm
+from localgd.rows import Dual
+from localgd.rules.probes import tempered_duals
+from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
+from localgd.run.goals import Goal
+from localgd.run.history import CommunicationLog, RoundInfo, Row
+
+STALL_ROUNDS, STALL_RATIO = 60, 2 / 3
+"""A method with a fallback has so many rounds to bring the certified angle down to this part of itself."""
+
+LAST_LOOKS = 3
+"""The last look at the model is what its certificate rests on: it is taken again if nodes were missing."""
+
+FINE_DEG = 1e-3
+"""Below this angle there is nothing left to stall at: the rounding that is counted against it is about as much."""
+
+
+@dataclass(eq=False)
+class RunContext:
+    """What stays the same from one stage of a run to the next: nodes, limits, history, checkpoints."""
+
+    engine: Engine
+    sizes: DataSizes
+    goals: Sequence[Goal]
+    log: CommunicationLog
+    limit: int
+    max_seconds: float | None
+    nodes: Callable[[int, Sequence[str]], Collection[str]] | None
+    on_round: Callable[[RoundInfo], bool | None] | None
+    reference: FloatArray | None
+    checkpoints: Checkpoints | None
+    n_failed: int
+    history: list[Row] = field(default_factory=list)
+    failed_before: tuple[Failure, ...] = ()
+    stopping: bool = False
+    saving: bool = False
+    saved: tuple[int, float] = field(default_factory=lambda: (0, time.perf_counter()))
+    begin: float = field(default_factory=time.perf_counter)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no round is left, or somebody asked to stop."""
+        return self.stopping or len(self.history) > self.limit
+
+    def met(self, certificate: Certificate) -> bool:
+        """Return whether something was asked for, and all of it is proved."""
+        return bool(self.goals) and all(goal.met(certificate) for goal in self.goals)
+
+    def note(self, info: RoundInfo) -> None:
+        """Keep a row; find out whether somebody wants to stop, and whether it is time for a checkpoint."""
+        self.history.append(info.row)
+        now = time.perf_counter()
+        asked = bool(self.on_round(info)) if self.on_round is not None else False
+        late = self.max_seconds is not None and now - self.begin >= self.max_seconds
+        due = self.checkpoints is not None and self.checkpoints.due(
+            len(self.history) - self.saved[0], now - self.saved[1]
+        )
+        self.stopping, self.saving = self.engine.agreed(asked or late, due)
+
+    def save(self, stage: Stage) -> None:
+        """Write a checkpoint, if anybody wants them."""
+        if self.checkpoints is None:
+            return
+        failures = (*self.failed_before, *self.engine.failures[self.n_failed :])
+        known = replace(stage.loop, rows=tuple(self.history), failures=failures)
+        self.checkpoints.save(self.engine, stage.method.task, known, stage.proof, stage.server)
+        self.saved = (len(self.history), time.perf_counter())
+
+
+@dataclass(eq=False)
+class Stage:
+    """One method at work on one problem, from its start to its end."""
+
+    method: Method
+    problem: Problem
+    context: RunContext
+    loop: LoopState
+    server: Any
+    proof: Any
+    shown: Certificate = field(default_factory=Certificate)
+    angles: list[float] = field(default_factory=list)
+    limit: int = 0
+    end: End = End.OUT_OF_ROUNDS
+    unfinished: bool = False
+
+    def resume(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        context, loop = self.context, found.loop
+        self.server, self.proof = found.server(type(self.server)), found.proof(type(self.proof))
+        n_nodes = len(context.engine.node_ids)
+        self.angles = [row.angle_deg_max for row in loop.rows[loop.before :] if row.n_nodes == n_nodes]
+        context.log.go_on(context.engine, loop.rows[-1])
+        if context.checkpoints is not None:
+            context.engine.recall(self.method.task, context.checkpoints.folder, len(loop.rows))
+
+    def run(self) -> None:
+        """Run to the end."""
+        self.limit = len(self.context.history) if self.server.done else self.context.limit
+        start = self.server.w
+        while not self._advance(start):  # what a round leaves behind is gone before the next one: reports may be large
+            pass
+
+    def _advance(self, start: FloatArray) -> bool:
+        """Run a round and make the next model from it; return whether that was the last."""
+        method, context, server = self.method, self.context, self.server
+        final = len(context.history) >= self.limit
+        report = self._round(final=final)
+        whole = report.n_nodes == len(context.engine.node_ids)
+        context.note(RoundInfo(self._row(report), self.shown, server.readout.vector))
+        self.angles += [self.shown.angle_deg_max] if whole else []
+        end = self._ended(report)
+        if final or (whole and self._finished(report)) or (end in method.fallbacks):
+            asked = context.met(self.shown)
+            self.unfinished = final and not server.done and not asked
+            self.end = end if end is not None else self._outcome(asked=asked)
+            self._excuse()
+            return True
+        if context.stopping:
+            self.limit = len(context.history)  # keep this round's work; then one last look, at all nodes
+        following = self._following(report, start, whole=whole)
+        if not np.isfinite(following.w).all():
+            self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
+            self.end = End.DIVERGED
+            return True
+        again = following is server  # a round that will be repeated: nodes that ran it are ahead of the server
+        self.server = following
+        if following.done:
+            self.limit = len(context.history)
+        if not again and (context.saving or len(context.history) >= self.limit):
+            context.save(self)
+        return False
+
+    def _round(self, *, final: bool) -> Report:
+        """Run a round, or look once more, and find out what is proved of the model it began with."""
+        method, context, server = self.method, self.context, self.server
+        engine, so_far = context.engine, len(context.history)
+        chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
+        task = self.problem.look(method.task) if final else method.task
+        for _ in range(LAST_LOOKS if final else 1):
+            report = engine.round(task, method.merge.message(server), chosen)
+            whole = report.n_nodes == len(engine.node_ids)
+            if whole:
+                break
+        _check_report(report, server, margin=whole)
+        duals: list[Dual] = []
+        if final and report.n_nodes and self.problem.unproved(self.proof, server):
+            duals = self._tempered(report)
+        self.proof = self.problem.prove(self.proof, server, report, duals, whole=whole)
+        self.shown = self.proof.certificate
+        if report.counts.get("inseparable", 0) > 0 and End.INSEPARABLE not in method.fallbacks:
+            stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
+            self.shown = replace(self.shown, reason=f"{self.shown.reason}; {stopped}: {method.remedy}")
+        return report
+
+    def _tempered(self, report: Report) -> list[Dual]:
+        """Return dual vectors for a model whose updates had no mass, by one more round."""
+        model = self.server.readout.vector
+        length = norm(model)
+        low = float(report.lows["margin"]) / length
+        return tempered_duals(self.context.engine, model / length, low, self.context.sizes.radius)
+
+    def _following(self, report: Report, start: FloatArray, *, whole: bool) -> Any:
+        """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
+        if whole or not self.method.whole_rounds:
+            try:
+                return self.method.merge.step(self.server, report)
+            except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
+                said = f"round {self.server.round}: the report does not fit the model{self._blamed()}: {error}"
+                raise ValueError(said) from error
+        self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
+        return self.method.merge.init(start) if report.counts.get("forgotten", 0) else self.server
+
+    def _outcome(self, *, asked: bool) -> End:
+        """Return what kind of end the last look is, where no method takes over."""
+        if asked or self.server.done:
+            return End.DONE
+        return End.STOPPED if self.context.stopping else End.OUT_OF_ROUNDS
+
+    def _excuse(self) -> None:
+        """Say so if rounds were lost, or went on without some nodes, because those were missing."""
+        context, looks = self.context, self.context.history[:-1]
+        n_short = sum(row.n_nodes < len(context.engine.node_ids) for row in looks[self.loop.before :])
+        excuse = ""
+        if self.loop.repeated:
+            excuse = f"; {_rounds(self.loop.repeated)} repeated, as nodes were missing"
+        elif n_short and context.nodes is None:
+            excuse = f"; {_rounds(n_short)} without some nodes, as they failed"
+        self.shown = replace(self.shown, reason=f"{self.shown.reason}{excuse}")
+
+    def _blown_up(self, report: Report) -> str:
+        """Say in which round the model left float64, and at whose hands if it was a node's."""
+        engine, of_nodes = self.context.engine, self._blamed()
+        if not of_nodes and report.n_nodes < len(engine.node_ids):
+            of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)"
+        remedy = f"; {self.method.remedy}" if self.method.remedy else ""
+        return f"round {self.server.round} left float64{of_nodes}{remedy}"
+
+    def _blamed(self) -> str:
+        """Name the nodes, but not all, that have just sent what is not finite, in this round or the one before."""
+        failures = [failure for failure in self.context.engine.failures if failure.outcome == "passed on"]
+        recent = [failure for failure in failures if 0 <= self.server.round - failure.round <= 1]
+        names = ", ".join(sorted({failure.node_id for failure in recent if failure.round == recent[-1].round}))
+        return f" (only node {names} sent what is not finite, in round {recent[-1].round})" if recent else ""
+
+    def _row(self, report: Report) -> Row:
+        context, reference = self.context, self.context.reference
+        said = report.n_nodes > 0
+        return Row(
+            round=len(context.history),
+            loss=float(report.sums["loss"]) / float(report.sums["weight"]) if said else math.nan,
+            accuracy=float(report.sums["correct"]) / report.n_rows if said else math.nan,
+            low=self.shown.margin_low,
+            high=self.shown.margin_high,
+            angle_deg_max=self.shown.angle_deg_max,
+            margin=self.shown.margin,
+            true_angle_deg=math.nan if reference is None else angle_deg(self.server.readout.vector, reference),
+            gap=self.shown.gap,
+            n_nodes=report.n_nodes,
+            **context.log.entries(context.engine),
+        )
+
+    def _ended(self, report: Report) -> End | None:
+        """Say whether the method has come to an end of a kind that another one may go on from."""
+        shown, server = self.shown, self.server
+        nothing = report.counts.get("inseparable", 0) > 0 or shown.verdict is Status.CANCELS
+        if nothing or (server.done and server.end is End.INSEPARABLE):
+            return End.STALLED if shown.margin_low > 0 else End.INSEPARABLE
+        certified = shown.verdict is Status.CERTIFIED and bool(server.done)
+        if self.context.met(shown) if self.context.goals else certified:
+            return None
+        if len(self.angles) <= STALL_ROUNDS:
+            return End.STALLED if server.done else None
+        now, then = self.angles[-1], self.angles[-1 - STALL_ROUNDS]
+        falling = now < STALL_RATIO * then or now <= FINE_DEG or (math.isnan(then) and not math.isnan(now))
+        return None if falling else End.STALLED
+
+    def _finished(self, report: Report) -> bool:
+        if self.shown.verdict is Status.STALLED or report.counts.get("inseparable", 0) > 0:
+            return True
+        return self.context.met(self.shown)
+
+
+def _rounds(number: int) -> str:
+    return f"{number} round{'s were' if number > 1 else ' was'}"
+
+
+def _check_report(report: Report, state: Any, *, margin: bool) -> None:
+    """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
+    if not report.n_nodes:
+        return
+    parts, number = report.arrays, ()
+    shapes = {"loss": number, "weight": number, "correct": number}
+    shapes |= {"margin": number} if "margin" in parts else {}  # a report may be short
+    shapes |= {"margin": number} if margin else {}
+    shapes |= {name: state.w.shape for name in ("update", "pull") if name in parts}
+    for name, shape in shapes.items():
+        if name not in parts or parts[name].shape != shape:
+            sent = f"{name} of the shape {parts[name].shape}" if name in parts else f"no {name}"
+            raise ValueError(
+                f"round {state.round}: {report.n_nodes} nodes reported {sent}; expected {shape or 'a number'}"
+            )
+    if parts["weight"] <= 0 or parts.get("margin", 0.0) == np.inf:
+        raise ValueError(f"round {state.round}: {report.n_nodes} nodes reported no weight of rows, or no margin")
