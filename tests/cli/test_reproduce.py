@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import toys
-from command import localgd
+from command import localgd, spawned
 from localgd import cli
 from localgd.experiments import NAMES
 
@@ -17,7 +17,7 @@ QUICKEST = "local-sgd"
 
 
 def test_list_names_every_experiment():
-    done = localgd("reproduce", "--list")
+    done = spawned("reproduce", "--list")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(NAMES)
 
