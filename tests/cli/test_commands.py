@@ -447,7 +447,6 @@ def test_help_names_the_commands():
         assert name in done.stdout
 
 
-@pytest.mark.slow
 def test_the_demo_shows_certified_angles_above_the_true_ones():
     done = spawned("demo", "--n-rounds", "200", env=os.environ | {"COLUMNS": "120"})
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ def killed(words, after):
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(method, sites, tmp_path):
     words = ["train", str(sites), "--label", "outcome", "--n-rounds", "300", *METHODS[method]]
