@@ -1,7 +1,9 @@
 PYTHON ?= python3
+PYTEST := .venv/bin/python -m pytest
+FAST := -m "not processes and not deployed" --numprocesses auto --dist loadgroup
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo reproduce test lint clean
+.PHONY: demo reproduce test test-processes test-deployed test-nightly lint clean
 
 demo: .venv/.runtime
 	.venv/bin/localgd demo
@@ -11,8 +13,16 @@ reproduce: .venv/.runtime
 	.venv/bin/localgd reproduce --out runs/reproduce
 
 test: lint
-	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
-	.venv/bin/python -m pytest -m slow
+	$(PYTEST) $(FAST)
+
+test-processes: .venv/.dev
+	$(PYTEST) -m processes
+
+test-deployed: .venv/.dev
+	$(PYTEST) -m deployed
+
+test-nightly: .venv/.dev
+	LOCALGD_TESTS=nightly $(PYTEST) $(FAST) --timeout 6000
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

@@ -1,21 +1,48 @@
-"""Running the real command, and a table to run it on."""
+"""Running the command, in this process or in one of its own, and a table to run it on."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
+
+from localgd import cli
 
 LOCALGD = [str(Path(sys.executable).with_name("localgd"))]
 
 
-def localgd(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command and return what it printed."""
+def localgd(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, and return its exit code and what it printed; nothing of it stays."""
+    argv = [str(word) for word in words]
+    out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
+        if cwd is not None:
+            patch.chdir(cwd)
+        if env is not None:
+            for name in os.environ.keys() - env.keys():
+                patch.delenv(name)
+            for name, value in env.items():
+                patch.setenv(name, value)
+        code = cli.main(argv)
+    told = [stream.buffer.getvalue().decode() for stream in (out, errors)]
+    return subprocess.CompletedProcess(["localgd", *argv], code, *told)
+
+
+def spawned(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, where that process is what is asked about."""
     options = {"capture_output": True, "text": True, "timeout": 300} | options
     return subprocess.run([*LOCALGD, *map(str, words)], check=False, **options)
 

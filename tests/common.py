@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -41,6 +42,15 @@ Samples: TypeAlias = "tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[An
 SAME_ORDER = 1e-12  # the same sums in the same order, other code
 OTHER_ORDER = 1e-9  # the same sums in another order
 SOLVER = 1e-6  # two solvers of one problem
+
+SCALES = {"dev": 0.25, "ci": 1.0, "nightly": 10.0}
+PROFILE = os.environ.get("LOCALGD_TESTS") or ("ci" if os.environ.get("CI") else "dev")
+
+
+def examples(n: int) -> int:
+    """How many cases hypothesis draws where it draws n in CI."""
+    return max(1, round(n * SCALES[PROFILE]))
+
 
 METHODS: dict[str, Method] = {
     "local-gd": local_gd(local_steps=20),

@@ -1,17 +1,15 @@
-"""Hypothesis explores afresh on every machine, the same cases in CI, so that a red run can be repeated; fixtures."""
+"""How many cases hypothesis draws, and which: the same ones in CI, so that a red run can be repeated; fixtures."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 from hypothesis import settings
 
 from command import write_sites
+from common import PROFILE, examples
 
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile(PROFILE, max_examples=examples(100), derandomize=PROFILE == "ci", deadline=None)
+settings.load_profile(PROFILE)
 
 
 @pytest.fixture

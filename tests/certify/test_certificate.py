@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier
 from sklearn.svm import LinearSVC
 
-from common import answer, as_csr, federation, random_rows, stacked
+from common import answer, as_csr, examples, federation, random_rows, stacked
 from localgd import (
     Certificate,
     InProcess,
@@ -75,7 +75,7 @@ def test_bounds_hold_at_every_round_on_real_data(name, method):
     ),
     fraction=st.sampled_from([None, 0.3]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_bounds_hold_on_random_problems(seed, sizes, shift, method, fraction):
     shards = random_rows(seed, *sizes, shift)
     try:
@@ -88,7 +88,7 @@ def test_bounds_hold_on_random_problems(seed, sizes, shift, method, fraction):
 
 
 @given(seed=st.integers(0, 10**6), method=st.sampled_from([local_gd(local_steps=7), modified_local_gd()]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_rows_that_cannot_be_separated_are_never_called_separable(seed, method):
     shards = random_rows(seed)
     flipped = Shard("flipped", -stacked(shards)[:2])
@@ -216,7 +216,7 @@ def test_models_from_elsewhere_are_certified_rightly(name, storage):
 
 
 @given(seed=st.integers(0, 10**6), noise=st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_any_vector_is_certified_rightly(seed, noise):
     shards = random_rows(seed, n=4)
     pooled = max_margin(stacked(shards))
@@ -255,7 +255,7 @@ def test_certify_refuses_what_is_no_model(w, message):
     apart=st.floats(0, 1.5),
     error=st.floats(0, 0.1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio, spread, apart, error):
     """Against a grid: for every γ in the bracket the better of the two bounds is at most the answer."""
     high, margin = low * (1 + spread), low * ratio

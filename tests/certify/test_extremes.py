@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from common import random_rows, stacked
+from common import examples, random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
 from localgd.problems.hard_margin import certificate
 from localgd.reference.max_margin import max_margin
@@ -206,7 +206,7 @@ def test_bits_do_not_depend_on_the_number_of_blas_threads():
 @given(
     seed=st.integers(0, 10**6), small=st.integers(-300, 0), lr=st.integers(-300, 300), steps=st.sampled_from([1, 20])
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_bounds_hold_for_any_step_size_and_rows_of_unlike_size(seed, small, lr, steps):
     shards = random_rows(seed, n_nodes=2, n=3, d=2)
     pooled = max_margin(stacked(shards))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from common import answer, federation, random_rows, shards_of, stacked, with_bias
+from common import answer, examples, federation, random_rows, shards_of, stacked, with_bias
 from localgd import InProcess, Shard, Status, certify
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
@@ -53,7 +53,7 @@ def test_a_model_that_is_farther_is_told_by_how_much(name, model):
 @given(
     seed=st.integers(0, 10**6), noise=st.sampled_from([0.0, 1e-6, 1e-2, 0.3, 3.0]), tol=st.sampled_from([1e-3, 1, 30])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_any_vector_is_bracketed_rightly(seed, noise, tol):
     shards = random_rows(seed, n=4)
     pooled = max_margin(stacked(shards))

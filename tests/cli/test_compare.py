@@ -8,7 +8,7 @@ import os
 import numpy as np
 import polars as pl
 
-from command import localgd
+from command import localgd, spawned
 from common import federation
 from localgd import consensus, local_gd
 from localgd.report.compare import compare, milestones, panels
@@ -34,7 +34,7 @@ def test_it_prints_a_table_that_fits_a_terminal_and_writes_rows_and_figure(tmp_p
 
 def test_json_and_a_penalised_comparison():
     words = ("--methods", "newton,scaffold,local-gd", "--C", "1.0", "--local-steps", "10", "--n-rounds", "60", "--json")
-    done = localgd("compare", "heart", *words)
+    done = spawned("compare", "heart", *words)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert {row["method"] for row in rows} == {"newton", "scaffold", "local-gd"}

@@ -27,7 +27,7 @@ def torchrun(n_processes, *words, **options):
     return subprocess.run(command, check=False, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("method", [["--method", "local-gd"], ["--C", "1"], []], ids=["local-gd", "newton", "auto"])
 def test_several_processes_make_the_model_that_one_makes(method, sites, tmp_path):
     words = ["train", sites, "--label", "outcome", "--n-rounds", "60", *method]
@@ -54,7 +54,7 @@ def workers(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
     words = ["train", sites, "--label", "outcome", "--method", "modified-local-gd", "--n-rounds", "400"]
     assert torchrun(2, *words, "--out", tmp_path / "CALM").returncode == 0
@@ -78,21 +78,19 @@ def test_processes_that_are_killed_go_on_with_the_same_bits(sites, tmp_path):
     assert_same_outcome(run, tmp_path / "CALM")
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_what_is_wrong_at_one_process_is_told_and_ends_all(sites, tmp_path):
     frame = pl.read_csv(sites / "south.csv").with_columns(age=pl.lit("old"))
     frame.write_csv(sites / "south.csv")
-    begin = time.monotonic()
-    done = torchrun(3, "train", sites, "--label", "outcome", "--out", tmp_path / "RUN")
+    done = torchrun(3, "train", sites, "--label", "outcome", "--out", tmp_path / "RUN", timeout=60)
     assert done.returncode != 0
-    assert time.monotonic() - begin < 60
     assert "error: column 'age'" in done.stderr
     assert not (tmp_path / "RUN.partial").exists()
     done = torchrun(4, "train", sites, "--label", "outcome")
     assert "error: 4 processes for 3 nodes: start at most one process a node" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_what_process_0_alone_finds_is_said_by_all(sites, tmp_path):
     done = torchrun(2, "resume", tmp_path / "nowhere")
     assert done.stderr.count("nowhere is no run folder") == 2

@@ -277,7 +277,6 @@ def test_a_node_away_for_ten_rounds_and_restarted_comes_back(method):
     assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [local_gd(local_steps=10), modified_local_gd(), consensus()], ids=lambda method: method.name
 )

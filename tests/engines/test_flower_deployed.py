@@ -15,6 +15,8 @@ from engines.fleet import Fleet, write_node_key
 from engines.over_flower import assert_kept
 from localgd import InProcess, load, local_gd, prepare, train
 
+pytestmark = pytest.mark.deployed
+
 NAMES = ("node-0", "node-1", "node-2")  # as the contract calls them
 CALM = {"data": "", "n-nodes": 3, "checkpoint-rounds": 1}
 
@@ -72,7 +74,6 @@ def wait_for(out, n_rounds, seconds=120):
         time.sleep(0.2)
 
 
-@pytest.mark.slow
 def test_a_stranger_is_refused(fleet):
     write_node_key(fleet.folder / "key-stranger")
     fleet.supernode("stranger", {"node-name": "stranger"})
@@ -82,7 +83,6 @@ def test_a_stranger_is_refused(fleet):
         fleet.end("stranger")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # some fifty rounds, of 5 to 13 seconds each
 def test_the_contract_is_kept(fleet, tmp_path):
     """The suite that every engine passes runs in the server, over the SuperNodes."""
@@ -92,7 +92,6 @@ def test_the_contract_is_kept(fleet, tmp_path):
     assert_kept(json.loads(results.read_text()))
 
 
-@pytest.mark.slow
 def test_a_node_that_is_stopped_comes_back_and_the_model_is_the_same(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     run = fleet.run(
@@ -110,7 +109,6 @@ def test_a_node_that_is_stopped_comes_back_and_the_model_is_the_same(fleet, here
     assert history["n_nodes"].to_list() == [3] * 6
 
 
-@pytest.mark.slow
 def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     job = CALM | {"method": "local-gd", "local-steps": 20, "lr": 0.1, "n-rounds": 5, "out": str(out)}
@@ -129,7 +127,6 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
     assert pl.read_csv(out / "history.csv").height == 6
 
 
-@pytest.mark.slow
 def test_a_method_whose_nodes_have_memory(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     run = fleet.run(**CALM, method="consensus", n_rounds=4, out=str(out))

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import random_rows
+from common import examples, random_rows
 from engines.flower_grid import grid_of
 from localgd import Message, NodeError, Report
 from localgd.engine.flower import records
@@ -227,7 +227,7 @@ SOUND = {"version": 1, "says": "report", "n_nodes": 1, "n_rows": 7, "counts": {}
 
 
 @given(HEADS, st.booleans(), st.dictionaries(NAMES, ARRAYS, max_size=3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_any_report_is_refused_or_sound(head, complete, arrays):
     whole = {**SOUND, **{name: value for name, value in head.items() if name in SOUND}} if complete else head
     content = RecordDict({"arrays": ArrayRecord(arrays), "head": ConfigRecord({"json": json.dumps(whole)})})
@@ -243,7 +243,7 @@ def test_any_report_is_refused_or_sound(head, complete, arrays):
 
 
 @given(HEADS, st.booleans(), st.dictionaries(NAMES, ARRAYS, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_any_question_is_answered(head, complete, arrays):
     whole = {"version": 1, **QUESTION, **{k: v for k, v in head.items() if k in QUESTION}} if complete else head
     content = RecordDict({"arrays": ArrayRecord(arrays), "head": ConfigRecord({"json": json.dumps(whole)})})

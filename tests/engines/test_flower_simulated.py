@@ -17,7 +17,7 @@ from engines.over_flower import assert_kept
 HERE = Path(__file__).parent
 
 
-@pytest.mark.slow
+@pytest.mark.deployed
 def test_a_simulation_keeps_the_contract_and_makes_the_same_models_as_in_process(tmp_path):
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     paths = [str(Path(localgd.__file__).parents[1]), str(HERE.parent)]

@@ -11,16 +11,22 @@ from engines.lost import TIMEOUT
 from engines.ranks import in_ranks
 from localgd import TorchDistributed, torch_processes
 
-pytestmark = pytest.mark.slow
-
 PROGRAM = ["tests/engines/lost.py"]
 
 
+def pytest_in_ranks(world, *words):
+    ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words])
+    assert [rank.code for rank in ended] == [0] * world, "\n".join(rank.output for rank in ended if rank.code)
+
+
+def test_two_ranks_keep_the_contract():
+    pytest_in_ranks(2, "tests/engines/test_contract.py", "-k", "torch")
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_keeps_the_contract(world):
-    files = ["tests/engines/test_contract.py", "tests/engines/each_rank.py"]
-    ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", "torch or each_rank"])
-    assert [rank.code for rank in ended] == [0] * world, "\n".join(rank.output for rank in ended if rank.code)
+    pytest_in_ranks(world, "tests/engines/test_contract.py", "tests/engines/each_rank.py", "-k", "torch or each_rank")
 
 
 def model_and_history(folder, rank):
@@ -37,6 +43,7 @@ def whole(tmp_path_factory):
     return [model_and_history(folder, rank) for rank in range(3)]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("fault", "lost"), [("kill", 0), ("stop", 2)])
 def test_a_lost_rank_ends_the_others_in_words_and_a_restart_goes_on_to_the_same_bits(fault, lost, whole, tmp_path):
     others = {0, 1, 2} - {lost}

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from command import LOCALGD, assert_same_outcome, localgd
+from command import LOCALGD, assert_same_outcome, localgd, spawned
 
 METHODS = {
     "local-gd": ["--method", "local-gd", "--local-steps", "3"],
@@ -28,12 +28,12 @@ def killed(words, after):
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(method, sites, tmp_path):
     words = ["train", str(sites), "--label", "outcome", "--n-rounds", "300", *METHODS[method]]
     begin = time.perf_counter()
-    assert localgd(*words, "--out", tmp_path / "CALM").returncode == 0
+    assert spawned(*words, "--out", tmp_path / "CALM").returncode == 0
     whole = time.perf_counter() - begin
     rng = np.random.default_rng(len(method))
     cuts = 0
@@ -171,16 +171,17 @@ def test_a_damaged_run_folder_is_named_and_left_as_it_was(path, content, message
 def test_a_run_that_is_being_written_is_left_alone(sites, tmp_path):
     """Training is over, but its folder is not whole yet."""
     words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--out", str(tmp_path / "RUN")]
-    slow = "job.convergence = lambda *_: (print('WRITING', flush=True), time.sleep(30))"
-    program = f"import time; from localgd.cli import job, main; {slow}; main()"
+    slow = "job.convergence = lambda *_: (print('WRITING', flush=True), input())"
+    program = f"import sys; from localgd.cli import job, main; {slow}; sys.exit(main())"
     command = [sys.executable, "-c", program, *words, "--n-rounds", "5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True) as process:
         assert process.stdout.readline() == "WRITING\n"
         for other in (["resume", str(tmp_path / "RUN")], words, [*words, "--force"]):
             done = localgd(*other)
             assert done.returncode == 2, done
             assert "another run is at work on it" in done.stderr
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate("go on\n", timeout=60)
     assert process.returncode == 0
     assert "it can go on" in output
     assert localgd("resume", tmp_path / "RUN", "--n-rounds", "9").returncode == 0

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog
 from scipy.sparse import csc_array, csr_array, eye_array
 
+from common import examples
 from localgd.core import FloatArray
 from localgd.data.classes import expanded
 from localgd.kernels.project import SEPARABLE, Projection, project
@@ -73,7 +74,7 @@ def test_agrees_with_a_general_solver(n: int, d: int, scale: float) -> None:
     np.testing.assert_allclose(v, clarabel_projection(rows, w), atol=SOLVER * np.abs(v).max())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 10_000), st.integers(3, 6), st.integers(1, 20), st.integers(2, 8), st.booleans())
 def test_rows_of_many_classes(seed: int, n_classes: int, n: int, d: int, whole: bool) -> None:
     """Few values make samples twice and rows that depend on each other; sorting by class makes nodes of one class."""
@@ -268,7 +269,7 @@ def test_an_ascent_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         project(Shard("a", [[1.0]]), np.array([1.5]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 10_000))
 def test_support_is_never_larger_than_the_dimension(seed: int) -> None:
     rows, w = gaussian(50, 4, seed=seed)

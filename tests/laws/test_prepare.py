@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from common import examples
 from localgd import Message, NodeError, Report
 from localgd.data.arrays import from_arrays
 from localgd.data.datasets import DATASETS, load_dataset
@@ -56,7 +57,7 @@ def unsigned(engine: InProcess, recipe: Recipe, tables: list[Table]) -> Any:
     return np.vstack(parts)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 10**6), power=st.integers(-150, 150), n_nodes=st.integers(1, 5), offset=st.floats(-10, 10))
 def test_scaling_equals_the_pooled_scaler_at_any_magnitude(seed: int, power: int, n_nodes: int, offset: float) -> None:
     X = np.random.default_rng(seed).standard_normal((20, 3)) + offset
@@ -137,7 +138,7 @@ def test_tfidf_equals_the_pooled_vectorizer_on_the_sentences() -> None:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=examples(20))
 def test_the_split_does_not_change_the_recipe(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frame = pl.DataFrame({"size": rng.integers(0, 9, 40).astype(float), "town": rng.choice(list("abc"), 40)})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import examples
 from localgd.report.figure import Line, Panel, figure_of, save
 
 ROUNDS = np.arange(1, 200)
@@ -43,7 +44,7 @@ def test_no_label_lies_on_another_nor_outside_the_figure(n_panels):
             assert box.x1 <= figure.bbox.x1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.lists(st.floats(0.1, 100.0), min_size=1, max_size=12))
 def test_labels_never_overlap_wherever_the_lines_end(ends):
     figure = figure_of([Panel("t", "x", "y", [Line([0, 1], [1, end], f"line {end:.3g}") for end in ends])])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 from sklearn.linear_model import LogisticRegression
 
-from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, random_samples, stacked
+from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, random_samples, stacked
 from localgd import (
     InProcess,
     Shard,
@@ -224,7 +224,7 @@ def test_bounds_hold_at_every_round(method, seed):
     assert elsewhere.margin_high >= pooled.margin_low
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     st.integers(0, 10_000),
     st.integers(3, 6),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import OTHER_ORDER, as_csr, federation, random_rows, stacked
+from common import OTHER_ORDER, as_csr, examples, federation, random_rows, stacked
 from localgd import InProcess, Shard, Status, consensus, train
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
@@ -35,7 +35,7 @@ def states(engine, method, n_rounds):
     sizes=st.tuples(st.integers(1, 6), st.integers(2, 12), st.integers(1, 12)),
     memory=st.sampled_from([0, 5, 40]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_the_best_dual_value_never_falls_and_never_passes_the_optimum(seed, sizes, memory):
     """D = Σ a − ½|Σ a z|² is at most ½|ŵ|² = ½/γ*²."""
     shards = random_rows(seed, *sizes)
@@ -110,7 +110,6 @@ def test_since_is_the_first_share_with_no_negative_coefficient(pairs):
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))
-@settings(deadline=None)
 def test_the_shortest_combination_is_that_of_least_squares(seed, h):
     vectors = np.random.default_rng(seed).standard_normal((h, 8))
     weights = shortest_combination(vectors @ vectors.T)

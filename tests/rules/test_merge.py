@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import METHODS, SAME_ORDER, random_rows, stacked
+from common import METHODS, SAME_ORDER, examples, random_rows, stacked
 from localgd import InProcess, Method, SampledNodes, Shard, Status, fedexp, local_gd, train
 from localgd.core import Message, Report
 from localgd.kernels.project import project
@@ -139,7 +139,7 @@ def test_error_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
     exponent=st.integers(-300, 300),
     fraction=st.sampled_from([None, 0.5]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_bounds_hold_whatever_the_factor(seed, shift, name, exponent, fraction):
     """Step sizes from 1e-300 to 1e300, nodes unlike each other, and half of them absent."""
     shards = random_rows(seed, 3, 3, 3, shift)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from common import PENALISED, as_csr, random_rows, shards_of, stacked, with_bias
+from common import PENALISED, as_csr, examples, random_rows, shards_of, stacked, with_bias
 from localgd import InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train, until_angle, until_gap
 from localgd.losses import Exponential, Logistic
 from localgd.problems.duality_gap import minimiser_certificate
@@ -116,7 +116,7 @@ def test_gap_distance_and_angle_hold_at_every_round(method, noise, storage, seed
     intercept=st.booleans(),
     length=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e3]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120))
 def test_any_vector_gets_a_gap_that_holds(seed, C, intercept, length):
     """Not only iterates: the bound is about w alone. Far off, e^(-m) leaves float64 and the gap is infinite."""
     shards = with_bias(random_rows(seed), seed, 0.2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.linear_model import LinearRegression, Ridge
 
-from common import OTHER_ORDER
+from common import OTHER_ORDER, examples
 from localgd import InProcess, NodeError, Samples, Shard, fit_squares
 from localgd.core import Message
 from localgd.problems.least_squares import Moments, Reduced, Residuals, spectrum
@@ -193,7 +193,7 @@ CASES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(CASES)
 def test_no_bound_is_ever_violated(case):
     rng = np.random.default_rng(case.pop("seed"))
@@ -205,7 +205,7 @@ def test_no_bound_is_ever_violated(case):
     Exact(X, y, case["alpha"], intercept=case["intercept"]).check(fit_squares(engine, **case))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["plain", "columns of unlike sizes", "far from 0"]), st.booleans())
 def test_no_bound_is_violated_on_larger_problems(seed, kind, wide):
     """The reference is refined in extended precision."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -79,21 +80,27 @@ def about(show: Annotated[bool, typer.Option("--version", help="Show the version
         typer.echo(f"localgd {version('localgd')}")
 
 
-def main() -> None:
-    """Run the command line; turn expected errors into one clear line and an exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, as `argv` or as the process was given it, and return the exit code.
+
+    Expected errors become one clear line.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ° or ≤ shows a question mark, not a traceback
     try:
-        app()
+        app(argv, prog_name="localgd")
+    except SystemExit as end:  # how typer always ends
+        return int(end.code or 0)
     except NodeError as error:
         expected = isinstance(error.__cause__, ValueError)
         message = f"node {error.node_id!r}: {error.__cause__}" if expected else str(error)
         typer.echo(f"error: {message}", err=True)
-        sys.exit(BAD_INPUT if expected else FAILED)
+        return BAD_INPUT if expected else FAILED
     except (ValueError, FileExistsError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except (OSError, EngineError) as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(FAILED)
+        return FAILED
+    return 0

@@ -29,7 +29,11 @@ def reproduce_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter cells: a few minutes.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write, or to go on in.", show_default=False)] = None,
     n_jobs: Annotated[
-        int | None, typer.Option(help="Processes; no result depends on it.", show_default="one per core")
+        int | None,
+        typer.Option(
+            help="Processes; no result depends on it. With 1, Ctrl-C waits for the cell that is being measured.",
+            show_default="one per core",
+        ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the experiments and do nothing.")] = False,
 ) -> None:

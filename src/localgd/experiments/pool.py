@@ -1,4 +1,7 @@
-"""A pool of processes that measures cells, stops at once when asked to, and never outlives its parent."""
+"""A pool of processes that measures cells, stops at once when asked to, and never outlives its parent.
+
+One job needs no other process: it measures in this one, and stops between cells.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,22 @@ class Watcher(Protocol):
 def measured(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
     """Measure cells in `n_jobs` processes; yield each when it is done, with its traceback if it failed.
 
-    It ends early, without a word, if `watcher.interrupted`: what runs is stopped, what is done has been yielded.
+    It ends early, without a word, if `watcher.interrupted`: what other processes do is stopped, what this one does is
+    done first, and what is done has been yielded.
     """
-    if not cells:
-        return
+    if cells:
+        yield from _here(cells, watcher) if n_jobs == 1 else _elsewhere(cells, n_jobs, watcher)
+
+
+def _here(cells: Sequence[Cell], watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
+    for cell in cells:
+        if watcher.interrupted is not None:
+            return
+        watcher.running([str(cell)])
+        yield cell, measure(cell.experiment.run, cell.params, cell.seed, cell.path, code_digest())
+
+
+def _elsewhere(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(n_jobs, len(cells)), mp_context=multiprocessing.get_context("spawn"), initializer=_settle
