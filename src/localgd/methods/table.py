@@ -7,9 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from localgd.core import Task
-from localgd.data.recipe import Recipe
-from localgd.data.survey import Moments, Survey, Tally
 from localgd.methods.auto import auto
 from localgd.methods.averaging import (
     fedexp,
@@ -22,15 +19,6 @@ from localgd.methods.averaging import (
 )
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.methods.method import Choice, Method
-from localgd.problems import least_squares as squares
-from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Appraise, Curvature
-from localgd.rules.consensus import DualPart
-from localgd.rules.interior import InteriorPoint
-from localgd.rules.local import GradientSteps, Project
-from localgd.rules.local_squares import LeastSquares
-from localgd.rules.penalised import PenalisedSteps
-from localgd.rules.probes import Rescaled, Sizes, Smoothness, TemperedDual
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
     "auto": auto,
@@ -48,18 +36,6 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
     "scaffold": scaffold,
 }
 """The methods by name."""
-
-TASKS: tuple[type[Task], ...] = (
-    *(Survey, Tally, Moments),
-    *(Sizes, Smoothness, Evaluate, TemperedDual),
-    *(GradientSteps, Project, DualPart, InteriorPoint),
-    *(Appraise, Curvature, PenalisedSteps),
-    *(LeastSquares, squares.Residuals, squares.Product, squares.Moments),
-)
-"""What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
-
-ENCODERS: tuple[type, ...] = (Recipe, Rescaled)
-"""What a node puts its rows through for a server elsewhere."""
 
 
 def method_named(name: str, **options: Any) -> Method | Choice:
