@@ -5,21 +5,17 @@ from __future__ import annotations
 import io
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from localgd.cli.compare import compare_command
-from localgd.cli.demo import demo as run_demo
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
-from localgd.data.datasets import DATASETS
 from localgd.errors import EngineError, NodeError
-from localgd.report.plots import convergence
 
 app = typer.Typer(
     add_completion=False,
@@ -40,6 +36,8 @@ app.command("predict")(predict_command)
 @app.command("datasets")
 def datasets_command(as_json: Json = False) -> None:
     """List the bundled real data sets."""
+    from localgd.data.datasets import DATASETS
+
     if as_json:
         names = ("name", "title", "rows", "columns", "nodes", "separable", "licence", "source")
         typer.echo(
@@ -61,9 +59,12 @@ def demo_command(
     out: Annotated[Path | None, typer.Option(help="Also draw each run into this folder.")] = None,
 ) -> None:
     """Mushrooms from 7 habitats: alone, together, and the proof of which model came out."""
+    from localgd.cli.demo import demo
+    from localgd.report.plots import convergence
+
     if out is not None:
         out.mkdir(exist_ok=True)
-    for method, run in run_demo(n_rounds=n_rounds).items():
+    for method, run in demo(n_rounds=n_rounds).items():
         if out is not None:
             convergence(run.columns(), out / f"{method}.png")
             typer.echo(f"drawn: {out / f'{method}.png'}")
@@ -76,7 +77,9 @@ app.command("reproduce", epilog=EPILOG)(reproduce_command)
 def about(show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     """Train a linear classifier where the data lives, and prove which model came out."""
     if show:
-        typer.echo(f"localgd {version('localgd')}")
+        from localgd import __version__
+
+        typer.echo(f"localgd {__version__}")
 
 
 def main() -> None:
