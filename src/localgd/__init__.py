@@ -44,8 +44,7 @@ def __getattr__(name: str) -> Any:
         return version("localgd")
     if name not in MODULES:
         raise AttributeError(f"module 'localgd' has no attribute {name!r}")
-    globals()[name] = found = getattr(import_module(MODULES[name]), name)
-    return found
+    return getattr(import_module(MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

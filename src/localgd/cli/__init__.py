@@ -15,7 +15,6 @@ from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
-from localgd.errors import EngineError, NodeError
 
 app = typer.Typer(
     add_completion=False,
@@ -89,14 +88,24 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without ° or ≤ shows a question mark, not a traceback
     try:
         app()
-    except NodeError as error:
-        expected = isinstance(error.__cause__, ValueError)
-        message = f"node {error.node_id!r}: {error.__cause__}" if expected else str(error)
+    except Exception as error:
+        message, code = _expected(error)
+        if code is None:
+            raise
         typer.echo(f"error: {message}", err=True)
-        sys.exit(BAD_INPUT if expected else FAILED)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(BAD_INPUT)
-    except (OSError, EngineError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(FAILED)
+        sys.exit(code)
+
+
+def _expected(error: Exception) -> tuple[str, int | None]:
+    """Return what an error says to users, and its exit code: None if it is a fault of the program."""
+    from localgd.errors import EngineError, MissingExtraError, NodeError
+
+    match error:
+        case NodeError(__cause__=ValueError()):
+            return f"node {error.node_id!r}: {error.__cause__}", BAD_INPUT
+        case ValueError() | FileExistsError() | FileNotFoundError() | MissingExtraError():
+            return str(error), BAD_INPUT
+        case NodeError() | OSError() | EngineError():
+            return str(error), FAILED
+        case _:
+            return str(error), None

@@ -23,7 +23,6 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
-from localgd.report import text
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -125,6 +124,7 @@ def _options(name: str, C: float | None, local_steps: int | None, *, fit_interce
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:
     from rich.table import Table as Grid
 
+    from localgd.report import text
     from localgd.report.compare import ANGLES
 
     grid = Grid(title="Until an angle is proved: rounds, sent, seconds", title_justify="left", show_lines=True)
@@ -154,4 +154,6 @@ def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:
 def _cell(row: dict[str, Any]) -> str:
     if math.isnan(row["rounds"]):
         return "–"
+    from localgd.report import text
+
     return f"{row['rounds']}\n{text.megabytes(row['floats_sent'])}\n{row['seconds']:.2g} s"

@@ -23,7 +23,6 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
-from localgd.report import text
 
 
 def certify_command(
@@ -58,6 +57,7 @@ def certify_command(
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import Status
     from localgd.problems.metrics import Evaluate
+    from localgd.report import text
     from localgd.run.certify import certify
 
     held = read_model(model)
@@ -100,6 +100,7 @@ def predict_command(
 
     from localgd.data.load import load_unlabelled
     from localgd.data.model import read_model
+    from localgd.report import text
 
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")

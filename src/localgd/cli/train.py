@@ -28,7 +28,7 @@ from localgd.cli.flags import (
     Timeout,
 )
 from localgd.cli.place import place
-from localgd.methods.table import METHODS
+from localgd.methods import NAMES
 
 
 def train_command(
@@ -44,7 +44,7 @@ def train_command(
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     partition: Partition = None,
     n_nodes: NNodes = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
     ] = None,
