@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo reproduce test lint clean
+.PHONY: demo reproduce test lint build clean
 
 demo: .venv/.runtime
 	.venv/bin/localgd demo
@@ -19,6 +19,11 @@ lint: .venv/.dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+build: .venv/.dev
+	rm -rf dist
+	.venv/bin/python -m build
+	.ci/installed dist/*.whl
+
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e .
@@ -29,4 +34,4 @@ lint: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

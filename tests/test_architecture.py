@@ -41,13 +41,8 @@ run = localgd.train(localgd.InProcess(shards), localgd.local_gd(local_steps=5), 
 assert run.certificate.separable
 """
 COMMAND = """
-import sys
 from localgd.cli import main
-sys.argv = {argv!r}
-try:
-    main()
-except SystemExit as stop:
-    assert not stop.code
+code = main({argv!r})
 """
 
 
@@ -83,7 +78,7 @@ def test_a_small_run_brings_neither_compiler_nor_tables():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in ("train", "compare"))])
 def test_help_brings_nothing_that_computes(arguments):
-    printed, used = libraries_of(COMMAND.format(argv=["localgd", *arguments]))
+    printed, used = libraries_of(COMMAND.format(argv=arguments))
     assert printed
     assert used.isdisjoint(HEAVY | LIGHT), used
 
@@ -122,9 +117,7 @@ def test_every_extra_of_users_is_tried_out():
 
 
 def test_the_command_says_so_in_one_line():
-    program = "import sys; sys.modules['torch'] = None\n" + COMMAND.format(
-        argv=["localgd", "train", "heart", "--engine", "torch"]
-    )
+    program = "import sys; sys.modules['torch'] = None\n" + COMMAND.format(argv=["train", "heart", "--engine", "torch"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[0] == "error: torch is missing; get it with: pip install 'localgd[torch]'"
 
@@ -188,7 +181,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_there_is_one_version():
     assert localgd.__version__ == version("localgd")
-    assert libraries_of(COMMAND.format(argv=["localgd", "--version"]))[0] == f"localgd {localgd.__version__}"
+    assert libraries_of(COMMAND.format(argv=["--version"]))[0] == f"localgd {localgd.__version__}"
 
 
 def test_the_names_that_help_lists_are_those_of_the_methods():
@@ -206,7 +199,11 @@ def mentions(pattern):
     """Return what docstrings and pages mention, and where."""
     texts = [(path, text) for path in FILES for text in docstrings(path)]
     texts += [(path, path.read_text(encoding="utf-8")) for path in PAGES]
-    return {(found, str(path.relative_to(ROOT))) for path, text in texts for found in re.findall(pattern, text)}
+    return {
+        (found, str(path.relative_to(ROOT)))
+        for path, text in texts
+        for found in re.findall(pattern, text, re.MULTILINE)
+    }
 
 
 @pytest.mark.parametrize(("name", "where"), sorted(mentions(r"(?<![\w/.\[-])localgd(?:\.\w+)+(?::\w+)?(?![\w/])")))
@@ -216,5 +213,18 @@ def test_every_mention_of_something_here_leads_there(name, where):  # noqa: ARG0
 
 @pytest.mark.parametrize(("name", "where"), sorted(mentions(r"`([a-z_/.]+\.(?:py|md|toml))`")))
 def test_every_file_that_is_mentioned_is_there(name, where):
-    folders = [ROOT, SOURCE, (ROOT / where).parent, *(path for path in SOURCE.iterdir() if path.is_dir())]
+    folders = [ROOT, ROOT / "src", SOURCE, (ROOT / where).parent, *(path for path in SOURCE.iterdir() if path.is_dir())]
     assert any((folder / name).is_file() for folder in folders)
+
+
+LINKS = sorted(mentions(r"(?:\]\(|^\[[\w-]+\]: )([^)\s#]+)"))
+
+
+@pytest.mark.parametrize(("link", "where"), [(link, where) for link, where in LINKS if where.endswith(".md")])
+def test_links_lead_somewhere_also_from_the_page_of_the_package(link, where):
+    here = link.removeprefix("https://github.com/localgd/localgd/blob/main/")
+    if here != link:
+        assert (ROOT / here).is_file()
+    elif "://" not in link:
+        assert where != "README.md", "relative links lead nowhere on PyPI"
+        assert (ROOT / where).parent.joinpath(link).is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -81,19 +82,25 @@ def about(show: Annotated[bool, typer.Option("--version", help="Show the version
         typer.echo(f"localgd {__version__}")
 
 
-def main() -> None:
-    """Run the command line; turn expected errors into one clear line and an exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, as `argv` or as the process was given it, and return the exit code.
+
+    Expected errors become one clear line.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ° or ≤ shows a question mark, not a traceback
     try:
-        app()
+        app(argv, prog_name="localgd")
+    except SystemExit as end:  # how typer always ends
+        return int(end.code or 0)
     except Exception as error:
         message, code = _expected(error)
         if code is None:
             raise
         typer.echo(f"error: {message}", err=True)
-        sys.exit(code)
+        return code
+    return 0
 
 
 def _expected(error: Exception) -> tuple[str, int | None]:
