@@ -3,7 +3,7 @@ PYTEST := .venv/bin/python -m pytest
 FAST := -m "not processes and not deployed" --numprocesses auto --dist loadgroup
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo reproduce test test-processes test-deployed test-nightly lint clean
+.PHONY: demo reproduce test test-processes test-deployed test-nightly lint build clean
 
 demo: .venv/.runtime
 	.venv/bin/localgd demo
@@ -29,6 +29,11 @@ lint: .venv/.dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+build: .venv/.dev
+	rm -rf dist
+	.venv/bin/python -m build
+	.ci/installed dist/*.whl
+
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e .
@@ -39,4 +44,4 @@ lint: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,27 +5,51 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from numpydoc.validate import validate
 
 import localgd
+from localgd.methods import NAMES
+from localgd.methods.table import METHODS
 
 SOURCE = Path(localgd.__file__).parent
+ROOT = SOURCE.parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
+PAGES = sorted(
+    path
+    for place in (".", ".github", "docs", "examples", "benchmarks")
+    for path in (ROOT / place).rglob("*.md")
+    if ".venv" not in path.parts
+)
 
-OPTIONAL = ("sklearn", "matplotlib", "torch", "flwr", "plotly", "pandas")
+LIGHT = {"numpy", "scipy"}
+HEAVY = {"numba", "llvmlite", "polars", "sklearn", "matplotlib", "cattrs", "torch", "flwr", "jinja2", "pandas"}
+
+TRAIN = """
+import localgd
+shards = [localgd.Shard(name, [[1.0, 2.0], [2.0, 1.0]]) for name in "ab"]
+run = localgd.train(localgd.InProcess(shards), localgd.local_gd(local_steps=5), n_rounds=5)
+assert run.certificate.separable
+"""
+COMMAND = """
+from localgd.cli import main
+code = main({argv!r})
+"""
 
 
 def test_imports_run_downward_only():
-    root = SOURCE.parents[1]
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        cwd=root,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -33,11 +57,69 @@ def test_imports_run_downward_only():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("program", ["import localgd", "import localgd.cli"])
-def test_importing_localgd_imports_nothing_optional(program):
-    program = f"import sys, json; {program}; print(json.dumps([m for m in {OPTIONAL!r} if m in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
+def libraries_of(program):
+    """Run a program in a process of its own; return what it printed, and the libraries that it imported."""
+    before, after = "import json, sys\nbefore = set(sys.modules)\n", "\nprint(json.dumps([*set(sys.modules) - before]))"
+    done = subprocess.run([sys.executable, "-c", before + program + after], capture_output=True, text=True, check=True)
+    *printed, modules = done.stdout.splitlines()
+    names = {name.partition(".")[0] for name in json.loads(modules)}
+    return "\n".join(printed), names - sys.stdlib_module_names - {"localgd", "_distutils_hack"}
+
+
+def test_importing_localgd_brings_numpy_and_scipy_at_most():
+    assert libraries_of("import localgd")[1] <= LIGHT
+
+
+def test_a_small_run_brings_neither_compiler_nor_tables():
+    used = libraries_of(TRAIN)[1]
+    assert used >= LIGHT
+    assert used.isdisjoint(HEAVY | {"typer", "rich"}), used
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in ("train", "compare"))])
+def test_help_brings_nothing_that_computes(arguments):
+    printed, used = libraries_of(COMMAND.format(argv=arguments))
+    assert printed
+    assert used.isdisjoint(HEAVY | LIGHT), used
+
+
+def test_what_is_imported_late_keeps_to_one_thread_too():
+    program = """
+from localgd.engine.nodes import Nodes
+nodes = Nodes([])
+import localgd.methods.table, localgd.reference.max_margin, localgd.theory, localgd.run.least_squares
+from threadpoolctl import ThreadpoolController
+print({lib["filepath"] for lib in ThreadpoolController().info()} - {lib["filepath"] for lib in nodes._threads.info()})
+"""
+    assert libraries_of(program)[0] == "set()"
+
+
+LACKING = {
+    "embed": ("wordllama", "from localgd.experiments.last_layer import embedded; embedded()"),
+    "flower": ("flwr", "import localgd.flower"),
+    "torch": ("torch", "import localgd; localgd.TorchDistributed"),
+}
+
+
+@pytest.mark.parametrize("extra", LACKING)
+def test_without_an_extra_the_error_says_how_to_get_it(extra):
+    library, program = LACKING[extra]
+    program = f"import sys; sys.modules[{library!r}] = None\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        f"localgd.errors.MissingExtraError: {library} is missing; get it with: pip install 'localgd[{extra}]'"
+    )
+
+
+def test_every_extra_of_users_is_tried_out():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert extras.keys() - {"dev"} == LACKING.keys()
+
+
+def test_the_command_says_so_in_one_line():
+    program = "import sys; sys.modules['torch'] = None\n" + COMMAND.format(argv=["train", "heart", "--engine", "torch"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[0] == "error: torch is missing; get it with: pip install 'localgd[torch]'"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -83,3 +165,66 @@ def test_public_docstrings_are_complete(name):
 def test_all_names_are_there():
     assert sorted(localgd.__all__) == localgd.__all__
     assert all(hasattr(localgd, name) for name in localgd.__all__)
+
+
+def test_type_checkers_see_the_same_names():
+    stub = ast.parse((SOURCE / "__init__.pyi").read_text(encoding="utf-8"))
+    lines = [line for line in stub.body if isinstance(line, ast.ImportFrom)]
+    assert {name.asname: line.module for line in lines for name in line.names} == localgd.MODULES
+    assert {name.asname for line in lines for name in line.names} | {"__version__"} <= set(dir(localgd))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'localgd' has no attribute 'federate'"):
+        _ = localgd.federate
+
+
+def test_there_is_one_version():
+    assert localgd.__version__ == version("localgd")
+    assert libraries_of(COMMAND.format(argv=["--version"]))[0] == f"localgd {localgd.__version__}"
+
+
+def test_the_names_that_help_lists_are_those_of_the_methods():
+    assert tuple(METHODS) == NAMES
+
+
+def docstrings(path):
+    """Return all texts of a module that nothing uses: docstrings, of modules to attributes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def mentions(pattern):
+    """Return what docstrings and pages mention, and where."""
+    texts = [(path, text) for path in FILES for text in docstrings(path)]
+    texts += [(path, path.read_text(encoding="utf-8")) for path in PAGES]
+    return {
+        (found, str(path.relative_to(ROOT)))
+        for path, text in texts
+        for found in re.findall(pattern, text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize(("name", "where"), sorted(mentions(r"(?<![\w/.\[-])localgd(?:\.\w+)+(?::\w+)?(?![\w/])")))
+def test_every_mention_of_something_here_leads_there(name, where):  # noqa: ARG001  a failure shows where
+    assert resolve_name(name) is not None
+
+
+@pytest.mark.parametrize(("name", "where"), sorted(mentions(r"`([a-z_/.]+\.(?:py|md|toml))`")))
+def test_every_file_that_is_mentioned_is_there(name, where):
+    folders = [ROOT, ROOT / "src", SOURCE, (ROOT / where).parent, *(path for path in SOURCE.iterdir() if path.is_dir())]
+    assert any((folder / name).is_file() for folder in folders)
+
+
+LINKS = sorted(mentions(r"(?:\]\(|^\[[\w-]+\]: )([^)\s#]+)"))
+
+
+@pytest.mark.parametrize(("link", "where"), [(link, where) for link, where in LINKS if where.endswith(".md")])
+def test_links_lead_somewhere_also_from_the_page_of_the_package(link, where):
+    here = link.removeprefix("https://github.com/localgd/localgd/blob/main/")
+    if here != link:
+        assert (ROOT / here).is_file()
+    elif "://" not in link:
+        assert where != "README.md", "relative links lead nowhere on PyPI"
+        assert (ROOT / where).parent.joinpath(link).is_file()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from localgd.core import Engine, Message, Report, Task
 
@@ -57,6 +59,45 @@ class EngineError(RuntimeError):
 
     def __init__(self, doing: str, why: str) -> None:
         super().__init__(f"{doing}: {why}")
+
+
+class MissingExtraError(ModuleNotFoundError):
+    """A library that localgd does without, until something needs it, is not installed.
+
+    Parameters
+    ----------
+    extra : str
+        The extra of localgd that brings it.
+    library : str
+        What is missing.
+    """
+
+    def __init__(self, extra: str, library: str) -> None:
+        super().__init__(f"{library} is missing; get it with: pip install 'localgd[{extra}]'", name=library)
+
+
+@contextmanager
+def extra(name: str, library: str) -> Iterator[None]:
+    """Import a library of an extra inside, and say how to get it where it is missing.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+
+    Examples
+    --------
+    >>> with extra("torch", "a_torch"):
+    ...     import a_torch
+    Traceback (most recent call last):
+    localgd.errors.MissingExtraError: a_torch is missing; get it with: pip install 'localgd[torch]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != library:  # it is there, and lacks something itself
+            raise
+        raise MissingExtraError(name, library) from error
 
 
 def said(error: BaseException) -> str:

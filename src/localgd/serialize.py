@@ -10,14 +10,13 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_origin
 
 import numpy as np
-from cattrs.preconf.json import make_converter
 from numpy.typing import NDArray
 
-from localgd.data.recipe import Recipe
 from localgd.losses import LOSSES, Loss, Softmax
 from localgd.rounding import FloatArray
 from localgd.rows import Dual
@@ -60,20 +59,30 @@ def _nothing(value: Any, _: Any) -> None:
         raise TypeError(f"expected nothing, got {value!r}")
 
 
-CONVERTER = make_converter(forbid_extra_keys=True)
-CONVERTER.register_structure_hook(type(None), _nothing)
-CONVERTER.register_unstructure_hook_func(_is_array, lambda array: array)
-CONVERTER.register_structure_hook_func(_is_array, _array)
-CONVERTER.register_unstructure_hook_func(
-    lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
-)
-CONVERTER.register_structure_hook_func(lambda kind: kind is Loss, _loss)
-CONVERTER.register_unstructure_hook(
-    Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
-)
-CONVERTER.register_structure_hook(Dual, _dual)
-CONVERTER.register_unstructure_hook(Recipe, Recipe.to_dict)
-CONVERTER.register_structure_hook(Recipe, lambda value, _: Recipe.from_dict(value))
+def _speaks_for_itself(kind: Any) -> bool:
+    """Whether a class brings its own way to JSON and back, as a recipe does."""
+    return hasattr(kind, "to_dict") and hasattr(kind, "from_dict")
+
+
+@cache
+def _converter() -> Any:
+    from cattrs.preconf.json import make_converter  # noqa: PLC0415  a run that writes nothing does without
+
+    converter = make_converter(forbid_extra_keys=True)
+    converter.register_structure_hook(type(None), _nothing)
+    converter.register_unstructure_hook_func(_is_array, lambda array: array)
+    converter.register_structure_hook_func(_is_array, _array)
+    converter.register_unstructure_hook_func(
+        lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
+    )
+    converter.register_structure_hook_func(lambda kind: kind is Loss, _loss)
+    converter.register_unstructure_hook(
+        Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
+    )
+    converter.register_structure_hook(Dual, _dual)
+    converter.register_unstructure_hook_func(_speaks_for_itself, lambda value: value.to_dict())
+    converter.register_structure_hook_func(_speaks_for_itself, lambda value, kind: kind.from_dict(value))
+    return converter
 
 
 def pack(value: Any, kind: Any = None) -> Packed:
@@ -109,7 +118,7 @@ def pack(value: Any, kind: Any = None) -> Packed:
         arrays[str(len(arrays))] = found
         return {PLACE: str(len(arrays) - 1)}
 
-    tree = CONVERTER.unstructure(value, unstructure_as=kind)
+    tree = _converter().unstructure(value, unstructure_as=kind)
     return Packed(json.dumps(tree, default=aside), arrays)
 
 
@@ -126,9 +135,10 @@ def unpack(packed: Packed, kind: type[Kind]) -> Kind:
         return packed.arrays[entry[PLACE]] if entry.keys() == {PLACE} else entry
 
     try:
-        return CONVERTER.structure(json.loads(packed.text, object_hook=back), kind)
+        value: Kind = _converter().structure(json.loads(packed.text, object_hook=back), kind)
     except Exception as error:  # cattrs raises groups of whatever went wrong inside
         raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
+    return value
 
 
 def write(path: Path, parts: Mapping[str, Packed]) -> None:

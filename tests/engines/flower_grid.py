@@ -13,7 +13,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 
 from localgd.flower import FlowerEngine, answer
-from localgd.methods.table import ENCODERS, TASKS
+from localgd.methods.served import ENCODERS, TASKS
 
 RUNS = itertools.count(1)
 

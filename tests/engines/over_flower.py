@@ -15,7 +15,7 @@ from flwr.serverapp import ServerApp
 from engines import tasks
 from localgd import Shard
 from localgd.flower import FlowerEngine, answer
-from localgd.methods.table import ENCODERS, TASKS
+from localgd.methods.served import ENCODERS, TASKS
 
 GRIDS: list[Any] = []
 """The grid of the app that this process serves, if it is one."""

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import polars as pl
 import pytest
+from localgd.rules.penalised import PenalisedSteps
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from engines.tasks import FailOn
@@ -28,7 +29,6 @@ from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.local_squares import LeastSquares
-from localgd.rules.penalised import PenalisedSteps
 from localgd.rules.probes import Rescaled, Sizes, Smoothness, TemperedDual
 from localgd.rules.server import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
 from localgd.run.checkpoint import Checkpoints

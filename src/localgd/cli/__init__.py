@@ -6,21 +6,16 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from localgd.cli.compare import compare_command
-from localgd.cli.demo import demo as run_demo
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
-from localgd.data.datasets import DATASETS
-from localgd.errors import EngineError, NodeError
-from localgd.report.plots import convergence
 
 app = typer.Typer(
     add_completion=False,
@@ -41,6 +36,8 @@ app.command("predict")(predict_command)
 @app.command("datasets")
 def datasets_command(as_json: Json = False) -> None:
     """List the bundled real data sets."""
+    from localgd.data.datasets import DATASETS
+
     if as_json:
         names = ("name", "title", "rows", "columns", "nodes", "separable", "licence", "source")
         typer.echo(
@@ -62,9 +59,12 @@ def demo_command(
     out: Annotated[Path | None, typer.Option(help="Also draw each run into this folder.")] = None,
 ) -> None:
     """Mushrooms from 7 habitats: alone, together, and the proof of which model came out."""
+    from localgd.cli.demo import demo
+    from localgd.report.plots import convergence
+
     if out is not None:
         out.mkdir(exist_ok=True)
-    for method, run in run_demo(n_rounds=n_rounds).items():
+    for method, run in demo(n_rounds=n_rounds).items():
         if out is not None:
             convergence(run.columns(), out / f"{method}.png")
             typer.echo(f"drawn: {out / f'{method}.png'}")
@@ -77,7 +77,9 @@ app.command("reproduce", epilog=EPILOG)(reproduce_command)
 def about(show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     """Train a linear classifier where the data lives, and prove which model came out."""
     if show:
-        typer.echo(f"localgd {version('localgd')}")
+        from localgd import __version__
+
+        typer.echo(f"localgd {__version__}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,15 +94,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(argv, prog_name="localgd")
     except SystemExit as end:  # how typer always ends
         return int(end.code or 0)
-    except NodeError as error:
-        expected = isinstance(error.__cause__, ValueError)
-        message = f"node {error.node_id!r}: {error.__cause__}" if expected else str(error)
+    except Exception as error:
+        message, code = _expected(error)
+        if code is None:
+            raise
         typer.echo(f"error: {message}", err=True)
-        return BAD_INPUT if expected else FAILED
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return BAD_INPUT
-    except (OSError, EngineError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
+        return code
     return 0
+
+
+def _expected(error: Exception) -> tuple[str, int | None]:
+    """Return what an error says to users, and its exit code: None if it is a fault of the program."""
+    from localgd.errors import EngineError, MissingExtraError, NodeError
+
+    match error:
+        case NodeError(__cause__=ValueError()):
+            return f"node {error.node_id!r}: {error.__cause__}", BAD_INPUT
+        case ValueError() | FileExistsError() | FileNotFoundError() | MissingExtraError():
+            return str(error), BAD_INPUT
+        case NodeError() | OSError() | EngineError():
+            return str(error), FAILED
+        case _:
+            return str(error), None

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import polars as pl
 import typer
-from rich.table import Table as Grid
 
-from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     SIGNALLED,
     Categorical,
@@ -26,14 +23,11 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
-from localgd.methods.table import method_named
-from localgd.problems.regularised import Regularised
-from localgd.reference.max_margin import pooled_direction
-from localgd.report import text
-from localgd.report.compare import ANGLES, compare, milestones, panels
-from localgd.report.figure import save
-from localgd.report.progress import Patient, Progress
-from localgd.run.history import Run
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
+    from localgd.run.history import Run
 
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
 PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
@@ -75,6 +69,16 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
+    import polars as pl
+
+    from localgd.cli.data import federation_of, tables_of
+    from localgd.methods.table import method_named
+    from localgd.problems.regularised import Regularised
+    from localgd.reference.max_margin import pooled_direction
+    from localgd.report.compare import compare, milestones, panels
+    from localgd.report.figure import save
+    from localgd.report.progress import Patient, Progress
+
     given = ",".join(DEFAULT if C is None else PENALISED) if methods is None else methods
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
@@ -127,6 +131,11 @@ def _options(name: str, local_steps: int | None) -> dict[str, Any]:
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:
+    from rich.table import Table as Grid
+
+    from localgd.report import text
+    from localgd.report.compare import ANGLES
+
     grid = Grid(title="Until an angle is proved: rounds, sent, seconds", title_justify="left", show_lines=True)
     grid.add_column("method", overflow="fold")
     for angle in ANGLES:
@@ -156,4 +165,6 @@ def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:
 def _cell(row: dict[str, Any]) -> str:
     if math.isnan(row["rounds"]):
         return "–"
+    from localgd.report import text
+
     return f"{row['rounds']}\n{text.megabytes(row['floats_sent'])}\n{row['seconds']:.2g} s"

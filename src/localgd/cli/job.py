@@ -109,7 +109,7 @@ class Job:
         if place.world == 1:
             engine = InProcess(tables, **policy)
         else:
-            from localgd.engine.torchdist import TorchDistributed  # noqa: PLC0415 - torch, an extra
+            from localgd.engine.torchdist import TorchDistributed
 
             engine = TorchDistributed(tables, timeout=flags.timeout, **policy)
         if recipe is not None:

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import polars as pl
 import typer
 
-from localgd.cli.data import federation_of, tables_of
 from localgd.cli.flags import (
     SHORT,
     AngleTol,
@@ -25,16 +23,6 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
-from localgd.core import Message
-from localgd.data.load import load_unlabelled
-from localgd.data.model import read_model
-from localgd.engine.inprocess import InProcess
-from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Regularised
-from localgd.report import text
-from localgd.run.certify import certify
-from localgd.run.goals import Angle
 
 
 def certify_command(
@@ -63,6 +51,17 @@ def certify_command(
     model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
     until that angle is proved, or proved to be larger.
     """
+    from localgd.cli.data import federation_of, tables_of
+    from localgd.core import Message
+    from localgd.data.model import read_model
+    from localgd.engine.inprocess import InProcess
+    from localgd.problems.hard_margin import HardMargin
+    from localgd.problems.metrics import Evaluate
+    from localgd.problems.regularised import Regularised
+    from localgd.report import text
+    from localgd.run.certify import certify
+    from localgd.run.goals import Angle
+
     held = read_model(model)
     if held.recipe is not None and (scale or text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
@@ -100,6 +99,12 @@ def predict_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model."""
+    import polars as pl
+
+    from localgd.data.load import load_unlabelled
+    from localgd.data.model import read_model
+    from localgd.report import text
+
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     labels = read_model(model).predict(load_unlabelled(file), unseen=unseen)

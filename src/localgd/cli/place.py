@@ -55,7 +55,7 @@ def place(engine: str | None, timeout: float) -> Iterator[Place]:
     if engine == "in-process" or (engine is None and "TORCHELASTIC_RUN_ID" not in os.environ):
         yield Place(0, 1, bytes)
         return
-    from localgd.engine.processes import Processes, torch_processes  # noqa: PLC0415 - torch, an extra
+    from localgd.engine.processes import Processes, torch_processes
 
     try:
         with torch_processes(timeout=timeout) as (rank, world):

@@ -7,15 +7,15 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localgd.cli.flags import FAILED, SIGNALLED
 from localgd.experiments import NAMES, experiments
-from localgd.experiments.claim import Word
-from localgd.experiments.reproduce import Interrupted, Result, missing, publish, reproduce
-from localgd.report.bar import Bar
+
+if TYPE_CHECKING:
+    from localgd.experiments.reproduce import Result
 
 EPILOG = (
     "Exit codes: 0 every claim holds, maybe with limits (or was skipped for an extra that is not installed); "
@@ -38,6 +38,9 @@ def reproduce_command(
     list_: Annotated[bool, typer.Option("--list", help="List the experiments and do nothing.")] = False,
 ) -> None:
     """Measure every claim about Local-GD anew, judge it by the numbers, and put all on one page."""
+    from localgd.experiments.reproduce import Interrupted, missing, publish, reproduce
+    from localgd.report.bar import Bar
+
     chosen = experiments(_known(names or NAMES))
     if list_:
         for name, experiment in chosen.items():
@@ -69,6 +72,8 @@ def reproduce_command(
 
 def _told(results: Sequence[Result], place: Path) -> int:
     """Print what became of each, and return the exit code."""
+    from localgd.experiments.claim import Word
+
     for result in results:
         if result.fault is not None:
             typer.echo(result.fault, err=True)

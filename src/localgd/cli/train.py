@@ -27,11 +27,8 @@ from localgd.cli.flags import (
     Text,
     Timeout,
 )
-from localgd.cli.job import Job
 from localgd.cli.place import place
-from localgd.methods.table import METHODS
-from localgd.run import folder as record
-from localgd.run.checkpoint import FILE
+from localgd.methods import NAMES
 
 
 def train_command(
@@ -47,7 +44,7 @@ def train_command(
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     partition: Partition = None,
     n_nodes: NNodes = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
     ] = None,
@@ -95,6 +92,8 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train over nodes that keep their rows, and certify which model came out."""
+    from localgd.cli.job import Job
+
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
     with place(flags["engine"], timeout) as here:
         code = Job.of(flags, here).run()
@@ -115,6 +114,10 @@ def resume_command(
 
     It ends with the same model and history as if nothing had happened. Rows are read again from where they were.
     """
+    from localgd.cli.job import Job
+    from localgd.run import folder as record
+    from localgd.run.checkpoint import FILE
+
     changes: dict[str, Any] = {"n_rounds": n_rounds, "angle_tol_deg": angle_tol_deg}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}

@@ -12,6 +12,7 @@ from typing import Any, Self, get_type_hints
 from weakref import WeakValueDictionary
 
 import numpy as np
+import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which must be there when threads are limited
 from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 

@@ -9,14 +9,12 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from localgd.engine.packing import Place
-from localgd.errors import EngineError
+from localgd.errors import EngineError, extra
 from localgd.rounding import FloatArray
 
-try:
+with extra("torch", "torch"):
     import torch
     import torch.distributed as dist
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("torch is missing; get it with: pip install 'localgd[torch]'", name="torch") from error
 
 TIMEOUT = 300.0
 """Seconds that a process waits for the others: longer than any node works in a round."""

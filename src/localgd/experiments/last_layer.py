@@ -21,6 +21,7 @@ import polars as pl
 
 from localgd.data.datasets import load_dataset
 from localgd.engine.inprocess import InProcess
+from localgd.errors import extra
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import spaced, stacked
 from localgd.methods.averaging import local_gd, modified_local_gd
@@ -42,7 +43,8 @@ SEPARABLE_TO, NOT_FROM = 600, 1500
 @cache
 def embedded() -> dict[str, FloatArray]:
     """Return the signed rows of every site: embedding of length 1 and bias column, times the label."""
-    wordllama: Any = import_module("wordllama")  # an extra: only this experiment needs it
+    with extra("embed", "wordllama"):
+        wordllama: Any = import_module("wordllama")
     folder = Path(wordllama.__file__).parent
     model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
     sites = {}

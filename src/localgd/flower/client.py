@@ -15,7 +15,7 @@ from localgd.data.partition import partition
 from localgd.data.table import Table
 from localgd.engine.flower import Answering, RefusedError
 from localgd.engine.flower.records import MAX_MB, QUERY
-from localgd.methods.table import ENCODERS, TASKS
+from localgd.methods.served import ENCODERS, TASKS
 
 
 def answer(

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from scipy.sparse import csr_array
 
-from localgd.kernels import csr, dense, gram, reference
+from localgd.kernels import gram, reference
 from localgd.kernels.reference import Steps
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
@@ -58,4 +58,6 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
         return gram.coefficients
     if versus > 1 or local_steps * stored * share < COMPILED_FROM or (not sparse and stored <= CACHED_ENTRIES):
         return reference.coefficients
+    from localgd.kernels import csr, dense  # noqa: PLC0415  the compiler, which few shards are large enough for
+
     return csr.coefficients if sparse else dense.coefficients

@@ -8,9 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from localgd.core import Problem, Task
-from localgd.data.recipe import Recipe
-from localgd.data.survey import Moments, Survey, Tally
+from localgd.core import Problem
 from localgd.losses import Loss, loss_named
 from localgd.methods.auto import auto
 from localgd.methods.averaging import (
@@ -24,14 +22,7 @@ from localgd.methods.averaging import (
 )
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.methods.method import Choice, Method
-from localgd.problems import least_squares as squares
-from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Appraise, Curvature, Regularised
-from localgd.rules.consensus import DualPart
-from localgd.rules.interior import InteriorPoint
-from localgd.rules.local import GradientSteps, Project
-from localgd.rules.local_squares import LeastSquares
-from localgd.rules.probes import Sizes, Smoothness, TemperedDual
+from localgd.problems.regularised import Regularised
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
     "auto": auto,
@@ -49,18 +40,6 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
     "scaffold": scaffold,
 }
 """The methods by name."""
-
-TASKS: tuple[type[Task], ...] = (
-    *(Survey, Tally, Moments),
-    *(Sizes, Smoothness, Evaluate, TemperedDual),
-    *(GradientSteps, Project, DualPart, InteriorPoint),
-    *(Appraise, Curvature),
-    *(LeastSquares, squares.Residuals, squares.Product, squares.Moments),
-)
-"""What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
-
-ENCODERS: tuple[type, ...] = (Recipe,)
-"""What a node puts its rows through for a server elsewhere."""
 
 
 def method_named(name: str, **options: Any) -> Method | Choice:

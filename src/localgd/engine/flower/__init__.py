@@ -6,10 +6,10 @@ Everything that arrives, on either side, is checked before anything is made of i
 
 from __future__ import annotations
 
-try:
-    import flwr.app  # noqa: F401  to say here, and in words, that it is not there
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("Flower is not installed: pip install 'localgd[flower]'") from error
+from localgd.errors import extra
+
+with extra("flower", "flwr"):
+    import flwr  # noqa: F401  to say here, and in words, that it is not there
 
 from localgd.engine.flower.node import Answering
 from localgd.engine.flower.records import RefusedError
