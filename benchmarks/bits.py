@@ -55,12 +55,12 @@ def of_certificate(found: Any) -> list[float]:
     return [getattr(found, name) for name in names]
 
 
-def resumed(engine: Any, method: Any, problem: Any = None) -> Any:
+def resumed(engine: Any, method: Any) -> Any:
     """Run for some rounds, and go on from the checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Checkpoints(Path(folder, "held"), every_rounds=3)
-        train(engine, method, problem=problem, n_rounds=7, checkpoints=kept)
-        return train(engine, method, problem=problem, n_rounds=ROUNDS, checkpoints=kept)
+        train(engine, method, n_rounds=7, checkpoints=kept)
+        return train(engine, method, n_rounds=ROUNDS, checkpoints=kept)
 
 
 def cases() -> Iterator[tuple[str, Callable[[], str]]]:
@@ -72,11 +72,10 @@ def cases() -> Iterator[tuple[str, Callable[[], str]]]:
         for kind, shards in (("dense", plain), ("csr", csr), ("four classes", classes), ("noisy", noisy)):
             yield f"{name}, {kind}", lambda s=shards, m=method: of_run(train(InProcess(s), m, n_rounds=ROUNDS))
         yield f"{name}, resumed", lambda m=method: of_run(resumed(InProcess(plain), m))
-    for name, (method, problem) in PENALISED.items():
-        how = {"problem": problem, "n_rounds": ROUNDS}
+    for name, method in PENALISED.items():
         for kind, shards in (("noisy", noisy), ("csr", as_csr(noisy)), ("four classes", classes)):
-            yield f"{name}, {kind}", lambda s=shards, m=method, h=how: of_run(train(InProcess(s), m, **h))
-        yield f"{name}, resumed", lambda m=method, p=problem: of_run(resumed(InProcess(noisy), m, p))
+            yield f"{name}, {kind}", lambda s=shards, m=method: of_run(train(InProcess(s), m, n_rounds=ROUNDS))
+        yield f"{name}, resumed", lambda m=method: of_run(resumed(InProcess(noisy), m))
     for name in ("local-gd", "local-sgd", "fedexp", "slowmo"):
         sampled = {"n_rounds": ROUNDS, "nodes": SampledNodes(0.5, seed=1)}
         yield f"{name}, sampled", lambda n=name, o=sampled: of_run(train(InProcess(plain), METHODS[n], **o))

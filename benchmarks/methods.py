@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from localgd import (
+    Angle,
     InProcess,
     Method,
     Shard,
@@ -31,7 +32,6 @@ from localgd import (
     prepare,
     scaffold,
     train,
-    until_angle,
 )
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
@@ -69,7 +69,7 @@ def rounds_to_the_pooled_model(names: list[str], n_rounds: int) -> None:
         reference = pooled_direction(engine.shards.values())
         for label, method in methods.items():
             try:
-                run = train(engine, method, n_rounds=n_rounds, reference=reference, stop=until_angle(5e-4))
+                run = train(engine, method, n_rounds=n_rounds, reference=reference, goal=Angle(5e-4))
             except ValueError as refusal:
                 print(f"{name:18s} {label:22s} refused: {str(refusal).split(',', 1)[0]}")
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -75,21 +76,25 @@ METHODS: dict[str, Method] = {
     "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
 }
 
-PLAIN, FREE, HARD = Regularised(C=1.0), Regularised(C=0.3, intercept=True), Regularised(C=0.1)
 
-PENALISED: dict[str, tuple[Method, Regularised]] = {
-    "newton": (newton(), PLAIN),
-    "lbfgs": (lbfgs(), PLAIN),
-    "lbfgs, free bias": (lbfgs(memory=3), FREE),
-    "newton, free bias": (newton(), FREE),
-    "scaffold": (scaffold(local_steps=20), PLAIN),
-    "scaffold, free bias": (scaffold(local_steps=20), FREE),
-    "scaffold, plain": (scaffold(local_steps=5, memory=0), HARD),
-    "local-gd, penalised": (local_gd(local_steps=5), PLAIN),
-    "local-sgd, penalised": (local_sgd(local_steps=5, batch_size=3), PLAIN),
-    "fedprox, penalised": (fedprox(prox=0.1, local_steps=5), PLAIN),
-    "fedexp, penalised": (fedexp(local_steps=5), FREE),
-    "slowmo, penalised": (slowmo(local_steps=5), PLAIN),
+def penalised(method: Method, C: float, *, intercept: bool = False) -> Method:
+    """The method, for a penalised loss unless `train` is told otherwise."""
+    return replace(method, problem=Regularised(C=C, intercept=intercept))
+
+
+PENALISED: dict[str, Method] = {
+    "newton": penalised(newton(), 1.0),
+    "lbfgs": penalised(lbfgs(), 1.0),
+    "lbfgs, free bias": penalised(lbfgs(memory=3), 0.3, intercept=True),
+    "newton, free bias": penalised(newton(), 0.3, intercept=True),
+    "scaffold": penalised(scaffold(local_steps=20), 1.0),
+    "scaffold, free bias": penalised(scaffold(local_steps=20), 0.3, intercept=True),
+    "scaffold, plain": penalised(scaffold(local_steps=5, memory=0), 0.1),
+    "local-gd, penalised": penalised(local_gd(local_steps=5), 1.0),
+    "local-sgd, penalised": penalised(local_sgd(local_steps=5, batch_size=3), 1.0),
+    "fedprox, penalised": penalised(fedprox(prox=0.1, local_steps=5), 1.0),
+    "fedexp, penalised": penalised(fedexp(local_steps=5), 0.3, intercept=True),
+    "slowmo, penalised": penalised(slowmo(local_steps=5), 1.0),
 }
 
 

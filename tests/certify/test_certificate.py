@@ -13,8 +13,10 @@ from sklearn.svm import LinearSVC
 
 from common import answer, as_csr, examples, federation, random_rows, stacked
 from localgd import (
+    Angle,
     Certificate,
     InProcess,
+    MarginRatio,
     SampledNodes,
     Shard,
     Status,
@@ -23,8 +25,6 @@ from localgd import (
     local_sgd,
     modified_local_gd,
     train,
-    until_angle,
-    until_margin_ratio,
 )
 from localgd.core import Message
 from localgd.methods.method import Method
@@ -57,7 +57,7 @@ def test_bounds_hold_at_every_round_on_real_data(name, method):
     run = train(federation(name), method, n_rounds=100, reference=pooled.direction)
     assert_true(run, pooled)
     assert run.certificate.separable
-    assert run.history[-1].true_angle_deg < run.certificate.angle_deg < 60
+    assert run.history[-1].true_angle_deg < run.certificate.angle_deg_max < 60
 
 
 @given(
@@ -95,7 +95,7 @@ def test_rows_that_cannot_be_separated_are_never_called_separable(seed, method):
     run = train(InProcess([*shards, flipped]), method, n_rounds=40)
     assert run.certificate.separable is not True
     assert run.certificate.margin_low <= 0
-    assert math.isnan(run.certificate.angle_deg)
+    assert math.isnan(run.certificate.angle_deg_max)
 
 
 def test_a_start_elsewhere_than_0_bounds_nothing_by_its_own_norm():
@@ -125,11 +125,11 @@ def test_features_of_extreme_size_work(size):
     big = [Shard(s.node_id, s.rows * size) for s in shards]
     run = train(InProcess(big), local_gd(local_steps=10), n_rounds=50, reference=pooled.direction)
     assert run.certificate.separable
-    assert run.history[-1].true_angle_deg <= run.certificate.angle_deg
+    assert run.history[-1].true_angle_deg <= run.certificate.angle_deg_max
     assert run.certificate.margin_low <= pooled.margin_low * size * (1 + 1e-9)
     assert run.certificate.margin_high >= pooled.margin_low * size * (1 - 1e-9)
     plain, scaled = certify(pooled.direction, InProcess(shards)), certify(pooled.direction, InProcess(big))
-    assert scaled.angle_deg == pytest.approx(plain.angle_deg, rel=1e-6)
+    assert scaled.angle_deg_max == pytest.approx(plain.angle_deg_max, rel=1e-6)
     assert scaled.margin_low == pytest.approx(plain.margin_low * size, rel=1e-9)
 
 
@@ -156,17 +156,17 @@ def test_stopping_in_a_partial_round_still_looks_at_all_nodes():
 
 def test_stop_rules_stop_at_the_first_round_that_proves_them():
     engine, pooled = federation("gauss-400"), answer("gauss-400")
-    run = train(engine, modified_local_gd(), stop=[until_angle(30.0)], reference=pooled.direction)
+    run = train(engine, modified_local_gd(), goal=[Angle(30.0)], reference=pooled.direction)
     assert run.certificate.verdict is Status.CERTIFIED
     assert run.history[-1].angle_deg_max <= 30.0 < run.history[-2].angle_deg_max
-    ratio = train(engine, modified_local_gd(), stop=[until_margin_ratio(0.8)])
+    ratio = train(engine, modified_local_gd(), goal=[MarginRatio(0.8)])
     assert ratio.certificate.margin_ratio >= 0.8
     own = (stacked(engine.shards) @ ratio.w).min() / np.linalg.norm(ratio.w)
     assert own >= 0.8 * pooled.margin_low
 
 
 def test_a_model_that_falls_short_says_so():
-    run = train(federation("gauss-400"), local_gd(local_steps=100), n_rounds=50, stop=[until_angle(0.5)])
+    run = train(federation("gauss-400"), local_gd(local_steps=100), n_rounds=50, goal=[Angle(0.5)])
     assert run.certificate.verdict is Status.SEPARABLE
     assert run.certificate.status.startswith("separable, not yet certified: within ")
 
@@ -174,7 +174,7 @@ def test_a_model_that_falls_short_says_so():
 def test_running_out_of_exponent_is_called_a_stall():
     """One step that leaves every margin beyond e^-745: no gradient is left to take."""
     shards = [Shard("a", [[1.0, 0.1], [1.0, -0.1]])]
-    run = train(InProcess(shards), local_gd(local_steps=1, lr=1e4), n_rounds=50, stop=[until_angle(1e-9)])
+    run = train(InProcess(shards), local_gd(local_steps=1, lr=1e4), n_rounds=50, goal=[Angle(1e-9)])
     assert run.certificate.verdict is Status.STALLED
     assert run.n_rounds < 50
     assert run.certificate.separable
@@ -209,10 +209,10 @@ def test_models_from_elsewhere_are_certified_rightly(name, storage):
     assert found.margin_low <= pooled.margin_high
     assert found.margin_high >= pooled.margin_low
     true = angle_deg(w, pooled.direction)
-    assert math.isnan(found.angle_deg) or true <= found.angle_deg + EXACT_DEG
+    assert math.isnan(found.angle_deg_max) or true <= found.angle_deg_max + EXACT_DEG
     if (z @ w).min() > 0:
         assert found.separable
-        assert found.angle_deg < 90
+        assert found.angle_deg_max < 90
 
 
 @given(seed=st.integers(0, 10**6), noise=st.floats(0, 1))
@@ -224,14 +224,14 @@ def test_any_vector_is_certified_rightly(seed, noise):
     found = certify(w, InProcess(shards))
     assert found.margin_low <= pooled.margin_high
     assert found.margin_high >= pooled.margin_low
-    assert math.isnan(found.angle_deg) or angle_deg(w, pooled.direction) <= found.angle_deg + EXACT_DEG
+    assert math.isnan(found.angle_deg_max) or angle_deg(w, pooled.direction) <= found.angle_deg_max + EXACT_DEG
 
 
 def test_the_exact_answer_from_elsewhere_is_certified_but_loosely():
     """One round of tempered duals cannot see which rows support: a bound, not a tight one."""
     found = certify(answer("golub").direction, federation("golub"))
     assert found.separable
-    assert 0 < found.angle_deg < 45
+    assert 0 < found.angle_deg_max < 45
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio
 def test_without_error_the_bound_is_the_square_root_of_low_over_high():
     w = np.array([3.0, 4.0])
     found = certificate(w, 5 * 0.3, [Dual.proved(w, 5 / 0.4, 0.0)])
-    assert found.angle_deg == pytest.approx(math.degrees(math.acos(math.sqrt(0.3 / 0.4))), rel=1e-9)
+    assert found.angle_deg_max == pytest.approx(math.degrees(math.acos(math.sqrt(0.3 / 0.4))), rel=1e-9)
     assert found.margin_low <= 0.3
     assert found.margin_high >= 0.4
 

@@ -110,7 +110,7 @@ def test_a_tiny_row_elsewhere_is_certified_rightly(small):
     tiny = np.array([1.0, -0.1])  # the margin is that of the tiny row alone, the direction its own
     true = np.degrees(np.arccos(np.array([0.8, 0.6]) @ tiny / np.linalg.norm(tiny)))
     assert found.margin_high >= small * np.linalg.norm(tiny) * (1 - 1e-12)
-    assert math.isnan(found.angle_deg) or found.angle_deg >= true - 1e-9
+    assert math.isnan(found.angle_deg_max) or found.angle_deg_max >= true - 1e-9
 
 
 def test_an_unscaled_timestamp_is_not_called_inseparable():

@@ -25,7 +25,7 @@ EXACT_DEG = 1e-7
 def test_the_exact_answer_is_proved_to_order(name, tol):
     found = certify(answer(name).direction, federation(name), angle_tol_deg=tol)
     assert found.verdict is Status.CERTIFIED
-    assert found.angle_deg <= tol
+    assert found.angle_deg_max <= tol
 
 
 @pytest.mark.parametrize("name", ["golub", "hard", "gauss-400"])
@@ -42,11 +42,11 @@ def test_a_model_that_is_farther_is_told_by_how_much(name, model):
     true = angle_deg(w, answer(name).direction)
     for tol in (true * 1.2 + 1e-4, true * 0.8):
         found = certify(w, federation(name), angle_tol_deg=tol)
-        assert found.angle_deg_min - EXACT_DEG <= true <= found.angle_deg + EXACT_DEG
+        assert found.angle_deg_min - EXACT_DEG <= true <= found.angle_deg_max + EXACT_DEG
         assert found.verdict is (Status.CERTIFIED if tol > true else Status.FARTHER)
         if found.verdict is Status.FARTHER:
             assert found.angle_deg_min > tol
-            assert found.angle_deg <= 1.06 * found.angle_deg_min + 1e-3  # rounding is counted against it
+            assert found.angle_deg_max <= 1.06 * found.angle_deg_min + 1e-3  # rounding is counted against it
             assert found.status.startswith("farther than asked: at least ")
 
 
@@ -61,7 +61,7 @@ def test_any_vector_is_bracketed_rightly(seed, noise, tol):
     found = certify(w, InProcess(shards), angle_tol_deg=tol)
     true = angle_deg(w, pooled.direction)
     assert found.angle_deg_min - EXACT_DEG <= true
-    assert math.isnan(found.angle_deg) or true <= found.angle_deg + EXACT_DEG
+    assert math.isnan(found.angle_deg_max) or true <= found.angle_deg_max + EXACT_DEG
     assert found.margin_low <= pooled.margin_high
     assert found.margin_high >= pooled.margin_low
     if abs(true - tol) > 1e-2 * tol:
@@ -73,14 +73,14 @@ def test_rows_of_extreme_size_change_no_angle():
     w = max_margin(stacked(shards)).direction + 0.1
     plain = certify(w, InProcess(shards), angle_tol_deg=0.1)
     scaled = certify(w, InProcess([Shard(s.node_id, s.rows * 2.0**400) for s in shards]), angle_tol_deg=0.1)
-    assert scaled.angle_deg == pytest.approx(plain.angle_deg, rel=1e-6)
+    assert scaled.angle_deg_max == pytest.approx(plain.angle_deg_max, rel=1e-6)
     assert scaled.margin_low == pytest.approx(plain.margin_low * 2.0**400, rel=1e-6)
 
 
 def test_without_a_separating_plane_there_is_nothing_to_compare_with():
     found = certify(np.ones(24), federation("heart"), angle_tol_deg=1.0)
     assert "no max-margin model to compare with" in found.status
-    assert math.isnan(found.angle_deg)
+    assert math.isnan(found.angle_deg_max)
 
 
 @pytest.mark.parametrize("intercept", [False, True])
@@ -94,6 +94,6 @@ def test_a_penalised_model_from_elsewhere_is_certified_in_one_round(intercept):
     held = shards if intercept else [Shard(s.node_id, s.rows[:, :-1]) for s in shards]
     found = certify(w, InProcess(held), C=0.5, intercept=intercept, angle_tol_deg=0.1)
     assert found.verdict is Status.CERTIFIED
-    assert found.angle_deg < 0.01
+    assert found.angle_deg_max < 0.01
     other = certify(w, InProcess(held), C=50.0, intercept=intercept, angle_tol_deg=0.1)
     assert other.verdict is not Status.CERTIFIED

@@ -17,6 +17,7 @@ from engines import over_flower
 from engines.flower_grid import flower
 from engines.tasks import Broken, CountRounds, Doubled, FailOn, FailOnce, ShakySteps, Vandal
 from localgd import (
+    Angle,
     InProcess,
     Message,
     Method,
@@ -28,7 +29,6 @@ from localgd import (
     local_gd,
     modified_local_gd,
     train,
-    until_angle,
 )
 from localgd.problems.metrics import Evaluate
 from localgd.rules.server import Mean
@@ -310,4 +310,4 @@ def test_misuse_from_a_session_is_answered_in_words():
         train(engine, "local-gd")
     with pytest.raises(NodeError, match="call prepare"):
         train(InProcess(load("golub")), local_gd())
-    assert train(engine, local_gd(), n_rounds=3, stop=until_angle(89.0)).n_rounds <= 3
+    assert train(engine, local_gd(), n_rounds=3, goal=Angle(89.0)).n_rounds <= 3

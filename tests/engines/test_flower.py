@@ -13,6 +13,7 @@ from common import METHODS, PENALISED, random_rows, stacked, with_bias
 from cut import assert_same_run
 from engines.flower_grid import LocalGrid, flower, grid_of
 from localgd import (
+    Angle,
     InProcess,
     Message,
     NodeError,
@@ -28,7 +29,6 @@ from localgd import (
     modified_local_gd,
     prepare,
     train,
-    until_angle,
 )
 from localgd.data.datasets import DATASETS
 from localgd.flower import FlowerEngine, answer
@@ -270,7 +270,7 @@ def test_a_node_away_for_ten_rounds_and_restarted_comes_back(method):
         if row.round == 17:
             grid.restart(2)
 
-    run = train(engine, method, n_rounds=120, on_round=away, reference=answer_.direction, stop=until_angle(0.01))
+    run = train(engine, method, n_rounds=120, on_round=away, reference=answer_.direction, goal=Angle(0.01))
     assert sum(row.n_nodes == 3 for row in run.history) >= 9 or run.n_rounds < 18
     assert run.certificate.margin_low <= answer_.margin_high
     assert answer_.margin_low <= run.certificate.margin_high

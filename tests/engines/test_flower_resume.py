@@ -53,7 +53,7 @@ def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
     if method.name == "local-gd":
         np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=200).w)
     if method.name in ("consensus", "interior-point"):
-        assert run.certificate.angle_deg < 0.01
+        assert run.certificate.angle_deg_max < 0.01
 
 
 def test_rows_that_changed_since_the_checkpoint_are_noticed(tmp_path):

@@ -54,7 +54,7 @@ def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
     assert strategy.certificate.to_dict() == expected.to_dict()
     metrics = result.evaluate_metrics_serverapp[20]
     assert metrics["margin_low"] == expected.margin_low > 0
-    assert metrics["angle_deg_max"] == expected.angle_deg < 90
+    assert metrics["angle_deg_max"] == expected.angle_deg_max < 90
     assert metrics["certified"] == 1.0
 
 

@@ -40,7 +40,7 @@ def test_a_report_that_lacks_what_others_sent_is_a_failure_of_its_node(name, kep
     assert "lacks" in run.failures[0].error
     assert run.certificate.margin_low <= answer.margin_high
     assert answer.margin_low <= run.certificate.margin_high
-    assert not run.history[-1].true_angle_deg > run.certificate.angle_deg
+    assert not run.history[-1].true_angle_deg > run.certificate.angle_deg_max
 
 
 def spoiled(quantity, value, rounds=(3,), times=1, nodes=(NODE,), **options):

@@ -9,7 +9,6 @@ from itertools import product
 import numpy as np
 import polars as pl
 import pytest
-from localgd.rules.penalised import PenalisedSteps
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from engines.tasks import FailOn
@@ -23,7 +22,7 @@ from localgd.methods.auto import Auto
 from localgd.methods.table import ENCODERS, TASKS
 from localgd.problems.least_squares import Moments, Product, Residuals
 from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Appraise, Curvature, Penalty
+from localgd.problems.regularised import Appraise, Curvature, PenalisedSteps, Penalty
 from localgd.rules.consensus import Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from common import PENALISED, as_csr, examples, random_rows, shards_of, stacked, with_bias
-from localgd import InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train, until_angle, until_gap
+from localgd import Angle, Gap, InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train
 from localgd.losses import Exponential, Logistic
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.regularised import Appraise, Penalty
@@ -104,10 +104,10 @@ def test_gap_distance_and_angle_hold_at_every_round(method, noise, storage, seed
         assert least(run.w) - least(expected) <= found.gap + 1e-15
         assert least(run.w) <= found.objective
         assert np.linalg.norm((run.w - expected)[kept]) <= found.distance + 1e-9
-        if not math.isnan(found.angle_deg):
+        if not math.isnan(found.angle_deg_max):
             a, b = run.w[kept], expected[kept]
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-            assert math.degrees(math.acos(min(1.0, cosine))) <= found.angle_deg + 2e-6
+            assert math.degrees(math.acos(min(1.0, cosine))) <= found.angle_deg_max + 2e-6
 
 
 @given(
@@ -184,10 +184,8 @@ def test_no_certificate_for_another_loss():
 def test_stop_rules_and_refusals():
     engine = InProcess(with_bias(random_rows(2), 2, 0.2))
     method = scaffold(C=1.0, local_steps=10)
-    assert (
-        train(engine, method, stop=[until_gap(1e-3)]).n_rounds < train(engine, method, stop=[until_gap(1e-9)]).n_rounds
-    )
-    assert train(engine, method, stop=[until_angle(1.0)]).certificate.angle_deg <= 1.0
+    assert train(engine, method, goal=[Gap(1e-3)]).n_rounds < train(engine, method, goal=[Gap(1e-9)]).n_rounds
+    assert train(engine, method, goal=[Angle(1.0)]).certificate.angle_deg_max <= 1.0
     for refused in (method, newton(C=1.0)):
         with pytest.raises(ValueError, match="every node in every round"):
             train(engine, refused, nodes=SampledNodes(0.5))
