@@ -22,6 +22,9 @@ from localgd.rounding import (
     norm_above,
 )
 
+MOST_APART = 1e12
+"""How many times longer than another a row may be."""
+
 Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
 
 
@@ -209,7 +212,8 @@ class Shard:
     Raises
     ------
     ValueError
-        If there is no row, an entry is not finite, or the rows do not make whole samples.
+        If there is no row, an entry is not finite, the largest is beyond 2^±100, rows that are not 0 differ more than
+        1e12-fold in length, or the rows do not make whole samples.
 
     Examples
     --------
@@ -237,6 +241,17 @@ class Shard:
                 "sample one row for each class that it is not of"
             )
         object.__setattr__(self, "rows", rows)
+        self._check_sizes(self.peak)
+
+    def _check_sizes(self, peak: float) -> None:
+        """Refuse entries whose products leave float64, and rows so unlike in length that sums forget the short ones."""
+        if peak > 0 and abs(math.frexp(peak)[1]) > COMFORTABLE_EXPONENT:
+            what = f"entries of extreme size (the largest is {peak:.0e})"
+        elif peak > 0 and self.shortest * MOST_APART < self.radius:
+            what = f"rows of lengths from {self.shortest:.0e} to {self.radius:.0e}, more than 1e12 apart"
+        else:
+            return
+        raise ValueError(f"node {self.node_id!r} has {what}; scale the columns, or give them in another unit")
 
     @property
     def n_rows(self) -> int:
@@ -287,6 +302,16 @@ class Shard:
     def radius(self) -> float:
         """Upper bound on the largest row norm max |z_i|."""
         return float(self.norms.max())
+
+    @cached_property
+    def shortest(self) -> float:
+        """The least row norm, rows of zeros apart; inf if there is no other."""
+        rows: Any = self.rows
+        if isinstance(rows, csr_array):
+            filled = np.asarray(abs(rows).max(axis=1).toarray()).ravel() > 0
+        else:
+            filled = rows.any(axis=1)
+        return float(self.norms[filled].min(initial=math.inf))
 
     @cached_property
     def gram(self) -> FloatArray:
@@ -383,9 +408,8 @@ class Samples(Shard):
             )
         if not np.isfinite(self.targets).all():
             raise ValueError(f"node {self.node_id!r} has NaN or infinite targets; impute or remove those rows")
-        exponents = math.frexp(self.peak)[1], max(math.frexp(float(np.abs(self.targets).max()))[1], 0)
-        if max(abs(exponent) for exponent in exponents) > COMFORTABLE_EXPONENT:
-            raise ValueError(f"node {self.node_id!r} has entries of extreme size; give rows or targets in another unit")
+        if math.frexp(float(np.abs(self.targets).max()))[1] > COMFORTABLE_EXPONENT:
+            raise ValueError(f"node {self.node_id!r} has targets of extreme size; give them in another unit")
 
     def margins(self, w: FloatArray) -> Never:  # noqa: ARG002  there is no w that it could take
         """Refuse: rows without a sign have no margins, and a classifier trained on them would mean nothing."""

@@ -11,7 +11,10 @@ from scipy.sparse import csr_array
 from localgd.core import DataSizes, Engine, Message, Report
 from localgd.errors import from_all
 from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, Shard
+from localgd.rows import MOST_APART, Dual, Shard
+
+NO_ROW = 2.0**200
+"""What a node whose rows are all 0 tells as its shortest other one: longer than any."""
 
 MAX_POWER_STEPS = 1000
 POWER_TOL = 1e-6
@@ -29,8 +32,8 @@ def forgotten() -> Report:
 class Sizes:
     """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
-    Lows: ``-peak``, ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted). Counts: the nodes
-    whose samples have so many rows each, under that number; none if it is 1.
+    Lows: ``-peak``, ``-radius``, ``shortest`` (row that is not 0), ``n_features``, ``-n_features`` (negated where a
+    maximum is wanted). Counts: the nodes whose samples have so many rows each, under that number; none if it is 1.
     """
 
     def init(self, shard: Shard) -> None:
@@ -46,7 +49,7 @@ class Sizes:
         """
         if not isinstance(shard, Shard):
             raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
-        sizes = {"-peak": -shard.peak, "-radius": -shard.radius}
+        sizes = {"-peak": -shard.peak, "-radius": -shard.radius, "shortest": min(shard.shortest, NO_ROW)}
         widths = {"n_features": shard.n_features, "-n_features": -shard.n_features}
         counts = {} if shard.versus == 1 else {str(shard.versus): 1}
         return Report(1, shard.n_samples, {}, sizes | widths, counts), state
@@ -137,7 +140,12 @@ def measured(engine: Engine, n_features: int | None = None) -> DataSizes:
         raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
     if float(lows["-peak"]) == 0.0:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
-    return DataSizes(report.n_rows, fewest, -float(lows["-radius"]), versus)
+    radius, shortest = -float(lows["-radius"]), float(lows["shortest"])
+    if shortest * MOST_APART < radius:
+        raise ValueError(
+            f"nodes hold rows of lengths from {shortest:.0e} to {radius:.0e}, more than 1e12 apart; scale the columns"
+        )
+    return DataSizes(report.n_rows, fewest, radius, versus)
 
 
 @dataclass(frozen=True)
