@@ -220,10 +220,11 @@ class Stage:
     def _row(self, report: Report) -> Row:
         context, reference = self.context, self.context.reference
         said = report.n_nodes > 0
+        labels = said and bool(self.server.readout.vector.any())  # w = 0 labels nothing
         return Row(
             round=len(context.history),
             loss=float(report.sums["loss"]) / float(report.sums["weight"]) if said else math.nan,
-            accuracy=float(report.sums["correct"]) / report.n_rows if said else math.nan,
+            accuracy=float(report.sums["correct"]) / report.n_rows if labels else math.nan,
             low=self.shown.margin_low,
             high=self.shown.margin_high,
             angle_deg_max=self.shown.angle_deg_max,
