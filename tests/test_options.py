@@ -34,7 +34,7 @@ def test_every_option_is_a_flag_and_a_key_of_a_run_config():
         ("local_steps", "7", 7),
         ("lr", "0.5", 0.5),
         ("lr", "auto", "auto"),
-        ("momentum", 1, 1.0),
+        ("momentum", "0", 0.0),
         ("nesterov", True, True),
     ],
 )
