@@ -13,7 +13,8 @@ from localgd import InProcess, Method, Report, Shard, auto, from_arrays, prepare
 from localgd.reference.max_margin import max_margin
 from localgd.rows import Dual
 from localgd.rules.local import GradientSteps
-from localgd.rules.server import Extrapolated, Mean, Normalised, ServerMomentum
+from localgd.rules.normalised import normalised
+from localgd.rules.server import chain, extrapolation, mean, momentum
 
 
 def cut_short(step):
@@ -54,7 +55,7 @@ def test_an_update_that_is_not_what_its_mass_says_certifies_no_false_angle(chang
     X = np.random.default_rng(0).standard_normal((120, 300))
     federation, _ = prepare(InProcess(from_arrays(X, X[:, 0] > 0, np.arange(120) % 4)))
     best = max_margin(stacked(federation.shards))
-    method = Method("changed", Changed(local_steps=20, change=change), Mean())
+    method = Method("changed", Changed(local_steps=20, change=change), mean())
     run = train(federation, method, n_rounds=40, reference=best.direction)
     assert not run.certificate.angle_deg_max < run.history[-1].true_angle_deg
 
@@ -103,7 +104,7 @@ def test_a_node_that_reports_no_number_leaves_no_certificate_about_its_rows(reas
     """Found by an attack: a report without a number, and a reason for that, passes for one that has nothing to add."""
     Z = np.abs(np.random.default_rng(3).standard_normal((20, 3)))
     shards = [Shard("a", Z[:10]), Shard("b", Z[10:]), Shard("c", -Z)]  # c contradicts both: nothing separates these
-    engine, method = InProcess(shards, **policy), Method("blank", Blank(local_steps=5, reason=reason), Mean())
+    engine, method = InProcess(shards, **policy), Method("blank", Blank(local_steps=5, reason=reason), mean())
     try:
         found = train(engine, method, n_rounds=40).certificate
     except Exception:  # noqa: BLE001  refused, in whatever words
@@ -114,7 +115,7 @@ def test_a_node_that_reports_no_number_leaves_no_certificate_about_its_rows(reas
 
 @pytest.mark.parametrize(
     "merge",
-    [Normalised(), Mean(), Extrapolated(), ServerMomentum()],
+    [normalised(), mean(), chain(mean(), extrapolation()), chain(mean(), momentum())],
     ids=lambda merge: type(merge).__name__,
 )
 @pytest.mark.parametrize("seed", [329, 449, 836])

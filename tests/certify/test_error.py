@@ -14,7 +14,8 @@ from localgd.kernels import pick
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
 from localgd.rules.local import GradientSteps
-from localgd.rules.server import Mean, Normalised, NormalisedState, ServerMomentum
+from localgd.rules.normalised import NormalisedState, normalised
+from localgd.rules.server import chain, late, mean, momentum
 
 D, LR, STEPS = 3, 0.05, 4
 
@@ -44,10 +45,10 @@ def plus(a, b, share=Fraction(1)):
 @pytest.mark.parametrize(
     "merge",
     [
-        Mean(late=True),
-        ServerMomentum(momentum=0.7, server_lr=0.9, late=True),
-        ServerMomentum(momentum=0.9, server_lr=0.7, nesterov=True, late=True),
-        Normalised(late=True),
+        late(mean()),
+        late(chain(mean(), momentum(momentum=0.7, server_lr=0.9))),
+        late(chain(mean(), momentum(momentum=0.9, server_lr=0.7, nesterov=True))),
+        late(normalised()),
     ],
     ids=["mean", "slowmo", "nesterov", "normalised"],
 )
@@ -89,7 +90,7 @@ def test_a_step_that_raised_the_loss_is_undone_tails_included():
     shards = random_rows(12, n_nodes=3, n=3, d=D)
     engine = InProcess(shards)
     task = GradientSteps(local_steps=STEPS, lr=200.0, loss=Exponential())
-    merge = Normalised(late=True)
+    merge = late(normalised())
     state = merge.init(np.zeros(D))
     undone = 0
     losses = []

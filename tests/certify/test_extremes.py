@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 
@@ -197,7 +198,7 @@ def test_bits_do_not_depend_on_the_number_of_blas_threads():
     )
     digests = set()
     for threads in ("1", "2"):
-        env = {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        env = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
         digests.add(done.stdout)
     assert len(digests) == 1

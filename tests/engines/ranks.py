@@ -16,11 +16,10 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 class Ended(NamedTuple):
-    """How a process ended; -9 if it was killed or its time was up, and the second at which it ended."""
+    """How a process ended; -9 if it was killed or its time was up."""
 
     code: int
     output: str
-    seconds: float
 
 
 def free_port() -> int:
@@ -40,7 +39,7 @@ def in_ranks(world: int, arguments: list[str], *, seconds: float = 120.0, until:
         "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
     }
     begin = time.monotonic()
-    ended: dict[int, Ended] = {}
+    codes: dict[int, int] = {}
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(world)]
         started = [
@@ -54,11 +53,11 @@ def in_ranks(world: int, arguments: list[str], *, seconds: float = 120.0, until:
             for rank in range(world)
         ]
         try:
-            while not (until or set(range(world))) <= ended.keys() and time.monotonic() - begin < seconds:
+            while not (until or set(range(world))) <= codes.keys() and time.monotonic() - begin < seconds:
                 time.sleep(0.02)
                 for rank, process in enumerate(started):
-                    if rank not in ended and process.poll() is not None:
-                        ended[rank] = Ended(process.returncode, "", time.monotonic() - begin)
+                    if process.poll() is not None:
+                        codes.setdefault(rank, process.returncode)
         finally:
             for process in started:
                 process.kill()
@@ -66,6 +65,5 @@ def in_ranks(world: int, arguments: list[str], *, seconds: float = 120.0, until:
         out = []
         for rank, file in enumerate(files):
             file.seek(0)
-            code, _, when = ended.get(rank, Ended(-9, "", time.monotonic() - begin))
-            out.append(Ended(code, file.read(), when))
+            out.append(Ended(codes.get(rank, -9), file.read()))
     return out

@@ -31,7 +31,7 @@ from localgd import (
     train,
 )
 from localgd.problems.metrics import Evaluate
-from localgd.rules.server import Mean
+from localgd.rules.server import mean
 
 MEMORIES, N_MEMORISED = [modified_local_gd(), consensus(), interior_point()], 3
 """Methods whose nodes have memory, and how many rounds they are to remember."""
@@ -177,7 +177,7 @@ def test_a_second_training_is_to_the_bit_the_first_one(make):
 def test_a_run_does_not_tell_of_the_failures_of_the_run_before_it(make, tmp_path):
     engine = make(rows(5), retries=1)
     steps = ShakySteps(local_steps=5, lr=0.1, node_id="node-1", mark=str(of_all(engine, tmp_path / "asked")))
-    shaky = train(engine, Method("shaky", steps, Mean()), n_rounds=1)
+    shaky = train(engine, Method("shaky", steps, mean()), n_rounds=1)
     assert [(failure.round, failure.node_id) for failure in shaky.failures] == [(0, "node-1")]
     assert train(engine, STEPS, n_rounds=0).failures == ()
 

@@ -326,9 +326,9 @@ def test_states_of_an_earlier_training_are_never_used():
     np.testing.assert_array_equal(first.w, again.w)
 
 
-def test_rounds_are_fast():
-    engine = flower(random_rows(1))
-    begin = time.perf_counter()
+def test_answers_that_are_there_are_waited_for_no_moment(monkeypatch):
+    engine, naps = flower(random_rows(1)), []
+    monkeypatch.setattr(time, "sleep", naps.append)
     for round_ in range(20):
         engine.round(Evaluate(), Message(round_, np.zeros(5)))
-    assert time.perf_counter() - begin < 5
+    assert not naps

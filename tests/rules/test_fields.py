@@ -42,8 +42,20 @@ from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.local_squares import LeastSquares
+from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
-from localgd.rules.server import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
+from localgd.rules.server import (
+    Anchored,
+    Chain,
+    Extrapolation,
+    Late,
+    Momentum,
+    anchored,
+    chain,
+    late,
+    mean,
+    momentum,
+)
 from localgd.run.checkpoint import Checkpoints
 
 NOISY = with_bias(random_rows(5), noise=0.1)
@@ -97,12 +109,17 @@ def under(merge):
 def local(task, _):
     """Local steps for the hard margin, and on a penalised loss."""
     plain = replace(task, problem=HardMargin(), variates=False)
-    return rounds(plain, Mean()), rounds(replace(task, loss=None), ControlVariates(problem=BIASED))
+    return rounds(plain, mean()), rounds(replace(task, loss=None), ControlVariates(problem=BIASED))
 
 
 def over(*tasks):
     """A merge, seen over these tasks."""
     return lambda merge, _: [rounds(task, merge, number=12) for task in tasks]
+
+
+def part_over(task):
+    """A part of a chain, seen over this task."""
+    return lambda part, _: rounds(task, chain(mean(), part), number=12)
 
 
 def once(held, **extra):
@@ -117,7 +134,7 @@ def once(held, **extra):
 
 def squares(task, _):
     """A task of least squares, under the mean."""
-    merge, engine = Mean(), InProcess(TARGETS)
+    merge, engine = mean(), InProcess(TARGETS)
     state, seen = merge.init(np.zeros(5)), []
     for _ in range(3):
         report = engine.round(task, merge.message(state))
@@ -232,7 +249,7 @@ TABLE = {
             "n_samples": 100,
         },
     ),
-    Project: (under(Mean()), Project(), {"loss": EXP, "weighted_by": BY_SIZE}),
+    Project: (under(mean()), Project(), {"loss": EXP, "weighted_by": BY_SIZE}),
     DualPart: (under(Consensus()), DualPart(), {"loss": EXP, "weighted_by": BY_SIZE, "memory": 1}),
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),
     Appraise: (under(LimitedMemory(problem=BIASED)), Appraise(BIASED), {"problem": Regularised(EXP)}),
@@ -245,15 +262,12 @@ TABLE = {
     Residuals: (once(TARGETS), Residuals(), {"intercept": True}),
     Product: (once(TARGETS), Product(), {}),
     Moments: (once(TARGETS), Moments(), {}),
-    Mean: (over(STEPS), Mean(), {"late": True}),
-    Anchored: (over(STEPS), Anchored(), {"late": True}),
-    Extrapolated: (over(Project()), Extrapolated(), {"late": True, "relaxation": 1.0}),
-    ServerMomentum: (
-        over(STEPS),
-        ServerMomentum(),
-        {"late": True, "momentum": 0.5, "server_lr": 0.7, "nesterov": True},
-    ),
-    Normalised: (over(STEPS), Normalised(), {"late": True}),
+    Chain: (over(STEPS), mean(), {"parts": (Momentum(0.5),)}),
+    Anchored: (over(STEPS), anchored(mean()), {"merge": chain(mean(), momentum())}),
+    Late: (over(STEPS), late(mean()), {"merge": chain(mean(), momentum())}),
+    Extrapolation: (part_over(Project()), Extrapolation(), {"relaxation": 1.0}),
+    Momentum: (part_over(STEPS), Momentum(), {"momentum": 0.5, "server_lr": 0.7, "nesterov": True}),
+    Normalised: (over(STEPS), Normalised(), {}),
     Consensus: (over(DualPart()), Consensus(), {"memory": 5}),
     Mehrotra: (over(InteriorPoint(start=1.0)), Mehrotra(), {"max_mb": 1e-6}),
     Newton: (over(Curvature(BIASED)), Newton(problem=BIASED), {"problem": Regularised(C=0.1), "max_mb": 1e-6}),
@@ -316,8 +330,10 @@ def test_every_field_of_every_rule_does_something(rule, name, tmp_path):
 
 
 def test_every_rule_is_in_the_table():
-    merges = {type(method.merge) for method in (*METHODS.values(), *PENALISED.values())}
-    assert {*TASKS, *ENCODERS, *merges} <= TABLE.keys()
+    merges = [method.merge for method in (*METHODS.values(), *PENALISED.values())]
+    inner = [merge.merge if isinstance(merge, Anchored | Late) else merge for merge in merges]
+    parts = [part for merge in inner if isinstance(merge, Chain) for part in merge.parts]
+    assert {*TASKS, *ENCODERS, *map(type, (*merges, *inner, *parts))} <= TABLE.keys()
 
 
 def test_the_table_has_no_fields_that_are_gone():
@@ -328,8 +344,11 @@ def test_the_table_has_no_fields_that_are_gone():
 def test_what_a_field_changes_is_more_than_rounding():
     """The model itself, where local steps or their batches are others."""
     _, _, others = TABLE[GradientSteps]
-    for before, apart in ((STEPS, {"problem", "n_samples", "variates"}), (BATCHES, {"loss", "weighted_by", "variates"})):
+    for before, apart in (
+        (STEPS, {"problem", "n_samples", "variates"}),
+        (BATCHES, {"loss", "weighted_by", "variates"}),
+    ):
         changes = {name: {name: value} for name, value in others.items() if name not in apart} | {"none": {}}
-        ends = [rounds(replace(before, **change), Mean())[-1][2] for change in changes.values()]
+        ends = [rounds(replace(before, **change), mean())[-1][2] for change in changes.values()]
         for one, other in combinations(ends, 2):
             assert not np.allclose(one, other, rtol=1e-6)

@@ -11,7 +11,7 @@ from localgd.losses import Logistic
 from localgd.reference.max_margin import pooled_gd
 from localgd.rounding import angle_deg
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.server import Anchored, Mean
+from localgd.rules.server import anchored, mean
 
 
 def relative(a, b):
@@ -53,11 +53,11 @@ def test_a_batch_of_all_rows_is_the_full_batch():
 
 def test_the_proximal_form_tends_to_the_projection_as_the_pull_weakens():
     shard = Shard("a", [[1.0, 0.3], [0.8, -0.4]])
-    projected = train(InProcess([shard]), Method("projection", Project(), Mean()), n_rounds=1).w
+    projected = train(InProcess([shard]), Method("projection", Project(), mean()), n_rounds=1).w
     angles, scales = [], []
     for prox in (1e-1, 1e-2, 1e-3):
         steps = GradientSteps(local_steps=20_000, lr=3.0, prox=prox)
-        proximal = train(InProcess([shard]), Method("proximal", steps, Mean()), n_rounds=1).w
+        proximal = train(InProcess([shard]), Method("proximal", steps, mean()), n_rounds=1).w
         angles.append(angle_deg(proximal, projected))
         scales.append(np.linalg.norm(proximal) / np.log(1 / prox) / np.linalg.norm(projected))
     assert angles == pytest.approx([10.69967344, 8.57178327, 7.08034084], rel=SOLVER), "to 0"
@@ -66,9 +66,9 @@ def test_the_proximal_form_tends_to_the_projection_as_the_pull_weakens():
 
 def test_the_anchor_shrinks_by_k_over_k_plus_one():
     shards = random_rows(5)
-    plain = train(InProcess(shards), Method("plain", Project(), Mean()), n_rounds=1)
-    anchored = train(InProcess(shards), Method("anchored", Project(), Anchored()), n_rounds=1)
-    np.testing.assert_allclose(anchored.w, plain.w / 2, rtol=SAME_ORDER)
+    plain = train(InProcess(shards), Method("plain", Project(), mean()), n_rounds=1)
+    shrunk = train(InProcess(shards), Method("anchored", Project(), anchored(mean())), n_rounds=1)
+    np.testing.assert_allclose(shrunk.w, plain.w / 2, rtol=SAME_ORDER)
 
 
 BAD_FIELDS = [

@@ -17,7 +17,7 @@ from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
 from localgd.rows import Dual
 from localgd.rules.local import Project
-from localgd.rules.server import Extrapolated, Mean, ServerState, spread
+from localgd.rules.server import ServerState, chain, extrapolation, mean, spread
 
 
 def report_of(moves, error=0.0, mass=1.0):
@@ -38,7 +38,7 @@ def test_the_move_is_that_of_the_formula(relaxation):
     factor = max(1.0, relaxation * (share @ np.square(moves).sum(1)) / (mean @ mean))
     assert factor > 1.1
     report = InProcess(shards).round(Project(weighted_by="num-examples"), Message(0, w))
-    found = Extrapolated(relaxation).step(ServerState(Dual(w)), report)
+    found = chain(mean(), extrapolation(relaxation)).step(ServerState(Dual(w)), report)
     np.testing.assert_allclose(found.w, w + factor * mean, rtol=SAME_ORDER)
 
 
@@ -51,7 +51,7 @@ def test_nodes_that_agree_are_not_extrapolated_to_the_last_bit():
 
 def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magnitude():
     shards = [Shard("a", [[1.0, 1e-5]]), Shard("b", [[-1.0, 1e-5]])]
-    run = train(InProcess(shards), Method("pierra", Project(), Extrapolated(1.0)), n_rounds=1)
+    run = train(InProcess(shards), Method("pierra", Project(), chain(mean(), extrapolation(1.0))), n_rounds=1)
     np.testing.assert_allclose(run.w, [0.0, 1e5], rtol=1e-9)
     assert run.certificate.angle_deg_max < 0.1
 
@@ -70,7 +70,7 @@ def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magn
 )
 def test_what_says_nothing_is_not_extrapolated(moves, error):
     report, state = report_of(moves, error), ServerState(Dual(np.array([1.0, 2.0])))
-    assert np.array_equal(Extrapolated(1.0).step(state, report).w, Mean().step(state, report).w)
+    assert np.array_equal(chain(mean(), extrapolation(1.0)).step(state, report).w, mean().step(state, report).w)
 
 
 @pytest.mark.parametrize("size", [1e-150, 1e-100, 1.0, 1e100, 1e150])
@@ -89,7 +89,7 @@ def test_squares_beyond_float64_end_in_a_status_not_a_claim():
 @pytest.mark.parametrize("relaxation", [0.0, -1.0, 1.5, math.nan])
 def test_a_share_out_of_range_is_refused(relaxation):
     with pytest.raises(ValueError, match="relaxation must be"):
-        Extrapolated(relaxation)
+        chain(mean(), extrapolation(relaxation))
 
 
 @given(
@@ -98,7 +98,7 @@ def test_a_share_out_of_range_is_refused(relaxation):
 def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(apart, mass, error, before):
     report = report_of([[1.0, apart], [1.0, -apart], [1.0, 0.0]], error, mass)
     factor = max(1.0, 0.5 * spread(report))
-    found = Extrapolated().step(ServerState(Dual.proved(np.zeros(2), before, 0.0), 1), report).model
+    found = chain(mean(), extrapolation()).step(ServerState(Dual.proved(np.zeros(2), before, 0.0), 1), report).model
     if math.isfinite(found.mass):
         exact = Fraction(before) + Fraction(factor) * Fraction(mass) / 3
         assert Fraction(found.mass) <= exact <= Fraction(found.mass) * (1 + Fraction(1, 10**13)) + Fraction(factor)
@@ -109,7 +109,7 @@ def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(ap
 def test_error_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
     """Replay a run in exact fractions with the factors it used: |w − Σ α_i z_i| <= error, Σ α_i >= mass."""
     shards = random_rows(4, n_nodes=3, n=3, d=3, shift=3.0)
-    engine, task, merge = InProcess(shards), Project(), Extrapolated(relaxation)
+    engine, task, merge = InProcess(shards), Project(), chain(mean(), extrapolation(relaxation))
     state = merge.init(np.zeros(3))
     exact, mass, factors = [Fraction(0)] * 3, Fraction(0), []
     duals = {shard.node_id: np.zeros(shard.n_rows) for shard in shards}
@@ -144,7 +144,7 @@ def test_bounds_hold_whatever_the_factor(seed, shift, name, exponent, fraction):
     """Step sizes from 1e-300 to 1e300, nodes unlike each other, and half of them absent."""
     shards = random_rows(seed, 3, 3, 3, shift)
     pooled = max_margin(stacked(shards))
-    pierra = Method("pierra", Project(), Extrapolated(1.0))
+    pierra = Method("pierra", Project(), chain(mean(), extrapolation(1.0)))
     method = fedexp(local_steps=3, lr=10.0**exponent) if name == "fedexp" else METHODS.get(name, pierra)
     nodes = None if fraction is None else SampledNodes(fraction, seed)
     run = train(InProcess(shards), method, n_rounds=15, nodes=nodes, reference=pooled.direction)
