@@ -142,12 +142,13 @@ def test_a_value_missing_only_when_predicting_becomes_the_mean_of_training(scale
 LIMITED = """
 import resource, sys
 from pathlib import Path
+import polars, sklearn.linear_model
+import localgd.cli.job, localgd.cli.data
 from localgd.cli import main
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 2**29
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-sys.argv = ["localgd", *sys.argv[1:]]
-main()
+sys.exit(main(sys.argv[1:]))
 """
 
 
