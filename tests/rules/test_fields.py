@@ -328,7 +328,10 @@ def test_the_table_has_no_fields_that_are_gone():
 def test_what_a_field_changes_is_more_than_rounding():
     """The model itself, where local steps or their batches are others."""
     _, _, others = TABLE[GradientSteps]
-    for before, apart in ((STEPS, {"problem", "n_samples", "variates"}), (BATCHES, {"loss", "weighted_by", "variates"})):
+    for before, apart in (
+        (STEPS, {"problem", "n_samples", "variates"}),
+        (BATCHES, {"loss", "weighted_by", "variates"}),
+    ):
         changes = {name: {name: value} for name, value in others.items() if name not in apart} | {"none": {}}
         ends = [rounds(replace(before, **change), Mean())[-1][2] for change in changes.values()]
         for one, other in combinations(ends, 2):
