@@ -40,6 +40,6 @@ def descend(
         index: Any = slice(None) if steps.batches is None else steps.batches[step]
         block = rows if steps.batches is None else rows[index]
         slope = steps.loss.slope(margins[index] if step == 0 else np.asarray(block @ v))
-        mean = np.asarray(block.T @ slope) / (slope.size / steps.loss.versus)
+        mean = np.asarray(block.T @ slope) / (slope.size / shard.versus)
         v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
     return v

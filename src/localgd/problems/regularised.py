@@ -106,7 +106,7 @@ class Regularised:
         ValueError
             If a method was given another one.
         """
-        if chosen is not None and chosen not in (self.loss, Logistic()):
+        if chosen is not None and among(chosen, versus) != among(self.loss, versus):
             raise ValueError(f"loss={chosen.name!r} is a matter of the problem here: Regularised(loss={chosen.name!r})")
         return among(self.loss, versus)
 
@@ -266,13 +266,14 @@ class Curvature(Appraise):
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
-    """Return Σ ∇²ℓ over a node's samples, (d, d), for the logistic loss or softmax.
+    """Return Σ ∇²ℓ over a node's samples, (d, d).
 
-    Logistic: Σ p (1 − p) z zᵀ with slopes p. Softmax: Σ p_c z_c z_cᵀ less s sᵀ of every sample, s = Σ_c p_c z_c.
+    With slopes p the logistic loss has Σ p (1 − p) z zᵀ, the exponential one Σ p z zᵀ, and softmax Σ p_c z_c z_cᵀ less
+    s sᵀ of every sample, s = Σ_c p_c z_c.
     """
     slope = loss.slope(margins)
     if loss.versus == 1:
-        return shard.second_moment(slope * loss.slope(-margins))
+        return shard.second_moment(slope * loss.slope(-margins) if isinstance(loss, Logistic) else slope)
     places = np.arange(0, slope.size + 1, loss.versus), np.arange(slope.size)
     of_sample = csr_array((slope, places[1], places[0]), shape=(places[0].size - 1, slope.size))
     means: Any = of_sample @ shard.rows

@@ -142,6 +142,8 @@ class GradientSteps:
             return bound
         look = Smoothness(loss.versus)
         beta = loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
+        if isinstance(problem, Regularised):  # its loss of a sample is a sum over the rows that speak for it
+            beta *= sizes.versus / loss.versus
         steepest = beta + problem.strength(sizes.n_samples) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
         return replace(bound, lr=lr / self.local_steps if self.lr == "paper" else lr)
@@ -182,7 +184,7 @@ class GradientSteps:
                 return report
         else:
             report = standing(shard, w, margins, problem.loss, float(shard.n_samples))
-            own = -shard.combine(problem.loss.slope(margins)) / (shard.n_rows / problem.loss.versus)
+            own = -shard.combine(problem.loss.slope(margins)) / (shard.n_rows / shard.versus)
             shift = towards - own - strength * problem.pull(w)
         decay = strength * problem.pull(np.ones(w.size))
         steps = Steps(self.local_steps, lr, problem.loss, batches=batches)

@@ -70,7 +70,7 @@ class RunContext:
         due = self.checkpoints is not None and self.checkpoints.due(
             len(self.history) - self.saved[0], now - self.saved[1]
         )
-        self.stopping, self.saving = self.engine.agreed(asked or late, due)
+        self.stopping, self.saving = self.engine.agreed(asked or late or self.stopping, due)
 
     def save(self, stage: Stage) -> None:
         """Write a checkpoint, if anybody wants them."""
@@ -127,7 +127,7 @@ class Stage:
         if final or (whole and self._finished(report)) or (end in method.fallbacks):
             asked = context.met(self.shown)
             self.unfinished = final and not server.done and not asked
-            self.end = end if end is not None else self._outcome(asked=asked)
+            self.end = self._outcome(report, end, asked=asked)
             self._excuse()
             return True
         if context.stopping:
@@ -185,10 +185,14 @@ class Stage:
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
         return self.method.merge.init(start) if report.counts.get("forgotten", 0) else self.server
 
-    def _outcome(self, *, asked: bool) -> End:
-        """Return what kind of end the last look is, where no method takes over."""
-        if asked or self.server.done:
+    def _outcome(self, report: Report, end: End | None, *, asked: bool) -> End:
+        """Return what kind of end the last look is: of the method itself, or of rounds, time or patience."""
+        if end is not None and end in self.method.fallbacks:
+            return end
+        if asked:
             return End.DONE
+        if self.server.done or self._finished(report):
+            return end or (End.STALLED if self.shown.verdict is Status.STALLED else End.DONE)
         return End.STOPPED if self.context.stopping else End.OUT_OF_ROUNDS
 
     def _excuse(self) -> None:
