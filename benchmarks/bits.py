@@ -44,6 +44,7 @@ def of_run(run: Any) -> str:
     """Return the digest of a run: history, model and certificate."""
     names = ("round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "margin", "gap")
     history = np.array([[float(getattr(row, name)) for name in names] for row in run.history])
+    history[:, names.index("accuracy")] = np.nan_to_num(history[:, names.index("accuracy")])  # w = 0 has none
     sent = [names.index("floats_up"), names.index("floats_down")]
     history[:, sent] -= history[0, sent]  # what rounds before the first one send is no part of a trajectory
     return digest(history, run.w, of_certificate(run.certificate))

@@ -36,7 +36,7 @@ from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
 from localgd.reference.max_margin import MaxMargin, max_margin
 from localgd.rules.local import Project
-from localgd.rules.server import Extrapolated
+from localgd.rules.server import chain, extrapolation, mean
 
 Samples: TypeAlias = "tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]"
 
@@ -67,13 +67,13 @@ METHODS: dict[str, Method] = {
     "fedprox": fedprox(local_steps=20, prox=0.1),
     "slowmo": slowmo(local_steps=20),
     "slowmo, nesterov": slowmo(local_steps=20, nesterov=True, server_lr=0.7),
-    "local-gd, late": local_gd(local_steps=20, late=True),
-    "normalised": normalised_local_gd(local_steps=20, late=False),
+    "local-gd, late": local_gd(local_steps=20).late(),
+    "normalised": normalised_local_gd(local_steps=20).late(False),
     "normalised, late, logistic": normalised_local_gd(local_steps=20, loss="logistic", lr="auto"),
     "consensus": consensus(),
     "consensus, plain": consensus(memory=0),
     "interior-point": interior_point(),
-    "extrapolated projections": Method("extrapolated-projections", Project(), Extrapolated()),
+    "extrapolated projections": Method("extrapolated-projections", Project(), chain(mean(), extrapolation())),
 }
 
 

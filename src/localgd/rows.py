@@ -132,6 +132,11 @@ class Dual:
         """Mass and error as they add over nodes, without the rounding of the fold: what travels, with the vector."""
         return self._mass, self._error
 
+    @cached_property
+    def length_above(self) -> float:
+        """Upper bound on |s|."""
+        return norm_above(self.vector)
+
     @property
     def known(self) -> bool:
         """Whether it says anything: NaN, infinite or vanishing masses do not."""
@@ -142,7 +147,7 @@ class Dual:
         """Upper bound |s|/Σ q_i on γ*; inf where nothing is known."""
         if not self.known:
             return math.inf
-        return (norm_above(self.vector) + self.error) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
+        return (self.length_above + self.error) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
 
     @property
     def cancels(self) -> bool:
@@ -155,7 +160,7 @@ class Dual:
         if not self.known:
             return math.inf
         along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.error - TINY
-        return acos_above(along, norm_above(self.vector))
+        return acos_above(along, self.length_above)
 
     def weighted(self, weight: float) -> Dual:
         """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""

@@ -134,9 +134,7 @@ def exact(shards):
     return max_margin(stacked(shards))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, method in METHODS.items() if not getattr(method.merge, "needs_all_nodes", "")]
-)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.whole_rounds])
 def test_what_is_proved_holds_when_every_tenth_report_is_lost(name):
     shards = random_rows(4)
     answer = exact(shards)

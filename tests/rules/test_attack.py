@@ -13,9 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from common import random_rows, with_bias
 from localgd import InProcess, LocalGDClassifier, Shard, Status, auto, certify, interior_point, newton, train
 from localgd.core import Message
-from localgd.losses import Logistic
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.regularised import Appraise, Penalty
+from localgd.problems.regularised import Appraise, Regularised
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 
@@ -61,7 +60,7 @@ def test_a_model_about_which_nothing_is_proved_comes_with_a_warning():
 
 def test_no_bound_is_written_as_90_degrees():
     engine = InProcess(with_bias(random_rows(3, n=30), 3, 0.3))
-    found = certify(np.ones(6), engine, C=1e-9)
+    found = certify(np.ones(6), engine, problem=Regularised(C=1e-9))
     assert "90°" not in found.status
     assert found.verdict is not Status.CERTIFIED
 
@@ -72,9 +71,9 @@ def test_the_objective_is_rounded_up_even_where_margins_cancel(seed):
     rng = np.random.default_rng(seed)
     shards = [Shard(s.node_id, s.rows + 10.0 ** rng.integers(0, 7)) for s in with_bias(random_rows(seed), seed, 0.2)]
     w = rng.standard_normal(6) * 100
-    penalty = Penalty(133.0)
-    report = InProcess(shards).round(Appraise(penalty=penalty), Message(0, w))
-    found = minimiser_certificate(w, report, penalty, Logistic())
+    problem = Regularised(C=133.0)
+    report = InProcess(shards).round(Appraise(problem), Message(0, w))
+    found = minimiser_certificate(w, report, problem)
     with localcontext(prec=60, Emax=10**12, Emin=-(10**12)):
         total = Decimal(0)
         for row in np.vstack([s.rows for s in shards]):
@@ -86,19 +85,17 @@ def test_the_objective_is_rounded_up_even_where_margins_cancel(seed):
 
 
 @pytest.mark.parametrize(
-    ("scale", "w", "C", "message"),
+    ("w", "C", "message"),
     [
-        (1e160, [1.0, 1.0], 1.0, "does not fit rows of size"),
-        (1e-170, [1.0, 1.0], 1.0, "does not fit rows of size"),
-        (1.0, [1e308, 1e308], 1.0, "too large for these rows"),
-        (1.0, [1.0, 1.0], "1", "C must be a positive number"),
-        (1.0, [0.0, 0.0], 1.0, "got only zeros"),
+        ([1e308, 1e308], 1.0, "too large for these rows"),
+        ([1.0, 1.0], "1", "C must be a positive number"),
+        ([0.0, 0.0], 1.0, "got only zeros"),
     ],
 )
-def test_certify_with_a_penalty_refuses_in_words(scale, w, C, message):
-    shards = [Shard("a", np.array([[1.0, 0.2], [0.3, -1.0]]) * scale), Shard("b", np.array([[1.0, -0.2]]) * scale)]
+def test_certify_with_a_penalty_refuses_in_words(w, C, message):
+    shards = [Shard("a", [[1.0, 0.2], [0.3, -1.0]]), Shard("b", [[1.0, -0.2]])]
     with pytest.raises(ValueError, match=message):
-        certify(np.array(w), InProcess(shards), C=C)
+        certify(np.array(w), InProcess(shards), problem=Regularised(C=C))
 
 
 def test_a_method_that_ends_says_why():

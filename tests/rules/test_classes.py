@@ -16,7 +16,9 @@ from sklearn.linear_model import LogisticRegression
 
 from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, random_samples, stacked
 from localgd import (
+    Angle,
     InProcess,
+    Regularised,
     Shard,
     Status,
     auto,
@@ -252,7 +254,7 @@ def test_reruns_node_order_storage_and_scale(method):
         train(InProcess(dense), method, n_rounds=8).w, first.w, rtol=OTHER_ORDER, atol=OTHER_ORDER
     )
     if getattr(method.task, "prox", 0) == 0:
-        huge = [replace(shard, rows=shard.rows * 2.0**500) for shard in shards]
+        huge = [replace(shard, rows=shard.rows * 2.0**90) for shard in shards]
         run = train(InProcess(huge), method, n_rounds=8)
         assert angle_deg(run.w, first.w) < 1e-5
         assert run.history[-1].accuracy == first.history[-1].accuracy
@@ -300,11 +302,11 @@ def test_the_choice_agrees_with_an_independent_quadratic_program(seed):
     assert run.certificate.margin_high >= 1 / np.linalg.norm(exact) * (1 - SOLVER)
 
 
-def test_rows_that_cancel_are_called_not_separable():
+def test_rows_that_cancel_are_called_not_separable_to_within_rounding():
     x, y = np.array([[1.0, 0.2], [1.0, 0.2], [1.0, 0.2], [0.3, 1.0]]), np.array([0, 1, 2, 0])
     for method, n in ((local_gd(), 3), (modified_local_gd(), 4)):
         run = train(InProcess(against([(x[:n], y[:n])], 3)), method, n_rounds=100)
-        assert run.certificate.verdict is Status.NOT_SEPARABLE
+        assert run.certificate.verdict is Status.CANCELS
 
 
 def test_shards_refuse_parts_of_samples_and_mixed_numbers_of_classes():
@@ -342,7 +344,7 @@ def test_penalised_softmax_is_scikit_learns(method, intercept):
     sides = [np.arange(0, 20), np.arange(20, 50), np.arange(50, 90)]
     rows = np.hstack([x, np.ones((90, 1))]) if intercept else x
     engine = InProcess(against([(rows[part], y[part]) for part in sides], C))
-    run = train(engine, method(C=0.3, intercept=intercept), n_rounds=200)
+    run = train(engine, method(), problem=Regularised(C=0.3, intercept=intercept), n_rounds=200)
     sklearns = LogisticRegression(C=0.3, fit_intercept=intercept, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
     sklearns.fit(x, y)
     w = run.w.reshape(C, -1)
@@ -381,14 +383,14 @@ def test_auto_finds_the_hard_margin_or_else_the_minimiser():
 def test_certify_takes_models_of_many_classes_from_elsewhere_to_order():
     shards = against(random_samples(7), C)
     exact = max_margin(stacked(shards)).direction
-    found = certify(exact, InProcess(shards), angle_tol_deg=1.0)
+    found = certify(exact, InProcess(shards), goal=Angle(1.0))
     assert found.verdict is Status.CERTIFIED
     assert found.angle_deg_max <= 1.0
     off = exact + 0.2 * np.eye(C * D)[0]
-    apart = certify(off, InProcess(shards), angle_tol_deg=1.0)
+    apart = certify(off, InProcess(shards), goal=Angle(1.0))
     assert apart.angle_deg_min <= angle_deg(off, exact) <= apart.angle_deg_max
     assert apart.angle_deg_min > 1.0
-    penalised = certify(exact, InProcess(shards), C=1.0)
+    penalised = certify(exact, InProcess(shards), problem=Regularised(C=1.0))
     assert "no certificate, as the loss is softmax" in penalised.status
     weights = np.concatenate([np.full(shard.n_samples, 1.0) for shard in shards])
     value = Softmax(C - 1).value(stacked(shards) @ exact) @ weights / len(weights) + exact @ exact / 2 / len(weights)

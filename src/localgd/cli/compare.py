@@ -23,6 +23,7 @@ from localgd.cli.flags import (
     Seed,
     Text,
 )
+from localgd.methods.options import taken
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
 PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
 """What is compared unless told otherwise: for the hard margin, and with C."""
-
-WITHOUT_STEPS = ("auto", "consensus", "interior-point", "lbfgs", "modified-local-gd", "newton")
-"""Methods that take no local steps."""
 
 
 def compare_command(
@@ -127,7 +125,7 @@ def compare_command(
 
 def _options(name: str, local_steps: int | None) -> dict[str, Any]:
     """Return what was asked for, as far as it has a meaning for the method."""
-    return {} if local_steps is None or name in WITHOUT_STEPS else {"local_steps": local_steps}
+    return {} if local_steps is None or "local_steps" not in taken(name) else {"local_steps": local_steps}
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:

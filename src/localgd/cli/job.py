@@ -26,6 +26,7 @@ from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.errors import from_all
 from localgd.methods.method import Choice, Method
+from localgd.methods.options import BY_NAME, taken
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
 from localgd.problems.metrics import Weighting
@@ -157,11 +158,11 @@ class Job:
     def _how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem."""
         flags = self.flags
-        names = ("local_steps", "batch_size", "replacement", "form", "prox", "weighted_by", "late")
-        given = {name: getattr(flags, name) for name in (*names, "momentum", "nesterov", "server_lr", "max_mb")}
-        given |= {"lr": _step_size(flags.lr)} | ({"seed": flags.seed} if flags.method == "local-sgd" else {})
+        given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"} | {"late": flags.late}
+        given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
+        loss = given.pop("loss")
         bias = flags.C is not None and flags.fit_intercept
-        return asked(flags.method, C=flags.C, intercept=bias, loss=flags.loss, **given)
+        return asked(flags.method, C=flags.C, intercept=bias, loss=loss, **given)
 
     def _goal(self) -> list[Goal]:
         flags = self.flags
@@ -237,13 +238,6 @@ class Job:
         typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
         if place is not None and run.unfinished:
             typer.echo(f"it can go on: localgd resume {place} --n-rounds {2 * max(1, run.n_rounds)}")
-
-
-def _step_size(lr: str | None) -> float | str | None:
-    try:
-        return None if lr is None else float(lr)
-    except ValueError:
-        return lr  # "auto", "paper", or something the method refuses by name
 
 
 def _weighting(method: Method | Choice) -> Weighting:

@@ -27,10 +27,12 @@ from localgd.cli.flags import (
     Text,
     Timeout,
 )
+from localgd.cli.options import with_method_options
 from localgd.cli.place import place
-from localgd.methods import NAMES
+from localgd.methods.options import NAMES
 
 
+@with_method_options
 def train_command(
     context: typer.Context,
     data: Data,
@@ -48,23 +50,7 @@ def train_command(
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
     ] = None,
-    local_steps: Annotated[
-        int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
-    ] = None,
-    lr: Annotated[str | None, typer.Option(help="Step size: a number, auto or paper.", show_default="auto")] = None,
-    loss: Annotated[str | None, typer.Option(help="logistic or exponential.", show_default="logistic")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step of local-sgd.", show_default="32")] = None,
-    replacement: Annotated[bool | None, typer.Option(help="local-sgd: draw batches with replacement.")] = None,
-    form: Annotated[str | None, typer.Option(help="modified-local-gd: projection or proximal.")] = None,
-    prox: Annotated[float | None, typer.Option(help="modified-local-gd, proximal: λ.", show_default="0.001")] = None,
-    late: Annotated[bool | None, typer.Option(help="Local-GD family: hand out the late direction.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="slowmo: momentum of the server.", show_default="0.7")] = None,
-    nesterov: Annotated[bool | None, typer.Option(help="slowmo: Nesterov's form, as DiLoCo.")] = None,
-    server_lr: Annotated[float | None, typer.Option(help="slowmo: step of the server.", show_default="1")] = None,
-    max_mb: Annotated[
-        float | None, typer.Option(help="Largest d×d sum of second-order rounds, in megabytes.", show_default="64")
-    ] = None,
-    weighted_by: Annotated[str | None, typer.Option(help="uniform or num-examples.", show_default="uniform")] = None,
+    late: Annotated[bool | None, typer.Option(help="Averaging methods: hand out the late direction.")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds.")] = 500,
     angle_tol_deg: AngleTol = None,
     margin_ratio: Annotated[float | None, typer.Option(help="Share of the pooled margin that must be proved.")] = None,

@@ -19,7 +19,7 @@ from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Samples
 from localgd.rules.local_squares import SquaresSteps, stable_lr
-from localgd.rules.server import Mean
+from localgd.rules.server import mean
 from localgd.theory import projection_rate
 
 GAUSSIAN, ANGLED = "gaussian", "angled"
@@ -61,7 +61,7 @@ class Done(NamedTuple):
 
 
 def _rounds(engine: InProcess, task: SquaresSteps, n_rounds: int, reference: FloatArray) -> Done:
-    merge = Mean()
+    merge = mean()
     state = merge.init(np.zeros_like(reference))
     errors = [1.0]
     while len(errors) <= n_rounds and errors[-1] > FLOOR:

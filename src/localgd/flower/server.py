@@ -22,6 +22,7 @@ from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
+from localgd.methods.options import OPTIONS
 from localgd.methods.table import asked
 from localgd.report import text
 from localgd.report.plots import convergence
@@ -38,11 +39,8 @@ KEYS: dict[str, Any] = {
     "max-seconds": "",
     "out": "",
     "C": "",
-    "local-steps": "",
-    "lr": "",
-    "loss": "",
-    "weighted-by": "",
-    "max-mb": "",
+    "late": "",
+    **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
     "min-nodes": 1,
@@ -109,10 +107,11 @@ class Job:
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
         C = self.number("C")
-        options: dict[str, Any] = {"local_steps": self.number("local-steps", int), "max_mb": self.number("max-mb")}
-        options |= {"weighted_by": self.given("weighted-by"), "lr": _step_size(self.given("lr"))}
+        options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS} | {
+            "late": self.given("late")
+        }
         bias = C is not None and bool(self.given("intercept"))
-        return asked(self.given("method"), C=C, intercept=bias, loss=self.given("loss"), **options)
+        return asked(self.given("method"), C=C, intercept=bias, **options)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""
@@ -226,13 +225,6 @@ def unfinished(out: Path, hold: ExitStack) -> Recipe | None:
     if record.partial(out).is_dir() or out.is_dir():
         return record.known(hold.enter_context(record.reopened(out)))[1]
     return None
-
-
-def _step_size(lr: Any) -> Any:
-    try:
-        return None if lr is None else float(lr)
-    except ValueError:
-        return lr  # "auto", "paper", or something the method refuses by name
 
 
 server = ServerApp()

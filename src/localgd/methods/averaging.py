@@ -8,7 +8,8 @@ from localgd.losses import Loss, loss_named
 from localgd.methods.method import Method
 from localgd.problems.metrics import Weighting
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.server import Anchored, Extrapolated, Mean, Normalised, ServerMomentum
+from localgd.rules.normalised import normalised
+from localgd.rules.server import Momentum, anchored, chain, extrapolation, late, mean
 
 
 def local_gd(
@@ -17,7 +18,6 @@ def local_gd(
     lr: float | Literal["auto", "paper"] = "auto",
     loss: str | Loss | None = None,
     weighted_by: Weighting | None = None,
-    late: bool = False,
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
@@ -32,9 +32,6 @@ def local_gd(
     weighted_by : "uniform" or "num-examples", optional
         Weight of a node in the mean: equal (the paper), or its number of rows. Default is the problem's own: equal for
         the hard margin, by rows for a penalised loss.
-    late : bool
-        Hand out the late direction, what was added in the last half of the rounds, instead of the model: nearer to its
-        limit on separable data.
 
     Returns
     -------
@@ -57,7 +54,7 @@ def local_gd(
     10
     """
     steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("local-gd", steps, Mean(late=late), remedy="lower lr")
+    return Method("local-gd", steps, mean(), remedy="lower lr")
 
 
 def _steps(
@@ -80,14 +77,13 @@ def local_sgd(
     batch_size: int = 32,
     replacement: bool = False,
     weighted_by: Weighting | None = None,
-    late: bool = False,
     seed: int = 0,
 ) -> Method:
     """Return Local-SGD (FedAvg): L mini-batch gradient steps on every node, then the mean.
 
     Parameters
     ----------
-    local_steps, lr, loss, weighted_by, late
+    local_steps, lr, loss, weighted_by
         As for `local_gd`.
     batch_size : int, at least 1
         Rows per step; a node with fewer uses all it has.
@@ -113,7 +109,7 @@ def local_sgd(
     """
     drawn: dict[str, Any] = {"batch_size": batch_size, "replacement": replacement, "seed": seed}
     steps = _steps(local_steps, lr, loss, weighted_by, **drawn)
-    return Method("local-sgd", steps, Mean(late=late), remedy="lower lr")
+    return Method("local-sgd", steps, mean(), remedy="lower lr")
 
 
 def modified_local_gd(
@@ -169,7 +165,7 @@ def modified_local_gd(
         if ignored:
             raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
         task = Project(loss=loss_named(loss or "logistic"), weighted_by=weighted_by or "uniform")
-        return Method("modified-local-gd", task, Anchored(), remedy="use local-gd, or form='proximal'")
+        return Method("modified-local-gd", task, anchored(mean()), remedy="use local-gd, or form='proximal'")
     if form != "proximal":
         raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")
     steps = _steps(
@@ -179,7 +175,7 @@ def modified_local_gd(
         weighted_by,
         prox=1e-3 if prox is None else prox,
     )
-    return Method("modified-local-gd", steps, Anchored(), remedy="lower lr")
+    return Method("modified-local-gd", steps, anchored(mean()), remedy="lower lr")
 
 
 def fedexp(
@@ -217,7 +213,7 @@ def fedexp(
     'fedexp'
     """
     steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("fedexp", steps, Extrapolated(), remedy="lower lr")
+    return Method("fedexp", steps, chain(mean(), extrapolation()), remedy="lower lr")
 
 
 def normalised_local_gd(
@@ -226,13 +222,14 @@ def normalised_local_gd(
     lr: float | Literal["auto", "paper"] = "paper",
     loss: str | Loss = "exponential",
     weighted_by: Weighting | None = None,
-    late: bool = True,
 ) -> Method:
     """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.
 
+    It hands out the late direction; ``normalised_local_gd().late(False)`` the model itself.
+
     Parameters
     ----------
-    local_steps, loss, weighted_by, late
+    local_steps, loss, weighted_by
         As for `local_gd`.
     lr : float > 0, "auto" or "paper"
         Step size before the division; "paper" is 1/(βL), "auto" is 1/β. A round that raises the loss is undone and
@@ -255,11 +252,11 @@ def normalised_local_gd(
 
     Examples
     --------
-    >>> normalised_local_gd(local_steps=10).merge.late
-    True
+    >>> type(normalised_local_gd(local_steps=10).merge).__name__
+    'Late'
     """
     steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("normalised-local-gd", steps, Normalised(late=late), remedy="lower lr")
+    return Method("normalised-local-gd", steps, late(normalised()), remedy="lower lr")
 
 
 def fedprox(
@@ -269,7 +266,6 @@ def fedprox(
     lr: float | Literal["auto", "paper"] = "auto",
     loss: str | Loss | None = None,
     weighted_by: Weighting | None = None,
-    late: bool = False,
 ) -> Method:
     """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
 
@@ -277,7 +273,7 @@ def fedprox(
     ----------
     prox : float > 0
         λ.
-    local_steps, lr, loss, weighted_by, late
+    local_steps, lr, loss, weighted_by
         As for `local_gd`; "auto" is 1/(β + λ).
 
     Returns
@@ -300,7 +296,7 @@ def fedprox(
     0.1
     """
     steps = _steps(local_steps, lr, loss, weighted_by, prox=prox)
-    return Method("fedprox", steps, Mean(late=late), remedy="lower lr")
+    return Method("fedprox", steps, mean(), remedy="lower lr")
 
 
 def slowmo(
@@ -312,15 +308,14 @@ def slowmo(
     lr: float | Literal["auto", "paper"] = "auto",
     loss: str | Loss | None = None,
     weighted_by: Weighting | None = None,
-    late: bool = False,
 ) -> Method:
     """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
 
     Parameters
     ----------
     momentum, server_lr, nesterov
-        β, α and the form of the server's step: see `localgd.rules.server.ServerMomentum`.
-    local_steps, lr, loss, weighted_by, late
+        β, α and the form of the server's step: see `localgd.rules.server.Momentum`.
+    local_steps, lr, loss, weighted_by
         As for `local_gd`.
 
     Returns
@@ -339,9 +334,9 @@ def slowmo(
 
     Examples
     --------
-    >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.nesterov
-    True
+    >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.parts
+    (Momentum(momentum=0.9, server_lr=0.7, nesterov=True),)
     """
     steps = _steps(local_steps, lr, loss, weighted_by)
-    merge = ServerMomentum(momentum=momentum, server_lr=server_lr, nesterov=nesterov, late=late)
-    return Method("slowmo", steps, merge, remedy="lower lr")
+    moving = chain(mean(), Momentum(momentum, server_lr, nesterov))
+    return Method("slowmo", steps, moving, remedy="lower lr")

@@ -10,6 +10,7 @@ from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
+from localgd.rules.server import Late, late
 
 UNLIKE = {
     True: "it fits real targets, and cannot look for the {} model; take auto, or another method",
@@ -101,6 +102,18 @@ class Method:
     def look(self, state: Any) -> Message:
         """Return what the nodes get in a round that only looks at the model."""
         return self.merge.look(state) if isinstance(self.merge, LookMerge) else self.merge.message(state)
+
+    def late(self, on: bool = True) -> Method:
+        """Return the method with the late direction for its model, or without; see `localgd.rules.server.Late`.
+
+        Examples
+        --------
+        >>> from localgd.methods.averaging import local_gd
+        >>> type(local_gd().late().merge).__name__, local_gd().late().late(False) == local_gd()
+        ('Late', True)
+        """
+        plain = self.merge.merge if isinstance(self.merge, Late) else self.merge
+        return replace(self, merge=late(plain) if on else plain)
 
     def bind(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Method:
         """Return the method for this problem on these nodes: all that was left to them is found.

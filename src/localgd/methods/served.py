@@ -23,5 +23,5 @@ TASKS: tuple[type[Task], ...] = (
 )
 """What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
 
-ENCODERS: tuple[type, ...] = Recipe
+ENCODERS: tuple[type, ...] = (Recipe,)
 """What a node puts its rows through for a server elsewhere."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from localgd.methods.averaging import (
 )
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.methods.method import Choice, Method
+from localgd.methods.options import taken
 from localgd.methods.squares import conjugate_gradients, normal_equations
 from localgd.problems.regularised import Regularised
 
@@ -64,11 +64,11 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown method {name!r}; did you mean {near!r}? Known: {', '.join(METHODS)}")
-    known = inspect.signature(METHODS[name]).parameters
+    known = taken(name)
     for option in options:
         if option not in known:
             raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
-    return METHODS[name](**options)
+    return METHODS[name](**{option: known[option].parsed(value) for option, value in options.items()})
 
 
 def asked(
@@ -89,7 +89,7 @@ def asked(
     loss : str or Loss, optional
         Loss of a margin.
     **options
-        The method's own; None is not given.
+        The method's own, and ``late`` for `Method.late`; None is not given.
 
     Examples
     --------
@@ -99,8 +99,17 @@ def asked(
     True
     """
     given = {option: value for option, value in options.items() if value is not None}
+    late = given.pop("late", None)
     minimises = C is not None or isinstance(method_named(name).problem, Regularised)
     if not minimises:
-        return method_named(name, **given, **({} if loss is None else {"loss": loss})), None
+        return _late(method_named(name, **given, **({} if loss is None else {"loss": loss})), late), None
     problem = Regularised(loss_named("logistic" if loss is None else loss), math.inf if C is None else C, intercept)
-    return method_named(name, **given), problem
+    return _late(method_named(name, **given), late), problem
+
+
+def _late(method: Method | Choice, on: bool | None) -> Method | Choice:
+    if on is None:
+        return method
+    if not isinstance(method, Method):
+        raise ValueError(f"late has no meaning for method {method.name!r}, which chooses by itself")  # noqa: TRY004
+    return method.late(on)

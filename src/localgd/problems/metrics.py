@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -62,10 +63,11 @@ class ByMargins:
         """Return the shapes of what a report must hold, by name."""
         return dict.fromkeys(("loss", "weight", "correct", "margin") if whole else ("loss", "weight", "correct"), ())
 
-    def scores(self, report: Report, state: Any) -> tuple[float, float]:  # noqa: ARG002  the nodes have said it
+    def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the shared model."""
-        sums = report.sums
-        return float(sums["loss"]) / float(sums["weight"]), float(sums["correct"]) / report.n_rows
+        sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing
+        accuracy = float(sums["correct"]) / report.n_rows if labels else math.nan
+        return float(sums["loss"]) / float(sums["weight"]), accuracy
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ class SquaresSteps:
     Examples
     --------
     >>> from localgd.engine.inprocess import InProcess
-    >>> from localgd.rules.server import Mean
+    >>> from localgd.rules.server import Chain, mean
     >>> engine = InProcess([Samples("a", [[1.0, 0.0, 0.0]], [2.0]), Samples("b", [[1.0, 1.0, 0.0]], [3.0])])
-    >>> task, merge = SquaresSteps(), Mean()
+    >>> task, merge = SquaresSteps(), mean()
     >>> state = merge.init(np.zeros(3))
     >>> for _ in range(200):
     ...     state = merge.step(state, engine.round(task, merge.message(state)))

@@ -1,10 +1,14 @@
-"""What the server does with the sum of the reports. Only `step` makes a new shared model."""
+"""What the server does with the sum of the reports. Only `step` makes a new shared model.
+
+Composed of small parts, as in optax: ``mean()``, ``chain(mean(), momentum(0.7))``, ``anchored(mean())``,
+``late(mean())``. Every part works on duals, so what is proved of the updates is proved of the model.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -31,6 +35,8 @@ class ServerState:
         What kind of end that is.
     tails : tuple of ServerState, optional
         What was added since some earlier rounds, which their own `round` names; None if nobody asked for them.
+    kept : tuple of Dual
+        What the parts of a chain remember.
     """
 
     model: Dual
@@ -38,6 +44,7 @@ class ServerState:
     done: str = ""
     end: End = End.DONE
     tails: tuple[ServerState, ...] | None = None
+    kept: tuple[Dual, ...] = ()
 
     @property
     def w(self) -> FloatArray:
@@ -52,126 +59,18 @@ class ServerState:
         return max((tail for tail in self.tails if 2 * tail.round <= self.round), key=lambda tail: tail.round).model
 
 
-@dataclass(frozen=True)
-class Mean:
-    """Local-GD's server: the new model is the weighted mean Σ p_m v_m of the nodes' models.
-
-    Parameters
-    ----------
-    late : bool
-        Hand out the late direction w_k − w_j, with j at most k/2 and near to it, instead of w_k. On separable data
-        ``w(t) = ŵ log t + ρ + o(1)``, and the constant ρ cancels. What was added since round j is itself a combination
-        of rows with coefficients >= 0, so its certificate is the same theorem.
-    """
-
-    whole_rounds: ClassVar[str] = ""
-
-    late: bool = field(default=False, kw_only=True)
-
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
-        if self.late:
-            hard_margin_only(problem, "late=True hands out a direction, and a penalised loss has a finite minimiser")
-        return self
-
-    def init(self, w0: FloatArray) -> ServerState:
-        """Start from w0, of which nothing is proved unless it is 0."""
-        empty = Dual.zeros(np.size(w0))
-        tails = (ServerState(empty),) if self.late else None
-        return ServerState(Dual(w0) if np.any(w0) else empty, tails=tails)
-
-    def message(self, state: Any) -> Message:
-        """Send the shared model, and the model that is handed out if it is another."""
-        return Message(state.round, state.w, {"readout": state.readout.vector} if self.late else {})
-
-    def step(self, state: Any, report: Report) -> ServerState:
-        """Return w + Σ p_m (v_m − w) / Σ p_m."""
-        following: ServerState = added(state, mean_update(report))
-        return following
+State = TypeVar("State", bound=ServerState)
 
 
-@dataclass(frozen=True)
-class Anchored(Mean):
-    """Halpern's anchor at 0: the mean of the nodes' models, shrunk by a_k = k/(k+1).
-
-    w ← a_k Σ p_m v_m with k counted from 1. With projections the limit is the hard-margin vector itself, while the
-    plain mean stops at some point of the intersection (Zhu, Vardhan, Mazumdar, arXiv 2412.07971; Halpern 1967).
-
-    Raises
-    ------
-    ValueError
-        If `late` is asked for: shrinking takes away from what was added, so there is no late direction.
-    """
-
-    def __post_init__(self) -> None:
-        """Check the read-out once."""
-        if self.late:
-            raise ValueError(
-                "late=True has no meaning for an anchored mean, which shrinks what was added; leave it out"
-            )
-
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
-        hard_margin_only(problem, "an anchor at 0 takes the model away from a finite minimiser")
-        return self
-
-    def step(self, state: ServerState, report: Report) -> ServerState:
-        """Return a_k times the mean."""
-        mean = added(state, mean_update(report))
-        return replace(mean, model=mean.round / (mean.round + 1) * mean.model)
+def started(w0: FloatArray) -> ServerState:
+    """Return the state before the first round: nothing is proved of w0 unless it is 0."""
+    return ServerState(Dual(w0) if np.any(w0) else Dual.zeros(np.size(w0)))
 
 
-@dataclass(frozen=True)
-class Extrapolated(Mean):
-    """FedExP's server: the mean move, made longer where the nodes pull apart.
-
-    w ← w + η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With
-    projections it is Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it.
-
-    Parameters
-    ----------
-    relaxation : float in (0, 1]
-        ρ: 1/2 is FedExP (Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604), 1 is Pierra (Math. Programming 28,
-        1984).
-
-    Raises
-    ------
-    ValueError
-        If `relaxation` is out of its range.
-
-    Examples
-    --------
-    >>> updates = {"update": Dual.proved(np.array([2.0, 0.0]), 2.0, 0.0)}  # the sum of [1, 3] and [1, -3]
-    >>> report = Report(2, 2, {"weight": 2.0, "update_sq_norm": 20.0}, duals=updates)
-    >>> [Extrapolated(share).step(Mean().init(np.zeros(2)), report).w.round(9).tolist() for share in (0.5, 1.0)]
-    [[5.0, 0.0], [10.0, 0.0]]
-    """
-
-    relaxation: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the share once."""
-        if not 0 < self.relaxation <= 1:
-            raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
-
-    def step(self, state: ServerState, report: Report) -> ServerState:
-        """Return w + η Δ̄."""
-        return added(state, mean_update(report, max(1.0, self.relaxation * spread(report))))
-
-
-def spread(report: Report) -> float:
-    """Return Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²), at least 1 but for rounding: how far the nodes pull apart.
-
-    0 where it is unknown: where Δ̄ is 0 to within its own rounding, so that its direction is noise. As a ratio of
-    lengths, for |Δ̄|² may underflow; squares of nodes that do only make it smaller.
-    """
-    weight, update = float(report.sums["weight"]), report.duals["update"]
-    mean = norm(update.vector) / weight
-    noise = CANCELS * update.parts[1] / weight
-    if mean <= TINY or mean <= noise:  # in this form, for an error that is not known (NaN) must not switch it off
-        return 0.0
-    ratio = math.sqrt(float(report.sums["update_sq_norm"]) / weight) / mean
-    return ratio * ratio  # not **, which raises where this overflows
+def added(state: State, update: Dual) -> State:
+    """Return the state after w ← w + update, one round later."""
+    tails = None if state.tails is None else _grown(state.tails, state.round + 1, update)
+    return replace(state, model=state.model + update, round=state.round + 1, tails=tails)
 
 
 def mean_update(report: Report, factor: float = 1.0) -> Dual:
@@ -182,38 +81,67 @@ def mean_update(report: Report, factor: float = 1.0) -> Dual:
     return report.duals["update"].over(float(report.sums["weight"]), factor)
 
 
-State = TypeVar("State", bound=ServerState)
+class Part(Protocol):
+    """A part of a chain: what becomes of the mean update before the server adds it."""
+
+    def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:
+        """Return the update, and what to remember until the next round (an empty dual at first)."""
 
 
-def added(state: State, update: Dual) -> State:
-    """Return the state after w ← w + update, one round later."""
-    tails = None if state.tails is None else _grown(state.tails, state.round + 1, update)
-    return replace(state, model=state.model + update, round=state.round + 1, tails=tails)
-
-
-TAIL_SPACING = 1.1
-"""Tails begin at rounds in about this ratio: eight of them cover the last half of a run."""
-
-
-def _grown(tails: tuple[ServerState, ...], round_: int, update: Dual) -> tuple[ServerState, ...]:
-    """Return the tails with the update added, those that are still needed, and perhaps a new one."""
-    grown = [replace(tail, model=tail.model + update) for tail in tails]
-    if round_ >= TAIL_SPACING * tails[-1].round:
-        grown.append(ServerState(Dual.zeros(update.vector.size), round_))
-    usable = [tail for tail in grown if 2 * tail.round <= round_]
-    return (usable[-1], *grown[len(usable) :])
-
-
-@dataclass(frozen=True, eq=False)
-class MomentumState(ServerState):
-    """The server's state with a velocity, a combination of rows of its own."""
-
-    velocity: Dual = field(default_factory=lambda: Dual.zeros(0))
+class Additive:
+    """A merge that makes its model by `added` alone: what it added lately is a combination of its own."""
 
 
 @dataclass(frozen=True)
-class ServerMomentum(Mean):
-    """The mean update, with momentum on the server: u ← βu + Δ̄, then w ← w + α u, or w ← w + α (Δ̄ + βu) with Nesterov.
+class Chain(Additive):
+    """Local-GD's server: w ← w + Δ, with Δ the mean update Σ p_m (v_m − w)/Σ p_m after all parts of the chain.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        What is done to the mean update, in this order; none is the plain mean of the nodes' models.
+    """
+
+    whole_rounds: ClassVar[str] = ""
+
+    parts: tuple[Any, ...] = ()
+
+    def init(self, w0: FloatArray) -> ServerState:
+        """Start from w0 at rest."""
+        return replace(started(w0), kept=tuple(Dual.zeros(np.size(w0)) for _ in self.parts))
+
+    def message(self, state: ServerState) -> Message:
+        """Send the shared model."""
+        return Message(state.round, state.w)
+
+    def step(self, state: ServerState, report: Report) -> ServerState:
+        """Return the state after the update."""
+        update, kept = mean_update(report), []
+        for part, before in zip(self.parts, state.kept, strict=True):
+            update, after = part(update, before, report)
+            kept.append(after)
+        return replace(added(state, update), kept=tuple(kept))
+
+
+def mean() -> Chain:
+    """Return the server of Local-GD: the new model is the weighted mean Σ p_m v_m/Σ p_m of the nodes' models."""
+    return Chain()
+
+
+def chain(first: Chain, *parts: Part) -> Chain:
+    """Return a chain with further parts: what they do to the mean update, in this order.
+
+    Examples
+    --------
+    >>> chain(mean(), momentum(0.7)).parts
+    (Momentum(momentum=0.7, server_lr=1.0, nesterov=False),)
+    """
+    return Chain((*first.parts, *parts))
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Momentum on the server: u ← βu + Δ, and α u for the update, or α (Δ + βu) with Nesterov.
 
     Parameters
     ----------
@@ -242,63 +170,178 @@ class ServerMomentum(Mean):
         if not (math.isfinite(self.server_lr) and self.server_lr > 0):
             raise ValueError(f"server_lr must be a positive number, got {self.server_lr!r}")
 
-    def init(self, w0: FloatArray) -> MomentumState:
-        """Start from w0 at rest."""
-        return MomentumState(**vars(super().init(w0)), velocity=Dual.zeros(np.size(w0)))
-
-    def step(self, state: Any, report: Report) -> MomentumState:
-        """Return the state after the update, and the velocity that goes with it."""
-        update = mean_update(report)
-        velocity = state.velocity.mixed(self.momentum, update)
+    def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:  # noqa: ARG002
+        """Return the update, and the velocity that goes with it."""
+        velocity = kept.mixed(self.momentum, update)
         ahead = velocity.mixed(self.momentum, update) if self.nesterov else velocity
-        following: MomentumState = added(state, ahead.mixed(self.server_lr, Dual.zeros(ahead.vector.size)))
-        return replace(following, velocity=velocity)
+        return ahead.mixed(self.server_lr, Dual.zeros(ahead.vector.size)), velocity
 
 
-@dataclass(frozen=True, eq=False)
-class NormalisedState(ServerState):
-    """The server's state with the last point whose loss was accepted, that loss, and the share of the step size."""
-
-    accepted: ServerState | None = None
-    loss: float = math.inf
-    share: float = 1.0
+def momentum(momentum: float = 0.9, *, server_lr: float = 1.0, nesterov: bool = False) -> Momentum:
+    """Return momentum on the server, for a `chain`; see `Momentum`."""
+    return Momentum(momentum, server_lr, nesterov)
 
 
 @dataclass(frozen=True)
-class Normalised(Mean):
-    """Local-GD with its step size over the loss of the round before, and a way back if the loss grows.
+class Extrapolation:
+    """FedExP: the update made longer where the nodes pull apart.
 
-    Each update is still a combination of rows with coefficients >= 0 that vanish off the smallest margin, so the limit
-    is the same max-margin direction, but |w| grows like the number k of rounds instead of its logarithm: the error
-    falls like 1/k. A round that raised the loss is undone and repeated with half the step.
+    η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With projections it is
+    Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it. The first part of
+    its chain.
+
+    Parameters
+    ----------
+    relaxation : float in (0, 1]
+        ρ: 1/2 is FedExP (Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604), 1 is Pierra (Math. Programming 28,
+        1984).
+
+    Raises
+    ------
+    ValueError
+        If `relaxation` is out of its range.
+
+    Examples
+    --------
+    >>> updates = {"update": Dual.proved(np.array([2.0, 0.0]), 2.0, 0.0)}  # the sum of [1, 3] and [1, -3]
+    >>> report = Report(2, 2, {"weight": 2.0, "update_sq_norm": 20.0}, duals=updates)
+    >>> merges = [chain(mean(), extrapolation(share)) for share in (0.5, 1.0)]
+    >>> [merge.step(merge.init(np.zeros(2)), report).w.round(9).tolist() for merge in merges]
+    [[5.0, 0.0], [10.0, 0.0]]
     """
 
-    whole_rounds: ClassVar[str] = "the loss that sets its step size is a sum over all nodes"
+    relaxation: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the share once."""
+        if not 0 < self.relaxation <= 1:
+            raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
+
+    def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:  # noqa: ARG002
+        """Return η times the mean update."""
+        return mean_update(report, max(1.0, self.relaxation * spread(report))), kept
+
+
+def extrapolation(relaxation: float = 0.5) -> Extrapolation:
+    """Return FedExP's step, for a `chain`; see `Extrapolation`."""
+    return Extrapolation(relaxation)
+
+
+def spread(report: Report) -> float:
+    """Return Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²), at least 1 but for rounding: how far the nodes pull apart.
+
+    0 where it is unknown: where Δ̄ is 0 to within its own rounding, so that its direction is noise. As a ratio of
+    lengths, for |Δ̄|² may underflow; squares of nodes that do only make it smaller.
+    """
+    weight, update = float(report.sums["weight"]), report.duals["update"]
+    mean = norm(update.vector) / weight
+    noise = CANCELS * update.parts[1] / weight
+    if mean <= TINY or mean <= noise:  # in this form, for an error that is not known (NaN) must not switch it off
+        return 0.0
+    ratio = math.sqrt(float(report.sums["update_sq_norm"]) / weight) / mean
+    return ratio * ratio  # not **, which raises where this overflows
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Halpern's anchor at 0: what a chain comes to, shrunk by a_k = k/(k+1), k counted from 1.
+
+    With the mean of projections the limit is the hard-margin vector itself, while the plain mean stops at some point of
+    the intersection (Zhu, Vardhan, Mazumdar, arXiv 2412.07971; Halpern 1967).
+
+    Parameters
+    ----------
+    merge : Chain
+        What is shrunk.
+    """
+
+    whole_rounds: ClassVar[str] = ""
+
+    merge: Chain = Chain()
 
     def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
         """Return the merge for this problem."""
-        hard_margin_only(problem, "the least value of a penalised loss is not 0, so it is nothing to divide by")
+        hard_margin_only(problem, "an anchor at 0 takes the model away from a finite minimiser")
         return self
 
-    def init(self, w0: FloatArray) -> NormalisedState:
-        """Start from w0 with the step size as it is."""
-        return NormalisedState(**vars(super().init(w0)))
+    def init(self, w0: FloatArray) -> ServerState:
+        """Start from w0."""
+        return self.merge.init(w0)
+
+    def message(self, state: ServerState) -> Message:
+        """Send the shared model."""
+        return self.merge.message(state)
+
+    def step(self, state: ServerState, report: Report) -> ServerState:
+        """Return a_k times what the chain comes to."""
+        following = self.merge.step(state, report)
+        return replace(following, model=following.round / (following.round + 1) * following.model)
+
+
+def anchored(merge: Chain) -> Anchored:
+    """Return the chain with Halpern's anchor at 0; see `Anchored`."""
+    return Anchored(merge)
+
+
+@dataclass(frozen=True)
+class Late:
+    """Hand out the late direction w_k − w_j, with j at most k/2 and near to it, instead of w_k.
+
+    On separable data ``w(t) = ŵ log t + ρ + o(1)``, and the constant ρ cancels. What was added since round j is itself
+    a combination of rows with coefficients >= 0, so its certificate is the same theorem.
+
+    Parameters
+    ----------
+    merge : Additive
+        What makes the model, by adding to it.
+    """
+
+    merge: Any = Chain()
+
+    def __post_init__(self) -> None:
+        """Refuse what does not only add."""
+        if not isinstance(self.merge, Additive):
+            raise ValueError(  # noqa: TRY004  a merge of another kind is a bad value
+                f"late has no meaning for {type(self.merge).__name__}, which does not only add to it; leave it out"
+            )
+
+    @property
+    def whole_rounds(self) -> str:
+        """As the merge."""
+        return str(self.merge.whole_rounds)
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        hard_margin_only(problem, "late=True hands out a direction, and a penalised loss has a finite minimiser")
+        return self
+
+    def init(self, w0: FloatArray) -> Any:
+        """Start with one tail."""
+        return replace(self.merge.init(w0), tails=(ServerState(Dual.zeros(np.size(w0))),))
 
     def message(self, state: Any) -> Message:
-        """Send the shared model and what the step size is multiplied with."""
-        plain = super().message(state)
-        scale = state.share / state.loss if state.loss < math.inf else 1.0
-        return replace(plain, extra={**plain.extra, "scale": np.asarray(scale)})
+        """Send what the merge sends, and the model that is handed out."""
+        plain: Message = self.merge.message(state)
+        return replace(plain, extra={"readout": state.readout.vector, **plain.extra})
 
-    def step(self, state: Any, report: Report) -> NormalisedState:
-        """Return the next point, or go back to the last one with half the step."""
-        loss = float(report.sums["loss"]) / float(report.sums["weight"])
-        if state.accepted is not None and not loss <= state.loss:
-            back = {**vars(state.accepted), "round": state.round + 1}
-            return NormalisedState(**back, accepted=state.accepted, loss=state.loss, share=state.share / 2)
-        if not 0 < loss < math.inf:
-            ended: NormalisedState = replace(state, done="the loss is 0 in float64")
-            return ended
-        here = ServerState(state.model, state.round, tails=state.tails)
-        following: NormalisedState = added(state, mean_update(report))
-        return replace(following, accepted=here, loss=loss, share=min(1.0, 1.25 * state.share))
+    def step(self, state: Any, report: Report) -> Any:
+        """Return what the merge does."""
+        return self.merge.step(state, report)
+
+
+def late(merge: Any) -> Late:
+    """Return the merge with the late direction for its model; see `Late`."""
+    return Late(merge)
+
+
+TAIL_SPACING = 1.1
+"""Tails begin at rounds in about this ratio: eight of them cover the last half of a run."""
+
+
+def _grown(tails: tuple[ServerState, ...], round_: int, update: Dual) -> tuple[ServerState, ...]:
+    """Return the tails with the update added, those that are still needed, and perhaps a new one."""
+    grown = [replace(tail, model=tail.model + update) for tail in tails]
+    if round_ >= TAIL_SPACING * tails[-1].round:
+        grown.append(ServerState(Dual.zeros(update.vector.size), round_))
+    usable = [tail for tail in grown if 2 * tail.round <= round_]
+    return (usable[-1], *grown[len(usable) :])

@@ -305,13 +305,16 @@ def _described(run: Run) -> dict[str, Any]:
         return (
             {"rule": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
             if hasattr(value, "__dataclass_fields__")
+            else [plain(part) for part in value]
+            if isinstance(value, tuple)
             else repr(value)  # JSON knows no infinity
             if isinstance(value, float) and not math.isfinite(value)
             else value
         )
 
     method = run.method
-    return {"name": method.name, "why": method.why, "task": plain(method.task), "merge": plain(method.merge)}
+    parts = {"problem": method.problem, "task": method.task, "merge": method.merge}
+    return {"name": method.name, "why": method.why, **{name: plain(part) for name, part in parts.items()}}
 
 
 def read_history(folder: Path) -> tuple[Row, ...]:

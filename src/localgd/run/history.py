@@ -27,7 +27,7 @@ class Row:
     loss : float
         F(w) = Σ p_m f_m(w).
     accuracy : float
-        Share of all training rows that w gets right, 0 to 1; as the loss, of the nodes that took part.
+        Share of all training rows that w gets right, 0 to 1; as the loss, of the nodes that took part. NaN for w = 0.
     low, high : float
         Best proved bounds on the pooled margin so far.
     angle_deg_max : float

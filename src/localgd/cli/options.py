@@ -1,0 +1,65 @@
+"""Flags for the options of methods, made from their table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from copy import copy
+from typing import Annotated, Any, get_args
+
+import typer
+
+from localgd.methods.options import OPTIONS
+
+PANEL = "Options of methods"
+
+PANELS = {
+    "Data": "label node drop text_column categorical scale min_group fit_intercept partition n_nodes",
+    "Problem, method and goal": "method C late angle_tol_deg margin_ratio n_rounds max_seconds fraction seed compare",
+    "Nodes": "n_jobs engine on_failure min_nodes retries timeout own_data",
+    "What is left behind": "out checkpoint_seconds checkpoint_rounds force as_json",
+}
+"""Where a flag stands in the help."""
+
+
+def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every option of a method; `typer` reads it off the signature.
+
+    The command takes them from its context, by name.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    names = [name for name in signature.parameters if name != "context"]
+    flags = [
+        inspect.Parameter(
+            option.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                option.kind | None,
+                typer.Option(help=option.described, show_default=option.shown, rich_help_panel=PANEL),
+            ],
+        )
+        for option in OPTIONS
+        if option.name not in names
+    ]
+
+    def given(context: typer.Context, **options: Any) -> None:
+        command(context, **{name: options[name] for name in names})
+
+    given.__doc__ = command.__doc__
+    panels = {name: panel for panel, flags in PANELS.items() for name in flags.split()}
+    parameters = [_placed(parameter, panels.get(parameter.name)) for parameter in signature.parameters.values()]
+    given.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
+    given.__annotations__ = {p.name: p.annotation for p in (*parameters, *flags)}
+    return given
+
+
+def _placed(parameter: inspect.Parameter, panel: str | None) -> inspect.Parameter:
+    """Return a flag in its panel of the help."""
+    parameter = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    if panel is None:
+        return parameter
+    kind, option = get_args(parameter.annotation)
+    placed = copy(option)
+    placed.rich_help_panel = panel
+    return parameter.replace(annotation=Annotated[kind, placed])

@@ -1,0 +1,159 @@
+"""The options of methods, listed once: flags, help, run-config keys and checks are made from this table.
+
+It imports nothing that takes time, so that whoever only wants to say what there is need not wait.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of some methods.
+
+    Parameters
+    ----------
+    name : str
+        As in Python; a flag has dashes for its underscores.
+    kind : type
+        float, int, bool or str.
+    help : str
+        What it is, in a line.
+    defaults : mapping from method to text
+        The methods that take it, and what holds if it is not given.
+    """
+
+    name: str
+    kind: type[float | int | bool | str]
+    help: str
+    defaults: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Its name with dashes."""
+        return self.name.replace("_", "-")
+
+    @property
+    def shown(self) -> str:
+        """What holds if it is not given, in words."""
+        (usual, _), *_ = Counter(self.defaults.values()).most_common(1)
+        others = [f"{text} for {method}" for method, text in self.defaults.items() if text != usual]
+        return "; ".join([usual, *others])
+
+    @property
+    def described(self) -> str:
+        """Its help, after the methods that take it if those are few."""
+        takers = self.defaults if len(self.defaults) <= 3 else {}
+        return f"{', '.join(takers)}: {self.help}" if takers else self.help
+
+    def parsed(self, text: Any) -> Any:
+        """Return the value that a text stands for: a number where it can be one and may.
+
+        Raises
+        ------
+        ValueError
+            If it must be a number and is none; names the option.
+
+        Examples
+        --------
+        >>> BY_NAME["lr"].parsed("0.5"), BY_NAME["lr"].parsed("auto"), BY_NAME["local_steps"].parsed(5)
+        (0.5, 'auto', 5)
+        >>> BY_NAME["prox"].shown
+        '0.01; 0.001 for modified-local-gd'
+        """
+        if self.kind is bool:
+            if text not in (True, False):
+                raise ValueError(f"{self.key} must be true or false, got {text!r}")
+            return text
+        try:
+            return self.kind(text)
+        except ValueError:
+            raise ValueError(f"{self.key} must be a number, got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class StepSize(Option):
+    """A number, or a word that the method knows."""
+
+    def parsed(self, text: Any) -> Any:
+        """Return the number, or the word, which the method refuses by name if it does not know it."""
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def _all(default: str, *methods: str, **others: str) -> dict[str, str]:
+    return dict.fromkeys(methods, default) | {name.replace("_", "-"): text for name, text in others.items()}
+
+
+AVERAGING = ("local-gd", "local-sgd", "fedexp", "fedprox", "slowmo")
+SECOND_ORDER = ("auto", "interior-point", "newton", "normal-equations")
+
+OPTIONS = (
+    Option(
+        "local_steps",
+        int,
+        "Gradient steps per node and round.",
+        _all("100", *AVERAGING, "normalised-local-gd", "scaffold", "modified-local-gd"),
+    ),
+    StepSize(
+        "lr",
+        str,
+        "Step size: a number, auto (1/smoothness) or paper (that over the local steps).",
+        _all("auto", *AVERAGING, "scaffold", "modified-local-gd", normalised_local_gd="paper"),
+    ),
+    Option(
+        "loss",
+        str,
+        "logistic or exponential.",
+        _all("logistic", *AVERAGING, "modified-local-gd", normalised_local_gd="exponential"),
+    ),
+    Option(
+        "weighted_by",
+        str,
+        "uniform or num-examples: how nodes weigh in the mean.",
+        _all("uniform; num-examples with C", *AVERAGING, "modified-local-gd", "normalised-local-gd"),
+    ),
+    Option("batch_size", int, "rows per step.", _all("32", "local-sgd")),
+    Option("replacement", bool, "draw batches with replacement.", _all("no", "local-sgd")),
+    Option("seed", int, "seed of the batches.", _all("0", "local-sgd")),
+    Option("form", str, "projection or proximal.", _all("projection", "modified-local-gd")),
+    Option("prox", float, "λ of the pull to the shared model.", _all("0.01", "fedprox", modified_local_gd="0.001")),
+    Option("momentum", float, "momentum of the server.", _all("0.7", "slowmo")),
+    Option("server_lr", float, "step of the server.", _all("1", "slowmo")),
+    Option("nesterov", bool, "Nesterov's form, as DiLoCo.", _all("no", "slowmo")),
+    Option("memory", int, "rounds that are looked back on.", _all("30", "lbfgs", "scaffold", consensus="40")),
+    Option("max_mb", float, "largest d×d sum a node is asked for, in megabytes.", _all("64", *SECOND_ORDER)),
+    Option(
+        "tol",
+        float,
+        "regression: stop once the gradient has come down to this part of what it is at 0.",
+        _all("0", "auto", "normal-equations", "conjugate-gradients"),
+    ),
+)
+"""The options, in the order in which they are shown."""
+
+BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+
+NAMES = (
+    *("auto", "local-gd", "local-sgd", "modified-local-gd", "normalised-local-gd", "fedexp", "fedprox", "slowmo"),
+    *("consensus", "interior-point", "newton", "lbfgs", "scaffold"),
+    *("normal-equations", "conjugate-gradients"),
+)
+"""The methods, in the order in which they are shown."""
+
+
+def taken(method: str) -> dict[str, Option]:
+    """Return the options of a method by name.
+
+    Examples
+    --------
+    >>> list(taken("lbfgs"))
+    ['memory']
+    """
+    return {option.name: option for option in OPTIONS if method in option.defaults}

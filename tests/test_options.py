@@ -1,0 +1,58 @@
+"""The options of methods are listed once: flags, run-config keys and refusals come from that table."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from localgd.cli.train import train_command
+from localgd.flower.server import KEYS
+from localgd.methods.options import NAMES, OPTIONS, taken
+from localgd.methods.table import METHODS, asked, method_named
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_table_lists_what_a_method_takes(name):
+    assert set(taken(name)) == set(inspect.signature(METHODS[name]).parameters)
+
+
+def test_every_method_is_named_and_every_option_belongs_to_some():
+    assert list(METHODS) == list(NAMES)
+    assert {name for option in OPTIONS for name in option.defaults} == set(METHODS)
+
+
+def test_every_option_is_a_flag_and_a_key_of_a_run_config():
+    flags = inspect.signature(train_command).parameters
+    assert {option.name for option in OPTIONS} <= flags.keys()
+    assert {option.key for option in OPTIONS} <= KEYS.keys()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("local_steps", "7", 7),
+        ("lr", "0.5", 0.5),
+        ("lr", "auto", "auto"),
+        ("momentum", "0", 0.0),
+        ("nesterov", True, True),
+    ],
+)
+def test_a_value_may_come_as_text(option, text, value):
+    name = next(name for name in NAMES if option in taken(name) and name in ("local-gd", "slowmo"))
+    assert method_named(name, **{option: text}) == method_named(name, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "local-gd", "local_steps": "many"}, "local-steps must be a number, got 'many'"),
+        ({"name": "slowmo", "nesterov": "perhaps"}, "nesterov must be true or false, got 'perhaps'"),
+        ({"name": "lbfgs", "local_steps": 5}, "local_steps has no meaning for method 'lbfgs'; its options are memory"),
+        ({"name": "auto", "late": True}, "late has no meaning for method 'auto'"),
+        ({"name": "modified-local-gd", "late": True}, "does not only add"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        asked(**options)
