@@ -13,7 +13,7 @@ from localgd import InProcess, NodeError, local_gd, modified_local_gd, train
 from localgd.core import Message
 from localgd.rows import Samples
 from localgd.rules.local_squares import SquaresSteps, stable_lr
-from localgd.rules.server import Extrapolated, Mean
+from localgd.rules.server import chain, extrapolation, mean
 
 D = 30
 
@@ -33,7 +33,7 @@ def pooled(nodes):
 
 
 def rounds(nodes, task, n_rounds, merge=None):
-    engine, merge = InProcess(nodes), merge or Mean()
+    engine, merge = InProcess(nodes), merge or mean()
     state = merge.init(np.zeros(nodes[0].n_features))
     models = [state.w]
     for _ in range(n_rounds):
@@ -102,7 +102,11 @@ def test_many_local_steps_tend_to_the_exact_solution():
     assert relative(moved(node, steps, w), moved(node, SquaresSteps(), w)) <= OTHER_ORDER
 
 
-@pytest.mark.parametrize("merge", [Mean(), Extrapolated(), Extrapolated(1.0)], ids=["mean", "FedExP", "Pierra"])
+@pytest.mark.parametrize(
+    "merge",
+    [mean(), chain(mean(), extrapolation()), chain(mean(), extrapolation(1.0))],
+    ids=["mean", "FedExP", "Pierra"],
+)
 def test_averaged_exact_solutions_converge_linearly_to_the_pooled_interpolant_of_least_norm(merge):
     nodes = nodes_of()
     reference = np.linalg.lstsq(*pooled(nodes))[0]

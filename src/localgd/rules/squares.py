@@ -300,7 +300,7 @@ class NormalEquations(Solving):
         ValueError
             If w0 is not 0, or XᵀX is larger than `max_mb`.
         """
-        check_affordable(w0.size, self.max_mb)
+        check_affordable(w0.size, self.max_mb, "conjugate-gradients")
         return SquaresState(_start(w0))
 
     def begun(self, state: SquaresState, report: Report) -> SquaresState:  # noqa: ARG002  the point says it all
