@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from common import METHODS, PENALISED, against, as_csr, federation, random_rows, random_samples, with_bias
-from localgd import Angle, InProcess, Regularised, SampledNodes, auto, certify, fit_squares, train
+from localgd import Angle, InProcess, LeastSquares, Regularised, SampledNodes, auto, certify, train
 from localgd.rows import Samples
 from localgd.run.checkpoint import Checkpoints
 
@@ -105,7 +105,7 @@ def of_squares(alpha: float, shape: tuple[int, int]) -> str:
     x[:, -1] = 1.0
     parts = np.array_split(np.arange(shape[0]), 3)
     engine = InProcess(Samples(f"node-{m}", x[part], y[part]) for m, part in enumerate(parts))
-    found = fit_squares(engine, alpha=alpha, intercept=True)
+    found = train(engine, auto(), problem=LeastSquares(alpha, intercept=True), n_rounds=10_000)
     proved = found.certificate
     return digest(found.w, [proved.distance, proved.gap, proved.objective, proved.residual, proved.slope])
 

@@ -87,7 +87,7 @@ def test_what_is_imported_late_keeps_to_one_thread_too():
     program = """
 from localgd.engine.nodes import Nodes
 nodes = Nodes([])
-import localgd.methods.table, localgd.reference.max_margin, localgd.theory, localgd.run.least_squares
+import localgd.methods.table, localgd.reference.max_margin, localgd.theory, localgd.run.loop
 from threadpoolctl import ThreadpoolController
 print({lib["filepath"] for lib in ThreadpoolController().info()} - {lib["filepath"] for lib in nodes._threads.info()})
 """

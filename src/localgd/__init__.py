@@ -22,14 +22,15 @@ HOMES = {
     "methods.averaging": "fedexp fedprox local_gd local_sgd modified_local_gd normalised_local_gd slowmo",
     "methods.exact": "consensus interior_point lbfgs newton scaffold",
     "methods.method": "Fallback Method",
+    "methods.squares": "conjugate_gradients normal_equations",
     "problems.certificate": "Certificate Status",
     "problems.hard_margin": "HardMargin",
+    "problems.least_squares": "LeastSquares",
     "problems.regularised": "Regularised",
     "rows": "Dual Samples Shard",
     "run.certify": "certify",
     "run.goals": "Angle Gap MarginRatio",
     "run.history": "RoundInfo Run SampledNodes",
-    "run.least_squares": "Regression fit_squares",
     "run.loop": "train",
 }
 """The public names by the module that they live in, which is imported on first use; `__init__.pyi` tells editors."""

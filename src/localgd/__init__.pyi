@@ -34,9 +34,12 @@ from localgd.methods.exact import newton as newton
 from localgd.methods.exact import scaffold as scaffold
 from localgd.methods.method import Fallback as Fallback
 from localgd.methods.method import Method as Method
+from localgd.methods.squares import conjugate_gradients as conjugate_gradients
+from localgd.methods.squares import normal_equations as normal_equations
 from localgd.problems.certificate import Certificate as Certificate
 from localgd.problems.certificate import Status as Status
 from localgd.problems.hard_margin import HardMargin as HardMargin
+from localgd.problems.least_squares import LeastSquares as LeastSquares
 from localgd.problems.regularised import Regularised as Regularised
 from localgd.rows import Dual as Dual
 from localgd.rows import Samples as Samples
@@ -48,8 +51,6 @@ from localgd.run.goals import MarginRatio as MarginRatio
 from localgd.run.history import RoundInfo as RoundInfo
 from localgd.run.history import Run as Run
 from localgd.run.history import SampledNodes as SampledNodes
-from localgd.run.least_squares import Regression as Regression
-from localgd.run.least_squares import fit_squares as fit_squares
 from localgd.run.loop import train as train
 
 __version__: str

@@ -203,14 +203,21 @@ class Problem(Protocol):
         """Whether anything is ever proved about it."""
 
     @property
+    def by_margins(self) -> bool:
+        """Whether it is about margins of signed rows, and an angle: else it is about real targets, and a distance."""
+
+    @property
     def begin(self) -> type[Any]:
         """Makes what is proved before the first round."""
 
     def among(self, versus: int) -> Self:
         """Return the problem for samples that `versus` rows speak for."""
 
-    def metrics(self, message: Message, shard: Any, margins: FloatArray, loss: Any, weight: float) -> Report:
-        """Return how the shared model stands on a node, with all that the proof needs."""
+    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of what a report on this message must hold, by name; `whole` if all nodes spoke."""
+
+    def scores(self, report: Report, state: Any) -> tuple[float, float]:
+        """Return loss and accuracy of the model that a round began with, for the history; NaN where it has none."""
 
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks at the model, for a method of this task."""

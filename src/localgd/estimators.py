@@ -15,12 +15,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from localgd.core import Problem
+from localgd.core import End, Problem
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
+from localgd.methods.auto import auto
 from localgd.methods.method import Choice, Method
+from localgd.methods.squares import conjugate_gradients
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
+from localgd.problems.least_squares import LeastSquares
 from localgd.problems.metrics import Weighting
 from localgd.problems.regularised import Regularised
 from localgd.problems.triangle import MOST_MB
@@ -28,7 +31,6 @@ from localgd.rounding import FloatArray
 from localgd.rows import Samples
 from localgd.run.goals import Angle
 from localgd.run.history import Run
-from localgd.run.least_squares import fit_squares
 from localgd.run.loop import train
 
 
@@ -229,7 +231,7 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
 
     The minimiser of ``|y − Xw − b|² + alpha |w|²``, the same as scikit-learn's ``Ridge(alpha)`` on the pooled rows;
     with ``alpha=0`` that of ``LinearRegression()``, the one of least norm where there are many. `certificate_` says how
-    far from it at most. See `localgd.fit_squares`.
+    far from it at most. See `localgd.LeastSquares`.
 
     Parameters
     ----------
@@ -239,9 +241,9 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
         Append a column of ones.
     tol : float, at least 0, default 0.0
         Stop once the gradient has come down to this part of what it is at 0; 0 goes on until rounding stops it.
-    n_rounds : int, at least 4, default 10,000
+    n_rounds : int, at least 0, default 10,000
         Most rounds.
-    max_mb : float, default 64.0
+    max_mb : float, at least 0, default 64.0
         Largest XᵀX, in megabytes, that a node is asked for; beyond, conjugate gradients.
 
     Attributes
@@ -249,9 +251,9 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
     coef_ : (d,) float64 array
     intercept_ : float
     n_iter_ : int
-        Rounds that were run.
+        Rounds that made the model.
     history_ : list of dict
-        One entry per round: `localgd.run.least_squares.SquaresRow`.
+        One entry per round: `localgd.run.history.Row`; ``loss`` is the objective.
     certificate_ : SquaresCertificate
         ``distance`` and ``gap`` to the pooled solution, ``status``.
 
@@ -302,16 +304,21 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         rows, names = _augmented(X, self.fit_intercept), _names(groups, len(y))
         engine = InProcess(Samples(name, rows[index], y[index]) for name, index in _held(names))
-        limits: dict[str, Any] = {"tol": self.tol, "n_rounds": self.n_rounds, "max_mb": self.max_mb}
-        found = fit_squares(engine, alpha=self.alpha, intercept=self.fit_intercept, **limits)
-        if not found.converged:
-            warnings.warn(f"{found.ended}: {found.certificate.status}", ConvergenceWarning, stacklevel=2)
-        self.coef_ = np.array(found.w[: self.n_features_in_])
-        self.intercept_ = float(found.w[-1]) if self.fit_intercept else 0.0
-        self.n_iter_ = found.n_rounds
-        self.history_ = found.records()
-        self.certificate_ = found.certificate
+        problem = LeastSquares(self.alpha, self.fit_intercept)
+        run = train(engine, self._method(), problem=problem, n_rounds=self.n_rounds)
+        if run.end is not End.DONE:
+            warnings.warn(f"{run.end}: {run.certificate.status}", ConvergenceWarning, stacklevel=2)
+        self.coef_ = np.array(run.w[: self.n_features_in_])
+        self.intercept_ = float(run.w[-1]) if self.fit_intercept else 0.0
+        self.n_iter_ = run.n_rounds
+        self.history_ = _records(run)
+        self.certificate_ = run.certificate
         return self
+
+    def _method(self) -> Method | Choice:
+        if not self.max_mb >= 0:
+            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
+        return auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
 
     def predict(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row."""

@@ -418,7 +418,7 @@ class Samples(Shard):
 
     def margins(self, w: FloatArray) -> Never:  # noqa: ARG002  there is no w that it could take
         """Refuse: rows without a sign have no margins, and a classifier trained on them would mean nothing."""
-        raise TypeError(f"node {self.node_id!r} holds real targets, not signed rows: use fit_squares, not a classifier")
+        raise TypeError(f"node {self.node_id!r} holds real targets, not signed rows: look for LeastSquares()")
 
     def residuals(self, w: FloatArray) -> FloatArray:
         """Return y_i − x_i·w for every row, shape (n,)."""

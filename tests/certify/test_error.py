@@ -14,7 +14,7 @@ from localgd.kernels import pick
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
 from localgd.rules.local import GradientSteps
-from localgd.rules.normalised import NormalisedState
+from localgd.rules.normalised import NormalisedState, normalised
 from localgd.rules.server import chain, late, mean, momentum
 
 D, LR, STEPS = 3, 0.05, 4

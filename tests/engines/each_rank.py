@@ -10,7 +10,22 @@ import pytest
 
 from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
 from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
-from localgd import InProcess, Message, NodeError, Report, Shard, TorchDistributed, consensus, load, prepare, train
+from localgd import (
+    InProcess,
+    LeastSquares,
+    Message,
+    NodeError,
+    Report,
+    Samples,
+    Shard,
+    TorchDistributed,
+    conjugate_gradients,
+    consensus,
+    load,
+    normal_equations,
+    prepare,
+    train,
+)
 from localgd.data.datasets import DATASETS
 from localgd.engine.processes import WORTH_HALVES
 from localgd.errors import EngineError, RemoteError
@@ -307,3 +322,12 @@ def test_a_checkpoint_that_does_not_fit_ends_in_words_in_all_ranks(tmp_path):
         next(folder.glob("nodes-*-1-*")).unlink()
     with pytest.raises(ValueError, match="is not there"):
         train(spread(shards), consensus(), n_rounds=9, checkpoints=Checkpoints(folder))
+
+
+@pytest.mark.parametrize("method", [normal_equations(), conjugate_gradients()], ids=lambda method: method.name)
+def test_regression_is_that_of_one_process(method):
+    rng, ridge = np.random.default_rng(0), LeastSquares(1.0)
+    nodes = [Samples(f"n{m}", rng.standard_normal((9, 14)), rng.standard_normal(9)) for m in range(4)]
+    run = train(spread(nodes), method, problem=ridge)
+    np.testing.assert_allclose(run.w, train(InProcess(nodes), method, problem=ridge).w, rtol=OTHER_ORDER)
+    assert run.certificate.relative < OTHER_ORDER

@@ -15,18 +15,20 @@ from engines.flower_grid import LocalGrid, flower, grid_of
 from localgd import (
     Angle,
     InProcess,
+    LeastSquares,
     Message,
     NodeError,
     Samples,
     Shard,
     auto,
     certify,
+    conjugate_gradients,
     consensus,
-    fit_squares,
     interior_point,
     load,
     local_gd,
     modified_local_gd,
+    normal_equations,
     prepare,
     train,
 )
@@ -73,8 +75,9 @@ def test_tables_are_prepared_on_the_nodes(name):
 def test_regression_goes_over_flower_too():
     rng = np.random.default_rng(0)
     nodes = [Samples(f"n{i}", rng.standard_normal((9, 4)), rng.standard_normal(9)) for i in range(3)]
-    found, expected = (fit_squares(make(nodes), alpha=1.0) for make in (flower, InProcess))
-    np.testing.assert_array_equal(found.w, expected.w)
+    for method in (normal_equations(), conjugate_gradients()):
+        found, expected = (train(make(nodes), method, problem=LeastSquares(1.0)) for make in (flower, InProcess))
+        assert_same_run(found, expected)
 
 
 def test_bytes_are_counted_from_the_records():

@@ -44,19 +44,7 @@ from localgd.rules.local import GradientSteps, Project
 from localgd.rules.local_squares import LeastSquares
 from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
-from localgd.rules.server import (
-    Anchored,
-    Chain,
-    Extrapolation,
-    Late,
-    Momentum,
-    anchored,
-    chain,
-    late,
-    mean,
-    momentum,
-    normalised,
-)
+from localgd.rules.server import Anchored, Chain, Extrapolation, Late, Momentum, anchored, chain, late, mean, momentum
 from localgd.run.checkpoint import Checkpoints
 
 NOISY = with_bias(random_rows(5), noise=0.1)
@@ -268,7 +256,7 @@ TABLE = {
     Late: (over(STEPS), late(mean()), {"merge": chain(mean(), momentum())}),
     Extrapolation: (part_over(Project()), Extrapolation(), {"relaxation": 1.0}),
     Momentum: (part_over(STEPS), Momentum(), {"momentum": 0.5, "server_lr": 0.7, "nesterov": True}),
-    Normalised: (over(STEPS), normalised(), {}),
+    Normalised: (over(STEPS), Normalised(), {}),
     Consensus: (over(DualPart()), Consensus(), {"memory": 5}),
     Mehrotra: (over(InteriorPoint(start=1.0)), Mehrotra(), {"max_mb": 1e-6}),
     Newton: (over(Curvature(BIASED)), Newton(problem=BIASED), {"problem": Regularised(C=0.1), "max_mb": 1e-6}),

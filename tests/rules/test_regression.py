@@ -12,7 +12,7 @@ from common import OTHER_ORDER, SAME_ORDER
 from localgd import InProcess, NodeError, local_gd, modified_local_gd, train
 from localgd.core import Message
 from localgd.rows import Samples
-from localgd.rules.local_squares import LeastSquares, stable_lr
+from localgd.rules.local_squares import SquaresSteps, stable_lr
 from localgd.rules.server import chain, extrapolation, mean
 
 D = 30
@@ -62,7 +62,7 @@ def test_the_closed_form_is_the_plain_loop(local_steps, speed, start):
     w = v = start * np.random.default_rng(1).standard_normal(D)
     for _ in range(local_steps):
         v = v - lr * node.rows.T @ (node.rows @ v - node.targets) / node.n_rows
-    assert relative(moved(node, LeastSquares(local_steps, lr), w), v) <= SAME_ORDER
+    assert relative(moved(node, SquaresSteps(local_steps, lr), w), v) <= SAME_ORDER
 
 
 @pytest.mark.parametrize("case", ["more rows than features", "a row twice", "a zero row", "zero rows only"])
@@ -80,17 +80,17 @@ def test_the_closed_form_needs_no_full_rank(case):
     w = v = np.random.default_rng(1).standard_normal(node.n_features)
     for _ in range(20):
         v = v - lr * rows.T @ (rows @ v - targets) / len(rows)
-    assert relative(moved(node, LeastSquares(20, lr), w), v) <= SAME_ORDER
+    assert relative(moved(node, SquaresSteps(20, lr), w), v) <= SAME_ORDER
     exact = w + np.linalg.pinv(rows) @ (targets - rows @ w)  # the least-squares change of least norm
-    assert relative(moved(node, LeastSquares(), w), exact) <= SAME_ORDER
+    assert relative(moved(node, SquaresSteps(), w), exact) <= SAME_ORDER
 
 
 def test_the_exact_solution_is_a_projection():
     node = nodes_of()[-1]
     w = np.random.default_rng(1).standard_normal(D)
-    v = moved(node, LeastSquares(), w)
+    v = moved(node, SquaresSteps(), w)
     assert np.abs(node.residuals(v)).max() <= SAME_ORDER
-    assert relative(moved(node, LeastSquares(), v), v) <= SAME_ORDER
+    assert relative(moved(node, SquaresSteps(), v), v) <= SAME_ORDER
     across = np.linalg.svd(node.rows)[2][node.n_rows :]  # the change is a combination of rows: nothing across them
     assert np.abs(across @ (v - w)).max() <= SAME_ORDER
 
@@ -98,8 +98,8 @@ def test_the_exact_solution_is_a_projection():
 def test_many_local_steps_tend_to_the_exact_solution():
     node = nodes_of()[-1]
     w = np.random.default_rng(1).standard_normal(D)
-    steps = LeastSquares(10**6, stable_lr(InProcess([node])))
-    assert relative(moved(node, steps, w), moved(node, LeastSquares(), w)) <= OTHER_ORDER
+    steps = SquaresSteps(10**6, stable_lr(InProcess([node])))
+    assert relative(moved(node, steps, w), moved(node, SquaresSteps(), w)) <= OTHER_ORDER
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_many_local_steps_tend_to_the_exact_solution():
 def test_averaged_exact_solutions_converge_linearly_to_the_pooled_interpolant_of_least_norm(merge):
     nodes = nodes_of()
     reference = np.linalg.lstsq(*pooled(nodes))[0]
-    apart = [relative(w, reference) for w in rounds(nodes, LeastSquares(), 600, merge)]
+    apart = [relative(w, reference) for w in rounds(nodes, SquaresSteps(), 600, merge)]
     assert apart[-1] <= SAME_ORDER
     early = [error for error in apart if error > 1e-10]
     rate = (early[-1] / early[len(early) // 2]) ** (1 / (len(early) - 1 - len(early) // 2))
@@ -122,7 +122,7 @@ def test_averaged_exact_solutions_converge_linearly_to_the_pooled_interpolant_of
 def test_local_steps_reach_the_same_interpolant(local_steps):
     nodes = nodes_of()
     reference = np.linalg.lstsq(*pooled(nodes))[0]
-    task = LeastSquares(local_steps, stable_lr(InProcess(nodes)))
+    task = SquaresSteps(local_steps, stable_lr(InProcess(nodes)))
     assert relative(rounds(nodes, task, 3000)[-1], reference) <= 1e-6
 
 
@@ -137,10 +137,10 @@ def test_one_local_step_is_pooled_gradient_descent(weighted_by):
     w = np.zeros(D)
     for _ in range(100):
         w = w - lr * x.T @ (row_weights * (x @ w - y))
-    assert relative(rounds(nodes, LeastSquares(1, lr, weighted_by), 100)[-1], w) <= SAME_ORDER
+    assert relative(rounds(nodes, SquaresSteps(1, lr, weighted_by), 100)[-1], w) <= SAME_ORDER
 
 
-@pytest.mark.parametrize("task", [LeastSquares(), LeastSquares(5, 0.5, "num-examples")], ids=["exact", "steps"])
+@pytest.mark.parametrize("task", [SquaresSteps(), SquaresSteps(5, 0.5, "num-examples")], ids=["exact", "steps"])
 def test_the_order_of_the_nodes_changes_no_bit_and_the_storage_hardly_any(task):
     nodes = nodes_of()
     first = rounds(nodes, task, 10)[-1]
@@ -152,11 +152,11 @@ def test_the_order_of_the_nodes_changes_no_bit_and_the_storage_hardly_any(task):
 def test_the_report_holds_sums_only_and_claims_no_mass():
     nodes = nodes_of()
     w = np.random.default_rng(1).standard_normal(D)
-    report = InProcess(nodes).round(LeastSquares(weighted_by="num-examples"), Message(0, w))
+    report = InProcess(nodes).round(SquaresSteps(weighted_by="num-examples"), Message(0, w))
     x, y = pooled(nodes)
     assert float(report.sums["weight"]) == len(y)
     assert float(report.sums["loss"]) == pytest.approx(np.square(x @ w - y).sum() / 2)
-    moves = [moved(node, LeastSquares(), w) - w for node in nodes]
+    moves = [moved(node, SquaresSteps(), w) - w for node in nodes]
     squares = sum(node.n_rows * move @ move for node, move in zip(nodes, moves, strict=True))
     assert float(report.sums["update_sq_norm"]) == pytest.approx(squares)
     assert not report.duals["update"].known
@@ -172,7 +172,7 @@ def test_the_stable_step_is_the_inverse_of_the_largest_curvature_of_a_node():
 
 
 def test_steps_far_too_large_leave_float64_for_all_to_see():
-    assert not np.isfinite(moved(nodes_of()[0], LeastSquares(1000, 1e6), np.ones(D))).all()
+    assert not np.isfinite(moved(nodes_of()[0], SquaresSteps(1000, 1e6), np.ones(D))).all()
 
 
 @pytest.mark.parametrize("method", [local_gd(), modified_local_gd()], ids=lambda method: method.name)
@@ -214,7 +214,7 @@ def test_bad_samples_are_refused_by_name(rows, targets, message):
 )
 def test_bad_fields_are_refused_by_name(given, message):
     with pytest.raises(ValueError, match=message):
-        LeastSquares(**given)
+        SquaresSteps(**given)
 
 
 def test_samples_and_targets_cannot_be_written_to():

@@ -18,7 +18,7 @@ from localgd.experiments.measure import spaced, stacked
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Samples
-from localgd.rules.local_squares import LeastSquares, stable_lr
+from localgd.rules.local_squares import SquaresSteps, stable_lr
 from localgd.rules.server import mean
 from localgd.theory import projection_rate
 
@@ -60,7 +60,7 @@ class Done(NamedTuple):
     errors: FloatArray
 
 
-def _rounds(engine: InProcess, task: LeastSquares, n_rounds: int, reference: FloatArray) -> Done:
+def _rounds(engine: InProcess, task: SquaresSteps, n_rounds: int, reference: FloatArray) -> Done:
     merge = mean()
     state = merge.init(np.zeros_like(reference))
     errors = [1.0]
@@ -94,13 +94,13 @@ def angled(rng: np.random.Generator, theta_deg: float, n_nodes: int) -> list[Flo
     return [mix @ (np.sqrt(cosines) * directions[0] + np.sqrt(1 - cosines) * own) for own in directions[1:]]
 
 
-def _task(params: Params, engine: InProcess) -> LeastSquares:
+def _task(params: Params, engine: InProcess) -> SquaresSteps:
     if params["local_steps"] is None:
-        return LeastSquares()
-    return LeastSquares(int(params["local_steps"]), stable_lr(engine))
+        return SquaresSteps()
+    return SquaresSteps(int(params["local_steps"]), stable_lr(engine))
 
 
-def _predicted(nodes: Sequence[Samples], task: LeastSquares) -> float:
+def _predicted(nodes: Sequence[Samples], task: SquaresSteps) -> float:
     """Return 1 − λ_min(Σ p_m Π_m), or for L steps the same with I − (I − ηX_mᵀX_m/n_m)^L instead of Π_m."""
     if task.local_steps is None or task.lr is None:
         return projection_rate([np.asarray(node.rows) for node in nodes]).value

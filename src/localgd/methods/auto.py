@@ -8,7 +8,9 @@ from typing import ClassVar
 from localgd.core import DataSizes, End, Problem
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton
 from localgd.methods.method import Fallback, Method
+from localgd.methods.squares import solver
 from localgd.problems.hard_margin import HardMargin
+from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 from localgd.problems.triangle import MOST_MB, check_limit, megabytes
 
@@ -25,18 +27,22 @@ class Auto:
     After the max-margin model: second-order rounds where N > d and a d×d sum is at most 2 MB, as they take some 40
     rounds however hard the problem; else consensus. Where one makes no progress the other takes over, if it can be
     afforded. Where nothing separates the rows, the minimiser of the logistic loss. After a penalised minimiser:
-    Newton's method up to the same size, beyond it L-BFGS.
+    Newton's method up to the same size, beyond it L-BFGS. For real targets: XᵀX where it is at most `max_mb`, unless
+    a penalty and few rows make conjugate gradients the cheaper way.
 
     Parameters
     ----------
     max_mb : float > 0
         Largest d×d sum that a node may be asked for, in megabytes.
+    tol : float, at least 0
+        For real targets: stop once the gradient has come down to this part of what it is at w = 0.
     """
 
     name: ClassVar[str] = "auto"
     problem: ClassVar[Problem] = HardMargin()
 
     max_mb: float = MOST_MB
+    tol: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the limit once."""
@@ -44,6 +50,12 @@ class Auto:
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
+        if isinstance(problem, LeastSquares):
+            return solver(sizes, problem.alpha, max_mb=self.max_mb, tol=self.tol)
+        if self.tol:
+            raise ValueError(
+                f"tol={self.tol!r} has no meaning for the {problem.kind} model; leave it out, or give a goal"
+            )
         if isinstance(problem, Regularised):
             return self._minimiser(sizes.n_features)
         return self._max_margin(sizes)
@@ -77,13 +89,15 @@ class Auto:
         return replace(first, fallbacks={End.STALLED: Fallback(replace(second, why=f"lbfgs stalled, and {why}"))})
 
 
-def auto(*, max_mb: float = MOST_MB) -> Auto:
+def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:
     """Return the choice of a method by problem and sizes of the data, made when training starts; see `Auto`.
 
     Parameters
     ----------
     max_mb : float > 0
         Largest d×d sum that a node may be asked for, in megabytes.
+    tol : float, at least 0
+        For real targets: stop once the gradient has come down to this part of what it is at w = 0.
 
     Returns
     -------
@@ -101,4 +115,4 @@ def auto(*, max_mb: float = MOST_MB) -> Auto:
     >>> auto().chosen(HardMargin(), sizes).name, auto().chosen(Regularised(C=1.0), sizes).name
     ('consensus', 'newton')
     """
-    return Auto(max_mb)
+    return Auto(max_mb, tol)

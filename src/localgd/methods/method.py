@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
-from localgd.core import DataSizes, End, Engine, Merge, Problem, Task
+from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
 from localgd.rules.server import Late, late
+
+UNLIKE = {
+    True: "it fits real targets, and cannot look for the {} model; take auto, or another method",
+    False: "it is for signed rows, and cannot look for the {} solution; take auto or conjugate-gradients",
+}
+"""What is said to a problem by margins, or not by margins, that a method is not for."""
 
 
 class LocalTask(Task, Protocol):
@@ -45,6 +51,14 @@ class BoundMerge(Protocol):
 
     def bound(self, problem: Problem, task: Any) -> Self:
         """Return the merge for this problem; raises likewise."""
+
+
+@runtime_checkable
+class LookMerge(Protocol):
+    """A merge whose rounds ask for more than how its model stands, or for something else."""
+
+    def look(self, state: Any) -> Message:
+        """Return what the nodes get in a round that only looks at the model."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,10 @@ class Method:
         """Why it needs every node in every round; empty if it does not."""
         return self.merge.whole_rounds
 
+    def look(self, state: Any) -> Message:
+        """Return what the nodes get in a round that only looks at the model."""
+        return self.merge.look(state) if isinstance(self.merge, LookMerge) else self.merge.message(state)
+
     def late(self, on: bool = True) -> Method:
         """Return the method with the late direction for its model, or without; see `localgd.rules.server.Late`.
 
@@ -105,6 +123,8 @@ class Method:
         ValueError
             If it has no meaning for the problem.
         """
+        if problem.by_margins != self.problem.by_margins:
+            raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
             task = self.task.bound(problem, engine, sizes) if isinstance(self.task, BoundTask) else self.task
             merge = self.merge.bound(problem, task) if isinstance(self.merge, BoundMerge) else self.merge

@@ -92,7 +92,7 @@ def _all(default: str, *methods: str, **others: str) -> dict[str, str]:
 
 
 AVERAGING = ("local-gd", "local-sgd", "fedexp", "fedprox", "slowmo")
-SECOND_ORDER = ("auto", "interior-point", "newton")
+SECOND_ORDER = ("auto", "interior-point", "newton", "normal-equations")
 
 OPTIONS = (
     Option(
@@ -129,6 +129,12 @@ OPTIONS = (
     Option("nesterov", bool, "Nesterov's form, as DiLoCo.", _all("no", "slowmo")),
     Option("memory", int, "rounds that are looked back on.", _all("30", "lbfgs", "scaffold", consensus="40")),
     Option("max_mb", float, "largest d×d sum a node is asked for, in megabytes.", _all("64", *SECOND_ORDER)),
+    Option(
+        "tol",
+        float,
+        "regression: stop once the gradient has come down to this part of what it is at 0.",
+        _all("0", "auto", "normal-equations", "conjugate-gradients"),
+    ),
 )
 """The options, in the order in which they are shown."""
 
@@ -137,6 +143,7 @@ BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 NAMES = (
     *("auto", "local-gd", "local-sgd", "modified-local-gd", "normalised-local-gd", "fedexp", "fedprox", "slowmo"),
     *("consensus", "interior-point", "newton", "lbfgs", "scaffold"),
+    *("normal-equations", "conjugate-gradients"),
 )
 """The methods, in the order in which they are shown."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from localgd.core import Task
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments, Survey, Tally
-from localgd.problems import least_squares as squares
+from localgd.problems.least_squares import Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.local_squares import LeastSquares
+from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 
 TASKS: tuple[type[Task], ...] = (
@@ -19,7 +19,7 @@ TASKS: tuple[type[Task], ...] = (
     *(Sizes, Smoothness, Evaluate, TemperedDual),
     *(GradientSteps, Project, DualPart, InteriorPoint),
     *(Appraise, Curvature),
-    *(LeastSquares, squares.Residuals, squares.Product, squares.Moments),
+    *(Squares, SquaresSteps),
 )
 """What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
 

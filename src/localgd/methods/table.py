@@ -22,6 +22,7 @@ from localgd.methods.averaging import (
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import taken
+from localgd.methods.squares import conjugate_gradients, normal_equations
 from localgd.problems.regularised import Regularised
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
@@ -38,6 +39,8 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {
     "newton": newton,
     "lbfgs": lbfgs,
     "scaffold": scaffold,
+    "normal-equations": normal_equations,
+    "conjugate-gradients": conjugate_gradients,
 }
 """The methods by name."""
 

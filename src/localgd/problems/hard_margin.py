@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from localgd.core import Message, Report, Task
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
-from localgd.problems.metrics import Evaluate, Weighting, seen
+from localgd.problems.metrics import ByMargins, Evaluate, Weighting, seen
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
@@ -46,7 +46,7 @@ class MarginProof:
 
 
 @dataclass(frozen=True)
-class HardMargin:
+class HardMargin(ByMargins):
     """The pooled max-margin model: argmin |w| subject to z·w >= 1 for every row of every node.
 
     Local steps go down a loss, whose limit direction it is: logistic or exponential, uniform over nodes by default.

@@ -1,39 +1,199 @@
-"""Squared loss, penalised or not: what nodes are asked for, and the free intercept taken out of what they say.
+"""Squared loss, penalised or not: ridge and least squares over nodes, proved without pooling a row.
 
-F(w) = |y − Xw|² + α|w|² over the rows of all nodes. With an intercept the last column of X is ones and that coefficient
-b is free of α. For given other coefficients v the best b is the mean residual, so F is a function of v alone, of half
-gradient −h and half curvature C, with s the column sums:
-
-    h = g_v − s g_b/N − αv,    C = X_vᵀX_v − s sᵀ/N + αI,    g = Xᵀ(y − Xw).
-
-C is never below αI. The server makes these of the nodes' sums; a node knows nothing of it, and no row is centred.
+What the server makes of the nodes' sums is in `localgd.problems.reduced` and `localgd.problems.spectrum`, what that
+proves in `localgd.problems.least_squares_certificate`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from localgd.core import Message, Report
+from localgd.core import DataSizes, Engine, Message, Problem, Report, Task
 from localgd.kernels.project import dense
-from localgd.problems.triangle import symmetric, triangle
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm, norm_above
-from localgd.rows import Samples
+from localgd.problems.least_squares_certificate import SquaresCertificate, squares_certificate
+from localgd.problems.metrics import Weighting
+from localgd.problems.reduced import Reduced, folded
+from localgd.problems.spectrum import Spectrum
+from localgd.problems.triangle import triangle
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm_above
+from localgd.rows import Dual, Samples, sealed
 
-SURE = 1 + 32 * UNIT_ROUNDOFF
-"""What some operations on known numbers may take from a bound; sums over nodes have their own."""
+MOST_ALPHA = 1e100
+"""Beyond, products of α and the squares of what the rows may hold might leave float64."""
+
+SUMMED = ("size", "size_last", "drift", "drift_last")
+RESIDUAL = ("square", "blur", "blur_pull", "blur_last")
+"""Numbers that a node sends with ``pull``: always, and of residuals."""
+
+ALONG = "along_"
+"""Names of sums about the vector that was sent along begin so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the server knows of the rows.
+
+    Parameters
+    ----------
+    reduced : Reduced
+        The problem with the intercept taken out.
+    first : Report
+        The residuals of w = 0.
+    known : Spectrum, optional
+        The spectrum of XᵀX, if nodes have sent that.
+    """
+
+    reduced: Reduced
+    first: Report
+    known: Spectrum | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SquaresProof:
+    """What is proved of a run's model so far, and the model that it is about."""
+
+    certificate: SquaresCertificate = field(default_factory=SquaresCertificate)
+    w: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Residuals:
-    """Report what the residuals r = y − Xw of the shared model say.
+class LeastSquares:
+    """The minimiser of F(w) = |y − Xw|² + α|w|² over the rows of all nodes, which hold `localgd.Samples`.
 
-    Sums: `summed` of r, ``square`` |r|², and of the errors e of the single residuals, as bounds: ``blur`` |e|²,
-    ``blur_pull`` Σ |e_i||x_i| and ``blur_last`` Σ |e_i|.
+    Parameters
+    ----------
+    alpha : float, 0 to 1e100
+        α, as in scikit-learn's ``Ridge``, whatever the number of nodes; 0 is least squares, and where there are many
+        solutions the one of least norm.
+    intercept : bool
+        The last column is ones, and its coefficient is free of the penalty and of the norm.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is out of its range.
+
+    Examples
+    --------
+    >>> LeastSquares(alpha=1.0).kind, LeastSquares().kind
+    ('ridge', 'least-squares')
+    """
+
+    begin: ClassVar[type[SquaresProof]] = SquaresProof
+    certified: ClassVar[bool] = True
+    by_margins: ClassVar[bool] = False
+
+    alpha: float = 0.0
+    intercept: bool = False
+
+    def __post_init__(self) -> None:
+        """Check α once."""
+        if not 0 <= self.alpha <= MOST_ALPHA:
+            raise ValueError(f"alpha must be a number from 0 to {MOST_ALPHA:g}, got {self.alpha!r}; 0 is least squares")
+
+    @property
+    def kind(self) -> str:
+        """What the model is compared with; which least-squares solution, the rows will say."""
+        return "ridge" if self.alpha > 0 else "least-squares"
+
+    def among(self, versus: int) -> LeastSquares:  # noqa: ARG002  a row is a sample
+        """Return it."""
+        return self
+
+    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  less of it is as good
+        """Return the shapes of what a report must hold, by name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if message.w.size:
+            shapes |= {"pull": (n_features,)} | dict.fromkeys((*SUMMED, *RESIDUAL), ())
+        if "along" in message.extra:
+            shapes |= {f"{ALONG}pull": (n_features,)} | {f"{ALONG}{name}": () for name in SUMMED}
+        return shapes | ({"moment": (n_features * (n_features + 1) // 2,)} if "moments" in message.extra else {})
+
+    def scores(self, report: Report, state: Any) -> tuple[float, float]:
+        """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
+        if "square" in report.sums:
+            return self.objective(report, state.w), math.nan
+        return float(getattr(state, "value", math.nan)), math.nan
+
+    def objective(self, report: Report, w: FloatArray) -> float:
+        """Return F(w) from a look at the residuals."""
+        v = w[:-1] if self.intercept else w
+        return float(report.sums["square"]) + self.alpha * float(v @ v)
+
+    def beginning(self, state: Any) -> Message:
+        """Return what the nodes get first: the start w = 0 and, where there is an intercept, what gives column sums."""
+        along = {"along": np.eye(1, state.w.size, state.w.size - 1)[0]} if self.intercept else {}
+        return Message(state.round, state.w, along)
+
+    def begun(self, report: Report, n_features: int) -> Facts:
+        """Return what the answer to `beginning` says."""
+        reduced = Reduced(self.alpha, report.n_rows, n_features)
+        if self.intercept:
+            ones = of_along(report)
+            reduced = replace(reduced, columns=sealed(ones.sums["pull"][:-1]), columns_error=folded(ones))
+        return Facts(reduced, of_residuals(report))
+
+    def look(self, task: Any) -> Task:
+        """Return the task of a round that only looks: a method's own."""
+        return task if isinstance(task, Squares) else Squares(self.intercept)
+
+    def prove(
+        self,
+        proof: SquaresProof,
+        state: Any,
+        report: Report,
+        duals: Sequence[Dual],  # noqa: ARG002  margins prove nothing here
+        *,
+        whole: bool,
+    ) -> SquaresProof:
+        """Return what is proved of the model that a round began with, from the round's report.
+
+        The error of the model, as a `Dual`, is its distance from the span of the rows.
+        """
+        model = state.readout
+        if whole and "square" in report.sums:
+            facts = getattr(state, "facts", None) or self.begun(report, model.vector.size)
+            astray = math.inf if math.isnan(model.error) else model.error
+            found = (report, facts.first, facts.reduced, facts.known)
+            return SquaresProof(squares_certificate(model.vector, *found, astray=astray), model.vector)
+        if np.array_equal(model.vector, proof.w):
+            return proof
+        reason = "not every node has looked at this model"
+        return SquaresProof(SquaresCertificate(kind=proof.certificate.kind, reason=reason), proof.w)
+
+    def unproved(self, proof: SquaresProof, state: Any) -> bool:  # noqa: ARG002
+        """Return False: dual vectors of the hard margin prove nothing here."""
+        return False
+
+
+def least_squares(problem: Problem) -> LeastSquares:
+    """Return the problem, if it is one of squared loss.
+
+    Raises
+    ------
+    ValueError
+        If it is another one.
+    """
+    if not isinstance(problem, LeastSquares):
+        raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
+            f"it fits real targets, and cannot look for the {problem.kind} model; take auto, or another method"
+        )
+    return problem
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Report the sums that a message asks for.
+
+    - For a model ``w``, what its residuals r = y − Xw say: `summed` of r, ``square`` |r|², and of the errors e of the
+      single residuals, as bounds: ``blur`` |e|², ``blur_pull`` Σ |e_i||x_i| and ``blur_last`` Σ |e_i|.
+    - For a vector v ``along``: `summed` of Xv, so XᵀXv or at any rate Xᵀa for some a, under names with ``along_``.
+    - For ``moments``: ``moment``, the upper triangle of XᵀX.
 
     Parameters
     ----------
@@ -41,7 +201,14 @@ class Residuals:
         The last column must be ones.
     """
 
+    loss: ClassVar[None] = None
+    weighted_by: ClassVar[Weighting] = "num-examples"
+
     intercept: bool = False
+
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find
+        """Return the task for this problem."""
+        return replace(self, intercept=least_squares(problem).intercept)
 
     def init(self, shard: Samples) -> None:
         """Check that there are targets, and that the last column is ones, if it is the intercept's."""
@@ -56,44 +223,30 @@ class Residuals:
     @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64: then nothing is proved of it
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the sums."""
-        residuals = shard.residuals(message.w)
-        size, length = np.abs(residuals), norm_above(message.w)
-        # a product of row and model, then one subtraction
-        error = 2 * (shard.row_length + 2) * UNIT_ROUNDOFF * shard.norms * length + 2 * UNIT_ROUNDOFF * size
-        error = error + shard.n_features * TINY
-        above = 1 + 4 * (shard.n_rows + 8) * UNIT_ROUNDOFF
-        sums = {
-            **summed(shard, residuals),
-            "square": float((residuals * residuals).sum()),
-            "blur": above * float((error * error).sum()),
-            "blur_pull": above * float((error * shard.norms).sum()),
-            "blur_last": above * float(error.sum()),
-        }
+        sums = residual_sums(shard, message.w) if message.w.size else {}
+        if "along" in message.extra:
+            image = np.asarray(shard.rows @ message.extra["along"])
+            sums |= {f"{ALONG}{name}": value for name, value in summed(shard, image).items()}
+        if "moments" in message.extra:
+            sums["moment"] = triangle(shard.second_moment(np.ones(shard.n_rows)))
         return Report(1, shard.n_rows, sums), state
 
 
-@dataclass(frozen=True)
-class Product:
-    """Report `summed` of Xv for the vector v that is sent: XᵀXv, or at any rate Xᵀa for some a."""
-
-    def init(self, shard: Samples) -> None:
-        """Keep nothing."""
-
-    def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
-        """Return the product and the error of its second half."""
-        return Report(1, shard.n_rows, summed(shard, np.asarray(shard.rows @ message.w))), state
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Report ``moment``, the upper triangle of XᵀX."""
-
-    def init(self, shard: Samples) -> None:
-        """Keep nothing."""
-
-    def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
-        """Return it."""
-        return Report(1, shard.n_rows, {"moment": triangle(shard.second_moment(np.ones(shard.n_rows)))}), state
+def residual_sums(shard: Samples, w: FloatArray) -> dict[str, Any]:
+    """Return what the residuals of a model say; see `Squares`."""
+    residuals = shard.residuals(w)
+    size, length = np.abs(residuals), norm_above(w)
+    # a product of row and model, then one subtraction
+    error = 2 * (shard.row_length + 2) * UNIT_ROUNDOFF * shard.norms * length + 2 * UNIT_ROUNDOFF * size
+    error = error + shard.n_features * TINY
+    above = 1 + 4 * (shard.n_rows + 8) * UNIT_ROUNDOFF
+    return {
+        **summed(shard, residuals),
+        "square": float((residuals * residuals).sum()),
+        "blur": above * float((error * error).sum()),
+        "blur_pull": above * float((error * shard.norms).sum()),
+        "blur_last": above * float(error.sum()),
+    }
 
 
 def summed(shard: Samples, a: FloatArray) -> dict[str, Any]:
@@ -107,192 +260,12 @@ def summed(shard: Samples, a: FloatArray) -> dict[str, Any]:
     return {"pull": pull, "size": norm_above(pull), "size_last": abs(float(pull[-1])), **drift}
 
 
-@dataclass(frozen=True, eq=False)
-class Reduced:
-    """The problem with the intercept taken out, as the server knows it.
-
-    Parameters
-    ----------
-    alpha : float, at least 0
-        α.
-    n_rows : int
-        N, rows of all nodes.
-    n_columns : int
-        d, the intercept's column included.
-    columns : (d − 1,) float64 array, optional
-        s, the sums of the other columns; None without an intercept.
-    columns_error : float
-        A bound on the error of s.
-
-    Examples
-    --------
-    >>> reduced = Reduced(0.0, 4, 2, np.array([8.0]))
-    >>> reduced.lifted(np.array([1.0])).tolist(), reduced.of(np.array([5.0, 2.0])).tolist()
-    ([1.0, -2.0], [1.0])
-    """
-
-    alpha: float
-    n_rows: int
-    n_columns: int
-    columns: FloatArray | None = None
-    columns_error: float = 0.0
-
-    @property
-    def rank(self) -> int:
-        """Most independent rows there can be: one less where the mean is taken out."""
-        return self.n_rows - (self.columns is not None)
-
-    def free(self, w: FloatArray) -> FloatArray:
-        """Return v: w without its intercept."""
-        return w if self.columns is None else w[:-1]
-
-    def of(self, pull: FloatArray) -> FloatArray:
-        """Return g_v − s g_b/N."""
-        return pull if self.columns is None else pull[:-1] - self.columns * (pull[-1] / self.n_rows)
-
-    def lifted(self, v: FloatArray) -> FloatArray:
-        """Return v with the intercept that leaves the mean residual as it is."""
-        return v if self.columns is None else np.append(v, -float(self.columns @ v) / self.n_rows)
-
-    def centred(self, w: FloatArray, pull: FloatArray) -> FloatArray:
-        """Return w with the intercept that makes the mean residual 0."""
-        return w if self.columns is None else np.append(w[:-1], w[-1] + pull[-1] / self.n_rows)
-
-    def downhill(self, w: FloatArray, report: Report) -> FloatArray:
-        """Return h, half of the way down."""
-        return self.of(report.sums["pull"]) - self.alpha * self.free(w)
-
-    def offset(self, report: Report) -> float:
-        """Return a bound on |g_b| from residuals; 0 without an intercept."""
-        if self.columns is None:
-            return 0.0
-        return (abs(float(report.sums["pull"][-1])) + folded(report, "_last") + float(report.sums["blur_last"])) * SURE
-
-    def error(self, report: Report) -> float:
-        """Return a bound on the error of `of` in a report, that of what the rows were multiplied with left out."""
-        pull, drift = report.sums["pull"], folded(report)
-        if self.columns is None:
-            return drift
-        length, last = norm_above(self.columns) + self.columns_error, abs(float(pull[-1]))
-        mean = (length * folded(report, "_last") + self.columns_error * last) / self.n_rows
-        own = 4 * UNIT_ROUNDOFF * (norm(pull) + 2 * length * last / self.n_rows)
-        return float(drift + mean + own) * SURE + self.n_columns * TINY
-
-    def downhill_error(self, w: FloatArray, report: Report) -> float:
-        """Return a bound on the error of h, that of the residuals left out."""
-        own = 4 * UNIT_ROUNDOFF * (norm(self.of(report.sums["pull"])) + 2 * self.alpha * norm(self.free(w)))
-        return (self.error(report) + own) * SURE + w.size * TINY
-
-    def blurred(self, report: Report) -> float:
-        """Return a bound on what the error of the residuals does to h."""
-        own, last = float(report.sums["blur_pull"]), float(report.sums["blur_last"])
-        return (
-            own
-            if self.columns is None
-            else (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
-        )
+def of_residuals(report: Report) -> Report:
+    """Return the sums about the residuals alone."""
+    return Report(report.n_nodes, report.n_rows, {name: report.sums[name] for name in ("pull", *SUMMED, *RESIDUAL)})
 
 
-def folded(report: Report, which: str = "") -> float:
-    """Return the nodes' bound on the error of a sum, and that of adding up the nodes."""
-    fold = 2 * (report.n_nodes + 1) * UNIT_ROUNDOFF
-    drift = float(report.sums["drift" + which]) + fold * float(report.sums["size" + which])
-    return drift * (1 + fold) + TINY
-
-
-@dataclass(frozen=True, eq=False)
-class Spectrum:
-    """Eigenvalues of D⁻¹CD⁻¹ and the rounding error that is counted against each of them.
-
-    Parameters
-    ----------
-    reduced : Reduced
-        The problem.
-    scale : (k,) float64 array
-        D, powers of two: about the lengths of the columns, so that their units do not matter; ones where that cannot
-        prove them to be independent.
-    values : (k,) float64 array
-        Eigenvalues, ascending.
-    vectors : (k, k) float64 array
-        Eigenvectors, one a column.
-    doubt : float
-        A bound on the error of every eigenvalue: of the sums, of taking the mean out, of the decomposition.
-    noise : float
-        More than that error is likely to be.
-    """
-
-    reduced: Reduced
-    scale: FloatArray
-    values: FloatArray
-    vectors: FloatArray
-    doubt: float
-    noise: float
-
-    @cached_property
-    def dropped(self) -> int:
-        """How many eigenvalues, the least ones, cannot be told from those of directions that no row has a part in."""
-        if not self.spans:
-            return 0
-        if self.independent:
-            return self.values.size - self.reduced.rank
-        return int(np.count_nonzero(self.values <= self.noise))
-
-    @property
-    def curved(self) -> float:
-        """Lower bound on the least eigenvalue of C."""
-        if not self.values.size:
-            return math.inf
-        least = max(float(self.values[0]) - self.doubt, 0.0) * float(self.scale.min()) ** 2
-        return max(least * (1 - 4 * UNIT_ROUNDOFF), self.reduced.alpha)
-
-    @property
-    def spread(self) -> float:
-        """Lower bound on the square of the N-th singular value: the rows are independent if it is positive."""
-        place = self.values.size - self.reduced.rank
-        if place < 0 or not self.spans:
-            return 0.0
-        return max(float(self.values[place]) - self.doubt, 0.0) if self.reduced.rank else math.inf
-
-    @property
-    def independent(self) -> bool:
-        """Whether the rows are proved to be independent, and fewer than the columns."""
-        return self.spread > 0
-
-    @property
-    def spans(self) -> bool:
-        """Whether there may be directions that only the choice of the shortest solution decides."""
-        return not self.curved > 0
-
-    def solved(self, h: FloatArray) -> FloatArray:
-        """Return C⁺h, to the precision of the sums."""
-        vectors, values = self.vectors[:, self.dropped :], self.values[self.dropped :]
-        least = 0.0 if self.reduced.alpha == 0 else self.noise  # below, a step could be far too long
-        inner = vectors @ ((vectors.T @ (h / self.scale)) / np.maximum(values, least))
-        return np.asarray(inner / self.scale)
-
-
-def spectrum(report: Report, reduced: Reduced) -> Spectrum:
-    """Return the spectrum from the nodes' moments."""
-    moment = symmetric(report.sums["moment"])
-    sizes = reduced.free(np.diagonal(moment) + reduced.alpha)
-    exponents = np.floor(np.log2(sizes, out=np.zeros_like(sizes), where=sizes > 0) / 2)
-    found = _decomposed(moment, reduced, np.exp2(exponents))
-    return _decomposed(moment, reduced, np.ones(sizes.size)) if found.spans else found
-
-
-def _decomposed(moment: FloatArray, reduced: Reduced, scale: FloatArray) -> Spectrum:
-    """Return the spectrum of the problem in columns divided by `scale`.
-
-    The error of an entry of XᵀX is at most so many roundings of the product of its columns' lengths, so what is counted
-    scales as they do.
-    """
-    n, d = reduced.n_rows, scale.size
-    trace = float((reduced.free(np.diagonal(moment) + reduced.alpha) / scale**2).sum()) * (1 + (n + d) * UNIT_ROUNDOFF)
-    if reduced.columns is not None:
-        moment = moment[:-1, :-1] - np.outer(reduced.columns, reduced.columns / n)
-    values, vectors = np.linalg.eigh((moment + reduced.alpha * np.eye(d)) / np.outer(scale, scale))
-    # n-term sums for XᵀX and, with the mean taken out, twice more; the decomposition of a d×d matrix
-    doubt = (4 * n + 32 * d + 2**12) * UNIT_ROUNDOFF * trace
-    noise = 16 * (math.sqrt(n) + math.sqrt(d)) * UNIT_ROUNDOFF * trace
-    lost = n * d * TINY / float(scale.min(initial=1.0)) ** 2
-    return Spectrum(reduced, scale, values, vectors, doubt + lost, noise + lost)
+def of_along(report: Report) -> Report:
+    """Return the sums about the vector that was sent along, under their plain names."""
+    sums = {name.removeprefix(ALONG): value for name, value in report.sums.items() if name.startswith(ALONG)}
+    return Report(report.n_nodes, report.n_rows, sums)

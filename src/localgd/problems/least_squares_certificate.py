@@ -1,6 +1,6 @@
 """How far a linear model is from the ridge or least-squares solution on all rows, proved without pooling one.
 
-F(w) = |y − Xw|² + α|w|² with its intercept, free of α, taken out (`localgd.problems.least_squares`): h is half the way
+F(w) = |y − Xw|² + α|w|² with its intercept, free of α, taken out (`localgd.problems.reduced`): h is half the way
 down, C half the curvature, g_b the sum of the residuals, and μ > 0 a lower bound on the least eigenvalue of C, as α is.
 Then
 
@@ -21,68 +21,47 @@ Distances leave the intercept out. Every quantity enters with its rounding error
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localgd.core import Report
-from localgd.problems.least_squares import SURE, Reduced, Spectrum
+from localgd.problems.certificate import Certificate, Status
+from localgd.problems.reduced import SURE, Reduced
+from localgd.problems.spectrum import Spectrum
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most, norm, norm_above
 
 
 @dataclass(frozen=True)
-class SquaresCertificate:
+class SquaresCertificate(Certificate):
     """What is proved about a model of squared loss, in the unit of the rows and targets it was fitted to.
+
+    `kind` is what the model is compared with: "ridge", "least-squares" (one solution) or "minimum-norm" (the shortest);
+    `objective` is F(w), and `distance` leaves an intercept out. It is certified where a distance is proved.
 
     Parameters
     ----------
-    kind : str
-        What the model is compared with: "ridge", "least-squares" (one solution) or "minimum-norm" (the shortest).
-    distance : float
-        Upper bound on |w − w*|, an intercept left out; inf if nothing is proved.
-    gap : float
-        Upper bound on F(w) − min F; inf if nothing is proved.
-    objective : float
-        F(w), rounded up.
     residual : float
         |y − Xw|, rounded up.
     slope : float
         Upper bound on the norm of the gradient of F with the intercept at its best.
     length_low : float
         Lower bound on |w*|, an intercept left out; 0 if nothing is proved.
-    reason : str
-        The verdict in a sentence.
     """
 
-    kind: str
-    distance: float
-    gap: float
-    objective: float
-    residual: float
-    slope: float
-    length_low: float
-    reason: str
-
-    @property
-    def certified(self) -> bool:
-        """Whether a distance is proved."""
-        return self.distance < math.inf
+    kind: str = "least-squares"
+    residual: float = math.nan
+    slope: float = math.nan
+    length_low: float = 0.0
 
     @property
     def relative(self) -> float:
         """Upper bound on |w − w*|/|w*|; inf if nothing is proved."""
         return self.distance / self.length_low * SURE if self.length_low > 0 else math.inf
 
-    @property
-    def status(self) -> str:
-        """Verdict and reason in one line of plain words."""
-        return f"{'certified' if self.certified else 'not certified'}: {self.reason}"
-
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; numbers that are not known are None."""
-        names = ("distance", "gap", "objective", "residual", "slope", "length_low")
-        numbers = {name: getattr(self, name) for name in names}
-        known = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        return {"kind": self.kind, **known, "certified": self.certified, "status": self.status}
+        """Return the entries of ``certificate.json``; numbers that are not known are None."""
+        numbers = {name: getattr(self, name) for name in ("residual", "slope", "length_low", "relative")}
+        return super().to_dict() | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def squares_certificate(
@@ -139,17 +118,24 @@ def squares_certificate(
         gap = objective
     low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
     low = max(low, _length_below(v, report, first, reduced, steep), 0.0)
-    found = (kind, distance, gap, objective, residual, 2 * steep, low)
-    if distance < math.inf:
-        share = f", {at_most(distance / low * SURE, 2)} of its length" if low > 0 else ""
-        name = {"ridge": "ridge", "least-squares": "least-squares", "minimum-norm": "shortest least-squares"}[kind]
-        where = f"within {at_most(distance)} of the pooled {name} solution{share}"
-        return SquaresCertificate(*found, f"{where}; objective within {at_most(gap)} of its least")
+    found = SquaresCertificate(kind=kind, distance=distance, gap=gap, objective=objective)
+    return _judged(replace(found, residual=residual, slope=2 * steep, length_low=low), known)
+
+
+def _judged(found: SquaresCertificate, known: Spectrum | None) -> SquaresCertificate:
+    """Return the certificate with its verdict: what is proved, in words."""
+    low = found.length_low
+    if found.distance < math.inf:
+        share = f", {at_most(found.relative, 2)} of its length" if low > 0 else ""
+        name = "shortest least-squares" if found.kind == "minimum-norm" else found.kind
+        where = f"within {at_most(found.distance)} of the pooled {name} solution{share}"
+        reason = f"{where}; objective within {at_most(found.gap)} of its least"
+        return replace(found, verdict=Status.CERTIFIED, reason=reason)
     doubt = "the rank of the rows is in doubt within rounding"
     doubt = "there is no penalty and XᵀX is not known" if known is None else doubt
     at_least_so_long = f", and |w*| is at least {at_least(low)}" if low > 0 else ""
-    reason = f"no bound on the distance, as {doubt}; the residuals have norm {at_most(residual)}, the gradient "
-    return SquaresCertificate(*found, f"{reason}{at_most(2 * steep)}{at_least_so_long}")
+    reason = f"no bound on the distance, as {doubt}; the residuals have norm {at_most(found.residual)}, the gradient "
+    return replace(found, reason=f"{reason}{at_most(found.slope)}{at_least_so_long}")
 
 
 def _length_below(v: FloatArray, report: Report, first: Report, reduced: Reduced, steep: float) -> float:

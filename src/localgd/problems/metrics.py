@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -50,6 +52,22 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), loss, weight)
     return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+
+
+class ByMargins:
+    """What problems about the margins of signed rows have in common."""
+
+    by_margins: ClassVar[bool] = True
+
+    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  numbers only
+        """Return the shapes of what a report must hold, by name."""
+        return dict.fromkeys(("loss", "weight", "correct", "margin") if whole else ("loss", "weight", "correct"), ())
+
+    def scores(self, report: Report, state: Any) -> tuple[float, float]:
+        """Return loss and accuracy of the shared model."""
+        sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing
+        accuracy = float(sums["correct"]) / report.n_rows if labels else math.nan
+        return float(sums["loss"]) / float(sums["weight"]), accuracy
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from localgd.kernels.project import dense
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.metrics import Weighting, standing
+from localgd.problems.metrics import ByMargins, Weighting, standing
 from localgd.problems.triangle import triangle
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, Shard
@@ -33,7 +33,7 @@ class MinimiserProof:
 
 
 @dataclass(frozen=True)
-class Regularised:
+class Regularised(ByMargins):
     """The minimiser of F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² over all N samples, with λ = 1/(C N).
 
     C N F is ½|w|² + C Σ ℓ(z_i·w), so C is what it is in scikit-learn's ``LogisticRegression``, whatever the number of

@@ -55,7 +55,7 @@ def check_limit(max_mb: float) -> None:
         raise ValueError(f"max_mb must be a positive number of megabytes, got {max_mb!r}")
 
 
-def check_affordable(n_features: int, max_mb: float) -> None:
+def check_affordable(n_features: int, max_mb: float, instead: str = "consensus") -> None:
     """Refuse second-order rounds whose sums are too large.
 
     Raises
@@ -67,5 +67,5 @@ def check_affordable(n_features: int, max_mb: float) -> None:
     if cost > max_mb:
         raise ValueError(
             f"second-order rounds on {n_features} columns send {cost:,.3g} MB a node and round, more than "
-            f"max_mb={max_mb:g}; use consensus, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
+            f"max_mb={max_mb:g}; use {instead}, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
         )

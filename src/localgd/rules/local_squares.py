@@ -3,7 +3,7 @@
 With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
 the max-margin model plays for classifiers. These local steps are for studying that; `localgd.fit_squares` is the way to
 the pooled solution, with a certificate. `localgd.train` does not take these nodes, as coefficients of either sign bound
-no margin. Run the rounds by hand (see `LeastSquares`).
+no margin. Run the rounds by hand (see `SquaresSteps`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Spectrum(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LeastSquares:
+class SquaresSteps:
     """L gradient steps on f_m(v) = |X_m v − y_m|²/(2 n_m) from the shared model w, or all of them at once.
 
     v = w + Xᵀ Q g(Λ) Qᵀ (y − Xw) with XXᵀ = QΛQᵀ, g(λ) = (1 − (1 − ηλ/n)^L)/λ (ηL/n at λ = 0): one formula whatever L.
@@ -63,7 +63,7 @@ class LeastSquares:
     >>> from localgd.engine.inprocess import InProcess
     >>> from localgd.rules.server import Chain, mean
     >>> engine = InProcess([Samples("a", [[1.0, 0.0, 0.0]], [2.0]), Samples("b", [[1.0, 1.0, 0.0]], [3.0])])
-    >>> task, merge = LeastSquares(), mean()
+    >>> task, merge = SquaresSteps(), mean()
     >>> state = merge.init(np.zeros(3))
     >>> for _ in range(200):
     ...     state = merge.step(state, engine.round(task, merge.message(state)))

@@ -123,13 +123,13 @@ def rows_a_sample(sizes: Report) -> int:
     return versus
 
 
-def measured(engine: Engine, n_features: int | None = None) -> DataSizes:
+def measured(engine: Engine, n_features: int | None = None, *, zeros: bool = False) -> DataSizes:
     """Return the sizes of the rows of all nodes, by one round.
 
     Raises
     ------
     ValueError
-        If nodes differ in their number of features or of rows a sample, or all rows are zero.
+        If nodes differ in their number of features or of rows a sample, or all rows are zero, unless `zeros` may be.
     """
     report = from_all(engine, Sizes(), Message())
     lows, versus = report.lows, rows_a_sample(report)
@@ -138,7 +138,7 @@ def measured(engine: Engine, n_features: int | None = None) -> DataSizes:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
     if n_features is not None and n_features != fewest:
         raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
-    if float(lows["-peak"]) == 0.0:
+    if float(lows["-peak"]) == 0.0 and not zeros:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
     radius, shortest = -float(lows["-radius"]), float(lows["shortest"])
     if shortest * MOST_APART < radius:

@@ -85,6 +85,10 @@ def certify(
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
         got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
         raise ValueError(f"the model must be a finite vector other than zero, got {got}")
+    if not problem.by_margins:
+        raise ValueError(
+            "certify knows no models of real targets; train with LeastSquares(alpha=…), which ends with a proof"
+        )
     sizes = measured(engine, w.size)
     if isinstance(problem, Regularised):
         if not norm(w) * sizes.radius < LARGEST:

@@ -44,11 +44,12 @@ def train(
     Parameters
     ----------
     engine : Engine
-        The federation; its nodes hold signed rows (`Shard`).
+        The federation; its nodes hold signed rows (`Shard`), or rows and real targets (`Samples`).
     method : Method or Choice
         How: for example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
     problem : Problem, optional
-        What: ``HardMargin()`` or ``Regularised(C=1.0)``. Default is what the method is for.
+        What: ``HardMargin()``, ``Regularised(C=1.0)`` or ``LeastSquares(alpha=1.0)``. Default is what the method is
+        for.
     n_rounds : int, at least 0
         Most rounds to run.
     goal : Goal or sequence of Goal
@@ -95,9 +96,10 @@ def train(
     _check(method, n_rounds, max_seconds)
     goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
     log, failed = CommunicationLog(engine), len(engine.failures)
-    sizes = measured(engine, None if w0 is None else np.size(w0))
+    problem = method.problem if problem is None else problem
+    sizes = measured(engine, None if w0 is None else np.size(w0), zeros=not problem.by_margins)
     start = np.zeros(sizes.n_features) if w0 is None else _start(w0)
-    problem = (method.problem if problem is None else problem).among(sizes.versus)
+    problem = problem.among(sizes.versus)
     chosen = method.chosen(problem, sizes) if isinstance(method, Choice) else method
     about = (
         f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {sizes.n_features} columns: {problem}, {chosen.task}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,12 +151,13 @@ class Stage:
         engine, so_far = context.engine, len(context.history)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         task = self.problem.look(method.task) if final else method.task
+        message = method.look(server) if final else method.merge.message(server)
         for _ in range(LAST_LOOKS if final else 1):
-            report = engine.round(task, method.merge.message(server), chosen)
+            report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        _check_report(report, server, margin=whole)
+        _check_report(report, server, self.problem.expected(message, server.w.size, whole=whole))
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
             duals = self._tempered(report)
@@ -223,12 +224,11 @@ class Stage:
 
     def _row(self, report: Report) -> Row:
         context, reference = self.context, self.context.reference
-        said = report.n_nodes > 0
-        labels = said and bool(self.server.readout.vector.any())  # w = 0 labels nothing
+        loss, accuracy = self.problem.scores(report, self.server) if report.n_nodes else (math.nan, math.nan)
         return Row(
             round=len(context.history),
-            loss=float(report.sums["loss"]) / float(report.sums["weight"]) if said else math.nan,
-            accuracy=float(report.sums["correct"]) / report.n_rows if labels else math.nan,
+            loss=loss,
+            accuracy=accuracy,
             low=self.shown.margin_low,
             high=self.shown.margin_high,
             angle_deg_max=self.shown.angle_deg_max,
@@ -248,6 +248,8 @@ class Stage:
         certified = shown.verdict is Status.CERTIFIED and bool(server.done)
         if self.context.met(shown) if self.context.goals else certified:
             return None
+        if not self.problem.by_margins:  # there is no angle that could stall
+            return End.STALLED if server.done and self.context.goals else None
         if len(self.angles) <= STALL_ROUNDS:
             return End.STALLED if server.done else None
         now, then = self.angles[-1], self.angles[-1 - STALL_ROUNDS]
@@ -264,14 +266,12 @@ def _rounds(number: int) -> str:
     return f"{number} round{'s were' if number > 1 else ' was'}"
 
 
-def _check_report(report: Report, state: Any, *, margin: bool) -> None:
+def _check_report(report: Report, state: Any, expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
     if not report.n_nodes:
         return
-    parts, number = report.arrays, ()
-    shapes = {"loss": number, "weight": number, "correct": number}
-    shapes |= {"margin": number} if "margin" in parts else {}  # a report may be short
-    shapes |= {"margin": number} if margin else {}
+    parts = report.arrays
+    shapes: dict[str, tuple[int, ...]] = {**expected, **({"margin": ()} if "margin" in parts else {})}
     shapes |= {name: state.w.shape for name in ("update", "pull") if name in parts}
     for name, shape in shapes.items():
         if name not in parts or parts[name].shape != shape:
@@ -279,5 +279,5 @@ def _check_report(report: Report, state: Any, *, margin: bool) -> None:
             raise ValueError(
                 f"round {state.round}: {report.n_nodes} nodes reported {sent}; expected {shape or 'a number'}"
             )
-    if parts["weight"] <= 0 or parts.get("margin", 0.0) == np.inf:
+    if parts.get("weight", 1.0) <= 0 or parts.get("margin", 0.0) == np.inf:
         raise ValueError(f"round {state.round}: {report.n_nodes} nodes reported no weight of rows, or no margin")

@@ -1,0 +1,361 @@
+"""Servers for ridge and least squares: conjugate gradients, and XᵀX once with refinement by the true residuals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+
+from localgd.core import Message, Problem, Report
+from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
+from localgd.problems.spectrum import Spectrum, spectrum
+from localgd.problems.triangle import MOST_MB, check_affordable, check_limit
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
+from localgd.rows import Dual, sealed
+from localgd.rules.server import ServerState
+
+LOOK_EVERY = 50
+"""Conjugate gradients update their residual; so often the true one takes its place."""
+
+WELL_BELOW = 64
+"""The bound on the rounding of a gradient is of the worst case: it can usually be brought so far below."""
+
+PROGRESS = 0.9
+"""A refinement that leaves more than this part of what is missing is the last."""
+
+SETTLED, SMALL = "no further round brings the gradient down in float64", "the gradient is as small as asked"
+ZERO = "the gradient is 0"
+
+
+def at(w: FloatArray, astray: float = math.inf) -> Dual:
+    """Return a model whose distance from the span of the rows is at most `astray`; coefficients have either sign."""
+    return Dual.proved(sealed(w), math.nan, astray)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A model that the nodes have looked at.
+
+    Parameters
+    ----------
+    model : Dual
+        The model.
+    base : (d,) float64 array
+        It, with the intercept at its best.
+    h : (k,) float64 array
+        Half of the way down.
+    residual : float
+        |y − Xw|.
+    """
+
+    model: Dual
+    base: FloatArray
+    h: FloatArray
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class SquaresState(ServerState):
+    """What both servers remember.
+
+    Parameters
+    ----------
+    asks : str
+        What the next message asks for: the "first" look, with what gives the column sums; a "look" at w; XᵀXv "along" a
+        vector; or "moments", XᵀX.
+    facts : Facts, optional
+        What is known of the rows, once there was a round.
+    goal : float
+        Where |h| is small enough.
+    value : float
+        F(w), as far as it is known.
+    point : Point, optional
+        The best model so far.
+    direction : (k,) float64 array
+        What comes along.
+    """
+
+    asks: Literal["first", "look", "along", "moments"] = "first"
+    facts: Facts | None = None
+    goal: float = 0.0
+    value: float = math.nan
+    point: Point | None = None
+    direction: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+
+State = TypeVar("State", bound=SquaresState)
+
+
+def facts_of(state: SquaresState) -> Facts:
+    """Return what is known of the rows."""
+    if state.facts is None:
+        raise ValueError("nothing is known of the rows before the first round")
+    return state.facts
+
+
+def spectrum_of(state: SquaresState) -> Spectrum:
+    """Return the spectrum of XᵀX."""
+    known = facts_of(state).known
+    if known is None:
+        raise ValueError("XᵀX is not known yet")
+    return known
+
+
+def point_of(state: SquaresState) -> Point:
+    """Return the best model so far."""
+    if state.point is None:
+        raise ValueError("no model was looked at yet")
+    return state.point
+
+
+@dataclass(frozen=True)
+class Solving:
+    """What both servers share: the start at 0, the messages, and the first looks.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+        What is solved; `bound` sets it.
+    tol : float, at least 0
+        Stop once the gradient has come down to this part of what it is at w = 0, the intercept at its best; 0 goes on
+        until rounding stops it.
+    """
+
+    whole_rounds: ClassVar[str] = "the gradient that it brings to 0 is a sum over all nodes"
+
+    problem: LeastSquares = LeastSquares()  # noqa: RUF009  frozen, so sharing one is safe
+    tol: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the tolerance once."""
+        if not (math.isfinite(self.tol) and self.tol >= 0):
+            raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}; 0 goes on until rounding stops it")
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002  the task knows nothing that it needs
+        """Return the merge for this problem."""
+        return replace(self, problem=least_squares(problem))
+
+    def message(self, state: SquaresState) -> Message:
+        """Send what is asked for, and the model only where it is to be looked at."""
+        if state.asks == "along":
+            return Message(state.round, extra={"along": facts_of(state).reduced.lifted(state.direction)})
+        if state.asks == "moments":
+            return Message(state.round, extra={"moments": np.zeros(())})
+        return self.look(state)
+
+    def look(self, state: SquaresState) -> Message:
+        """Send the model."""
+        return self.problem.beginning(state) if state.facts is None else Message(state.round, state.w)
+
+    def step(self, state: Any, report: Report) -> Any:
+        """Go on from what was asked for."""
+        if state.asks == "along":
+            following = self.stepped(state, of_along(report))
+        elif state.asks == "moments":
+            following = self.measured(state, report)
+        else:
+            following = self._looked(state, report)
+        return replace(following, round=state.round + 1)
+
+    def _looked(self, state: Any, report: Report) -> Any:
+        """Go on from a look at w; the first is at 0, the next at 0 with the intercept at its best, if there is one."""
+        facts = state.facts or self.problem.begun(report, state.w.size)
+        known, pull = facts.reduced, report.sums["pull"]
+        residual = math.sqrt(float(report.sums["square"]))
+        point = Point(
+            state.model, sealed(known.centred(state.w, pull)), sealed(known.downhill(state.w, report)), residual
+        )
+        value = self.problem.objective(report, state.w)
+        if state.facts is None and self.problem.intercept:  # the mean target: what is left is then seen in h alone
+            return replace(state, facts=facts, model=at(point.base, 0.0), value=value, asks="look")
+        if state.point is None:
+            facts, goal = replace(facts, first=of_residuals(report)), self.tol * norm(point.h)
+            return self.begun(replace(state, facts=facts, goal=goal, value=value, point=point), report)
+        return self.judged(replace(state, value=value), point, report)
+
+    def begun(self, state: Any, report: Report) -> Any:
+        """Go on from the start, which is the point of the state."""
+        raise NotImplementedError
+
+    def judged(self, state: Any, point: Point, report: Report) -> Any:
+        """Go on from another point."""
+        raise NotImplementedError
+
+    def stepped(self, state: Any, report: Report) -> Any:
+        """Go on from what came along."""
+        raise NotImplementedError
+
+    def measured(self, state: Any, report: Report) -> Any:
+        """Go on from XᵀX."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class ConjugateState(SquaresState):
+    """The state of conjugate gradients.
+
+    Parameters
+    ----------
+    h : (k,) float64 array
+        Half of the way down from w, as it is kept up to date.
+    target : float
+        Where |h| is as small as rounding lets it be, or as asked.
+    steps : int
+        Steps since the last look.
+    """
+
+    h: FloatArray = field(default_factory=lambda: np.zeros(0))
+    target: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class ConjugateGradients(Solving):
+    """Conjugate gradients from w = 0: a d-vector each way a round, and every 50 rounds a look at the true residuals.
+
+    w stays in the span of the rows and, for α = 0, tends to the shortest of the solutions.
+
+    Notes
+    -----
+    Hestenes & Stiefel (1952), *Methods of conjugate gradients for solving linear systems*.
+    """
+
+    def init(self, w0: FloatArray) -> ConjugateState:
+        """Start from 0."""
+        return ConjugateState(_start(w0))
+
+    def begun(self, state: ConjugateState, report: Report) -> ConjugateState:
+        """Go straight down from the start."""
+        point = point_of(state)
+        return self._aimed(state, point, report, point.h)
+
+    def judged(self, state: ConjugateState, point: Point, report: Report) -> ConjugateState:
+        """Go on from a look at what the last steps have reached; end where they were the last."""
+        best, h = point_of(state), point.h
+        last = norm(state.h) <= state.target and not norm(h) <= norm(best.h) / 2
+        state = replace(state, point=point if norm(h) <= norm(best.h) else best)
+        if last:
+            return _ended(state, SETTLED)
+        # what was kept up to date may not be the true gradient any more: then start afresh
+        afresh = not norm(h - state.h) <= norm(h) / 10
+        return self._aimed(state, point, report, h if afresh else state.direction)
+
+    def _aimed(self, state: ConjugateState, point: Point, report: Report, direction: FloatArray) -> ConjugateState:
+        """Step on from a point, unless it is as good as float64 knows."""
+        known = facts_of(state).reduced
+        rounding = known.downhill_error(point.model.vector, report) + known.blurred(report)
+        target = max(state.goal, rounding / WELL_BELOW)
+        if norm(point.h) <= target:
+            return _ended(state, SMALL if norm(point.h) <= state.goal else SETTLED)
+        aimed = replace(state, asks="along", model=at(point.base), h=point.h, direction=sealed(direction))
+        return replace(aimed, target=target, steps=0)
+
+    def stepped(self, state: ConjugateState, report: Report) -> ConjugateState:
+        """Go as far along the direction as F falls, and make the next direction."""
+        known, h, direction = facts_of(state).reduced, state.h, state.direction
+        image = known.of(report.sums["pull"]) + known.alpha * direction
+        curved, square = float(direction @ image), float(h @ h)
+        if not curved > 0:  # rounding is all that is left of this direction
+            return replace(state, asks="look", h=np.zeros(h.size))
+        length = float(h @ direction) / curved
+        value = state.value - length * float(h @ direction)
+        w, h = state.w + known.lifted(length * direction), h - length * image
+        direction = h + float(h @ h) / square * direction
+        due = norm(h) <= state.target or state.steps + 1 == LOOK_EVERY
+        moved = replace(state, asks="look" if due else "along", model=at(w), value=value, steps=state.steps + 1)
+        return replace(moved, h=sealed(h), direction=sealed(direction))
+
+
+@dataclass(frozen=True)
+class NormalEquations(Solving):
+    """XᵀX once; the server solves, and rounds that look at the residuals refine the solution while that brings more.
+
+    Where only the choice of the shortest solution decides some directions, what is added is made of a sum Xᵀa that
+    nodes form, by one more round, so that it lies in the span of the rows.
+
+    Parameters
+    ----------
+    max_mb : float
+        Refuse if XᵀX is larger, in megabytes a node.
+
+    Notes
+    -----
+    Wilkinson (1963), *Rounding errors in algebraic processes*, on refinement.
+    """
+
+    max_mb: float = MOST_MB
+
+    def __post_init__(self) -> None:
+        """Check tolerance and limit once."""
+        super().__post_init__()
+        check_limit(self.max_mb)
+
+    def init(self, w0: FloatArray) -> SquaresState:
+        """Start from 0.
+
+        Raises
+        ------
+        ValueError
+            If w0 is not 0, or XᵀX is larger than `max_mb`.
+        """
+        check_affordable(w0.size, self.max_mb, "conjugate-gradients")
+        return SquaresState(_start(w0))
+
+    def begun(self, state: SquaresState, report: Report) -> SquaresState:  # noqa: ARG002  the point says it all
+        """Ask for XᵀX."""
+        return replace(state, asks="moments")
+
+    def measured(self, state: SquaresState, report: Report) -> SquaresState:
+        """Solve for the first time."""
+        facts = facts_of(state)
+        return self._solved(replace(state, facts=replace(facts, known=spectrum(report, facts.reduced))))
+
+    def judged(self, state: SquaresState, point: Point, report: Report) -> SquaresState:  # noqa: ARG002  likewise
+        """Go on from what the last solution has reached; end where it has brought little."""
+        before = point_of(state)
+        now, then = _missed(state, point), _missed(state, before)
+        if not now <= PROGRESS * then:
+            return _ended(replace(state, point=point if now < then else before), SETTLED)
+        return self._solved(replace(state, point=point))
+
+    def _solved(self, state: SquaresState) -> SquaresState:
+        """Solve for what is left at the point."""
+        point = point_of(state)
+        if norm(point.h) <= state.goal or _missed(state, point) == 0.0:
+            return _ended(state, SMALL if _missed(state, point) else ZERO)
+        known = spectrum_of(state)
+        move = known.solved(point.h)
+        if known.spans:  # a sum that nodes form is in the span of the rows, whatever it is a sum of
+            return replace(state, asks="along", direction=known.solved(move))
+        return self._moved(state, move, math.inf)
+
+    def stepped(self, state: SquaresState, report: Report) -> SquaresState:
+        """Add what the nodes have made of the solution."""
+        known = facts_of(state).reduced
+        return self._moved(state, known.of(report.sums["pull"]), point_of(state).model.error + known.error(report))
+
+    def _moved(self, state: SquaresState, move: FloatArray, astray: float) -> SquaresState:
+        known, point = facts_of(state).reduced, point_of(state)
+        w = point.base + known.lifted(move)
+        lengths = norm(known.free(w)) + norm(known.free(point.model.vector))
+        astray += 4 * UNIT_ROUNDOFF * lengths + w.size * TINY
+        return replace(state, asks="look", model=at(w, astray * (1 + 8 * UNIT_ROUNDOFF)))
+
+
+def _missed(state: SquaresState, point: Point) -> float:
+    """Return what is left to bring to 0: the residuals where there is a solution without any, else the gradient."""
+    known = spectrum_of(state)
+    return point.residual if known.spans and known.independent else norm(point.h)
+
+
+def _ended(state: State, why: str) -> State:
+    """Return to the best point, as there is nothing more to gain."""
+    return replace(state, done=why, asks="look", model=point_of(state).model)
+
+
+def _start(w0: FloatArray) -> Dual:
+    if np.any(w0):
+        raise ValueError("w0 has no meaning here: the shortest solution is reached from 0; leave it out")
+    return at(np.zeros(w0.size), 0.0)
