@@ -13,8 +13,8 @@ class CutError(Exception):
 
 
 def cut_at(round_: int) -> Any:
-    def on_round(row: Any, certificate: Any) -> None:  # noqa: ARG001
-        if row.round == round_:
+    def on_round(info: Any) -> None:
+        if info.row.round == round_:
             raise CutError
 
     return on_round

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from common import METHODS, PENALISED, SOLVER, random_rows, stacked, with_bias
+from common import METHODS, PENALISED, SOLVER, penalised, random_rows, stacked, with_bias
 from cut import CutError, cut_at
 from localgd import (
     InProcess,
@@ -139,12 +139,13 @@ def test_what_is_proved_holds_when_every_tenth_report_is_lost(name):
     shards = random_rows(4)
     answer = exact(shards)
 
-    def check(row, certificate):
+    def check(info):
+        row = info.row
         assert row.low <= answer.margin_high
         assert answer.margin_low <= row.high
         if not math.isnan(row.angle_deg_max):
             assert row.true_angle_deg <= row.angle_deg_max
-        assert certificate.margin_low == row.low
+        assert info.certificate.margin_low == row.low
 
     engine = Lossy(shards, at_random(0.1), on_failure="skip")
     run = train(engine, METHODS[name], n_rounds=500, reference=answer.direction, on_round=check)
@@ -168,9 +169,10 @@ def test_exact_methods_reach_the_same_model_when_every_tenth_report_is_lost(meth
         assert any(row.n_nodes < 4 for row in run.history)
 
 
-@pytest.mark.parametrize("method", [newton(C=1.0), lbfgs(C=1.0), scaffold(C=1.0)], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [newton(), lbfgs(), scaffold()], ids=lambda method: method.name)
 def test_minimisers_are_reached_when_every_tenth_report_is_lost(method):
     shards = with_bias(random_rows(4), noise=0.1)
+    method = penalised(method, 1.0)
     run = train(Lossy(shards, at_random(0.1, seed=3), on_failure="skip"), method, n_rounds=100)
     calm = train(InProcess(shards), method, n_rounds=sum(row.n_nodes == 4 for row in run.history[:-1]))
     np.testing.assert_array_equal(run.w, calm.w)
@@ -180,14 +182,12 @@ def test_minimisers_are_reached_when_every_tenth_report_is_lost(method):
 @pytest.mark.parametrize("name", [name for name in PENALISED if "," in name])
 def test_a_penalised_certificate_is_silent_unless_every_node_spoke(name):
     shards = with_bias(random_rows(4), noise=0.1)
-    exact_w = train(
-        InProcess(shards), newton(C=PENALISED[name].penalty.C, intercept=PENALISED[name].penalty.intercept)
-    ).w
+    exact_w = train(InProcess(shards), newton(), problem=PENALISED[name].problem).w
 
-    def check(row, certificate):
-        if not math.isnan(certificate.angle_deg_max):
-            proved.append(row)
-            assert row.true_angle_deg <= certificate.angle_deg_max + SOLVER
+    def check(info):
+        if not math.isnan(info.certificate.angle_deg_max):
+            proved.append(info.row)
+            assert info.row.true_angle_deg <= info.certificate.angle_deg_max + SOLVER
 
     proved = []
     engine = Lossy(shards, at_random(0.2), on_failure="skip")
@@ -220,12 +220,12 @@ def test_a_node_that_lost_its_memory_starts_an_exact_method_again():
         engine = InProcess(shards)
         restarts = []
 
-        def forget(row, certificate, engine=engine, method=method, restarts=restarts):  # noqa: ARG001
-            if row.round == 5:  # the node's process was ended and started again
+        def forget(info, engine=engine, restarts=restarts):
+            if info.row.round == 5:  # the node's process was ended and started again
                 engine.nodes._kept[next(iter(engine.nodes._kept.keys() - {None}))].pop(NODE, None)
                 for kept in engine.nodes._kept.values():
                     kept.pop(NODE, None)
-                restarts.append(row)
+                restarts.append(info.row)
 
         run = train(engine, method, n_rounds=100, on_round=forget)
         assert restarts

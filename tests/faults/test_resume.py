@@ -7,12 +7,12 @@ import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from cut import CutError, assert_same_run, cut_at
-from localgd import InProcess, NodeError, Shard, auto, consensus, local_gd, train
+from localgd import InProcess, NodeError, Regularised, Shard, auto, consensus, local_gd, train
 from localgd.run.checkpoint import FILE, Checkpoints
 
 
 def federation(method):
-    penalised = getattr(method, "penalty", None) is not None
+    penalised = isinstance(method.problem, Regularised)
     return InProcess(with_bias(random_rows(5), noise=0.1) if penalised else random_rows(5))
 
 
@@ -29,7 +29,7 @@ def test_a_run_cut_at_any_round_ends_with_the_same_bits(name, tmp_path):
 
 
 @pytest.mark.parametrize("every", [1, 3, 1000])
-def test_a_method_in_reserve_is_taken_up_too(every, tmp_path):
+def test_a_fallback_is_taken_up_too(every, tmp_path):
     """Nothing separates these rows: consensus hands over to the minimiser, and the cut comes after that."""
     shards = with_bias(random_rows(7), seed=1, noise=0.5)
     expected = train(InProcess(shards), auto(), n_rounds=40)
@@ -107,8 +107,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     checkpoints = Checkpoints(tmp_path, every_rounds=1)
     refused = []
 
-    def meanwhile(row, certificate):  # noqa: ARG001
-        if row.round == 3:
+    def meanwhile(info):
+        if info.row.round == 3:
             with pytest.raises(FileExistsError, match="another run is at work on it") as caught:
                 train(InProcess(shards), local_gd(), n_rounds=9, checkpoints=checkpoints)
             refused.append(caught)
@@ -121,8 +121,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 def test_a_folder_that_is_moved_away_is_not_made_again(tmp_path):
     checkpoints = Checkpoints(tmp_path / "held", every_rounds=1)
 
-    def move(row, certificate):  # noqa: ARG001
-        if row.round == 3:
+    def move(info):
+        if info.row.round == 3:
             checkpoints.folder.rename(tmp_path / "moved")
 
     with pytest.warns(RuntimeWarning, match="no checkpoint could be written"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common import METHODS, random_rows, stacked
-from localgd import InProcess, Report, local_gd, newton, train
+from localgd import InProcess, Regularised, Report, local_gd, newton, train
 from localgd.reference.max_margin import max_margin
 
 NODE = "node-2"
@@ -78,7 +78,7 @@ def test_a_model_that_leaves_float64_at_one_node_blames_it():
         "diverged: round 3 left float64 (only node node-2 sent what is not finite, in round 3); lower lr"
     )
     with pytest.raises(ValueError, match=r"round 2: .*\(only node node-2 sent what is not finite, in round 2\)"):
-        train(spoiled("curvature", np.nan, rounds=(2,)), newton(C=1.0), n_rounds=9)
+        train(spoiled("curvature", np.nan, rounds=(2,)), newton(), problem=Regularised(C=1.0), n_rounds=9)
 
 
 @pytest.mark.parametrize("on_failure", ["raise", "skip"])

@@ -128,6 +128,8 @@ class Stage:
             asked = context.met(self.shown)
             self.unfinished = final and not server.done and not asked
             self.end = self._outcome(report, end, asked=asked)
+            if self.shown.verdict is Status.CERTIFIED and not asked and self._underflown(report):
+                self.shown = replace(self.shown, reason=f"{self.shown.reason}; every gradient is 0 in float64")
             self._excuse()
             return True
         if context.stopping:
@@ -193,7 +195,7 @@ class Stage:
         if asked:
             return End.DONE
         if self.server.done or self._finished(report):
-            return end or (End.STALLED if self.shown.verdict is Status.STALLED else End.DONE)
+            return end or (End.STALLED if self._underflown(report) else End.DONE)
         return End.STOPPED if self.context.stopping else End.OUT_OF_ROUNDS
 
     def _excuse(self) -> None:
@@ -257,9 +259,14 @@ class Stage:
         return None if falling else End.STALLED
 
     def _finished(self, report: Report) -> bool:
-        if self.shown.verdict is Status.STALLED or report.counts.get("inseparable", 0) > 0:
+        if self._underflown(report) or report.counts.get("inseparable", 0) > 0:
             return True
         return self.context.met(self.shown)
+
+    def _underflown(self, report: Report) -> bool:
+        """Say whether no gradient is left to bring the model any nearer to what was asked for."""
+        asked = bool(self.context.goals) and report.counts.get("underflow", 0) >= report.n_nodes > 0
+        return self.shown.verdict is Status.STALLED or asked
 
 
 def _rounds(number: int) -> str:
