@@ -41,7 +41,7 @@ from localgd.problems.certificate import Status as Status
 from localgd.problems.hard_margin import HardMargin as HardMargin
 from localgd.problems.least_squares import LeastSquares as LeastSquares
 from localgd.problems.regularised import Regularised as Regularised
-from localgd.rows import Dual as Dual
+from localgd.rounding import Dual as Dual
 from localgd.rows import Samples as Samples
 from localgd.rows import Shard as Shard
 from localgd.run.certify import certify as certify

@@ -15,8 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from localgd.rounding import FloatArray
-from localgd.rows import Dual, frozen, sealed
+from localgd.rounding import Dual, FloatArray, frozen, sealed
 
 
 @dataclass(frozen=True, eq=False)

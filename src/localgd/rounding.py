@@ -7,8 +7,10 @@ smallest normal number; and norms are those of vectors scaled by a power of two,
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,22 @@ COMFORTABLE_EXPONENT = 100
 
 CANCELS = 8.0
 """A combination of rows shorter than this many times its own rounding error is said to cancel."""
+
+
+def frozen(array: Any) -> FloatArray:
+    """Return `array` as read-only float64; a copy if it, or what it is a view of, can be written to."""
+    out = np.asarray(array, dtype=np.float64)
+    owner = out
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sealed(out.copy()) if out.flags.writeable or owner.flags.writeable else out
+
+
+def sealed(array: Any) -> FloatArray:
+    """Make an array of our own read-only float64 in place, without a copy."""
+    out = np.asarray(array, dtype=np.float64)
+    out.flags.writeable = False
+    return out
 
 
 def norm(vector: FloatArray) -> float:
@@ -137,3 +155,146 @@ def at_least(value: float, digits: int = 3) -> str:
 
 def _digits(value: float, digits: int, rounding: str) -> str:
     return f"{float(Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """A vector s and what is proved of it: s = Σ q_i z_i up to an error of norm `error`, q >= 0 and Σ q_i >= `mass`.
+
+    Then γ* <= |s|/Σ q_i for the pooled margin γ*, and cos∠(s, u*) >= γ* Σ q_i/|s|: a dual speaks of rows, not of a
+    model. Vector, mass and error are one value. ``Dual(vector)`` proves nothing: its mass is NaN. What proves something
+    comes from `Shard.combination`, and from sums and non-negative multiples of such duals, which count their own
+    rounding. A vector that was changed by hand (cut to its largest entries, rounded to a few bits) has no mass.
+
+    Parameters
+    ----------
+    vector : (d,) float64 array
+        s.
+
+    Examples
+    --------
+    >>> from localgd.rows import Shard
+    >>> s = Shard("a", [[3.0, 0.0], [0.0, 4.0]]).combination(np.array([1.0, 1.0]))
+    >>> s.vector.tolist(), round(s.mass, 12), round((2 * s + s).margin_upper, 12)
+    ([3.0, 4.0], 2.0, 2.5)
+    >>> Dual(s.vector).known, (-1 * s).known
+    (False, False)
+    """
+
+    __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave multiplication to `__rmul__`
+
+    vector: FloatArray
+    _mass: float = field(default=math.nan, init=False, repr=False)
+    _error: float = field(default=math.nan, init=False, repr=False)
+    n_folded: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the vector read-only."""
+        object.__setattr__(self, "vector", frozen(self.vector))
+
+    @classmethod
+    def proved(cls, vector: FloatArray, mass: float, error: float, n_folded: int = 0) -> Self:
+        """Return a dual whose mass and error somebody vouches for: code that reads what another process has proved.
+
+        Parameters
+        ----------
+        vector : (d,) float64 array
+            s; made read-only in place.
+        mass, error : float
+            A lower bound on Σ q_i and an upper bound on the error.
+        n_folded : int, at least 0
+            Duals of single nodes that were added up without a look at the rounding of their weights and of the sums:
+            `mass` and `error` then count it.
+        """
+        dual = cls(sealed(vector))
+        for name, value in (("_mass", float(mass)), ("_error", float(error)), ("n_folded", n_folded)):
+            object.__setattr__(dual, name, value)
+        return dual
+
+    @classmethod
+    def zeros(cls, n_features: int) -> Self:
+        """Return the empty combination."""
+        return cls.proved(np.zeros(n_features), 0.0, 0.0)
+
+    @property
+    def mass(self) -> float:
+        """Lower bound on Σ q_i; NaN if nothing is proved."""
+        return below(self._mass, self.n_folded) if self.n_folded else self._mass
+
+    @property
+    def error(self) -> float:
+        """Upper bound on |s − Σ q_i z_i|; NaN if nothing is proved."""
+        # n + 2 roundings (weights, the fold over n nodes, what is done with it) of what each node's error counts 8 u of
+        return self._error * (2 + self.n_folded) if self.n_folded else self._error
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """Mass and error as they add over nodes, without the rounding of the fold: what travels, with the vector."""
+        return self._mass, self._error
+
+    @cached_property
+    def length_above(self) -> float:
+        """Upper bound on |s|."""
+        return norm_above(self.vector)
+
+    @property
+    def known(self) -> bool:
+        """Whether it says anything: NaN, infinite or vanishing masses do not."""
+        return 0 < self.mass < math.inf and self.error < math.inf
+
+    @property
+    def margin_upper(self) -> float:
+        """Upper bound |s|/Σ q_i on γ*; inf where nothing is known."""
+        if not self.known:
+            return math.inf
+        return (self.length_above + self.error) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
+
+    @property
+    def cancels(self) -> bool:
+        """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
+        above_underflow = self.error > self.vector.size * TINY / UNIT_ROUNDOFF  # else the error is all absolute part
+        return self.known and above_underflow and norm(self.vector) <= CANCELS * self.error
+
+    def angle(self, gamma: float) -> float:
+        """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
+        if not self.known:
+            return math.inf
+        along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.error - TINY
+        return acos_above(along, self.length_above)
+
+    def weighted(self, weight: float) -> Dual:
+        """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""
+        return Dual.proved(weight * self.vector, weight * self.mass, weight * self.error, 1)
+
+    def folded(self, other: Dual) -> Dual:
+        """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
+        vector = self.vector + other.vector
+        n_folded = max(self.n_folded, 1) + max(other.n_folded, 1)
+        return Dual.proved(vector, self._mass + other._mass, self._error + other._error, n_folded)
+
+    def over(self, weight: float, factor: float = 1.0) -> Dual:
+        """Return it times factor/weight, known numbers that multiply coefficients and vector alike."""
+        # However they came about and were rounded does not matter; a quotient that underflows is less wrong than what
+        # the mass was rounded down by; the two roundings of the vector are among those of the fold.
+        return Dual.proved(
+            factor * (self.vector / weight), factor * (self.mass / weight), factor * (self.error / weight)
+        )
+
+    def __add__(self, other: Dual) -> Dual:
+        vector = self.vector + other.vector
+        error = self.error + other.error + 4 * UNIT_ROUNDOFF * (norm(self.vector) + norm(vector))
+        return Dual.proved(vector, below(self.mass + other.mass, 2), error)
+
+    def __rmul__(self, share: float) -> Dual:
+        vector = share * self.vector
+        if not share >= 0:
+            return Dual(sealed(vector))
+        error = share * self.error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
+        return Dual.proved(vector, below(share * self.mass, 2), error)
+
+    def mixed(self, share: float, other: Dual) -> Dual:
+        """Return ``share·self + other`` for a share >= 0, in one go."""
+        vector = share * self.vector + other.vector
+        error = 4 * UNIT_ROUNDOFF * (share * norm(self.vector) + norm(vector)) + vector.size * TINY
+        error += (share * self.error + other.error) * (1 + 1e-15)
+        return Dual.proved(vector, below(share * self.mass + other.mass, 3), error)

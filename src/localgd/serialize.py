@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.losses import LOSSES, Loss, Softmax
-from localgd.rounding import FloatArray
-from localgd.rows import Dual
+from localgd.rounding import Dual, FloatArray
 
 Kind = TypeVar("Kind")
 

@@ -11,7 +11,7 @@ import pytest
 from common import stacked
 from localgd import InProcess, Method, Report, Shard, auto, from_arrays, prepare, train
 from localgd.reference.max_margin import max_margin
-from localgd.rows import Dual
+from localgd.rounding import Dual
 from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import normalised
 from localgd.rules.server import chain, extrapolation, mean, momentum

@@ -31,8 +31,7 @@ from localgd.methods.method import Method
 from localgd.problems.hard_margin import angle_bound, certificate
 from localgd.problems.metrics import Evaluate
 from localgd.reference.max_margin import NotSeparableError, max_margin
-from localgd.rounding import angle_deg
-from localgd.rows import Dual
+from localgd.rounding import Dual, angle_deg
 
 EXACT_DEG = 1e-7
 """What the reference directions are good for, in degrees."""

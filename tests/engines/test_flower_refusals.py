@@ -18,7 +18,7 @@ from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
 from localgd.flower import FlowerEngine
 from localgd.problems.metrics import Evaluate
-from localgd.rows import Dual
+from localgd.rounding import Dual
 from localgd.rules.local import GradientSteps
 
 UPDATE = Dual.proved(np.arange(3.0), 2.0, 1e-9, 1)

@@ -15,7 +15,7 @@ from localgd import InProcess, Method, SampledNodes, Shard, Status, fedexp, loca
 from localgd.core import Message, Report
 from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
-from localgd.rows import Dual
+from localgd.rounding import Dual
 from localgd.rules.local import Project
 from localgd.rules.server import ServerState, chain, extrapolation, mean, spread
 

@@ -18,8 +18,7 @@ import pytest
 from common import examples
 from localgd import InProcess, Method, NodeError, Report, Shard, Status, train
 from localgd.losses import Exponential, Logistic
-from localgd.rounding import angle_deg
-from localgd.rows import Dual
+from localgd.rounding import Dual, angle_deg
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.normalised import normalised
 from localgd.rules.server import anchored, chain, extrapolation, late, mean, momentum

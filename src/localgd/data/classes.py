@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.rows import Rows, Shard, sealed
+from localgd.rounding import sealed
+from localgd.rows import Rows, Shard
 
 
 def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Shard:

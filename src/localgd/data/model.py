@@ -13,8 +13,7 @@ import numpy as np
 
 from localgd.data.recipe import Recipe, Unseen, listed
 from localgd.data.table import Table
-from localgd.rounding import FloatArray
-from localgd.rows import frozen
+from localgd.rounding import FloatArray, frozen
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from localgd.rounding import FloatArray
-from localgd.rows import Rows, frozen
+from localgd.rounding import FloatArray, frozen
+from localgd.rows import Rows
 
 IntArray: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"

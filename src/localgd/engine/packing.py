@@ -12,8 +12,7 @@ import numpy as np
 
 from localgd.core import Message, Report, Task
 from localgd.engine.policy import OPTIONAL
-from localgd.rounding import FloatArray
-from localgd.rows import Dual, sealed
+from localgd.rounding import Dual, FloatArray, sealed
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 

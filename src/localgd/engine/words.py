@@ -10,7 +10,7 @@ import numpy as np
 from localgd.core import Message, Report
 from localgd.engine.policy import Answer, not_finite
 from localgd.errors import NodeError, RemoteError, said, trace_of
-from localgd.rows import Dual, sealed
+from localgd.rounding import Dual, sealed
 
 ZERO, NAN = sealed(np.zeros(())), sealed(np.full((), np.nan))
 

@@ -28,8 +28,8 @@ from localgd.methods.averaging import local_gd, modified_local_gd
 from localgd.methods.method import Method
 from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction
 from localgd.report.figure import Line, Panel
-from localgd.rounding import FloatArray, angle_deg
-from localgd.rows import Shard, sealed
+from localgd.rounding import FloatArray, angle_deg, sealed
+from localgd.rows import Shard
 from localgd.run.loop import train
 
 HELD_OUT = 200

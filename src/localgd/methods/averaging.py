@@ -1,4 +1,7 @@
-"""Local-GD and its family: local gradient steps or projections, and an average."""
+"""Local-GD and its family: local gradient steps or projections, and an average.
+
+Every function returns a method for `train`, and raises ValueError if a parameter is out of its range.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,6 @@ def local_gd(
     weighted_by : "uniform" or "num-examples", optional
         Weight of a node in the mean: equal (the paper), or its number of rows. Default is the problem's own: equal for
         the hard margin, by rows for a penalised loss.
-
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
 
     Notes
     -----
@@ -92,16 +85,6 @@ def local_sgd(
     seed : int
         Batches are drawn from ``default_rng([seed, round, node])``.
 
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
-
     Examples
     --------
     >>> local_sgd(batch_size=16).task.batch_size
@@ -137,16 +120,6 @@ def modified_local_gd(
         Loss of a margin; the projection form only reports it.
     weighted_by : "uniform" or "num-examples"
         Weight of a node in the mean.
-
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range or has no meaning for the form.
 
     Notes
     -----
@@ -192,16 +165,6 @@ def fedexp(
     local_steps, lr, loss, weighted_by
         As for `local_gd`.
 
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
-
     Notes
     -----
     Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604: w ← w + η Δ̄ with Δ̄ the mean of the nodes' moves Δ_m and
@@ -235,16 +198,6 @@ def normalised_local_gd(
         Step size before the division; "paper" is 1/(βL), "auto" is 1/β. A round that raises the loss is undone and
         repeated with half the step, so too large a number costs rounds, not the run.
 
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
-
     Notes
     -----
     Same limit as Local-GD on separable data, as every update is a combination of rows with coefficients >= 0 that
@@ -275,16 +228,6 @@ def fedprox(
         λ.
     local_steps, lr, loss, weighted_by
         As for `local_gd`; "auto" is 1/(β + λ).
-
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
 
     Notes
     -----
@@ -317,16 +260,6 @@ def slowmo(
         β, α and the form of the server's step: see `localgd.rules.server.Momentum`.
     local_steps, lr, loss, weighted_by
         As for `local_gd`.
-
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
 
     Notes
     -----

@@ -1,4 +1,7 @@
-"""Methods that reach the pooled model itself, in tens of rounds."""
+"""Methods that reach the pooled model itself, in tens of rounds.
+
+Every function returns a method for `train`, and raises ValueError if a parameter is out of its range.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,6 @@ def consensus(*, memory: int = MEMORY) -> Method:
     ----------
     memory : int, 0 or at least 5
         Rounds that the acceleration looks back on; 0 is the plain iteration.
-
-    Returns
-    -------
-    Method
-        A method for `train`.
-
-    Raises
-    ------
-    ValueError
-        If `memory` is out of its range.
 
     Notes
     -----
@@ -58,16 +51,6 @@ def interior_point(*, max_mb: float = MOST_MB) -> Method:
     max_mb : float > 0
         Refuse where that is more megabytes.
 
-    Returns
-    -------
-    Method
-        A method for `train`, which needs every node in every round.
-
-    Raises
-    ------
-    ValueError
-        If `max_mb` is not positive.
-
     Examples
     --------
     >>> interior_point().name
@@ -84,16 +67,6 @@ def newton(*, max_mb: float = MOST_MB) -> Method:
     max_mb : float > 0
         Refuse where the d×d sums are more megabytes a node and round.
 
-    Returns
-    -------
-    Method
-        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
-
-    Raises
-    ------
-    ValueError
-        If `max_mb` is not positive.
-
     Examples
     --------
     >>> newton().problem
@@ -109,16 +82,6 @@ def lbfgs(*, memory: int = 30) -> Method:
     ----------
     memory : int, at least 1
         Steps that the server remembers.
-
-    Returns
-    -------
-    Method
-        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
-
-    Raises
-    ------
-    ValueError
-        If `memory` is out of its range.
 
     Examples
     --------
@@ -139,16 +102,6 @@ def scaffold(*, local_steps: int = 100, lr: float | Literal["auto"] = "auto", me
         Step size; "auto" is 1/(β + λ).
     memory : int, at least 0
         Moves that the server's acceleration looks back on; 0 for none.
-
-    Returns
-    -------
-    Method
-        A method for `train` with ``problem=Regularised(C=…)``, which needs every node in every round.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
 
     Examples
     --------

@@ -26,11 +26,6 @@ def normal_equations(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Method:
     Method
         A method for `train` with ``problem=LeastSquares(alpha=…)``, which needs every node in every round.
 
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range.
-
     Examples
     --------
     >>> normal_equations().problem
@@ -51,11 +46,6 @@ def conjugate_gradients(*, tol: float = 0.0) -> Method:
     -------
     Method
         A method for `train` with ``problem=LeastSquares(alpha=…)``, which needs every node in every round.
-
-    Raises
-    ------
-    ValueError
-        If `tol` is out of its range.
 
     Examples
     --------

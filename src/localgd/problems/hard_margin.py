@@ -23,6 +23,7 @@ from localgd.problems.metrics import ByMargins, Evaluate, Weighting, seen
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
+    Dual,
     FloatArray,
     acos_above,
     angle_above,
@@ -31,7 +32,7 @@ from localgd.rounding import (
     norm,
     norm_above,
 )
-from localgd.rows import Dual, Shard
+from localgd.rows import Shard
 
 CLOSE_DEG = 45.0
 """A bound above this is stated, but not called a certificate."""

@@ -20,8 +20,8 @@ from localgd.problems.metrics import Weighting
 from localgd.problems.reduced import Reduced, folded
 from localgd.problems.spectrum import Spectrum
 from localgd.problems.triangle import triangle
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm_above
-from localgd.rows import Dual, Samples, sealed
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm_above, sealed
+from localgd.rows import Samples
 
 MOST_ALPHA = 1e100
 """Beyond, products of α and the squares of what the rows may hold might leave float64."""

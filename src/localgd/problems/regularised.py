@@ -17,8 +17,8 @@ from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import ByMargins, Weighting, standing
 from localgd.problems.triangle import triangle
-from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, Shard
+from localgd.rounding import Dual, FloatArray, norm
+from localgd.rows import Shard
 
 CERTAIN = 1 - 2.0**-20
 """A slope above this is 1 as far as its complement can be told from it by float64."""

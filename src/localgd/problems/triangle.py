@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from localgd.rounding import FloatArray
-from localgd.rows import sealed
+from localgd.rounding import FloatArray, sealed
 
 MOST_MB = 64.0
 """Largest d×d sum, in megabytes, that a node is asked for in a round unless told otherwise: d up to 4,000."""

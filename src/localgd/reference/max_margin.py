@@ -16,8 +16,8 @@ from scipy.sparse import vstack as sparse_vstack
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
 from localgd.losses import Loss
 from localgd.reference.minimiser import checked_weights, minimiser
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray, below, norm
-from localgd.rows import Dual, Rows, Shard
+from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
+from localgd.rows import Rows, Shard
 
 KKT_TOL = 1e-8
 """Largest KKT residual with which a max-margin answer is handed out; 1e-13 is usual."""

@@ -19,8 +19,8 @@ from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
-from localgd.rows import Dual, Shard, sealed
+from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, sealed
+from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved
 from localgd.rules.probes import forgotten

@@ -13,8 +13,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from localgd.core import Message, Problem, Report
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
-from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, sealed
+from localgd.rounding import Dual, FloatArray, norm, sealed
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.server import ServerState
 

@@ -16,8 +16,8 @@ from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import hard_margin_only
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle
-from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, Shard, sealed
+from localgd.rounding import Dual, FloatArray, norm, sealed
+from localgd.rows import Shard
 from localgd.rules.local import moved
 from localgd.rules.probes import forgotten
 from localgd.rules.server import ServerState

@@ -18,8 +18,8 @@ from localgd.losses import Logistic, Loss, among
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import Regularised, appraisal, hard_margin_only, regularised
-from localgd.rounding import FloatArray, norm
-from localgd.rows import Dual, Shard, sealed
+from localgd.rounding import Dual, FloatArray, norm, sealed
+from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
 
 

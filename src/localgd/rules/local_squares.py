@@ -1,7 +1,7 @@
 """Local gradient descent for least squares on rows with real targets: the linear twin of the classifiers' story.
 
 With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
-the max-margin model plays for classifiers. These local steps are for studying that; `localgd.fit_squares` is the way to
+the max-margin model plays for classifiers. These local steps are for studying that; ``problem=LeastSquares()`` in `localgd.train` is the way to
 the pooled solution, with a certificate. `localgd.train` does not take these nodes, as coefficients of either sign bound
 no margin. Run the rounds by hand (see `SquaresSteps`).
 """
@@ -16,8 +16,8 @@ import numpy as np
 from localgd.core import Engine, Message, Report
 from localgd.errors import from_all
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray
-from localgd.rows import Dual, Samples, sealed
+from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, sealed
+from localgd.rows import Samples
 from localgd.rules.local import updated
 from localgd.rules.probes import Smoothness
 

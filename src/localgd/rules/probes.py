@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 
 from localgd.core import DataSizes, Engine, Message, Report
 from localgd.errors import from_all
-from localgd.rounding import FloatArray, norm
-from localgd.rows import MOST_APART, Dual, Shard
+from localgd.rounding import Dual, FloatArray, norm
+from localgd.rows import MOST_APART, Shard
 
 NO_ROW = 2.0**200
 """What a node whose rows are all 0 tells as its shortest other one: longer than any."""

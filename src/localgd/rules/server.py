@@ -14,8 +14,7 @@ import numpy as np
 
 from localgd.core import End, Message, Problem, Report
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import CANCELS, TINY, FloatArray, norm
-from localgd.rows import Dual
+from localgd.rounding import CANCELS, TINY, Dual, FloatArray, norm
 
 
 @dataclass(frozen=True, eq=False)

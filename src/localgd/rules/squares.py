@@ -12,8 +12,7 @@ from localgd.core import Message, Problem, Report
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
 from localgd.problems.spectrum import Spectrum, spectrum
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
-from localgd.rows import Dual, sealed
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, sealed
 from localgd.rules.server import ServerState
 
 LOOK_EVERY = 50

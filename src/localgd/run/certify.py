@@ -14,8 +14,7 @@ from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin, certificate, judged
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Regularised
-from localgd.rounding import FloatArray, at_least, at_most, norm
-from localgd.rows import Dual
+from localgd.rounding import Dual, FloatArray, at_least, at_most, norm
 from localgd.rules.probes import measured, tempered_duals
 from localgd.rules.server import ServerState
 from localgd.run.goals import Angle

@@ -11,8 +11,7 @@ import numpy as np
 from localgd.core import End, Engine, Problem
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
-from localgd.rounding import FloatArray, at_most
-from localgd.rows import sealed
+from localgd.rounding import FloatArray, at_most, sealed
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal

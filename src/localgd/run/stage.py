@@ -13,8 +13,7 @@ import numpy as np
 from localgd.core import DataSizes, End, Engine, Failure, Problem, Report
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
-from localgd.rounding import FloatArray, angle_deg, norm
-from localgd.rows import Dual
+from localgd.rounding import Dual, FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
 from localgd.run.goals import Goal

@@ -13,8 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from localgd import serialize
 from localgd.core import Message, Report
-from localgd.rounding import FloatArray
-from localgd.rows import Dual
+from localgd.rounding import Dual, FloatArray
 
 VERSION = 1
 """Of this protocol: a head of another one is refused."""
