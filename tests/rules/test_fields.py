@@ -256,7 +256,7 @@ TABLE = {
     Late: (over(STEPS), late(mean()), {"merge": chain(mean(), momentum())}),
     Extrapolation: (part_over(Project()), Extrapolation(), {"relaxation": 1.0}),
     Momentum: (part_over(STEPS), Momentum(), {"momentum": 0.5, "server_lr": 0.7, "nesterov": True}),
-    Normalised: (over(STEPS), normalised(), {}),
+    Normalised: (over(STEPS), Normalised(), {}),
     Consensus: (over(DualPart()), Consensus(), {"memory": 5}),
     Mehrotra: (over(InteriorPoint(start=1.0)), Mehrotra(), {"max_mb": 1e-6}),
     Newton: (over(Curvature(BIASED)), Newton(problem=BIASED), {"problem": Regularised(C=0.1), "max_mb": 1e-6}),

@@ -1,9 +1,8 @@
 """Local gradient descent for least squares on rows with real targets: the linear twin of the classifiers' story.
 
 With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
-the max-margin model plays for classifiers. These local steps are for studying that; ``problem=LeastSquares()`` in `localgd.train` is the way to
-the pooled solution, with a certificate. `localgd.train` does not take these nodes, as coefficients of either sign bound
-no margin. Run the rounds by hand (see `SquaresSteps`).
+the max-margin model plays for classifiers. These local steps are for studying that, round by round (see
+`SquaresSteps`); ``problem=LeastSquares()`` in `localgd.train` is the way to the pooled solution, with a certificate.
 """
 
 from __future__ import annotations
