@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("fault", "lost"), [("kill", 0), ("stop", 2)])
 def test_a_lost_rank_ends_the_others_in_words_and_a_restart_goes_on_to_the_same_bits(fault, lost, whole, tmp_path):
     others = {0, 1, 2} - {lost}
-    ended = in_ranks(3, [*PROGRAM, f"{tmp_path}", "8", fault, f"{lost}"], until=others, seconds=60.0)
+    ended = in_ranks(3, [*PROGRAM, f"{tmp_path}", "8", fault, f"{lost}"], until=others)
     for rank in others:
         assert ended[rank].code == 1
         assert f"another process ended, or gave no answer within {TIMEOUT:g} s; where there are" in ended[rank].output
