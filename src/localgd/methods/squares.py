@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from localgd.core import DataSizes
 from localgd.methods.method import Method
-from localgd.problems.least_squares import ConjugateGradients, LeastSquares, NormalEquations, Squares
+from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.triangle import MOST_MB, megabytes
+from localgd.rules.squares import ConjugateGradients, NormalEquations
 
 
 def normal_equations(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Method:
