@@ -18,7 +18,7 @@ import pytest
 from numpydoc.validate import validate
 
 import localgd
-from localgd.methods import NAMES
+from localgd.methods.options import NAMES
 from localgd.methods.table import METHODS
 
 SOURCE = Path(localgd.__file__).parent
