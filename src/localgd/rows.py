@@ -10,16 +10,7 @@ from typing import Any, Never, TypeAlias
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from localgd.rounding import (
-    COMFORTABLE_EXPONENT,
-    TINY,
-    UNIT_ROUNDOFF,
-    Dual,
-    FloatArray,
-    below,
-    frozen,
-    sealed,
-)
+from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, sealed
 
 MOST_APART = 1e12
 """How many times longer than another a row may be."""

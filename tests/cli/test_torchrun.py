@@ -106,3 +106,12 @@ def test_torch_without_torchrun_says_how_to_start(sites):
     assert done.returncode == 2
     assert "error: --engine torch" in done.stderr
     assert "torchrun --nproc-per-node" in done.stderr
+
+
+@pytest.mark.processes
+def test_several_processes_fit_numbers_as_one_does(sites, tmp_path):
+    words = ["train", sites, "--label", "age", "--task", "regression"]
+    assert localgd(*words, "--out", tmp_path / "ONE").returncode == 0
+    done = torchrun(3, *words, "--out", tmp_path / "THREE")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(outcome(tmp_path / "THREE")[0], outcome(tmp_path / "ONE")[0], rtol=1e-7)

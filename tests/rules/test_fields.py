@@ -34,14 +34,14 @@ from localgd.methods.auto import Auto
 from localgd.methods.served import ENCODERS, TASKS
 from localgd.problems.certificate import Certificate
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.least_squares import Moments, Product, Residuals
+from localgd.problems.least_squares import Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.rules.consensus import Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.local import GradientSteps, Project
-from localgd.rules.local_squares import LeastSquares
+from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 from localgd.rules.server import Anchored, Chain, Extrapolation, Late, Momentum, anchored, chain, late, mean, momentum
@@ -243,14 +243,12 @@ TABLE = {
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),
     Appraise: (under(LimitedMemory(problem=BIASED)), Appraise(BIASED), {"problem": Regularised(EXP)}),
     Curvature: (under(Newton(problem=BIASED)), Curvature(BIASED), {"problem": Regularised(EXP)}),
-    LeastSquares: (
+    SquaresSteps: (
         squares,
-        LeastSquares(local_steps=5, lr=0.01),
+        SquaresSteps(local_steps=5, lr=0.01),
         {"local_steps": 7, "lr": 0.02, "weighted_by": BY_SIZE},
     ),
-    Residuals: (once(TARGETS), Residuals(), {"intercept": True}),
-    Product: (once(TARGETS), Product(), {}),
-    Moments: (once(TARGETS), Moments(), {}),
+    Squares: (once(TARGETS), Squares(), {"intercept": True}),
     Chain: (over(STEPS), mean(), {"parts": (Momentum(0.5),)}),
     Anchored: (over(STEPS), anchored(mean()), {"merge": chain(mean(), momentum())}),
     Late: (over(STEPS), late(mean()), {"merge": chain(mean(), momentum())}),
@@ -275,7 +273,7 @@ TABLE = {
         Regularised(C=2.0, intercept=True),
         {"loss": EXP, "C": 1.0, "intercept": False, "n_blocks": 2},
     ),
-    Auto: (chosen, Auto(), {"max_mb": 1e-6}),
+    Auto: (chosen, Auto(), {"max_mb": 1e-6, "tol": 0.5}),
     Angle: (judged, Angle(6.0), {"deg": 4.0}),
     MarginRatio: (judged, MarginRatio(0.4), {"ratio": 0.6}),
     Gap: (judged, Gap(0.4), {"share": 0.6}),

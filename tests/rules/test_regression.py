@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from common import OTHER_ORDER, SAME_ORDER
-from localgd import InProcess, NodeError, local_gd, modified_local_gd, train
+from localgd import End, InProcess, LeastSquares, Method, NodeError, local_gd, modified_local_gd, train
 from localgd.core import Message
 from localgd.rows import Samples
 from localgd.rules.local_squares import SquaresSteps, stable_lr
@@ -155,13 +155,41 @@ def test_the_report_holds_sums_only_and_claims_no_mass():
     report = InProcess(nodes).round(SquaresSteps(weighted_by="num-examples"), Message(0, w))
     x, y = pooled(nodes)
     assert float(report.sums["weight"]) == len(y)
-    assert float(report.sums["loss"]) == pytest.approx(np.square(x @ w - y).sum() / 2)
+    assert float(report.sums["square"]) == pytest.approx(np.square(x @ w - y).sum())
     moves = [moved(node, SquaresSteps(), w) - w for node in nodes]
     squares = sum(node.n_rows * move @ move for node, move in zip(nodes, moves, strict=True))
     assert float(report.sums["update_sq_norm"]) == pytest.approx(squares)
     assert not report.duals["update"].known
     assert not report.lows
     assert not report.counts
+
+
+@pytest.mark.parametrize("start", [None, np.ones(D)], ids=["from 0", "from elsewhere"])
+@pytest.mark.parametrize("merge", [mean(), chain(mean(), extrapolation())], ids=["mean", "FedExP"])
+def test_train_runs_it_with_the_objective_and_true_bounds(merge, start):
+    nodes = nodes_of()
+    x, y = pooled(nodes)
+    shortest = np.linalg.lstsq(x, y)[0]
+    seen = []
+    method = Method("projections", SquaresSteps(), merge, LeastSquares())
+    run = train(InProcess(nodes), method, n_rounds=400, w0=start, on_round=seen.append)
+    for info in seen:
+        assert info.row.loss == pytest.approx(np.square(x @ info.w - y).sum(), abs=SAME_ORDER)
+        assert info.certificate.length_low <= np.linalg.norm(shortest) * (1 + SAME_ORDER)
+    assert run.end is End.OUT_OF_ROUNDS
+    assert "there is no penalty and XᵀX is not known" in run.certificate.reason
+    if start is None:
+        assert relative(run.w, shortest) <= 1e-6
+        assert run.certificate.length_low > 0.5 * np.linalg.norm(shortest)
+
+
+@pytest.mark.parametrize("problem", [LeastSquares(1.0), LeastSquares(intercept=True)], ids=str)
+def test_what_its_steps_do_not_know_is_refused(problem):
+    method = Method("steps", SquaresSteps(), mean(), LeastSquares())
+    with pytest.raises(ValueError, match="steps: its steps know neither penalty nor free intercept"):
+        train(InProcess(nodes_of()), method, problem=problem)
+    with pytest.raises(ValueError, match="steps: it has no meaning for real targets: late=True hands out a direction"):
+        train(InProcess(nodes_of()), method.late())
 
 
 def test_the_stable_step_is_the_inverse_of_the_largest_curvature_of_a_node():

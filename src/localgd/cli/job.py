@@ -117,7 +117,8 @@ class Job:
             return engine.map(recipe), recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
         how = preparation(tables, flags.data, flags.scale, kinds)
-        return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, **how)
+        classes = flags.task == "classification"
+        return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, classes=classes, **how)
 
     def _trained(
         self,
@@ -161,8 +162,20 @@ class Job:
         given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"} | {"late": flags.late}
         given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
         loss = given.pop("loss")
-        bias = flags.C is not None and flags.fit_intercept
-        return asked(flags.method, C=flags.C, intercept=bias, loss=loss, **given)
+        bias = (flags.C is not None or flags.task == "regression") and flags.fit_intercept
+        return asked(flags.method, C=flags.C, alpha=self._alpha(), intercept=bias, loss=loss, **given)
+
+    def _alpha(self) -> float | None:
+        """Return the penalty of a regression; None for classes."""
+        flags = self.flags
+        if flags.task == "classification":
+            if flags.alpha is not None:
+                raise ValueError("--alpha is for numbers: add --task regression; the penalty for classes is --C")
+            return None
+        for name in ("angle_tol_deg", "margin_ratio", "compare"):
+            if getattr(flags, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for classes; leave it out with --task regression")
+        return 1.0 if flags.alpha is None else float(flags.alpha)
 
     def _goal(self) -> list[Goal]:
         flags = self.flags
@@ -231,7 +244,7 @@ class Job:
             typer.echo(line)
         for line in text.failures(run.failures):
             typer.echo(line)
-        if not run.w.any():
+        if not run.w.any() and run.method.problem.by_margins:
             typer.echo("the model is 0 in every entry: there is nothing to predict with")
         if run.n_rounds > self.flags.n_rounds:
             typer.echo(f"it had done {run.n_rounds} rounds already, so --n-rounds {self.flags.n_rounds} adds none")
@@ -254,8 +267,9 @@ def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     bias = " and a bias" if recipe.intercept else ""
     made = f" (from {recipe.summary})"
     more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
-    classes = " / ".join(str(value) for value in recipe.classes[:10]) + more
-    return f"{nodes}, {rows}, {columns}{bias}{made}; classes {classes}; method {method}"
+    classes = f"classes {' / '.join(str(value) for value in recipe.classes[:10])}{more}"
+    what = classes if recipe.classes else "numbers to fit"
+    return f"{nodes}, {rows}, {columns}{bias}{made}; {what}; method {method}"
 
 
 def _known(value: float) -> float | None:
@@ -269,6 +283,6 @@ def _met(run: Run, goals: Sequence[Goal]) -> bool:
 def _exit_code(run: Run, goals: Sequence[Goal], interrupted: int | None) -> int:
     if interrupted is not None:
         return SIGNALLED + interrupted
-    if run.certificate.verdict is Status.DIVERGED or not run.w.any():
+    if run.certificate.verdict is Status.DIVERGED or (run.method.problem.by_margins and not run.w.any()):
         return FAILED
     return 0 if _met(run, goals) else SHORT

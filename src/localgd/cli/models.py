@@ -63,6 +63,8 @@ def certify_command(
     from localgd.run.goals import Angle
 
     held = read_model(model)
+    if held.classes == ():
+        raise ValueError(f"{model} predicts numbers: its proof is its run's certificate.json; certify is for classes")
     if held.recipe is not None and (scale or text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     options = {"drop": drop, "categorical": categorical}
@@ -98,7 +100,7 @@ def predict_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
-    """Label the rows of a file with a trained model."""
+    """Label the rows of a file with a trained model; with numbers, if it is one of a regression."""
     import polars as pl
 
     from localgd.data.load import load_unlabelled

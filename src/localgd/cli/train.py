@@ -50,6 +50,13 @@ def train_command(
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
     ] = None,
+    task: Annotated[
+        Literal["classification", "regression"], typer.Option(help="Whether labels are classes, or numbers to fit.")
+    ] = "classification",
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Regression: α as in scikit-learn's Ridge; 0 for least squares.", show_default="1"),
+    ] = None,
     late: Annotated[bool | None, typer.Option(help="Averaging methods: hand out the late direction.")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds.")] = 500,
     angle_tol_deg: AngleTol = None,

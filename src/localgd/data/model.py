@@ -1,4 +1,4 @@
-"""A linear classifier as it is kept: coefficients, classes, and how rows are prepared for it."""
+"""A linear model as it is kept: coefficients, classes, and how rows are prepared for it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from localgd.rounding import FloatArray, frozen
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A linear classifier, and how rows are prepared for it.
+    """A linear model, and how rows are prepared for it.
 
-    The class of x is the sign of x·coef + intercept, or for C >= 3 classes the one for which that is largest.
+    The class of x is the sign of x·coef + intercept, or for C >= 3 classes the one for which that is largest. A model
+    without classes predicts x·coef + intercept itself.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ class Model:
     intercept : float or (C,) float64 array
         0 if none was fitted.
     classes : tuple
-        The labels; of two, the second is the positive side. None if not known (a model from elsewhere).
+        The labels; of two, the second is the positive side. Empty if it predicts numbers, None if not known (a model
+        from elsewhere).
     recipe : Recipe or None
         The preparation; None for a model from elsewhere.
     names : tuple of str or None
@@ -109,14 +111,14 @@ class Model:
         return np.asarray((each - each.mean(axis=0)).ravel())
 
     def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
-        """Return the predicted label of every row.
+        """Return the predicted label, or number, of every row.
 
         Raises
         ------
         ValueError
             If the model brings no preparation, a column is missing, or a category was never seen in training.
         """
-        if not (self.coef.any() or np.any(self.intercept)):
+        if self.classes != () and not (self.coef.any() or np.any(self.intercept)):
             raise ValueError("this model is 0 in every entry: its run never found one (see its certificate.json)")
         if self.recipe is None or self.classes is None:
             raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
@@ -125,6 +127,8 @@ class Model:
         if len(self.recipe.classes) > 2:
             largest = np.asarray(rows @ w.reshape(len(self.recipe.classes), -1).T).argmax(axis=1)
             return [self.recipe.classes[at] for at in largest]
+        if not self.classes:
+            return [float(score) for score in np.asarray(rows @ w)]
         return [self.classes[int(score > 0)] for score in np.asarray(rows @ w)]
 
     def to_dict(self) -> dict[str, Any]:

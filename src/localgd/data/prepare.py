@@ -37,6 +37,7 @@ def prepare(
     categorical: Collection[str] = (),
     missing: Missing = "category",
     min_group: int = 1,
+    classes: bool = True,
 ) -> tuple[AnyEngine, Recipe]:
     """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
 
@@ -62,11 +63,13 @@ def prepare(
         the category most frequent over all nodes.
     min_group : int, at least 1
         A node tells a category or a word only if so many of its rows have it. One that no node tells becomes zeros.
+    classes : bool, default True
+        The labels are classes; else real targets, which do not leave their nodes.
 
     Returns
     -------
     engine : Engine
-        Its nodes hold `Shard`s of signed rows.
+        Its nodes hold `Shard`s of signed rows, or `Samples` of rows and targets.
     recipe : Recipe
         What was learned.
 
@@ -89,15 +92,16 @@ def prepare(
     if min_group < 1 or min_group != int(min_group):
         raise ValueError(f"min_group must be a whole number of at least 1, got {min_group!r}")
     survey = from_all(engine, Survey(), Message())
-    _check_labels(survey)
+    if classes:
+        _check_labels(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
     numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
     tally = from_all(
         engine,
-        Tally(numbers, _of_kind(kinds, "category"), _of_kind(kinds, "words"), min_group),
+        Tally(numbers, _of_kind(kinds, "category"), _of_kind(kinds, "words"), min_group, classes),
         Message(),
     )
-    classes = _classes(tally)
+    labels = _classes(tally) if classes else ()
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
         **_category_columns(tally, kinds, frozenset(categorical), missing),
@@ -108,7 +112,7 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    recipe = Recipe(columns, classes, intercept, sparse, "error" if min_group == 1 else "zeros")
+    recipe = Recipe(columns, labels, intercept, sparse, "error" if min_group == 1 else "zeros")
     return engine.map(recipe), recipe
 
 

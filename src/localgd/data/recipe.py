@@ -18,7 +18,7 @@ from localgd.data.classes import signed
 from localgd.data.table import Table
 from localgd.data.values import as_text, finite_numbers, picked
 from localgd.rounding import FloatArray
-from localgd.rows import Rows, Shard
+from localgd.rows import Rows, Samples, Shard
 
 Label: TypeAlias = "str | int | float | bool"
 Unseen: TypeAlias = Literal["error", "zeros"]
@@ -119,8 +119,8 @@ class Recipe:
     ----------
     columns : tuple of Number, Category or Words
         One per column of the table.
-    classes : tuple of two or more labels
-        Sorted. Of two, the second is y = +1.
+    classes : tuple of two or more labels, or of none
+        Sorted. Of two, the second is y = +1. None where labels are real targets.
     intercept : bool
         Whether a last column holds the bias: 1 in plain rows, y in signed ones.
     sparse : bool
@@ -259,8 +259,7 @@ class Recipe:
         ValueError
             If a label is none of the classes, or the table has no labels; names row and value.
         """
-        if table.labels.size == 0:
-            raise ValueError(f"{table.source}: the rows have no labels; load them with their label column")
+        _check_labelled(table)
         values, codes = np.unique(table.labels, return_inverse=True)
         known = [plain_label(value) for value in values]
         strange = np.array([value not in self.classes for value in known])[codes]
@@ -272,8 +271,28 @@ class Recipe:
             )
         return np.array([self.classes.index(value) for value in known])[codes]
 
+    def targets(self, table: Table) -> FloatArray:
+        """Return every row's label as a number.
+
+        Raises
+        ------
+        ValueError
+            If one is none, or the table has no labels; names row and value.
+        """
+        _check_labelled(table)
+        try:
+            return np.asarray(table.labels, dtype=np.float64)
+        except ValueError:
+            row = next(row for row, value in enumerate(table.labels) if not _is_number(value))
+            raise ValueError(
+                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is no number to fit; name another "
+                "column, correct it, or remove the row"
+            ) from None
+
     def __call__(self, table: Table) -> Shard:
-        """Return the table's signed rows as a shard: a recipe is what `Engine.map` takes."""
+        """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
+        if not self.classes:
+            return Samples(table.node_id, self.matrix(table), targets=self.targets(table))
         return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -304,9 +323,10 @@ class Recipe:
                     k: tuple(v) if isinstance(v, list | tuple) else v for k, v in column.items() if k != "kind"
                 }
                 columns.append(_KINDS[column["kind"]](**fields))
-            first, second, *more = values["classes"]
+            if values["classes"]:
+                _, _, *_ = values["classes"]  # at least two
             flags = bool(values["intercept"]), bool(values["sparse"])
-            return cls(tuple(columns), (first, second, *more), *flags, values.get("unseen", "error"))
+            return cls(tuple(columns), tuple(values["classes"]), *flags, values.get("unseen", "error"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
@@ -332,6 +352,18 @@ def listed(classes: Sequence[Label]) -> str:
     "'ill', 'well'"
     """
     return ", ".join(repr(value) for value in classes[:10]) + (", …" if len(classes) > 10 else "")
+
+
+def _check_labelled(table: Table) -> None:
+    if table.labels.size == 0:
+        raise ValueError(f"{table.source}: the rows have no labels; load them with their label column")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return float(value) == float(value)
+    except ValueError:
+        return False
 
 
 def _kind(pair: tuple[Encoding, pl.Series]) -> type[Encoding]:

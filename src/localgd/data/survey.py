@@ -60,20 +60,21 @@ class Tally:
     """Name the classes, count values of category columns and rows that hold each word; find the largest numbers.
 
     A value or a word that fewer than `min_group` rows of the node have is not told, nor are labels, if there are more
-    than any classes would be.
+    than any classes would be, or they are no `classes`.
     """
 
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
     texts: tuple[str, ...]
     min_group: int = 1
+    classes: bool = True
 
     def init(self, shard: Table) -> None:
         """Keep no state."""
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return sums ``present``, lows ``minus_peak`` = −max|x|, and what there is of each kind as counts."""
-        labels = np.unique(shard.labels)
+        labels = np.unique(shard.labels) if self.classes else np.zeros(0)
         if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
             raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
         counts = {_key("label", plain_label(value)): 1 for value in labels}  # not how many rows of each

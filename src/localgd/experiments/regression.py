@@ -15,11 +15,15 @@ import polars as pl
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
 from localgd.experiments.measure import spaced, stacked
+from localgd.methods.method import Method
+from localgd.problems.least_squares import LeastSquares
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Samples
 from localgd.rules.local_squares import SquaresSteps, stable_lr
 from localgd.rules.server import mean
+from localgd.run.history import RoundInfo
+from localgd.run.loop import train
 from localgd.theory import projection_rate
 
 GAUSSIAN, ANGLED = "gaussian", "angled"
@@ -61,13 +65,14 @@ class Done(NamedTuple):
 
 
 def _rounds(engine: InProcess, task: SquaresSteps, n_rounds: int, reference: FloatArray) -> Done:
-    merge = mean()
-    state = merge.init(np.zeros_like(reference))
-    errors = [1.0]
-    while len(errors) <= n_rounds and errors[-1] > FLOOR:
-        state = merge.step(state, engine.round(task, merge.message(state)))
-        errors.append(norm(state.w - reference) / norm(reference))
-    return Done(state.w, np.array(errors))
+    errors: list[float] = []
+
+    def solved(info: RoundInfo) -> bool:
+        errors.append(norm(info.w - reference) / norm(reference))
+        return errors[-1] <= FLOOR
+
+    method = Method("local-squares", task, mean(), LeastSquares())
+    return Done(train(engine, method, n_rounds=n_rounds, on_round=solved).w, np.array(errors))
 
 
 def _nodes(params: Params, seed: int) -> list[Samples]:

@@ -23,6 +23,7 @@ from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaf
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import taken
 from localgd.methods.squares import conjugate_gradients, normal_equations
+from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 
 METHODS: dict[str, Callable[..., Method | Choice]] = {
@@ -72,7 +73,13 @@ def method_named(name: str, **options: Any) -> Method | Choice:
 
 
 def asked(
-    name: str, *, C: float | None = None, intercept: bool = False, loss: str | Loss | None = None, **options: Any
+    name: str,
+    *,
+    C: float | None = None,
+    alpha: float | None = None,
+    intercept: bool = False,
+    loss: str | Loss | None = None,
+    **options: Any,
 ) -> tuple[Method | Choice, Problem | None]:
     """Return the method of that name, and the problem that these settings mean: None for the method's own.
 
@@ -84,6 +91,8 @@ def asked(
         What users call the method.
     C : float > 0, optional
         Penalised loss, as in scikit-learn's ``LogisticRegression``.
+    alpha : float >= 0, optional
+        Real targets, and their penalty as in scikit-learn's ``Ridge``.
     intercept : bool
         The last column is a bias, and free of the penalty.
     loss : str or Loss, optional
@@ -100,6 +109,12 @@ def asked(
     """
     given = {option: value for option, value in options.items() if value is not None}
     late = given.pop("late", None)
+    if alpha is not None:
+        if C is not None or loss is not None:
+            raise ValueError(f"{'C' if C is not None else 'loss'} is for classes; for real targets there is alpha")
+        return _late(method_named(name, **given), late), LeastSquares(alpha, intercept)
+    if not method_named(name).problem.by_margins:
+        raise ValueError(f"{name} fits real targets, not classes: say so (--task regression), or take auto")
     minimises = C is not None or isinstance(method_named(name).problem, Regularised)
     if not minimises:
         return _late(method_named(name, **given, **({} if loss is None else {"loss": loss})), late), None

@@ -42,23 +42,27 @@ class Facts:
     ----------
     reduced : Reduced
         The problem with the intercept taken out.
-    first : Report
-        The residuals of w = 0.
+    first : Report, optional
+        The residuals of w = 0, if anybody has looked at them.
     known : Spectrum, optional
         The spectrum of XᵀX, if nodes have sent that.
     """
 
     reduced: Reduced
-    first: Report
+    first: Report | None = None
     known: Spectrum | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SquaresProof:
-    """What is proved of a run's model so far, and the model that it is about."""
+    """What is proved of a run's model so far, the model that it is about, and what is known of the rows.
+
+    Servers that solve keep the facts themselves; there is None here then.
+    """
 
     certificate: SquaresCertificate = field(default_factory=SquaresCertificate)
     w: FloatArray = field(default_factory=lambda: np.zeros(0))
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,13 @@ class LeastSquares:
         along = {"along": np.eye(1, state.w.size, state.w.size - 1)[0]} if self.intercept else {}
         return Message(state.round, state.w, along)
 
-    def begun(self, report: Report, n_features: int) -> Facts:
-        """Return what the answer to `beginning` says."""
-        reduced = Reduced(self.alpha, report.n_rows, n_features)
+    def begun(self, report: Report, w: FloatArray) -> Facts:
+        """Return what the answer to `beginning` says; to a look at another model, less."""
+        reduced = Reduced(self.alpha, report.n_rows, w.size)
         if self.intercept:
             ones = of_along(report)
             reduced = replace(reduced, columns=sealed(ones.sums["pull"][:-1]), columns_error=folded(ones))
-        return Facts(reduced, of_residuals(report))
+        return Facts(reduced, None if w.any() else of_residuals(report))
 
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own."""
@@ -157,14 +161,15 @@ class LeastSquares:
         """
         model = state.readout
         if whole and "square" in report.sums:
-            facts = getattr(state, "facts", None) or self.begun(report, model.vector.size)
+            facts = getattr(state, "facts", proof.facts) or self.begun(report, model.vector)
+            kept = None if hasattr(state, "facts") else facts
             astray = math.inf if math.isnan(model.error) else model.error
             found = (report, facts.first, facts.reduced, facts.known)
-            return SquaresProof(squares_certificate(model.vector, *found, astray=astray), model.vector)
+            return SquaresProof(squares_certificate(model.vector, *found, astray=astray), model.vector, kept)
         if np.array_equal(model.vector, proof.w):
             return proof
         reason = "not every node has looked at this model"
-        return SquaresProof(SquaresCertificate(kind=proof.certificate.kind, reason=reason), proof.w)
+        return replace(proof, certificate=SquaresCertificate(kind=proof.certificate.kind, reason=reason))
 
     def unproved(self, proof: SquaresProof, state: Any) -> bool:  # noqa: ARG002
         """Return False: dual vectors of the hard margin prove nothing here."""
@@ -223,7 +228,7 @@ class Squares:
     @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64: then nothing is proved of it
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the sums."""
-        sums = residual_sums(shard, message.w) if message.w.size else {}
+        sums = residual_sums(shard, message.w, shard.residuals(message.w)) if message.w.size else {}
         if "along" in message.extra:
             image = np.asarray(shard.rows @ message.extra["along"])
             sums |= {f"{ALONG}{name}": value for name, value in summed(shard, image).items()}
@@ -232,9 +237,8 @@ class Squares:
         return Report(1, shard.n_rows, sums), state
 
 
-def residual_sums(shard: Samples, w: FloatArray) -> dict[str, Any]:
+def residual_sums(shard: Samples, w: FloatArray, residuals: FloatArray) -> dict[str, Any]:
     """Return what the residuals of a model say; see `Squares`."""
-    residuals = shard.residuals(w)
     size, length = np.abs(residuals), norm_above(w)
     # a product of row and model, then one subtraction
     error = 2 * (shard.row_length + 2) * UNIT_ROUNDOFF * shard.norms * length + 2 * UNIT_ROUNDOFF * size

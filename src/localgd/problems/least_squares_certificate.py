@@ -67,7 +67,7 @@ class SquaresCertificate(Certificate):
 def squares_certificate(
     w: FloatArray,
     report: Report,
-    first: Report,
+    first: Report | None,
     reduced: Reduced,
     known: Spectrum | None = None,
     *,
@@ -81,8 +81,8 @@ def squares_certificate(
         The model, its intercept last if there is one.
     report : Report
         The residuals of w, by every node.
-    first : Report
-        The same of a model that is 0 but for its intercept.
+    first : Report or None
+        The same of a model that is 0 but for its intercept; without it the length of w* has no bound of its own.
     reduced : Reduced
         The problem.
     known : Spectrum, optional
@@ -117,7 +117,7 @@ def squares_certificate(
         distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
         gap = objective
     low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
-    low = max(low, _length_below(v, report, first, reduced, steep), 0.0)
+    low = max(low, 0.0 if first is None else _length_below(v, report, first, reduced, steep), 0.0)
     found = SquaresCertificate(kind=kind, distance=distance, gap=gap, objective=objective)
     return _judged(replace(found, residual=residual, slope=2 * steep, length_low=low), known)
 

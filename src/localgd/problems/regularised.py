@@ -184,13 +184,15 @@ def regularised(problem: Problem) -> Regularised:
 
 
 def hard_margin_only(problem: Problem, why: str) -> None:
-    """Refuse a penalised loss.
+    """Refuse a penalised loss, and squared loss.
 
     Raises
     ------
     ValueError
         With the reason why.
     """
+    if not problem.by_margins:
+        raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):
         raise ValueError(  # noqa: TRY004  likewise
             f"it has no meaning with C={problem.C!r}: {why}; take newton, lbfgs, scaffold or local-gd"

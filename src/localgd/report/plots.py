@@ -32,10 +32,11 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     rounds = np.asarray(columns["round"], dtype=float)
     late = rounds >= 1
     x = rounds[late]
-    low, high, proved, true, loss, gap = (
+    low, high, proved, true, loss, gap, accuracy = (
         np.asarray(columns[name], dtype=float)[late]
-        for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss", "gap")
+        for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss", "gap", "accuracy")
     )
+    numbers = not np.isfinite(accuracy).any()  # of real targets there is none
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     margins, angles, losses = figure.subplots(1, 3)
@@ -52,10 +53,11 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     ]
     angles.set(title="Angle to the pooled model", ylabel="angle (degrees)")
     if not any(drawn):
-        angles.text(0.5, 0.5, "no bound below 90°", ha="center", va="center", transform=angles.transAxes)
+        why = "real targets have none" if numbers else "no bound below 90°"
+        angles.text(0.5, 0.5, why, ha="center", va="center", transform=angles.transAxes)
         angles.set(xticks=[], yticks=[])
     _line(losses, x, loss, ANGLE)
-    losses.set(title="Training loss", ylabel="mean loss per row")
+    losses.set(title="Training loss", ylabel="objective" if numbers else "mean loss per row")
     for axes in (margins, angles, losses):
         axes.set_xlabel("rounds")
         axes.grid(visible=True, which="major", alpha=0.25)

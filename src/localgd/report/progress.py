@@ -84,7 +84,7 @@ class Progress:
     def on_round(self, info: RoundInfo) -> bool:
         """Show the round; return whether the user wants to stop."""
         row = info.row
-        line = text.progress(row)
+        line = text.progress(row, info.certificate)
         if self._status is not None:
             self._status.update(line)
         if row.round >= self._next:  # rounds 1, 2, 5, 10, 20, 50, … stay on the screen

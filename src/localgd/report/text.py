@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from localgd.core import Failure
 from localgd.problems.certificate import Certificate, Status
+from localgd.problems.least_squares_certificate import SquaresCertificate
 from localgd.rounding import at_least, at_most
 from localgd.run.history import Row
 
@@ -72,18 +73,28 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def progress(row: Row) -> str:
-    """Return the progress line of a round."""
-    return (
-        f"round {row.round}: loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, "
-        f"certified angle {bound(row.angle_deg_max)}, sent {megabytes(row.floats_up + row.floats_down)}"
-    )
+def progress(row: Row, certificate: Certificate | None = None) -> str:
+    """Return the progress line of a round.
+
+    Examples
+    --------
+    >>> progress(Row(3, 2.5, math.nan, -math.inf, math.inf, math.nan, 1000, 1000, 0.1, math.nan), SquaresCertificate())
+    'round 3: objective 2.5, no bound on its excess, sent 16.0 kB'
+    """
+    if isinstance(certificate, SquaresCertificate):
+        proved = f"at most {at_most(row.gap)} above its least" if row.gap < math.inf else "no bound on its excess"
+        said = f"objective {row.loss:.3g}, {proved}"
+    else:
+        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, certified angle {bound(row.angle_deg_max)}"
+    return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
 
 
 def verdict(certificate: Certificate, row: Row) -> list[str]:
     """Return what came out, in a few lines."""
     sent = f"{megabytes(row.floats_up)} up and {megabytes(row.floats_down)} down"
     correct = f"accuracy on all training rows {percent(row.accuracy)}"
+    if isinstance(certificate, SquaresCertificate):
+        correct = f"|y − Xw| at most {at_most(certificate.residual, 6)}"
     lines = [certificate.status, f"after {row.round} rounds, {row.seconds:.1f} s, {sent}; {correct}"]
     if math.isfinite(certificate.margin_high) and certificate.margin_low > 0:
         low, high = at_least(certificate.margin_low, 6), at_most(certificate.margin_high, 6)
@@ -118,6 +129,9 @@ LOOSE_DEG = 30.0
 
 def next_step(certificate: Certificate) -> list[str]:
     """Return what to do about a certificate that proves little; nothing if it proves enough."""
+    if isinstance(certificate, SquaresCertificate):
+        open_end = certificate.verdict is Status.UNDECIDED
+        return ["to have a proof: a penalty, --alpha 1, or XᵀX, --max-mb with more megabytes"] if open_end else []
     if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg_max <= LOOSE_DEG:
         return ["a loose bound; to tighten it: --method auto, or more --n-rounds"]
     if certificate.verdict in (Status.SEPARABLE, Status.FINITE):

@@ -1,19 +1,20 @@
 """Local gradient descent for least squares on rows with real targets: the linear twin of the classifiers' story.
 
 With more features than rows the pooled problem has many exact solutions, and the one of least norm plays the part that
-the max-margin model plays for classifiers. These local steps are for studying that, round by round (see
-`SquaresSteps`); ``problem=LeastSquares()`` in `localgd.train` is the way to the pooled solution, with a certificate.
+the max-margin model plays for classifiers. These local steps are for studying that; `localgd.normal_equations` and
+`localgd.conjugate_gradients` are the way to the pooled solution, with a proof.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from localgd.core import Engine, Message, Report
+from localgd.core import DataSizes, Engine, Message, Problem, Report
 from localgd.errors import from_all
+from localgd.problems.least_squares import LeastSquares, Squares, least_squares, residual_sums
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, sealed
 from localgd.rows import Samples
@@ -21,7 +22,7 @@ from localgd.rules.local import updated
 from localgd.rules.probes import Smoothness
 
 
-class Spectrum(NamedTuple):
+class GramSpectrum(NamedTuple):
     """Eigenvalues λ >= 0, shape (n,), and eigenvectors, the columns of an (n, n) array, of a node's Gram matrix XXᵀ."""
 
     values: FloatArray
@@ -39,9 +40,8 @@ class SquaresSteps:
     Only in that limit: the Gram matrix squares singular values, so those of X_m below about 4e-8·√(n_m + d) of its
     largest one drown in rounding. Their rows count as dependent, and w stays as it is along them.
 
-    It is a task for rounds, not a method for `localgd.train`: ``merge.init(np.zeros(d))``, then ``report =
-    engine.round(task, merge.message(state))`` and ``state = merge.step(state, report)`` with `Mean` or `Extrapolated`.
-    It reports the sums ``weight``, ``update_sq_norm``, ``loss`` p_m f_m(w), and the dual ``update``, which has no mass.
+    It reports the sums ``weight``, ``update_sq_norm``, what the residuals of w say (`residual_sums`), and the dual
+    ``update``, which has no mass.
 
     Parameters
     ----------
@@ -60,15 +60,16 @@ class SquaresSteps:
     Examples
     --------
     >>> from localgd.engine.inprocess import InProcess
-    >>> from localgd.rules.server import Chain, mean
+    >>> from localgd.methods.method import Method
+    >>> from localgd.rules.server import mean
+    >>> from localgd.run.loop import train
     >>> engine = InProcess([Samples("a", [[1.0, 0.0, 0.0]], [2.0]), Samples("b", [[1.0, 1.0, 0.0]], [3.0])])
-    >>> task, merge = SquaresSteps(), mean()
-    >>> state = merge.init(np.zeros(3))
-    >>> for _ in range(200):
-    ...     state = merge.step(state, engine.round(task, merge.message(state)))
-    >>> state.w.round(9).tolist()  # what np.linalg.lstsq finds on the pooled rows
+    >>> method = Method("projections", SquaresSteps(), mean(), LeastSquares())
+    >>> train(engine, method, n_rounds=200).w.round(9).tolist()  # what np.linalg.lstsq finds on the pooled rows
     [2.0, 1.0, 0.0]
     """
+
+    loss: ClassVar[None] = None
 
     local_steps: int | None = None
     lr: float | None = None
@@ -85,19 +86,31 @@ class SquaresSteps:
                 raise ValueError(f"lr must be a positive number with local_steps, such as stable_lr, got {self.lr!r}")
         check_weighting(self.weighted_by)
 
-    def init(self, shard: Samples) -> Spectrum:
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find
+        """Return the task for this problem.
+
+        Raises
+        ------
+        ValueError
+            If it has a penalty, or an intercept that is free of it.
+        """
+        if least_squares(problem) != LeastSquares():
+            raise ValueError(f"its steps know neither penalty nor free intercept: give LeastSquares(), got {problem}")
+        return self
+
+    def init(self, shard: Samples) -> GramSpectrum:
         """Take the node's Gram matrix apart, once."""
+        Squares().init(shard)
         values, vectors = np.linalg.eigh(shard.gram)
-        return Spectrum(np.maximum(values, 0.0), vectors)
+        return GramSpectrum(np.maximum(values, 0.0), vectors)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def run(self, message: Message, shard: Samples, state: Spectrum) -> tuple[Report, Spectrum]:
-        """Move; report the loss at w and the weighted move."""
+    def run(self, message: Message, shard: Samples, state: GramSpectrum) -> tuple[Report, GramSpectrum]:
+        """Move; report the residuals at w and the weighted move."""
         weight = node_weight(shard, self.weighted_by)
         residuals = shard.residuals(message.w)
         coefficients = state.vectors @ (self._gains(shard, state.values) * (state.vectors.T @ residuals))
-        loss = weight * float(np.square(residuals).mean()) / 2
-        here = Report(1, shard.n_rows, {"weight": weight, "loss": loss})
+        here = Report(1, shard.n_rows, {"weight": weight, **residual_sums(shard, message.w, residuals)})
         return updated(here, Dual(sealed(shard.combine(coefficients))), weight), state
 
     def _gains(self, shard: Samples, values: FloatArray) -> FloatArray:

@@ -160,7 +160,7 @@ class Solving:
 
     def _looked(self, state: Any, report: Report) -> Any:
         """Go on from a look at w; the first is at 0, the next at 0 with the intercept at its best, if there is one."""
-        facts = state.facts or self.problem.begun(report, state.w.size)
+        facts = state.facts or self.problem.begun(report, state.w)
         known, pull = facts.reduced, report.sums["pull"]
         residual = math.sqrt(float(report.sums["square"]))
         point = Point(
