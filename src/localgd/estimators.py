@@ -76,7 +76,7 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     n_iter_ : int
         Rounds that made the model; the most of any class under "ovr".
     history_ : list of dict
-        One entry per round: `localgd.run.loop.Row`. For three or more classes under "ovr" a list of such lists, one per
+        One entry per round: `localgd.run.history.Row`. For three or more classes under "ovr" a list of such lists, one per
         class.
     certificate_ : Certificate
         ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under

@@ -62,7 +62,17 @@ class Row:
 
 
 class RoundInfo(NamedTuple):
-    """What a run tells its caller after every round: the history row, what is proved, and the model they are about."""
+    """What a run tells its caller after every round.
+
+    Parameters
+    ----------
+    row : Row
+        The row of the history.
+    certificate : Certificate
+        What is proved so far.
+    w : (d,) float64 array
+        The model that both are about.
+    """
 
     row: Row
     certificate: Certificate
