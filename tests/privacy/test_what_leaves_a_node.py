@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
-from localgd import InProcess, Report, auto, certify, from_arrays, load, prepare, train
+from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
 from localgd.data.datasets import DATASETS
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
