@@ -60,23 +60,7 @@ def test_an_update_that_is_not_what_its_mass_says_certifies_no_false_angle(chang
     assert not run.certificate.angle_deg_max < run.history[-1].true_angle_deg
 
 
-ROUNDED_AWAY = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="rows whose margin is within the rounding of a sum over them are called not separable",
-)
-
-
-@pytest.mark.parametrize(
-    ("margin", "n_nodes"),
-    [
-        pytest.param(2e-10, 1, marks=ROUNDED_AWAY),
-        pytest.param(2e-10, 2, marks=ROUNDED_AWAY),
-        pytest.param(3e-10, 1, marks=ROUNDED_AWAY),
-        (3e-10, 2),
-        (1e-9, 1),
-    ],
-)
+@pytest.mark.parametrize(("margin", "n_nodes"), [(2e-10, 1), (2e-10, 2), (3e-10, 1), (3e-10, 2), (1e-9, 1)])
 def test_rows_with_an_exact_margin_are_never_called_not_separable(margin, n_nodes):
     """Found by an attack: what is not proved either way is None."""
     n = 100_000

@@ -55,5 +55,7 @@ def test_milestones_are_the_first_rows_that_prove_the_angle_and_a_stop_ends_it_a
         proved = [entry.round for entry in history if entry.angle_deg_max <= row["certified_deg"]]
         assert np.isnan(row["rounds"]) if not proved else row["rounds"] == proved[0] + 1
     assert len(panels(runs)) == 2
-    stopped = compare(federation("golub"), {"a": local_gd(), "b": consensus()}, on_round=lambda row, _: row.round >= 3)
+    stopped = compare(
+        federation("golub"), {"a": local_gd(), "b": consensus()}, on_round=lambda info: info.row.round >= 3
+    )
     assert list(stopped) == ["a"]

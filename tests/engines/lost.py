@@ -20,8 +20,8 @@ TIMEOUT = 4.0
 def main(folder: str, round_: str = "0", fault: str = "", rank: str = "0") -> None:
     """Train, with checkpoints; the rank named is killed, or stands still, in the middle of it."""
 
-    def lose(row, certificate):  # noqa: ARG001
-        if fault and row.round == int(round_) and int(rank) == RANK:
+    def lose(info):
+        if fault and info.row.round == int(round_) and int(rank) == RANK:
             os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
 
     with torch_processes(timeout=TIMEOUT):

@@ -11,12 +11,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from common import random_rows
+from common import penalised, random_rows
 from engines import over_flower
 from localgd import InProcess, Message, consensus, local_gd, modified_local_gd, scaffold, train
 from localgd.problems.metrics import Evaluate
 
-METHODS = [local_gd(local_steps=20), modified_local_gd(), scaffold(C=1.0, local_steps=20), consensus()]
+METHODS = [local_gd(local_steps=20), modified_local_gd(), penalised(scaffold(local_steps=20), 1.0), consensus()]
 SEPARABLE = random_rows(5, n_nodes=3)
 FOUND: dict[str, object] = {}
 

@@ -45,7 +45,7 @@ def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
         n_rounds=200,
         checkpoints=checkpoints,
         reference=answer_.direction,
-        on_round=lambda row, _: rounds.append(row.round),
+        on_round=lambda info: rounds.append(info.row.round),
     )
     assert rounds[0] in (9, 10)
     assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
-from localgd import InProcess, Report, auto, certify, from_arrays, load, prepare, train
+from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
 from localgd.data.datasets import DATASETS
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
@@ -116,7 +116,7 @@ def assert_only_sums(task, report, shard):
 @pytest.mark.parametrize("name", [*METHODS, *PENALISED])
 def test_training_sends_sums_minima_and_counts_only(name):
     method = {**METHODS, **PENALISED}[name]
-    penalised = method.penalty is not None
+    penalised = isinstance(method.problem, Regularised)
     engine = Tapped(shards(bias=penalised))
     train(engine, method, n_rounds=15)
     assert len(engine.heard) >= 3 * 4
@@ -128,8 +128,8 @@ def test_training_sends_sums_minima_and_counts_only(name):
 def test_choosing_and_certifying_send_no_more():
     engine = Tapped(shards())
     run = train(engine, auto())
-    certify(run.w + 0.1, engine, angle_tol_deg=1.0)
-    certify(run.w, engine, C=1.0)
+    certify(run.w + 0.1, engine, goal=Angle(1.0))
+    certify(run.w, engine, problem=Regularised(C=1.0))
     for task, node, answer in engine.heard:
         assert_only_sums(task, answer, engine.shards[node])
 

@@ -11,12 +11,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from localgd.core import Problem
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
 from localgd.errors import NodeError
 from localgd.problems.certificate import Certificate
+from localgd.problems.hard_margin import HardMargin
 from localgd.rounding import FloatArray
 from localgd.run.certify import certify
+from localgd.run.goals import Angle
 
 
 class Certified(Strategy):
@@ -35,8 +38,8 @@ class Certified(Strategy):
         How many nodes there are: nothing is certified before so many are online, as it would be about fewer rows.
     recipe : Recipe, optional
         How the clients' tables become rows.
-    angle_tol_deg, C, intercept
-        What is to be proved: see `localgd.certify`.
+    problem, goal
+        What the model is compared with, and what is to be proved: see `localgd.certify`.
     **options
         Of `FlowerEngine`, such as ``timeout`` and ``retries``.
 
@@ -51,13 +54,12 @@ class Certified(Strategy):
         n_nodes: int,
         *,
         recipe: Recipe | None = None,
-        angle_tol_deg: float | None = None,
-        C: float | None = None,
-        intercept: bool = False,
+        problem: Problem = HardMargin(),  # noqa: B008  frozen, so sharing one is safe
+        goal: Angle | None = None,
         **options: Any,
     ) -> None:
         self.strategy, self.recipe, self.options = strategy, recipe, {"n_nodes": n_nodes, **options}
-        self.goal: dict[str, Any] = {"angle_tol_deg": angle_tol_deg, "C": C, "intercept": intercept}
+        self.problem, self.goal = problem, goal
         self.certificate: Certificate | None = None
 
     def configure_train(
@@ -104,7 +106,7 @@ class Certified(Strategy):
         try:
             engine = FlowerEngine(grid, **self.options)
             engine = engine if self.recipe is None else engine.map(self.recipe)
-            found = certify(vector(result.arrays), engine, **self.goal)
+            found = certify(vector(result.arrays), engine, problem=self.problem, goal=self.goal)
         except (NodeError, ValueError, OSError, RuntimeError) as error:
             log.warning("localgd: no certificate: %s", error)
             return result
