@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,16 +35,17 @@ class RemoteError(RuntimeError):
     Parameters
     ----------
     error : str
-        The error as the node said it.
+        The error as the node said it; signs that a terminal obeys are escaped in it, and in the traceback.
     trace : str
         Its traceback there; empty if it sent none.
     """
 
     def __init__(self, error: str, trace: str = "") -> None:
-        self.trace = trace
-        super().__init__(error)
+        self.trace = "\n".join(plain(line) for line in trace.split("\n"))
+        super().__init__(plain(error))
         if trace:
-            self.add_note(f"on the node:\n{trace}")
+            lines = textwrap.indent(self.trace, "  | ", lambda _: True)  # none of them passes for one of ours
+            self.add_note(f"on the node:\n{lines}")
 
 
 class EngineError(RuntimeError):
@@ -100,6 +102,17 @@ def extra(name: str, library: str) -> Iterator[None]:
         raise MissingExtraError(name, library) from error
 
 
+def plain(text: str) -> str:
+    r"""Return a text in one line, with every sign that a terminal or a log would obey escaped.
+
+    Examples
+    --------
+    >>> print(plain("a disk\n\x1b[2J is gone, 名"))
+    a disk\n\x1b[2J is gone, 名
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def said(error: BaseException) -> str:
     """Return an error in a line: its kind and what it says, or what it said where it comes from.
 
@@ -108,7 +121,7 @@ def said(error: BaseException) -> str:
     >>> said(KeyError("x")), said(RemoteError("KeyError: 'x'"))
     ("KeyError: 'x'", "KeyError: 'x'")
     """
-    return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RemoteError) else plain(f"{type(error).__name__}: {error}")
 
 
 def trace_of(error: BaseException) -> str:

@@ -109,13 +109,13 @@ class HardMargin(ByMargins):
         model = state.readout
         found = certificate(
             model.vector,
-            float(report.lows["margin"]) if whole else math.nan,
+            float(report.mins["margin"]) if whole else math.nan,
             [model, *([] if last is None else [last]), *duals],
             before=proof.certificate,
-            node_high=float(report.lows.get("high", math.inf)),
-            cancels=report.counts.get("cancels", 0) > 0,
+            node_high=float(report.mins.get("margin_upper", math.inf)),
+            cancels=report.flags.get("cancels", 0) > 0,
         )
-        if whole and found.verdict is not Status.CERTIFIED and report.counts.get("underflow", 0) >= report.n_nodes:
+        if whole and found.verdict is not Status.CERTIFIED and report.flags.get("underflow", 0) >= report.n_nodes:
             found = replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")
         return MarginProof(found, last)
 

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Message, Problem, Report, Task
+from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.kernels.project import dense
 from localgd.problems.least_squares_certificate import SquaresCertificate, squares_certificate
 from localgd.problems.metrics import Weighting
 from localgd.problems.reduced import Reduced, folded
 from localgd.problems.spectrum import Spectrum
-from localgd.problems.triangle import triangle
+from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm_above, sealed
 from localgd.rows import Samples
 
@@ -116,7 +116,7 @@ class LeastSquares:
             shapes |= {"pull": (n_features,)} | dict.fromkeys((*SUMMED, *RESIDUAL), ())
         if "along" in message.extra:
             shapes |= {f"{ALONG}pull": (n_features,)} | {f"{ALONG}{name}": () for name in SUMMED}
-        return shapes | ({"moment": (n_features * (n_features + 1) // 2,)} if "moments" in message.extra else {})
+        return shapes | ({"moment": (triangle_size(n_features),)} if "moments" in message.extra else {})
 
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
@@ -198,7 +198,7 @@ class Squares:
     - For a model ``w``, what its residuals r = y − Xw say: `summed` of r, ``square`` |r|², and of the errors e of the
       single residuals, as bounds: ``blur`` |e|², ``blur_pull`` Σ |e_i||x_i| and ``blur_last`` Σ |e_i|.
     - For a vector v ``along``: `summed` of Xv, so XᵀXv or at any rate Xᵀa for some a, under names with ``along_``.
-    - For ``moments``: ``moment``, the upper triangle of XᵀX.
+    - For ``moments``, the number of columns: ``moment``, the upper triangle of XᵀX.
 
     Parameters
     ----------
@@ -215,10 +215,18 @@ class Squares:
         """Return the task for this problem."""
         return replace(self, intercept=least_squares(problem).intercept)
 
+    def schema(self, message: Message) -> Schema:
+        """Return what the message asks for."""
+        asked = dict(residuals_schema(message.w.size) if message.w.size else {})
+        if "along" in message.extra:
+            asked |= {f"{ALONG}{name}": field for name, field in summed_schema(message.extra["along"].size).items()}
+        if "moments" in message.extra:
+            asked["moment"] = Field("sum", (triangle_size(int(message.extra["moments"])),))
+        return asked
+
     def init(self, shard: Samples) -> None:
         """Check that there are targets, and that the last column is ones, if it is the intercept's."""
-        if not isinstance(shard, Samples):
-            raise TypeError(f"node {shard.node_id!r} holds signed rows; give Samples, with real targets")
+        check_targets(shard)
         rows: Any = shard.rows
         if self.intercept and not (dense(rows[:, [-1]]) == 1.0).all():
             raise ValueError(
@@ -235,6 +243,28 @@ class Squares:
         if "moments" in message.extra:
             sums["moment"] = triangle(shard.second_moment(np.ones(shard.n_rows)))
         return Report(1, shard.n_rows, sums), state
+
+
+def check_targets(shard: Samples) -> None:
+    """Refuse signed rows.
+
+    Raises
+    ------
+    TypeError
+        If that is what the node holds.
+    """
+    if not isinstance(shard, Samples):
+        raise TypeError(f"node {shard.node_id!r} holds signed rows; give Samples, with real targets")
+
+
+def summed_schema(n_features: int) -> Schema:
+    """Return the schema of `summed`."""
+    return {"pull": Field("sum", (n_features,)), **dict.fromkeys(SUMMED, Field("sum"))}
+
+
+def residuals_schema(n_features: int) -> Schema:
+    """Return the schema of `residual_sums`."""
+    return {**summed_schema(n_features), **dict.fromkeys(RESIDUAL, Field("sum"))}
 
 
 def residual_sums(shard: Samples, w: FloatArray, residuals: FloatArray) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import DataSizes, Engine, Message, Problem, Report, Task
+from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.kernels.project import dense
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.metrics import ByMargins, Weighting, standing
-from localgd.problems.triangle import triangle
+from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing
+from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import Shard
 
@@ -205,7 +205,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
     the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
     ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
-    slopes adds to the gap. Low: ``-radius``, the largest row norm, negated.
+    slopes adds to the gap. Maximum: ``radius``, the largest row norm.
     """
     loss = problem.loss
     slope = loss.slope(margins)
@@ -222,7 +222,16 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
+    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius})
+
+
+def appraisals(n_features: int, problem: Regularised) -> Schema:
+    """Return the schema of `appraisal`."""
+    number, vector = Field("sum"), Field("sum", (n_features,))
+    two_sided = problem.intercept and problem.loss.versus == 1
+    by_class = {"positive": vector, "odds": Field("sum", (2,))} if two_sided else {}
+    bounds = {"drift": number, "blur": number, "radius": Field("max")}
+    return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
 
 def settled(report: Report, slope: FloatArray) -> bool:
@@ -247,8 +256,9 @@ class Appraise:
         """Return the task for this problem."""
         return replace(self, problem=regularised(problem))
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return `appraisals`."""
+        return appraisals(message.w.size, self.problem)
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `appraisal`."""
@@ -258,6 +268,10 @@ class Appraise:
 @dataclass(frozen=True)
 class Curvature(Appraise):
     """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method."""
+
+    def schema(self, message: Message) -> Schema:
+        """Return `appraisals` and the curvature."""
+        return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),))}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return both."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Message, Problem, Report
+from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels import pick
 from localgd.kernels.project import project
@@ -16,8 +16,8 @@ from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
-from localgd.problems.regularised import Regularised, appraisal, hard_margin_only, regularised
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
+from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, sealed
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
@@ -26,14 +26,19 @@ from localgd.rules.probes import Smoothness
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
     """Return the report of a node that moved the model by Σ a_i z_i.
 
-    Adds to `updated` the low ``high``, the node's own upper bound on γ* (the pooled margin is at most that of any one),
-    and the count ``cancels`` if its own rows cancel; neither where a coefficient is negative.
+    Adds to `updated` the minimum ``margin_upper``, the node's own upper bound on γ* (the pooled margin is at most that
+    of any one), and the flag ``cancels`` if its own rows cancel; neither where a coefficient is negative.
     """
     own = shard.combination(coefficients)
-    lows = {"high": own.margin_upper} if own.known else {}
-    counts = {"cancels": 1} if own.cancels else {}
+    mins = {"margin_upper": own.margin_upper} if own.known else {}
+    flags = {"cancels": 1} if own.cancels else {}
     report = updated(here, own, weight)
-    return replace(report, lows={**report.lows, **lows}, counts=counts)
+    return replace(report, mins={**report.mins, **mins}, flags=flags)
+
+
+def moves(n_features: int) -> Schema:
+    """Return what `moved` adds to a report, as a schema."""
+    return {**updates(n_features), "margin_upper": Field("min", optional=True), "cancels": Field("flag")}
 
 
 def updated(here: Report, update: Dual, weight: float) -> Report:
@@ -44,6 +49,11 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
     length = norm(update.vector)
     sums = {**here.sums, "update_sq_norm": weight * length * length}
     return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
+
+
+def updates(n_features: int) -> Schema:
+    """Return what `updated` adds to a report, as a schema."""
+    return {"update": Field("dual", (n_features,)), "update_sq_norm": Field("sum")}
 
 
 @dataclass(frozen=True)
@@ -141,15 +151,21 @@ class GradientSteps:
         if not isinstance(self.lr, str):
             return bound
         look = Smoothness(loss.versus)
-        beta = loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
+        beta = loss.curvature * float(from_all(engine, look, Message()).maxs["eigenvalue"])
         if isinstance(problem, Regularised):  # its loss of a sample is a sum over the rows that speak for it
             beta *= sizes.versus / loss.versus
         steepest = beta + problem.strength(sizes.n_samples) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
         return replace(bound, lr=lr / self.local_steps if self.lr == "paper" else lr)
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing between rounds: control variates are taken at the shared model itself."""
+    def schema(self, message: Message) -> Schema:
+        """Return the metrics, an update where one is made, and a flag ``underflow``: every gradient is 0 in float64."""
+        d = message.w.size
+        if isinstance(self.problem, HardMargin):
+            return {**METRICS, **moves(d), "underflow": Field("flag")}
+        waits = "gradient" not in message.extra
+        here = appraisals(d, self.problem) if waits else METRICS
+        return here if waits and self.variates else {**here, **updates(d)}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the metrics at w and the weighted update."""
@@ -171,7 +187,7 @@ class GradientSteps:
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
             return report
-        return replace(report, counts={"underflow": 1})
+        return replace(report, flags={**report.flags, "underflow": 1})
 
     def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
@@ -224,7 +240,7 @@ class Project:
 
     The λ → 0 limit of solving argmin f_m(v) + (λ/2)|v − w|² to the end (Zhu, Vardhan, Mazumdar, arXiv 2412.07971,
     Modified Local-GD). The node keeps its dual coefficients to start from next time. A node whose own rows cannot be
-    separated stays where it is and reports the proof of that as its ``high``.
+    separated stays where it is and reports the proof of that as its ``margin_upper``.
 
     Parameters
     ----------
@@ -233,6 +249,8 @@ class Project:
     weighted_by : "uniform" or "num-examples"
         Node weight in the average.
     """
+
+    state_type: ClassVar[Any] = FloatArray
 
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
@@ -245,6 +263,10 @@ class Project:
         """Return the task for this problem."""
         hard_margin_only(problem, "projections look for the max-margin model")
         return replace(self, loss=among(self.loss, sizes.versus))
+
+    def schema(self, message: Message) -> Schema:
+        """Return the metrics, an update, and the flag ``inseparable``: no projection, as nothing separates the rows."""
+        return {**METRICS, **moves(message.w.size), "inseparable": Field("flag")}
 
     def init(self, shard: Shard) -> FloatArray:
         """Start from zero duals."""
@@ -259,4 +281,4 @@ class Project:
         if projection.feasible:
             return report, projection.duals
         stay = moved(shard, here, np.zeros(shard.n_rows), weight)
-        return replace(stay, lows=report.lows, counts={**report.counts, "inseparable": 1}), state
+        return replace(stay, mins=report.mins, flags={**report.flags, "inseparable": 1}), state

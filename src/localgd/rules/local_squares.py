@@ -8,17 +8,17 @@ the max-margin model plays for classifiers. These local steps are for studying t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Message, Problem, Report
+from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import from_all
-from localgd.problems.least_squares import LeastSquares, Squares, least_squares, residual_sums
+from localgd.problems.least_squares import LeastSquares, check_targets, least_squares, residual_sums, residuals_schema
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, sealed
 from localgd.rows import Samples
-from localgd.rules.local import updated
+from localgd.rules.local import updated, updates
 from localgd.rules.probes import Smoothness
 
 
@@ -71,6 +71,8 @@ class SquaresSteps:
 
     loss: ClassVar[None] = None
 
+    state_type: ClassVar[Any] = GramSpectrum
+
     local_steps: int | None = None
     lr: float | None = None
     weighted_by: Weighting = "uniform"
@@ -98,9 +100,13 @@ class SquaresSteps:
             raise ValueError(f"its steps know neither penalty nor free intercept: give LeastSquares(), got {problem}")
         return self
 
+    def schema(self, message: Message) -> Schema:
+        """Return the residuals, the weight and an update."""
+        return {"weight": Field("sum"), **residuals_schema(message.w.size), **updates(message.w.size)}
+
     def init(self, shard: Samples) -> GramSpectrum:
         """Take the node's Gram matrix apart, once."""
-        Squares().init(shard)
+        check_targets(shard)
         values, vectors = np.linalg.eigh(shard.gram)
         return GramSpectrum(np.maximum(values, 0.0), vectors)
 
@@ -138,5 +144,5 @@ def stable_lr(engine: Engine) -> float:
     >>> round(stable_lr(InProcess([Samples("a", [[2.0, 0.0]], [1.0])])), 5)
     0.25
     """
-    beta = -float(from_all(engine, Smoothness(), Message()).lows["-eigenvalue"])
+    beta = float(from_all(engine, Smoothness(), Message()).maxs["eigenvalue"])
     return 1.0 / beta if beta > 0 else 1.0

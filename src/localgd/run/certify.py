@@ -99,7 +99,7 @@ def certify(
         return problem.prove(problem.begin(), ServerState(Dual(w)), report, (), whole=True).certificate
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
-    low = float(from_all(engine, Evaluate(), Message(0, w)).lows["margin"])
+    low = float(from_all(engine, Evaluate(), Message(0, w)).mins["margin"])
     found = certificate(w, low, tempered_duals(engine, w, low, sizes.radius))
     if goal is None or goal.met(found):
         return found

@@ -129,7 +129,7 @@ class Checkpoints:
                 raise trouble or OSError(said or "another process cannot write into its folder for checkpoints")
             yield
 
-    def save(self, engine: Engine, task: Task, loop: LoopState, proof: Any, server: Any) -> None:
+    def save(self, engine: Engine, task: Task, loop: LoopState, proof: Any, server: Any, *, session: str) -> None:
         """Write the nodes' part, then the server's, then clear away the nodes' part before.
 
         A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
@@ -137,7 +137,7 @@ class Checkpoints:
         stamp, trouble = len(loop.rows), ""
         parts = {"loop": serialize.pack(loop), "proof": serialize.pack(proof), "server": serialize.pack(server)}
         try:
-            engine.keep(task, self.folder, stamp)
+            engine.keep(task, self.folder, stamp, session)
         except OSError as error:
             trouble = str(error)
         failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,7 +78,8 @@ class RunContext:
             return
         failures = (*self.failed_before, *self.engine.failures[self.n_failed :])
         known = replace(stage.loop, rows=tuple(self.history), failures=failures)
-        self.checkpoints.save(self.engine, stage.method.task, known, stage.proof, stage.server)
+        task, session = stage.method.task, stage.session
+        self.checkpoints.save(self.engine, task, known, stage.proof, stage.server, session=session)
         self.saved = (len(self.history), time.perf_counter())
 
 
@@ -96,6 +98,11 @@ class Stage:
     limit: int = 0
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        """Agree on a session, for nodes to keep their states by."""
+        self.session = self.context.engine.shared(secrets.token_hex(8).encode()).decode()
 
     def resume(self, found: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -105,14 +112,17 @@ class Stage:
         self.angles = [row.angle_deg_max for row in loop.rows[loop.before :] if row.n_nodes == n_nodes]
         context.log.go_on(context.engine, loop.rows[-1])
         if context.checkpoints is not None:
-            context.engine.recall(self.method.task, context.checkpoints.folder, len(loop.rows))
+            context.engine.recall(self.method.task, context.checkpoints.folder, len(loop.rows), self.session)
 
     def run(self) -> None:
         """Run to the end."""
         self.limit = len(self.context.history) if self.server.done else self.context.limit
         start = self.server.w
-        while not self._advance(start):  # what a round leaves behind is gone before the next one: reports may be large
-            pass
+        try:
+            while not self._advance(start):  # what a round leaves is gone before the next one: reports may be large
+                pass
+        finally:
+            self.context.engine.release(self.session)
 
     def _advance(self, start: FloatArray) -> bool:
         """Run a round and make the next model from it; return whether that was the last."""
@@ -152,7 +162,8 @@ class Stage:
         engine, so_far = context.engine, len(context.history)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         task = self.problem.look(method.task) if final else method.task
-        message = method.look(server) if final else method.merge.message(server)
+        asked = method.look(server) if final else method.merge.message(server)
+        message = replace(asked, session=self.session)
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
@@ -164,7 +175,7 @@ class Stage:
             duals = self._tempered(report)
         self.proof = self.problem.prove(self.proof, server, report, duals, whole=whole)
         self.shown = self.proof.certificate
-        if report.counts.get("inseparable", 0) > 0 and End.INSEPARABLE not in method.fallbacks:
+        if report.flags.get("inseparable", 0) > 0 and End.INSEPARABLE not in method.fallbacks:
             stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
             self.shown = replace(self.shown, reason=f"{self.shown.reason}; {stopped}: {method.remedy}")
         return report
@@ -173,7 +184,7 @@ class Stage:
         """Return dual vectors for a model whose updates had no mass, by one more round."""
         model = self.server.readout.vector
         length = norm(model)
-        low = float(report.lows["margin"]) / length
+        low = float(report.mins["margin"]) / length
         return tempered_duals(self.context.engine, model / length, low, self.context.sizes.radius)
 
     def _following(self, report: Report, start: FloatArray, *, whole: bool) -> Any:
@@ -182,10 +193,9 @@ class Stage:
             try:
                 return self.method.merge.step(self.server, report)
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
-                said = f"round {self.server.round}: the report does not fit the model{self._blamed()}: {error}"
-                raise ValueError(said) from error
+                raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
-        return self.method.merge.init(start) if report.counts.get("forgotten", 0) else self.server
+        return self.method.merge.init(start) if report.flags.get("forgotten", 0) else self.server
 
     def _outcome(self, report: Report, end: End | None, *, asked: bool) -> End:
         """Return what kind of end the last look is: of the method itself, or of rounds, time or patience."""
@@ -209,19 +219,11 @@ class Stage:
         self.shown = replace(self.shown, reason=f"{self.shown.reason}{excuse}")
 
     def _blown_up(self, report: Report) -> str:
-        """Say in which round the model left float64, and at whose hands if it was a node's."""
-        engine, of_nodes = self.context.engine, self._blamed()
-        if not of_nodes and report.n_nodes < len(engine.node_ids):
-            of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)"
+        """Say in which round the model left float64, and of how many nodes."""
+        n_nodes = len(self.context.engine.node_ids)
+        of_nodes = f" ({report.n_nodes} of {n_nodes} nodes had reported)" if report.n_nodes < n_nodes else ""
         remedy = f"; {self.method.remedy}" if self.method.remedy else ""
         return f"round {self.server.round} left float64{of_nodes}{remedy}"
-
-    def _blamed(self) -> str:
-        """Name the nodes, but not all, that have just sent what is not finite, in this round or the one before."""
-        failures = [failure for failure in self.context.engine.failures if failure.outcome == "passed on"]
-        recent = [failure for failure in failures if 0 <= self.server.round - failure.round <= 1]
-        names = ", ".join(sorted({failure.node_id for failure in recent if failure.round == recent[-1].round}))
-        return f" (only node {names} sent what is not finite, in round {recent[-1].round})" if recent else ""
 
     def _row(self, report: Report) -> Row:
         context, reference = self.context, self.context.reference
@@ -243,7 +245,7 @@ class Stage:
     def _ended(self, report: Report) -> End | None:
         """Say whether the method has come to an end of a kind that another one may go on from."""
         shown, server = self.shown, self.server
-        nothing = report.counts.get("inseparable", 0) > 0 or shown.verdict is Status.CANCELS
+        nothing = report.flags.get("inseparable", 0) > 0 or shown.verdict is Status.CANCELS
         if nothing or (server.done and server.end is End.INSEPARABLE):
             return End.STALLED if shown.margin_low > 0 else End.INSEPARABLE
         certified = shown.verdict is Status.CERTIFIED and bool(server.done)
@@ -258,13 +260,13 @@ class Stage:
         return None if falling else End.STALLED
 
     def _finished(self, report: Report) -> bool:
-        if self._underflown(report) or report.counts.get("inseparable", 0) > 0:
+        if self._underflown(report) or report.flags.get("inseparable", 0) > 0:
             return True
         return self.context.met(self.shown)
 
     def _underflown(self, report: Report) -> bool:
         """Say whether no gradient is left to bring the model any nearer to what was asked for."""
-        asked = bool(self.context.goals) and report.counts.get("underflow", 0) >= report.n_nodes > 0
+        asked = bool(self.context.goals) and report.flags.get("underflow", 0) >= report.n_nodes > 0
         return self.shown.verdict is Status.STALLED or asked
 
 
