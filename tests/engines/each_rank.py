@@ -27,6 +27,7 @@ from localgd import (
     prepare,
     train,
 )
+from localgd.core import Field, Schema
 from localgd.data.datasets import DATASETS
 from localgd.engine.processes import WORTH_HALVES
 from localgd.errors import EngineError, RemoteError

@@ -222,7 +222,7 @@ def test_a_node_that_lost_its_memory_starts_an_exact_method_again():
         engine = InProcess(shards)
         restarts = []
 
-        def forget(info, engine=engine, method=method, restarts=restarts):
+        def forget(info, engine=engine, restarts=restarts):
             if info.row.round == 5:  # the node's process was ended and started again
                 for kept in engine.nodes._kept.values():
                     kept.pop(NODE, None)

@@ -81,7 +81,7 @@ def rounds(task, merge, number=6):
     engine = InProcess(ROWS[isinstance(getattr(task, "problem", None), Regularised)])
     if hasattr(merge, "problem"):
         merge = merge.bound(merge.problem, task)
-    state, seen = merge.init(np.zeros(engine.round(Sizes(), Message()).lows["n_features"].astype(int))), []
+    state, seen = merge.init(np.zeros(engine.round(Sizes(), Message()).mins["n_features_min"].astype(int))), []
     for _ in range(number):
         message = merge.message(state)
         report = engine.round(task, message)

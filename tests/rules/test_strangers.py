@@ -91,18 +91,30 @@ def blank(report):
 
 
 def excused(report):
-    return Report(1, report.n_rows, {}, {}, {"unguessed": 1})
+    return Report(1, report.n_rows, flags={"unguessed": 1})
 
 
 def no_margin(report):
-    return replace(report, lows={})
+    return replace(report, mins={})
 
 
 def no_update(report):
     return replace(report, duals={})
 
 
-WRONG = (blank, excused, no_margin, no_update)
+def undeclared(report):
+    return replace(report, sums={**report.sums, "more": 1.0})
+
+
+def of_another_kind(report):
+    return replace(report, mins={}, maxs={"margin": report.mins["margin"]})
+
+
+def too_long(report):
+    return replace(report, duals={"update": Dual(np.zeros(3))})
+
+
+WRONG = (blank, excused, no_margin, no_update, undeclared, of_another_kind, too_long)
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,11 @@ class Strange:
     loss: Any = field(default_factory=Logistic)
     weighted_by: str = "uniform"
 
+    def schema(self, message):
+        return self.task.schema(message)
+
     def init(self, shard: Shard) -> Any:
-        return self.task.init(shard)
+        return self.task.init(shard) if isinstance(self.task, Project) else None
 
     def run(self, message, shard, state):
         rng = np.random.default_rng([self.seed, message.round])
