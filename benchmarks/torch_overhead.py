@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from localgd import Message, Report, Shard, TorchDistributed, torch_processes
 from localgd.core import Field, Schema
-from localgd.rows import sealed
+from localgd.rounding import sealed
 
 BLOCK = 5
 """All-reduces, or rounds, timed in one go: as in a run, ranks wait for each other nowhere else."""

@@ -21,7 +21,7 @@ from localgd.engine.policy import Policy
 from localgd.engine.screening import misfit
 from localgd.flower import FlowerEngine
 from localgd.problems.metrics import Evaluate
-from localgd.rows import Dual
+from localgd.rounding import Dual
 from localgd.rules.consensus import DualPart
 from localgd.rules.local import GradientSteps
 

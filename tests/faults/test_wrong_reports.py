@@ -15,7 +15,7 @@ from localgd import InProcess, Message, NodeError, Report, local_gd, newton, tra
 from localgd.core import Field
 from localgd.engine.policy import Policy
 from localgd.reference.max_margin import max_margin
-from localgd.rows import Dual
+from localgd.rounding import Dual
 
 NODE = "node-2"
 

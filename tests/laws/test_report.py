@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localgd.core import Field, Report, in_order
-from localgd.rows import Dual
+from localgd.rounding import Dual
 
 whole = st.integers(-(2**40), 2**40).map(float)  # sums of whole numbers of this size are exact: no rounding to excuse
 number = st.floats(-1e6, 1e6, allow_subnormal=False)

@@ -12,8 +12,7 @@ from common import METHODS, random_rows, stacked
 from localgd import InProcess, train
 from localgd.core import in_order
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import norm
-from localgd.rows import Dual
+from localgd.rounding import Dual, norm
 
 BITS = 40
 """Bits after the point: numbers are sent as whole multiples of 2⁻⁴⁰, modulo 2¹²⁸, so that masks cancel exactly."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from localgd.core import Array, Field, Kind, Report, Schema
-from localgd.rows import Dual
+from localgd.rounding import Dual
 
 PARTS: Mapping[Kind, str] = {
     "sum": "sums",
