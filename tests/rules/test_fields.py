@@ -22,6 +22,7 @@ from localgd import (
     SampledNodes,
     Samples,
     Shard,
+    conjugate_gradients,
     local_gd,
     train,
 )
@@ -34,7 +35,7 @@ from localgd.methods.auto import Auto
 from localgd.methods.served import ENCODERS, TASKS
 from localgd.problems.certificate import Certificate
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.least_squares import Squares
+from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.rules.consensus import Consensus, DualPart
@@ -45,6 +46,7 @@ from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 from localgd.rules.server import Anchored, Chain, Extrapolation, Late, Momentum, anchored, chain, late, mean, momentum
+from localgd.rules.squares import ConjugateGradients, NormalEquations
 from localgd.run.checkpoint import Checkpoints
 
 NOISY = with_bias(random_rows(5), noise=0.1)
@@ -118,6 +120,23 @@ def once(held, **extra):
         d = held[0].n_features if isinstance(held[0], Shard) else 2
         return InProcess(held).round(task, Message(0, np.arange(float(d)), extra))
 
+    return seen
+
+
+def fitting(problem, _):
+    """What a problem of real targets makes of them."""
+    run = train(InProcess(TARGETS), conjugate_gradients(), problem=problem)
+    return run.w, run.columns()["loss"]
+
+
+def solving(merge, _):
+    """What a server for real targets asks for, and its models."""
+    engine = InProcess(TARGETS)
+    state, seen = merge.init(np.zeros(5)), []
+    while not state.done:
+        message = merge.message(state)
+        state = merge.step(state, engine.round(Squares(), message))
+        seen.append((message, state.w))
     return seen
 
 
@@ -199,7 +218,7 @@ TABLE = {
     Tally: (
         once(TABLES),
         Tally(("a",), ("c",), ("d",)),
-        {"numbers": ("b",), "categories": ("d",), "texts": ("c",), "min_group": 2},
+        {"numbers": ("b",), "categories": ("d",), "texts": ("c",), "min_group": 2, "classes": False},
     ),
     ColumnMoments: (
         once(TABLES, exponent=np.zeros(1), center=np.zeros(1)),
@@ -243,6 +262,9 @@ TABLE = {
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),
     Appraise: (under(LimitedMemory(problem=BIASED)), Appraise(BIASED), {"problem": Regularised(EXP)}),
     Curvature: (under(Newton(problem=BIASED)), Curvature(BIASED), {"problem": Regularised(EXP)}),
+    LeastSquares: (fitting, LeastSquares(2.0), {"alpha": 1.0, "intercept": True}),
+    NormalEquations: (solving, NormalEquations(), {"problem": LeastSquares(2.0), "tol": 0.5, "max_mb": 1e-6}),
+    ConjugateGradients: (solving, ConjugateGradients(), {"problem": LeastSquares(2.0), "tol": 0.5}),
     SquaresSteps: (
         squares,
         SquaresSteps(local_steps=5, lr=0.01),

@@ -16,7 +16,9 @@ from localgd import (
     Exponential,
     HardMargin,
     InProcess,
+    LeastSquares,
     Regularised,
+    Samples,
     Status,
     certify,
     consensus,
@@ -44,6 +46,7 @@ MAX_MARGIN_ONLY = {
 }
 AVERAGING = {"local-gd", "local-sgd", "fedexp", "fedprox", "slowmo"}
 MINIMISERS_ONLY = {"newton", "lbfgs", "scaffold"}
+NUMBERS_ONLY = {"normal-equations", "conjugate-gradients"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,6 +54,10 @@ def test_a_method_finds_the_minimiser_or_refuses_in_words(name):
     engine, problem = InProcess(with_bias(random_rows(2), 2, 0.2)), Regularised(C=1.0, intercept=True)
     if name in MAX_MARGIN_ONLY:
         with pytest.raises(ValueError, match=f"{name}: it has no meaning with C=1.0: {MAX_MARGIN_ONLY[name]}; take"):
+            train(engine, method_named(name), problem=problem, n_rounds=1)
+        return
+    if name in NUMBERS_ONLY:
+        with pytest.raises(ValueError, match=f"{name}: it fits real targets, and cannot look for the minimiser model"):
             train(engine, method_named(name), problem=problem, n_rounds=1)
         return
     options = {"local_steps": 1} if name in AVERAGING else {}  # more of them end beside it
@@ -68,9 +75,33 @@ def test_a_method_finds_the_hard_margin_or_refuses_in_words(name):
         with pytest.raises(ValueError, match=rf"{name}: it goes down a loss .* take another method"):
             train(engine, method_named(name), problem=HardMargin(), n_rounds=1)
         return
+    if name in NUMBERS_ONLY:
+        with pytest.raises(ValueError, match=f"{name}: it fits real targets, and cannot look for the max-margin model"):
+            train(engine, method_named(name), problem=HardMargin(), n_rounds=1)
+        return
     run = train(engine, method_named(name), problem=HardMargin(), n_rounds=100)
     assert run.certificate.kind == "max-margin"
     assert run.certificate.separable
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_method_fits_real_targets_or_refuses_in_words(name, alpha):
+    nodes = [Samples(shard.node_id, shard.rows, np.arange(float(shard.n_rows))) for shard in random_rows(2)]
+    engine, problem = InProcess(nodes), LeastSquares(alpha)
+    if name not in NUMBERS_ONLY | {"auto"}:
+        with pytest.raises(
+            ValueError, match=f"{name}: it is for signed rows, and cannot look for"
+        ):
+            train(engine, method_named(name), problem=problem, n_rounds=1)
+        return
+    run = train(engine, method_named(name), problem=problem, n_rounds=100)
+    assert run.end is End.DONE
+    assert run.certificate.kind == problem.kind or name == "conjugate-gradients"
+    assert run.certificate.verdict is Status.CERTIFIED or (name, alpha) == ("conjugate-gradients", 0.0)
+    x, y = stacked(nodes), np.concatenate([node.targets for node in nodes])
+    exact = np.linalg.solve(x.T @ x + alpha * np.eye(5), x.T @ y)
+    np.testing.assert_allclose(run.w, exact, rtol=OTHER_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +109,11 @@ def test_a_method_finds_the_hard_margin_or_refuses_in_words(name):
     [
         (modified_local_gd(form="proximal"), "an anchor at 0 takes the model away from a finite minimiser"),
         (local_gd(lr="paper"), "lr='paper' is a step size for the hard margin"),
-        (local_gd(late=True), "late=True hands out a direction"),
+        (local_gd().late(), "late=True hands out a direction"),
         (local_gd(loss="exponential"), r"a matter of the problem here: Regularised\(loss='exponential'\)"),
         (local_gd(weighted_by="uniform"), "weighted_by='uniform' has no meaning with C"),
         (
-            method_named("normalised-local-gd", late=False, lr="auto", loss="logistic"),
+            method_named("normalised-local-gd", lr="auto", loss="logistic").late(False),
             "the least value of a penalised loss is not 0",
         ),
     ],
@@ -196,7 +227,7 @@ def test_any_angle_short_of_90_degrees_certifies_a_minimiser():
 
 @pytest.mark.parametrize(
     "method",
-    [local_gd(local_steps=5), local_gd(local_steps=5, late=True), consensus(), penalised(newton(), 1.0)],
+    [local_gd(local_steps=5), local_gd(local_steps=5).late(), consensus(), penalised(newton(), 1.0)],
     ids=["local-gd", "late", "consensus", "newton"],
 )
 def test_on_round_is_told_the_model_that_row_and_certificate_are_about(method):
