@@ -76,8 +76,8 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     n_iter_ : int
         Rounds that made the model; the most of any class under "ovr".
     history_ : list of dict
-        One entry per round: `localgd.run.history.Row`. For three or more classes under "ovr" a list of such lists, one per
-        class.
+        One entry per round: `localgd.run.history.Row`. For three or more classes under "ovr" a list of such lists, one
+        per class.
     certificate_ : Certificate
         ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
         "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -17,12 +18,16 @@ ZERO, NAN = sealed(np.zeros(())), sealed(np.full((), np.nan))
 
 @dataclass(frozen=True)
 class Said:
-    """What a node answered, short of the numbers: names and shapes, the name that is not finite; or its error."""
+    """What a node answered, short of the numbers: names and shapes, the name that is not finite; or its error.
+
+    Of its duals also which are proved: mass and error are numbers that were sent.
+    """
 
     sums: dict[str, tuple[int, ...]] = field(default_factory=dict)
     lows: dict[str, tuple[int, ...]] = field(default_factory=dict)
     counts: tuple[str, ...] = ()
     duals: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    proved: tuple[str, ...] = ()
     n_nodes: int = 0
     blank: str = ""
     error: str = ""
@@ -35,7 +40,8 @@ class Said:
             return cls(error=said(answer), trace=trace_of(answer))
         sums, lows = ({name: value.shape for name, value in part.items()} for part in (answer.sums, answer.lows))
         duals = {name: dual.vector.shape for name, dual in answer.duals.items()}
-        return cls(sums, lows, tuple(answer.counts), duals, answer.n_nodes, not_finite(answer, message))
+        proved = tuple(name for name, dual in answer.duals.items() if not math.isnan(dual.parts[0]))
+        return cls(sums, lows, tuple(answer.counts), duals, proved, answer.n_nodes, not_finite(answer, message))
 
     def answer(self) -> Answer:
         """Return a report of no numbers that a policy judges as it would judge the node's own, or the error."""
@@ -45,7 +51,10 @@ class Said:
             {name: np.broadcast_to(NAN if name == self.blank else ZERO, shape) for name, shape in part.items()}
             for part in (self.sums, self.lows, self.duals)
         )
-        known = {name: Dual(vector) for name, vector in duals.items()}
+        known = {
+            name: Dual.proved(vector, 0.0, 0.0) if name in self.proved else Dual(vector)
+            for name, vector in duals.items()
+        }
         return Report(self.n_nodes, 0, sums, lows, dict.fromkeys(self.counts, 0), known)
 
 

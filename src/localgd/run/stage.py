@@ -97,6 +97,11 @@ class Stage:
     limit: int = 0
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
+    start: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember where the method starts, and starts again if nodes have forgotten theirs."""
+        self.start = self.server.w
 
     def resume(self, found: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -111,11 +116,10 @@ class Stage:
     def run(self) -> None:
         """Run to the end."""
         self.limit = len(self.context.history) if self.server.done else self.context.limit
-        start = self.server.w
-        while not self._advance(start):  # what a round leaves behind is gone before the next one: reports may be large
+        while not self._advance():  # what a round leaves behind is gone before the next one: reports may be large
             pass
 
-    def _advance(self, start: FloatArray) -> bool:
+    def _advance(self) -> bool:
         """Run a round and make the next model from it; return whether that was the last."""
         method, context, server = self.method, self.context, self.server
         final = len(context.history) >= self.limit
@@ -134,7 +138,7 @@ class Stage:
             return True
         if context.stopping:
             self.limit = len(context.history)  # keep this round's work; then one last look, at all nodes
-        following = self._following(report, start, whole=whole)
+        following = self._following(report, whole=whole)
         if not np.isfinite(following.w).all():
             self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
             self.end = End.DIVERGED
@@ -176,7 +180,7 @@ class Stage:
         low = float(report.lows["margin"]) / length
         return tempered_duals(self.context.engine, model / length, low, self.context.sizes.radius)
 
-    def _following(self, report: Report, start: FloatArray, *, whole: bool) -> Any:
+    def _following(self, report: Report, *, whole: bool) -> Any:
         """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
         if whole or not self.method.whole_rounds:
             try:
@@ -185,7 +189,7 @@ class Stage:
                 said = f"round {self.server.round}: the report does not fit the model{self._blamed()}: {error}"
                 raise ValueError(said) from error
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
-        return self.method.merge.init(start) if report.counts.get("forgotten", 0) else self.server
+        return self.method.merge.init(self.start) if report.counts.get("forgotten", 0) else self.server
 
     def _outcome(self, report: Report, end: End | None, *, asked: bool) -> End:
         """Return what kind of end the last look is: of the method itself, or of rounds, time or patience."""
