@@ -21,7 +21,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from engines.fleet import Fleet
-from localgd import InProcess, load, prepare, train
+from localgd import InProcess, Regularised, load, prepare, train
 from localgd.methods.table import method_named
 
 NAMES = ("east", "north", "south")
@@ -61,14 +61,14 @@ def main() -> None:
         with Fleet(folder / "fleet", configs) as fleet:
             for method in asked.methods:
                 out = folder / method
-                options = {"C": 1.0, "intercept": True} if method == "scaffold" else {}
+                problem = Regularised(C=1.0, intercept=True) if method == "scaffold" else None
                 job = {"data": "", "n-nodes": 3, "method": method, "n-rounds": asked.rounds}
-                run = fleet.run(**job, out=str(out), C=options.get("C", ""))
+                run = fleet.run(**job, out=str(out), C="" if problem is None else problem.C)
                 status = fleet.wait(run, 200 + 20 * asked.rounds, out)
                 assert status == "finished:completed", fleet.told(run)  # noqa: S101
                 history = pl.read_csv(out / "history.csv")
                 model = json.loads((out / "model.json").read_text())
-                expected = train(here, method_named(method, **options), n_rounds=asked.rounds).w
+                expected = train(here, method_named(method), problem=problem, n_rounds=asked.rounds).w
                 away = float(np.abs(np.append(model["coef"], model["intercept"]) - expected).max())
                 first, last = history.row(0, named=True), history.row(-1, named=True)
                 rounds = max(1, last["round"])

@@ -19,6 +19,7 @@ from localgd import (
     Angle,
     InProcess,
     Method,
+    Regularised,
     Shard,
     auto,
     consensus,
@@ -92,11 +93,11 @@ def penalised(quick: bool) -> None:
     for n_nodes in (1, 7) if quick else (1, 7, 100):
         parts = np.array_split(z[order], n_nodes)
         engine = InProcess(Shard(f"{m:03d}", part) for m, part in enumerate(parts))
-        methods: dict[str, Method] = {"newton": newton(C=1.0, intercept=True)}
-        methods |= {f"scaffold, L={L}": scaffold(C=1.0, intercept=True, local_steps=L) for L in (1, 100)}
-        methods |= {f"local-gd, L={L}": local_gd(C=1.0, intercept=True, local_steps=L) for L in (1, 100)}
+        methods: dict[str, Method] = {"newton": newton()}
+        methods |= {f"scaffold, L={L}": scaffold(local_steps=L) for L in (1, 100)}
+        methods |= {f"local-gd, L={L}": local_gd(local_steps=L) for L in (1, 100)}
         for label, method in methods.items():
-            run = train(engine, method, n_rounds=400)
+            run = train(engine, method, problem=Regularised(C=1.0, intercept=True), n_rounds=400)
             off, most = np.abs(run.w - expected).max(), run.certificate.distance
             print(f"{n_nodes:6d} {label:22s}{run.n_rounds:7d}  {off:10.1e}  {most:10.1e}", flush=True)
 

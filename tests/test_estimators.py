@@ -127,7 +127,7 @@ def test_falling_short_of_the_angle_asked_for_warns(data):
 def test_a_projection_of_rows_that_cannot_be_separated_warns_with_a_remedy(data):
     X, y, groups = data
     X, y, groups = np.vstack([X, X[:3]]), np.append(y, np.where(y[:3] == "no", "yes", "no")), np.append(groups, [0] * 3)
-    with pytest.warns(ConvergenceWarning, match="not separable to within rounding: .* use auto or local-gd"):
+    with pytest.warns(ConvergenceWarning, match="not separable to within rounding: .* use local-gd"):
         clf = LocalGDClassifier("modified-local-gd").fit(X, y, groups=groups)
     assert clf.certificate_.separable is None
     assert LocalGDClassifier().fit(X, y, groups=groups).score(X, y) > 0.9

@@ -10,9 +10,11 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,18 @@ def _nothing(value: Any, _: Any) -> None:
         raise TypeError(f"expected nothing, got {value!r}")
 
 
+def _either(kind: Any) -> bool:
+    """Whether it is one dataclass or another, which the names of their fields tell apart."""
+    return isinstance(kind, UnionType) and all(is_dataclass(one) for one in get_args(kind))
+
+
+def _one_of(value: Any, kind: Any) -> Any:
+    one = next((one for one in get_args(kind) if {field.name for field in fields(one)} == value.keys()), None)
+    if one is None:
+        raise TypeError(f"expected the fields of one of {kind}, got {', '.join(value)}")
+    return _converter().structure(value, one)
+
+
 def _speaks_for_itself(kind: Any) -> bool:
     """Whether a class brings its own way to JSON and back, as a recipe does."""
     return hasattr(kind, "to_dict") and hasattr(kind, "from_dict")
@@ -79,6 +93,7 @@ def _converter() -> Any:
         Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
     )
     converter.register_structure_hook(Dual, _dual)
+    converter.register_structure_hook_func(_either, _one_of)
     converter.register_unstructure_hook_func(_speaks_for_itself, lambda value: value.to_dict())
     converter.register_structure_hook_func(_speaks_for_itself, lambda value, kind: kind.from_dict(value))
     return converter

@@ -11,6 +11,7 @@ import polars as pl
 from command import localgd, spawned
 from common import federation
 from localgd import consensus, local_gd
+from localgd.cli.compare import PENALISED
 from localgd.report.compare import compare, milestones, panels
 
 GOLUB = ("golub", "--partition", "by_label", "--n-nodes", "5")
@@ -40,6 +41,15 @@ def test_json_and_a_penalised_comparison():
     assert {row["method"] for row in rows} == {"newton", "scaffold", "local-gd"}
     assert next(row for row in rows if row["method"] == "newton" and row["certified_deg"] == 0.001)["rounds"] <= 10
     assert next(row for row in rows if row["method"] == "local-gd" and row["certified_deg"] == 0.001)["rounds"] is None
+
+
+def test_a_penalised_comparison_has_methods_of_its_own():
+    done = localgd("compare", "heart", "--C", "1", "--n-rounds", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(dict.fromkeys(row["method"] for row in json.loads(done.stdout))) == list(PENALISED)
+    refused = localgd("compare", "heart", "--C", "1", "--methods", "consensus,local-gd")
+    assert refused.returncode == 2
+    assert "consensus: it has no meaning with C=1.0" in refused.stderr
 
 
 def test_bad_names_are_refused():

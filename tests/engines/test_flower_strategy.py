@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from engines.flower_grid import LocalGrid
-from localgd import InProcess, NodeError, Shard, certify, from_arrays, prepare
+from localgd import Angle, InProcess, NodeError, Shard, certify, from_arrays, prepare
 from localgd.flower import Certified, FlowerEngine, answer
 
 
@@ -46,11 +46,11 @@ def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
     shards = rows_and_fedavg()
     grid = LocalGrid(fedavg_app(shards), [{}] * 3)
     plain = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
-    strategy = Certified(plain, n_nodes=3)
+    strategy = Certified(plain, n_nodes=3, goal=Angle(30.0))
     result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=20)
     parts = result.arrays.to_numpy_ndarrays()
     w = np.concatenate([part.ravel() for part in parts])
-    expected = certify(w, InProcess(shards))
+    expected = certify(w, InProcess(shards), goal=Angle(30.0))
     assert strategy.certificate.to_dict() == expected.to_dict()
     metrics = result.evaluate_metrics_serverapp[20]
     assert metrics["margin_low"] == expected.margin_low > 0

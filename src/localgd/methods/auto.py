@@ -1,4 +1,4 @@
-"""The method that suits the data: chosen from its sizes, with another one in reserve."""
+"""The method that suits the data: chosen from its sizes, with others to fall back on."""
 
 from __future__ import annotations
 

@@ -99,9 +99,11 @@ class Stage:
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
     session: str = ""
+    start: FloatArray = field(init=False)
 
     def __post_init__(self) -> None:
-        """Agree on a session, for nodes to keep their states by."""
+        """Agree on a session, for nodes to keep their states by; remember where a method starts again from."""
+        self.start = self.server.w
         self.session = self.context.engine.shared(secrets.token_hex(8).encode()).decode()
 
     def resume(self, found: Checkpoint) -> None:
@@ -117,14 +119,13 @@ class Stage:
     def run(self) -> None:
         """Run to the end."""
         self.limit = len(self.context.history) if self.server.done else self.context.limit
-        start = self.server.w
         try:
-            while not self._advance(start):  # what a round leaves is gone before the next one: reports may be large
+            while not self._advance():  # what a round leaves is gone before the next one: reports may be large
                 pass
         finally:
             self.context.engine.release(self.session)
 
-    def _advance(self, start: FloatArray) -> bool:
+    def _advance(self) -> bool:
         """Run a round and make the next model from it; return whether that was the last."""
         method, context, server = self.method, self.context, self.server
         final = len(context.history) >= self.limit
@@ -143,7 +144,7 @@ class Stage:
             return True
         if context.stopping:
             self.limit = len(context.history)  # keep this round's work; then one last look, at all nodes
-        following = self._following(report, start, whole=whole)
+        following = self._following(report, whole=whole)
         if not np.isfinite(following.w).all():
             self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
             self.end = End.DIVERGED
@@ -187,7 +188,7 @@ class Stage:
         low = float(report.mins["margin"]) / length
         return tempered_duals(self.context.engine, model / length, low, self.context.sizes.radius)
 
-    def _following(self, report: Report, start: FloatArray, *, whole: bool) -> Any:
+    def _following(self, report: Report, *, whole: bool) -> Any:
         """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
         if whole or not self.method.whole_rounds:
             try:
@@ -195,7 +196,7 @@ class Stage:
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
                 raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
-        return self.method.merge.init(start) if report.flags.get("forgotten", 0) else self.server
+        return self.method.merge.init(self.start) if report.flags.get("forgotten", 0) else self.server
 
     def _outcome(self, report: Report, end: End | None, *, asked: bool) -> End:
         """Return what kind of end the last look is: of the method itself, or of rounds, time or patience."""

@@ -189,7 +189,7 @@ class FlowerEngine:
 
         Parameters
         ----------
-        encode : Recipe or Rescaled
+        encode : Recipe
             Data, not code: a dataclass that the nodes know.
 
         Raises
