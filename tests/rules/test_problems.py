@@ -90,9 +90,7 @@ def test_a_method_fits_real_targets_or_refuses_in_words(name, alpha):
     nodes = [Samples(shard.node_id, shard.rows, np.arange(float(shard.n_rows))) for shard in random_rows(2)]
     engine, problem = InProcess(nodes), LeastSquares(alpha)
     if name not in NUMBERS_ONLY | {"auto"}:
-        with pytest.raises(
-            ValueError, match=f"{name}: it is for signed rows, and cannot look for"
-        ):
+        with pytest.raises(ValueError, match=f"{name}: it is for signed rows, and cannot look for"):
             train(engine, method_named(name), problem=problem, n_rounds=1)
         return
     run = train(engine, method_named(name), problem=problem, n_rounds=100)
