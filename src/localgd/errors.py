@@ -41,7 +41,7 @@ class RemoteError(RuntimeError):
     """
 
     def __init__(self, error: str, trace: str = "") -> None:
-        self.trace = "\n".join(plain(line) for line in trace.split("\n"))
+        self.trace = _plain_lines(trace)
         super().__init__(plain(error))
         if trace:
             lines = textwrap.indent(self.trace, "  | ", lambda _: True)  # none of them passes for one of ours
@@ -128,7 +128,11 @@ def trace_of(error: BaseException) -> str:
     """Return the traceback of an error, or the one that it brings from elsewhere; empty if there is none."""
     if isinstance(error, RemoteError):
         return error.trace
-    return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    return _plain_lines("".join(traceback.format_exception(error))) if error.__traceback__ is not None else ""
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(plain(line) for line in text.split("\n"))
 
 
 def from_all(engine: Engine, task: Task, message: Message) -> Report:

@@ -290,20 +290,11 @@ FORGETS = pytest.mark.xfail(
 )
 
 
-OTHER_FOLD = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="where a number stands in what ranks add decides in which order it is added, and a new engine packs anew",
-)
-
-
 @engines
 @pytest.mark.parametrize("method", MEMORIES, ids=lambda method: method.name)
 def test_another_engine_recalls_the_states_that_were_kept(make, method, tmp_path, request):
     if "flower" in request.node.callspec.id:
         request.applymarker(FORGETS)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 2 and method.name == "interior-point":
-        request.applymarker(OTHER_FOLD)
     shards = rows(6)
     engine = make(shards)
     method, folder = method.bind(method.problem, engine, measured(engine)), of_all(engine, tmp_path)

@@ -132,7 +132,8 @@ def test_bad_options_are_refused(options):
 class Spy:
     """Nobody agreed to this."""
 
-    def init(self, shard) -> None: ...
+    def schema(self, message):  # noqa: ARG002
+        return {}
 
     def run(self, message, shard, state): ...
 

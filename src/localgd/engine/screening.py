@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import Field, Kind, Report, Schema
+from localgd.core import Array, Field, Kind, Report, Schema
 from localgd.rounding import Dual
 
 PARTS: Mapping[Kind, str] = {
@@ -136,11 +136,18 @@ def not_finite(report: Report, schema: Schema) -> str:
 
 def _sound(field: Field, value: Any) -> bool:
     if isinstance(value, Dual):
-        return bool(np.isfinite(value.vector).all()) and not np.isinf(value.parts[0])
-    if np.isfinite(value).all():  # one look at each number, where all is well
+        return _finite(value.vector) and not np.isinf(value.parts[0])
+    if _finite(value):
         return True
     if field.kind not in {"min", "max"}:
         return False
     allowed = {"min": -np.inf, "max": np.inf}[field.kind]
     wrong = ~np.isfinite(value) & (value != allowed)
     return not (wrong & (np.isnan(value) | (not field.optional))).any()
+
+
+def _finite(array: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):  # one look at each number, where all is well
+            return True
+    return bool(np.isfinite(array).all())

@@ -22,9 +22,9 @@ from localgd import serialize
 from localgd.core import CountKey, Failure, Message, Report, Task
 from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
-from localgd.engine.policy import Answer, Policy, faults
+from localgd.engine.policy import Answer, Policy
 from localgd.engine.processes import TIMEOUT, Processes
-from localgd.engine.screening import not_finite
+from localgd.engine.screening import misfit, not_finite
 from localgd.engine.words import Greeting, Outcome, Said, differ
 from localgd.errors import EngineError
 from localgd.rounding import FloatArray
@@ -287,11 +287,10 @@ class TorchDistributed:
 
 def _ready(answers: Mapping[str, Answer], task: Task, message: Message) -> list[Report] | None:
     """Return the reports, in the order of the nodes; None if there is something to talk about."""
-    reports = {name: answer for name, answer in answers.items() if isinstance(answer, Report)}
-    if len(reports) < len(answers) or faults(reports, task, message):
-        return None
-    schema = task.schema(message)  # a whole process may be blank while others are not
-    return None if any(not_finite(report, schema) for report in reports.values()) else list(reports.values())
+    schema, name = task.schema(message), type(task).__name__
+    reports = {node: answer for node, answer in answers.items() if isinstance(answer, Report)}
+    wrong = any(misfit(report, schema, node, name) or not_finite(report, schema) for node, report in reports.items())
+    return None if wrong or len(reports) < len(answers) else list(reports.values())
 
 
 def _sent(answers: Iterable[Answer]) -> int:
