@@ -16,7 +16,7 @@ from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, sealed
 from localgd.rules.server import ServerState
 
 LOOK_EVERY = 50
-"""Conjugate gradients update their residual; so often the true one takes its place."""
+"""Conjugate gradients update their residual; so often, or after a step a row, the true one takes its place."""
 
 WELL_BELOW = 64
 """The bound on the rounding of a gradient is of the worst case: it can usually be brought so far below."""
@@ -212,7 +212,7 @@ class ConjugateState(SquaresState):
 
 @dataclass(frozen=True)
 class ConjugateGradients(Solving):
-    """Conjugate gradients from w = 0: a d-vector each way a round, and every 50 rounds a look at the true residuals.
+    """Conjugate gradients from w = 0: a d-vector each way a round; at times, 50 steps at most, the true residuals.
 
     w stays in the span of the rows and, for α = 0, tends to the shortest of the solutions.
 
@@ -262,7 +262,8 @@ class ConjugateGradients(Solving):
         value = state.value - length * float(h @ direction)
         w, h = state.w + known.lifted(length * direction), h - length * image
         direction = h + float(h @ h) / square * direction
-        due = norm(h) <= state.target or state.steps + 1 == LOOK_EVERY
+        most = min(LOOK_EVERY, max(known.rank, 1))  # as many steps as independent rows solve it, but for rounding
+        due = norm(h) <= state.target or state.steps + 1 == most
         moved = replace(state, asks="look" if due else "along", model=at(w), value=value, steps=state.steps + 1)
         return replace(moved, h=sealed(h), direction=sealed(direction))
 
