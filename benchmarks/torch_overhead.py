@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from localgd import Message, Report, Shard, TorchDistributed, torch_processes
+from localgd.core import Field, Schema
 from localgd.rows import sealed
 
 BLOCK = 5
@@ -35,13 +36,14 @@ class Vector:
 
     fresh: bool
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return a vector and two numbers."""
+        return {"step": Field("sum", message.w.shape), "loss": Field("sum"), "margin": Field("min")}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the model itself, which costs nothing, or a step from it."""
         step = sealed(message.w + 1.0) if self.fresh else message.w
-        return Report(1, shard.n_rows, {"step": step, "loss": 1.0}, {"margin": 0.5}), state
+        return Report(1, shard.n_rows, {"step": step, "loss": 1.0}, mins={"margin": 0.5}), state
 
 
 def milliseconds(d: int, engine: TorchDistributed, repeats: int) -> list[float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localgd.rounding import FloatArray
 from localgd.rows import Dual, frozen, sealed
@@ -25,16 +26,19 @@ class Message:
     Parameters
     ----------
     round : int
-        Round number from 0. Round 0 of a task starts its node states afresh.
+        Round number from 0. Round 0 of a task begins from its `init`, whatever a node remembers.
     w : (d,) float64 array
         The shared model; empty for rounds that need none.
     extra : mapping from name to array
         Anything else a task asks for.
+    session : str
+        Which run it belongs to: nodes keep what they remember of a task by session.
     """
 
     round: int = 0
     w: FloatArray = field(default_factory=lambda: np.zeros(0))
     extra: Mapping[str, FloatArray] = field(default_factory=dict)
+    session: str = ""
 
     def __post_init__(self) -> None:
         """Make the arrays read-only: a node copies what it wants to change."""
@@ -47,73 +51,143 @@ class Message:
         return int(self.w.size + sum(value.size for value in self.extra.values()))
 
 
+Kind: TypeAlias = Literal["sum", "max", "min", "count", "flag", "per_node", "dual"]
+
+DTYPES = ("float64", "float32", "int64")
+"""What arrays of reports may be made of; of integers, those that float64 holds exactly, up to 2⁵³."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a report holds under one name.
+
+    Parameters
+    ----------
+    kind : "sum", "max", "min", "count", "flag", "per_node" or "dual"
+        How it adds, and so in which part of the report it is.
+    shape : tuple of int
+        Of its array, that of a dual's vector, or that of one node's value; () for a number.
+    dtype : "float64", "float32" or "int64"
+        Of its array.
+    optional : bool
+        A node sends it if it has it.
+    unless : str
+        The flag of the same report that explains why it is not there.
+
+    Raises
+    ------
+    ValueError
+        If the dtype is none of these.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...] = ()
+    dtype: str = "float64"
+    optional: bool = False
+    unless: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the dtype once."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+Schema: TypeAlias = Mapping[str, Field]
+"""What a report on some message may hold, and must, by name."""
+
+Array: TypeAlias = NDArray[Any]
+
+CountKey: TypeAlias = tuple[str | int | float | bool, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What a node sends back: sums, minima and counts, never a row.
+    """What a node sends back: what its task's schema declares, never a row.
 
-    A commutative monoid under ``+`` with identity ``Report()``: `n_nodes`, `n_rows`, `sums`, `duals` and `counts` add
-    name by name (a missing name counts as zero), `lows` take the elementwise minimum (missing: +∞). Addition is
-    exactly commutative; it is associative up to float rounding of the sums, which is why engines that promise
-    identical bits add in the order of the node names.
+    A commutative monoid under ``+`` with identity ``Report()``: `n_nodes`, `n_rows`, `sums`, `duals`, `counts` and
+    `flags` add name by name (a missing name counts as zero), `maxs` and `mins` take the elementwise maximum and minimum
+    (missing: −∞ and +∞), `per_node` is the union. Addition is exactly commutative; it is associative up to float
+    rounding of the sums, which is why engines that promise identical bits add in the order of the node names.
 
     Parameters
     ----------
     n_nodes, n_rows : int
         How many nodes, and rows of users (the samples of shards), speak through this report.
-    sums : mapping from name to float64 array (0-d for a number)
-        Quantities that add.
-    lows : mapping from name to float64 array
-        Quantities of which the smallest counts.
-    counts : mapping from name to int
-        Tallies; the union of names is the union of what the nodes hold.
+    sums : mapping from name to array (0-d for a number)
+        Quantities that add. Arrays of float32 and int64 stay what they are, anything else becomes float64.
+    maxs, mins : mapping from name to array
+        Quantities of which the largest, or the smallest, counts.
+    counts : mapping from key to int
+        Tallies. A key begins with the name of its field; the union of keys is the union of what the nodes hold.
+    flags : mapping from name to int
+        How many nodes raised it.
     duals : mapping from name to Dual
         Combinations of rows that add, each with what is proved of it.
+    per_node : mapping from name to mapping from node to array
+        Small values that stay apart, by the name of their node.
 
     Examples
     --------
-    >>> a = Report(1, 10, {"mass": 2.0}, {"margin": 0.3}, {"red": 4})
-    >>> b = Report(1, 20, {"mass": 3.0}, {"margin": 0.1}, {"blue": 1})
+    >>> a = Report(1, 10, {"loss": 2.0}, mins={"margin": 0.3}, counts={("colour", "red"): 4}, flags={"cancels": 1})
+    >>> b = Report(1, 20, {"loss": 3.0}, mins={"margin": 0.1}, counts={("colour", "blue"): 1})
     >>> total = a + b
-    >>> total.n_rows, float(total.sums["mass"]), float(total.lows["margin"]), dict(total.counts)
-    (30, 5.0, 0.1, {'red': 4, 'blue': 1})
+    >>> total.n_rows, float(total.sums["loss"]), float(total.mins["margin"]), total.flags, total.counts
+    (30, 5.0, 0.1, {'cancels': 1}, {('colour', 'red'): 4, ('colour', 'blue'): 1})
     """
 
     n_nodes: int = 0
     n_rows: int = 0
     sums: Mapping[str, Any] = field(default_factory=dict)
-    lows: Mapping[str, Any] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    maxs: Mapping[str, Any] = field(default_factory=dict)
+    mins: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[CountKey, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
     duals: Mapping[str, Dual] = field(default_factory=dict)
+    per_node: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make every array read-only float64."""
-        object.__setattr__(self, "sums", {name: frozen(value) for name, value in self.sums.items()})
-        object.__setattr__(self, "lows", {name: frozen(value) for name, value in self.lows.items()})
+        """Make every array read-only."""
+        for part in ("sums", "maxs", "mins"):
+            object.__setattr__(self, part, {name: _kept(value) for name, value in getattr(self, part).items()})
         duals = {name: dual if isinstance(dual, Dual) else Dual(dual) for name, dual in self.duals.items()}
         object.__setattr__(self, "duals", duals)
+        listed = {name: {n: _kept(value) for n, value in nodes.items()} for name, nodes in self.per_node.items()}
+        object.__setattr__(self, "per_node", listed)
 
     def __add__(self, other: Report) -> Report:
-        """Return the report of both; a quantity with two shapes is a ValueError."""
+        """Return the report of both; a quantity with two shapes is a ValueError, and so is a node in both."""
         return Report(
             self.n_nodes + other.n_nodes,
             self.n_rows + other.n_rows,
             _joined(self.sums, other.sums, _elementwise(np.add)),
-            _joined(self.lows, other.lows, _elementwise(np.minimum)),
+            _joined(self.maxs, other.maxs, _elementwise(np.maximum)),
+            _joined(self.mins, other.mins, _elementwise(np.minimum)),
             _joined(self.counts, other.counts, int.__add__),
+            _joined(self.flags, other.flags, int.__add__),
             _joined(self.duals, other.duals, _folded),
+            _joined(self.per_node, other.per_node, lambda a, b: _joined(a, b, _twice)),
         )
 
     @property
     def n_floats(self) -> int:
         """How many numbers this report carries, its two tallies of nodes and rows included."""
-        arrays = [*self.sums.values(), *self.lows.values()]
-        vectors = sum(dual.vector.size + 2 * (not math.isnan(dual.parts[0])) for dual in self.duals.values())
-        return 2 + int(sum(value.size for value in arrays)) + vectors + len(self.counts)
+        arrays = [*self.sums.values(), *self.maxs.values(), *self.mins.values()]
+        arrays += [value for nodes in self.per_node.values() for value in nodes.values()]
+        sizes = [value.size for value in arrays]
+        sizes += [dual.vector.size + 2 * (not math.isnan(dual.parts[0])) for dual in self.duals.values()]
+        return 2 + int(sum(sizes)) + len(self.counts) + len(self.flags)
 
     @property
-    def arrays(self) -> dict[str, FloatArray]:
-        """All that is made of numbers, by name: sums, lows and the vectors of duals."""
-        return {**self.sums, **self.lows, **{name: dual.vector for name, dual in self.duals.items()}}
+    def arrays(self) -> dict[str, Array]:
+        """All that adds number by number: sums, maxima, minima and the vectors of duals, by name."""
+        vectors = {name: dual.vector for name, dual in self.duals.items()}
+        return {**self.sums, **self.maxs, **self.mins, **vectors}
+
+
+def _kept(value: Any) -> Array:
+    """Return a read-only array, of the dtype that an array has if a report may hold it, else of float64."""
+    known = isinstance(value, np.ndarray | np.generic) and value.dtype.name in DTYPES
+    return frozen(value, value.dtype if known else np.float64)
 
 
 def _folded(a: Dual, b: Dual) -> Dual:
@@ -122,19 +196,26 @@ def _folded(a: Dual, b: Dual) -> Dual:
     return a.folded(b)
 
 
-def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[FloatArray, FloatArray], FloatArray]:
-    def added(a: FloatArray, b: FloatArray) -> FloatArray:
+def _twice(*_: Array) -> Array:
+    raise ValueError("two reports list values of one node, and do not add")
+
+
+def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
+    def added(a: Array, b: Array) -> Array:
         if a.shape != b.shape:  # NumPy would stretch one of them
             raise ValueError(f"reports with quantities of shapes {a.shape} and {b.shape} do not add")
-        return sealed(add(a, b))
+        if a.dtype != b.dtype:
+            raise ValueError(f"reports with quantities of dtypes {a.dtype} and {b.dtype} do not add")
+        return sealed(add(a, b), a.dtype)
 
     return added
 
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def _joined(a: Mapping[str, Value], b: Mapping[str, Value], add: Callable[[Any, Any], Any]) -> dict[str, Value]:
+def _joined(a: Mapping[Key, Value], b: Mapping[Key, Value], add: Callable[[Any, Any], Any]) -> dict[Key, Value]:
     out = dict(a)
     for name, value in b.items():
         out[name] = add(out[name], value) if name in out else value
@@ -142,10 +223,14 @@ def _joined(a: Mapping[str, Value], b: Mapping[str, Value], add: Callable[[Any, 
 
 
 class Task(Protocol):
-    """What a node does in a round. A frozen dataclass: its fields are its configuration."""
+    """What a node does in a round. A frozen dataclass: its fields are its configuration.
 
-    def init(self, shard: Any) -> Any:
-        """Return the state that stays on the node between rounds (None if there is none), of the type it says."""
+    One with a memory also has ``init(shard) -> state``, what a node remembers at first, and ``state_type``, a class
+    variable that says what a state is read back as; the state of any other is None.
+    """
+
+    def schema(self, message: Message) -> Schema:
+        """Return what a report on this message holds; no row is needed to tell."""
 
     def run(self, message: Message, shard: Any, state: Any) -> tuple[Report, Any]:
         """Return the report and the next state; `state` is never written to, so that a round can be run again."""
@@ -164,7 +249,7 @@ class Merge(Protocol):
         """Return the server's state after the round."""
 
 
-Outcome: TypeAlias = Literal["asked again", "left out", "passed on"]
+Outcome: TypeAlias = Literal["asked again", "left out"]
 
 
 @dataclass(frozen=True)
@@ -208,11 +293,14 @@ class Engine(Protocol):
     def agreed(self, *wishes: bool) -> tuple[bool, ...]:
         """Return which of these any process of the program wishes, the same answer in all of them."""
 
-    def keep(self, task: Task, folder: Path, stamp: int) -> None:
-        """Have the nodes write their states of `task`, each in its own place, under this stamp."""
+    def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Have the nodes write their states of `task` in a session, each in its own place, under this stamp."""
 
-    def recall(self, task: Task, folder: Path, stamp: int) -> None:
-        """Have the nodes take back the states that they wrote under this stamp."""
+    def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Have the nodes take back, for a session, the states that they wrote under this stamp."""
+
+    def release(self, session: str) -> None:
+        """Have the nodes drop what they remember of a session, as its run has ended."""
 
 
 def in_order(reports: Mapping[str, Report]) -> Report:

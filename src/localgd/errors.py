@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import traceback
 
 from localgd.core import Engine, Message, Report, Task
@@ -32,16 +33,17 @@ class RemoteError(RuntimeError):
     Parameters
     ----------
     error : str
-        The error as the node said it.
+        The error as the node said it; signs that a terminal obeys are escaped in it, and in the traceback.
     trace : str
         Its traceback there; empty if it sent none.
     """
 
     def __init__(self, error: str, trace: str = "") -> None:
-        self.trace = trace
-        super().__init__(error)
+        self.trace = _plain_lines(trace)
+        super().__init__(plain(error))
         if trace:
-            self.add_note(f"on the node:\n{trace}")
+            lines = textwrap.indent(self.trace, "  | ", lambda _: True)  # none of them passes for one of ours
+            self.add_note(f"on the node:\n{lines}")
 
 
 class EngineError(RuntimeError):
@@ -59,6 +61,17 @@ class EngineError(RuntimeError):
         super().__init__(f"{doing}: {why}")
 
 
+def plain(text: str) -> str:
+    r"""Return a text in one line, with every sign that a terminal or a log would obey escaped.
+
+    Examples
+    --------
+    >>> print(plain("a disk\n\x1b[2J is gone, 名"))
+    a disk\n\x1b[2J is gone, 名
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def said(error: BaseException) -> str:
     """Return an error in a line: its kind and what it says, or what it said where it comes from.
 
@@ -67,14 +80,18 @@ def said(error: BaseException) -> str:
     >>> said(KeyError("x")), said(RemoteError("KeyError: 'x'"))
     ("KeyError: 'x'", "KeyError: 'x'")
     """
-    return str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RemoteError) else plain(f"{type(error).__name__}: {error}")
 
 
 def trace_of(error: BaseException) -> str:
     """Return the traceback of an error, or the one that it brings from elsewhere; empty if there is none."""
     if isinstance(error, RemoteError):
         return error.trace
-    return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    return _plain_lines("".join(traceback.format_exception(error))) if error.__traceback__ is not None else ""
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(plain(line) for line in text.split("\n"))
 
 
 def from_all(engine: Engine, task: Task, message: Message) -> Report:

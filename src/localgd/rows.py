@@ -25,18 +25,18 @@ from localgd.rounding import (
 Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
 
 
-def frozen(array: Any) -> FloatArray:
+def frozen(array: Any, dtype: Any = np.float64) -> FloatArray:
     """Return `array` as read-only float64; a copy if it, or what it is a view of, can be written to."""
-    out = np.asarray(array, dtype=np.float64)
+    out = np.asarray(array, dtype=dtype)
     owner = out
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    return sealed(out.copy()) if out.flags.writeable or owner.flags.writeable else out
+    return sealed(out.copy(), dtype) if out.flags.writeable or owner.flags.writeable else out
 
 
-def sealed(array: Any) -> FloatArray:
+def sealed(array: Any, dtype: Any = np.float64) -> FloatArray:
     """Make an array of our own read-only float64 in place, without a copy."""
-    out = np.asarray(array, dtype=np.float64)
+    out = np.asarray(array, dtype=dtype)
     out.flags.writeable = False
     return out
 

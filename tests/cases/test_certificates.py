@@ -92,7 +92,7 @@ class Blank(GradientSteps):
 
     def run(self, message, shard, state):
         if shard.node_id == "c":
-            return Report(1, shard.n_rows, {}, {}, {self.reason: 1} if self.reason else {}), state
+            return Report(1, shard.n_rows, flags={self.reason: 1} if self.reason else {}), state
         return super().run(message, shard, state)
 
 

@@ -294,7 +294,7 @@ def test_node_margins_are_lower_bounds_even_where_rounding_bites():
         w -= z * (z @ w) / (z @ z)
         exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(z, w, strict=True))
         report = InProcess([Shard("a", z[None])]).round(Evaluate(), Message(0, w))
-        assert Fraction(float(report.lows["margin"])) <= exact
+        assert Fraction(float(report.mins["margin"])) <= exact
 
 
 def test_the_error_covers_the_rounding_of_the_accumulated_model():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
 from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
 from localgd import InProcess, Message, NodeError, Report, Shard, TorchDistributed, consensus, load, prepare, train
+from localgd.core import Field, Schema
 from localgd.data.datasets import DATASETS
 from localgd.engine.processes import WORTH_HALVES
 from localgd.errors import EngineError, RemoteError
@@ -19,38 +21,53 @@ from localgd.run.checkpoint import Checkpoints
 
 @dataclass(frozen=True)
 class Odd:
-    """Report other names from other nodes, of other shapes in other rounds."""
+    """Report other shapes in other rounds, and tallies and flags that only some nodes have."""
+
+    state_type: ClassVar[type] = int
+
+    def schema(self, message: Message) -> Schema:
+        now = {"now and then": Field("sum", optional=True), "bound": Field("min", optional=True)}
+        late = {"late": Field("flag"), "early": Field("sum", (2,), unless="late"), "tally": Field("count")}
+        always = {"grows": Field("sum", (message.round + 1,)), "state": Field("sum", (1, 2)), "low": Field("min")}
+        return {**always, **now, **late, "high": Field("max"), "n": Field("per_node", (), "int64")}
 
     def init(self, shard: Shard) -> int:  # noqa: ARG002
         return 0
 
     def run(self, message: Message, shard: Shard, state: int) -> tuple[Report, int]:
         k, place = message.round, int(shard.node_id[-1])
-        sums: dict[str, Any] = {"grows": np.full(k + 1, 0.1 * place), f"of {place}": [[1.0, state]]}
-        lows: dict[str, Any] = {"low": -0.1 * place}
+        sums: dict[str, Any] = {"grows": np.full(k + 1, 0.1 * place), "state": [[1.0, state]]}
+        mins: dict[str, Any] = {"low": -0.1 * place}
+        late = k % 2 == place % 2
         if k % 3 == place % 3:
-            sums["now and then"], lows["high"] = 1e-9, np.inf
-        counts = {f"名 {place} {k % 2}": 2**52 - place, "all": 1, "unguessed": 1}  # which says why names are missing
-        return Report(1, shard.n_rows, sums, lows, counts), state + 1
+            sums["now and then"], mins["bound"] = 1e-9, np.inf
+        if not late:
+            sums["early"] = [1.0, place]
+        counts = {("tally", "名", place, k % 2): 2**52 - place, ("tally", "all"): 1}
+        listed = {"n": {shard.node_id: np.int64(place)}}
+        flags = {"late": 1} if late else {}
+        return Report(1, shard.n_rows, sums, {"high": place}, mins, counts, flags, per_node=listed), state + 1
 
 
 def assert_same_report(found: Report, expected: Report):
-    assert (found.n_nodes, found.n_rows, found.counts) == (expected.n_nodes, expected.n_rows, expected.counts)
-    for one, other in ((found.sums, expected.sums), (found.lows, expected.lows)):
+    tallies = ("n_nodes", "n_rows", "counts", "flags", "per_node")
+    assert [getattr(found, part) for part in tallies] == [getattr(expected, part) for part in tallies]
+    for part in ("sums", "maxs", "mins"):
+        one, other = getattr(found, part), getattr(expected, part)
         assert one.keys() == other.keys()
         for name, value in other.items():
             np.testing.assert_allclose(one[name], value, rtol=OTHER_ORDER, atol=0)
             assert not one[name].flags.writeable
 
 
-def test_reports_of_any_names_and_shapes_add_up_as_in_one_process():
+def test_reports_of_any_shapes_add_up_as_in_one_process():
     engine, expected = spread(random_rows(1)), InProcess(random_rows(1))
     reports = []
     for k in range(12):
         named = ["node-0", "node-3"] if k % 4 == 3 else None
         reports.append(engine.round(Odd(), Message(k, np.ones(3)), named))
         assert_same_report(reports[-1], expected.round(Odd(), Message(k, np.ones(3)), named))
-        assert_alike(engine, *reports[-1].sums.values(), *reports[-1].lows.values())
+        assert_alike(engine, *reports[-1].sums.values(), *reports[-1].mins.values())
         assert (engine.floats_up, engine.floats_down) == (expected.floats_up, expected.floats_down)
     assert_same_report(reports[0], InProcess(random_rows(1)).round(Odd(), Message(0, np.ones(3))))  # it did not change
 
@@ -132,28 +149,37 @@ def test_bad_federations_are_refused_in_all_ranks():
 class Faulty:
     """One node, or some, do what they should not, until they have been asked often enough."""
 
+    state_type: ClassVar[type] = int
+
     how: str
     who: tuple[str, ...] = ("node-1",)
     times: int = 1000
+
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002
+        return {"total": Field("sum", (3,)), "runs": Field("sum"), "low": Field("min"), "all": Field("count")}
 
     def init(self, shard: Shard) -> int:  # noqa: ARG002
         return 0
 
     def run(self, message: Message, shard: Shard, state: int) -> tuple[Report, int]:  # noqa: ARG002
         sums = {"total": np.ones(3), "runs": float(state)}
-        lows = {"low": float(shard.node_id[-1])}
+        mins = {"low": float(shard.node_id[-1])}
         self.asked[shard.node_id] = self.asked.get(shard.node_id, 0) + 1
         if shard.node_id in self.who and self.asked[shard.node_id] <= self.times:
             if self.how == "raises":
-                raise RuntimeError("the disk of this node is gone")
+                raise RuntimeError("the disk of this node is gone\x1b[2J\nand so is this one")
             if self.how == "no report":
                 return None, 0
             wrong = {"nan": np.full(3, np.nan), "inf": np.array([1.0, np.inf, 1.0]), "shape": np.ones(4)}
             if self.how == "low":
-                lows["low"] = np.nan
+                mins["low"] = np.nan
+            elif self.how == "more":
+                sums["more"] = 1.0
+            elif self.how == "less":
+                del sums["runs"]
             else:
                 sums["total"] = wrong[self.how]
-        return Report(1, 1, sums, lows, {"all": 1}), state + 1
+        return Report(1, 1, sums, mins=mins, counts={("all",): 1}), state + 1
 
     @property
     def asked(self) -> dict[str, int]:
@@ -186,7 +212,7 @@ def outcome(engine, task):
 @pytest.mark.parametrize(
     "task",
     [
-        *(Faulty(how) for how in ("raises", "no report", "nan", "inf", "shape", "low")),
+        *(Faulty(how) for how in ("raises", "no report", "nan", "inf", "shape", "low", "more", "less")),
         *(Faulty(how, ("node-0", "node-1", "node-2", "node-3")) for how in ("raises", "nan", "low")),
         *(Faulty(how, ("node-1", "node-3")) for how in ("raises", "nan", "shape")),
         *(Faulty(how, times=2) for how in ("raises", "nan", "shape")),
@@ -226,19 +252,45 @@ def test_ranks_with_other_models_are_noticed():
     with pytest.raises(EngineError, match="round 1: the processes do not hold the same model"):
         engine.round(Odd(), Message(1, w))
     engine.agreed()
-    with pytest.raises(EngineError, match="or do not run the same program"):
+    with pytest.raises(EngineError, match="do not run the same program, but other settings of Faulty"):
         engine.round(Faulty("raises", times=RANK), Message(1))
+
+
+def test_ranks_that_are_about_to_run_something_else_are_noticed_before_the_first_round(monkeypatch):
+    engine, ran = spread(random_rows(1)), []
+    monkeypatch.setattr(engine.nodes, "run", lambda *asked: ran.append(asked))
+    with pytest.raises(EngineError, match=r"round 0: the processes do not run the same program, but other methods \("):
+        engine.round(Echo() if RANK else Odd(), Message(0, np.ones(2), session="one"))
+    with pytest.raises(EngineError, match="other settings of Echo, or rows of other columns"):
+        engine.round(Echo(), Message(0, np.ones(2 + RANK), session="two"))
+    monkeypatch.setattr("localgd.engine.words.version", lambda name: f"{name} 0.{min(RANK, 1)}")
+    with pytest.raises(EngineError, match=r"different versions of localgd \(localgd 0\.0, localgd 0\.1\); install"):
+        engine.round(Echo(), Message(0, np.ones(2), session="three"))
+    assert not ran
+
+
+def test_what_another_rank_says_is_escaped():
+    engine = spread(random_rows(1))
+    with pytest.raises(NodeError, match=r"gone\\x1b\[2J\\nand so") as caught:
+        engine.round(Faulty("raises"), Message(0))
+    cause = caught.value.__cause__
+    if isinstance(cause, RemoteError):
+        shown = "".join(traceback.format_exception(cause))
+        assert "\x1b" not in shown
+        assert all(line.startswith("  | ") for line in "".join(cause.__notes__).splitlines()[1:])
+    assert "\x1b" not in f"{caught.value}{engine.failures[0].error}"
 
 
 @dataclass(frozen=True)
 class Echo:
-    """Report the model, as a sum and as lows."""
+    """Report the model, as a sum, as maxima and as minima."""
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        shape = message.w.shape
+        return {"total": Field("sum", shape), "most": Field("max", shape), "least": Field("min", shape)}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        return Report(1, shard.n_rows, {"total": message.w}, {"least": message.w}), state
+        return Report(1, shard.n_rows, {"total": message.w}, {"most": message.w}, {"least": message.w}), state
 
 
 def test_large_reports_go_in_halves_and_other_models_are_noticed():
@@ -246,7 +298,8 @@ def test_large_reports_go_in_halves_and_other_models_are_noticed():
     for k in range(3):
         report = engine.round(Echo(), Message(k, w), ["node-0", "node-3"] if k == 2 else None)
         np.testing.assert_array_equal(report.sums["total"], report.n_nodes * w)
-        np.testing.assert_array_equal(report.lows["least"], w)
+        np.testing.assert_array_equal(report.maxs["most"], w)
+        np.testing.assert_array_equal(report.mins["least"], w)
     if RANK == 0:
         w[7] = np.nextafter(w[7], 1.0)
     with pytest.raises(EngineError, match="round 3: the processes do not hold the same model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 
@@ -31,10 +32,12 @@ from localgd import (
     until_angle,
 )
 from localgd.data.datasets import DATASETS
+from localgd.engine.flower.node import MOST_KEPT
 from localgd.flower import FlowerEngine, answer
 from localgd.flower.client import client
 from localgd.problems.metrics import Evaluate
 from localgd.reference.max_margin import max_margin
+from localgd.rules.consensus import DualPart
 from localgd.rules.probes import Rescaled
 
 
@@ -128,7 +131,8 @@ def test_bad_options_are_refused(options):
 class Spy:
     """Nobody agreed to this."""
 
-    def init(self, shard) -> None: ...
+    def schema(self, message):  # noqa: ARG002
+        return {}
 
     def run(self, message, shard, state): ...
 
@@ -325,6 +329,21 @@ def test_states_of_an_earlier_training_are_never_used():
     first = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)
     again = train(FlowerEngine(grid), modified_local_gd(), n_rounds=7)  # the same contexts
     np.testing.assert_array_equal(first.w, again.w)
+
+
+def test_a_node_keeps_the_states_of_the_newest_session_only():
+    grid = grid_of(random_rows(4))
+    engine = FlowerEngine(grid, poll=1e-4)
+    for session in ("one", "two"):
+        for memory in range(6):
+            engine.round(DualPart(memory=memory), Message(0, np.zeros(5), session=session))
+        for context in grid.contexts.values():
+            kept = json.loads(str(context.state["localgd"]["json"]))["kept"]
+            assert [entry["session"] for entry in kept.values()] == [session] * MOST_KEPT
+    mix = {"mix": np.array([[0.0], [1.0]])}
+    report = engine.round(DualPart(memory=5), Message(1, np.zeros(5), mix, session="one"))
+    assert (report.n_nodes, report.flags["forgotten"]) == (0, 4)
+    assert engine.round(DualPart(memory=5), Message(1, np.zeros(5), mix, session="two")).n_nodes == 4
 
 
 def test_rounds_are_fast():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,18 +17,27 @@ from engines.flower_grid import grid_of
 from localgd import Message, NodeError, Report
 from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
+from localgd.engine.policy import Policy
+from localgd.engine.screening import misfit
 from localgd.flower import FlowerEngine
 from localgd.problems.metrics import Evaluate
 from localgd.rows import Dual
+from localgd.rules.consensus import DualPart
 from localgd.rules.local import GradientSteps
 
 UPDATE = Dual.proved(np.arange(3.0), 2.0, 1e-9, 1)
-REPORT = Report(1, 7, {"loss": 2.0}, {"margin": 0.5}, {"underflow": 1}, {"update": UPDATE})
+REPORT = Report(1, 7, {"loss": 2.0}, {}, {"margin": 0.5}, {("colour", "red"): 3}, {"underflow": 1}, {"update": UPDATE})
+ASKED = Message(0, np.zeros(5))
+
+
+def read(content):
+    """What the server makes of an answer of a node."""
+    return records.report_of(records.opened(content, 1.0), "node-2", ASKED)
 
 
 def record(arrays=None, **changes):
     """A sound report, but for these changes."""
-    good = records.reported(REPORT, "")
+    good = records.reported(REPORT, "", ASKED)
     head = json.loads(good["head"]["json"]) | changes
     head = {name: value for name, value in head.items() if value is not ...}
     return RecordDict(
@@ -47,35 +57,49 @@ def bare(text):
 
 
 WRONG_ARRAYS = {
-    "too few bytes": ({"sums/step": raw(b"12345678", (2,))}, "8 bytes, but the shape"),
-    "too many bytes": ({"sums/step": raw(b"1" * 16, ())}, "16 bytes"),
-    "another dtype": ({"sums/step": raw(dtype="float32")}, "'float32' as"),
-    "an object": ({"sums/step": raw(dtype="object")}, "'object' as"),
-    "a pickle": ({"sums/step": raw(b"\x80\x04N.", (), stype="pickle")}, "as 'pickle'"),
-    "NumPy's own format": ({"sums/step": Array(np.zeros(3))}, "as 'numpy.ndarray'"),
-    "a negative size": ({"sums/step": raw(b"", (-1,))}, "has the shape"),
-    "many dimensions": ({"sums/step": raw(b"12345678", (1,) * 9)}, "has the shape"),
-    "nothing, enormous": ({"sums/step": raw(b"", (0, 2**62, 2**62))}, "has the shape"),
-    "beyond any number": ({"sums/step": raw(b"", (0, 10**30))}, "has the shape"),
-    "neither sum nor low": ({"row": raw(b"12345678", (1,))}, "none of its sums, lows, duals or proofs"),
-    "a sum without a name": ({"sums/": raw(b"12345678", (1,))}, "none of its sums, lows, duals or proofs"),
+    "too few bytes": ({"sum/step": raw(b"12345678", (2,))}, "8 bytes, but the shape"),
+    "too many bytes": ({"sum/step": raw(b"1" * 16, ())}, "16 bytes"),
+    "another dtype": ({"sum/step": raw(dtype="float16")}, "'float16' as"),
+    "bytes of another dtype": ({"sum/step": raw(b"12345678", (), "float32")}, "8 bytes, but the shape"),
+    "a dual of whole numbers": ({"dual/step": raw(b"12345678", (1,), "int64")}, "no vector with a mass and an error"),
+    "a proof of three": ({"proof/update": raw(b"1" * 24, (3,))}, "no vector with a mass and an error"),
+    "a proof of nothing": ({"proof/step": raw(b"1" * 16, (2,))}, "of no dual that it sent"),
+    "an object": ({"sum/step": raw(dtype="object")}, "'object' as"),
+    "a pickle": ({"sum/step": raw(b"\x80\x04N.", (), stype="pickle")}, "as 'pickle'"),
+    "NumPy's own format": ({"sum/step": Array(np.zeros(3))}, "as 'numpy.ndarray'"),
+    "a negative size": ({"sum/step": raw(b"", (-1,))}, "has the shape"),
+    "many dimensions": ({"sum/step": raw(b"12345678", (1,) * 9)}, "has the shape"),
+    "nothing, enormous": ({"sum/step": raw(b"", (0, 2**62, 2**62))}, "has the shape"),
+    "beyond any number": ({"sum/step": raw(b"", (0, 10**30))}, "has the shape"),
+    "of no kind": ({"row": raw(b"12345678", (1,))}, "of no kind of field"),
+    "of another kind": ({"rows/x": raw(b"12345678", (1,))}, "of no kind of field"),
+    "a sum without a name": ({"sum/": raw(b"12345678", (1,))}, "of no kind of field"),
 }
 WRONG_HEADS = {
-    "two nodes": ({"n_nodes": 2}, "speaks for itself only"),
-    "no node": ({"n_nodes": 0}, "speaks for itself only"),
-    "no rows": ({"n_rows": 0}, "speaks for itself only"),
     "negative rows": ({"n_rows": -1}, "its n_rows is -1"),
     "rows beyond float64": ({"n_rows": 2**53}, "not a whole number"),
     "half a row": ({"n_rows": 1.5}, "its n_rows is 1.5"),
     "true rows": ({"n_rows": True}, "its n_rows is True"),
     "a text of rows": ({"n_rows": "7"}, "its n_rows is '7'"),
-    "negative count": ({"counts": {"a": -1}}, "its count of 'a' is -1"),
-    "half a count": ({"counts": {"a": 0.5}}, "its count of 'a' is 0.5"),
-    "a list of counts": ({"counts": [1]}, "its counts are no JSON object"),
-    "half a letter": ({"counts": {"\ud800": 1}}, "a name among its counts"),
+    "negative count": ({"counts": [[["a"], -1]]}, r"its count of \['a'\] is -1"),
+    "half a count": ({"counts": [[["a"], 0.5]]}, r"its count of \['a'\] is 0.5"),
+    "counts by name": ({"counts": {"a": 1}}, "its counts are no JSON list"),
+    "a list of counts": ({"counts": [1]}, "its count 1 is no pair"),
+    "a count of a text": ({"counts": [["a", 1]]}, "is no pair of a key and a number"),
+    "a count of nothing": ({"counts": [[[], 1]]}, "is no pair of a key and a number"),
+    "a key of a list": ({"counts": [[[["a"]], 1]]}, "not made of texts and numbers"),
+    "a key of null": ({"counts": [[[None], 1]]}, "not made of texts and numbers"),
+    "half a letter": ({"counts": [[["\ud800"], 1]]}, "a key of its counts"),
+    "a list of flags": ({"flags": ["a"]}, "its flags are no JSON object"),
+    "a flag that is true": ({"flags": {"underflow": True}}, "its flag 'underflow' is True"),
+    "half a letter of a flag": ({"flags": {"\ud800": 1}}, "a flag is"),
+    "another round": ({"round": 1}, "it answers round 1 of another session, or another round than 0"),
+    "another session": ({"session": "old"}, "it answers round 0 of another session"),
+    "no round": ({"round": ...}, "its head has the entries"),
+    "a session that is a number": ({"session": 7}, "the session is 7"),
     "one entry more": ({"more": 1}, "its head has the entries"),
     "one entry less": ({"counts": ...}, "its head has the entries"),
-    "another version": ({"version": 2}, "version 2 of the protocol, this side 1"),
+    "another version": ({"version": 1}, "version 1 of the protocol, this side 2"),
     "no version": ({"version": ...}, "version None"),
     "a true version": ({"version": True}, "version True"),
     "a long digest": ({"rows": "x" * 99}, "the digest of its rows"),
@@ -110,36 +134,139 @@ def test_a_malformed_report_is_that_nodes_failure(name):
     assert failure.node_id == "node-2"
     assert failure.error.startswith("RefusedError: its answer was refused")
     with pytest.raises(RefusedError, match=words):
-        records.report_of(records.opened(content, 1.0))
+        read(content)
+
+
+SCHEMALESS = {
+    "two nodes": (record(n_nodes=2), "speaks for itself only"),
+    "no node": (record(n_nodes=0), "speaks for no node"),
+    "no rows": (record(n_rows=0), "speaks for itself only"),
+    "another task's": (record(), "which Evaluate does not declare"),
+    "less": (records.reported(Report(1, 7, {"loss": 2.0}), "", ASKED), "lacks correct, margin, weight, which Evaluate"),
+    "float32": (
+        records.reported(Report(1, 7, {"loss": np.float32(2)}), "", ASKED),
+        "loss is of float32, but Evaluate declares float64",
+    ),
+    "a maximum": (records.reported(Report(1, 7, {}, {"loss": 2.0}), "", ASKED), "is of the kind max, but Evaluate"),
+    "listed": (records.reported(Report(1, 7, per_node={"loss": {"b": 2.0}}), "", ASKED), "is of the kind per_node"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMALESS)
+def test_a_report_of_another_schema_is_that_nodes_failure(name):
+    content, words = SCHEMALESS[name]
+    grid = grid_of(random_rows(1))
+    engine = FlowerEngine(grid, on_failure="skip", timeout=1.0, poll=1e-4)
+    grid.number = 0
+    grid.content = lambda sound: content if grid.number == 3 else sound
+    assert engine.round(Evaluate(), ASKED).n_nodes == 3
+    (failure,) = engine.failures
+    assert failure.node_id == "node-2"
+    assert failure.error.startswith("RefusedError: its answer was refused: its report")
+    assert words in failure.error
+
+
+def test_an_old_answer_does_not_pass_for_a_new_one():
+    """A node, or whoever is in between, that sends again what it has sent before: another round, another session."""
+    grid = grid_of(random_rows(1))
+    engine = FlowerEngine(grid, on_failure="skip", timeout=1.0, poll=1e-4)
+    kept = {}
+
+    def again(sound):
+        place = (grid.number - 1) % 4
+        return kept.setdefault(place, sound) if place == 2 else sound
+
+    grid.number, grid.content = 0, again
+    assert engine.round(Evaluate(), Message(0, np.zeros(5), session="one")).n_nodes == 4
+    for message in (Message(1, np.zeros(5), session="one"), Message(0, np.zeros(5), session="two")):
+        assert engine.round(Evaluate(), message).n_nodes == 3
+        assert engine.failures[-1].node_id == "node-2"
+        assert "it answers round 0 of another session, or another round" in engine.failures[-1].error
+    assert engine.round(Evaluate(), Message(0, np.zeros(5), session="one")).n_nodes == 4
+
+
+def test_arrays_of_every_dtype_come_back_as_they_were():
+    sums = {name: np.array([1, -2, 3], name) for name in ("float64", "float32", "int64")}
+    listed = {"n": {"node-2": np.int64(2**53)}}
+    found = read(records.reported(Report(1, 7, sums, per_node=listed), "", ASKED))
+    for name, array in sums.items():
+        assert found.sums[name].dtype == name
+        np.testing.assert_array_equal(found.sums[name], array)
+    assert found.per_node["n"]["node-2"] == 2**53
+    assert found.per_node["n"]["node-2"].dtype == np.int64
+
+
+SIGNS = "\x1b[2J\nEverything is fine\r"
+
+
+def test_what_a_node_says_is_escaped_before_it_reaches_an_error_or_a_log():
+    grid = grid_of(random_rows(1))
+    engine = FlowerEngine(grid, on_failure="skip", timeout=1.0, poll=1e-4)
+    said = {
+        "an error": records.closed({"says": "error", "error": SIGNS, "trace": f"line 1\n{SIGNS}"}),
+        "a field": records.reported(Report(1, 7, {SIGNS: 1.0}), "", ASKED),
+        "a key": records.reported(Report(1, 7, counts={(SIGNS,): 1}), "", ASKED),
+        "an entry": records.closed({"says": "report", SIGNS: 1}),
+        "a word": records.closed({"says": SIGNS}),
+    }
+    for content in said.values():
+        grid.number = 0
+        grid.content = lambda sound, content=content: content if grid.number == 3 else sound
+        assert engine.round(Evaluate(), ASKED).n_nodes == 3
+        failure = engine.failures[-1]
+        assert failure.node_id == "node-2"
+        assert "Everything is fine" in failure.error
+        assert failure.error.isprintable()
+        assert all(line.isprintable() for line in failure.trace.split("\n"))
+    grid.number, engine.policy = 0, Policy()
+    grid.content = lambda sound: said["an error"] if grid.number == 3 else sound
+    with pytest.raises(NodeError) as caught:
+        engine.round(Evaluate(), ASKED)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not {"\x1b", "\r"} & set(shown)
+    assert "\nEverything" not in shown
+
+
+def test_a_node_whose_name_cannot_be_printed_is_not_let_in():
+    grid = grid_of(random_rows(1))
+    grid.contexts[2**63 + 1].node_config["node-name"] = SIGNS
+    with pytest.raises(RuntimeError, match=r"its name is '\\x1b\[2J\\nEvery.*holds signs that cannot be printed"):
+        FlowerEngine(grid, timeout=1.0)
 
 
 def test_a_report_larger_than_agreed_is_refused():
     grid = grid_of(random_rows(1))
     engine = FlowerEngine(grid, timeout=1.0, max_mb=0.01)
     grid.content = lambda sound: record({"sums/big": raw(bytes(80_000), (10_000,))})  # noqa: ARG005
-    with pytest.raises(NodeError, match=r"it has 0\.0802 MB, more than max_mb=0\.01"):
+    with pytest.raises(NodeError, match=r"it has 0\.080\d MB, more than max_mb=0\.01"):
         engine.round(Evaluate(), Message(0, np.zeros(5)))
 
 
 def test_a_node_that_has_forgotten_may_say_so_and_nothing_else():
-    lost = Report(counts={"forgotten": 1})
-    assert records.report_of(records.opened(records.reported(lost, ""), 1.0)).n_nodes == 0
-    more = Report(0, 0, {"loss": np.zeros(3)}, {}, {"forgotten": 1})
-    with pytest.raises(RefusedError):
-        records.report_of(records.opened(records.reported(more, ""), 1.0))
+    engine_of = {True: DualPart(), False: Evaluate()}
+    for more, task, taken in ((False, True, True), (True, True, False), (False, False, False)):
+        grid = grid_of(random_rows(1))
+        engine = FlowerEngine(grid, on_failure="skip", timeout=1.0, poll=1e-4)
+        lost = Report(0, 0, {"loss": 1.0} if more else {}, flags={"forgotten": 1})
+        grid.number = 0
+        content = records.reported(lost, "", ASKED)
+        grid.content = lambda sound, grid=grid, content=content: content if grid.number == 3 else sound
+        report = engine.round(engine_of[task], ASKED)
+        assert (report.n_nodes, report.flags) == (3, {"forgotten": 1} if taken else {})
+        assert bool(engine.failures) != taken
 
 
 # the node's side
 
 TOLD = records.told(Evaluate())
-QUESTION = {"ask": "task", "round": 0, "start": "s", "task": TOLD, "view": "", "definition": None}
+QUESTION = {"ask": "task", "session": "s", "round": 0, "task": TOLD, "view": "", "definition": None}
 
 WRONG_QUESTIONS = {
     "no version": ({"version": ...}, "version None"),
     "a negative round": ({"round": -1}, "the round is -1"),
     "half a round": ({"round": 0.5}, "the round is 0.5"),
     "a view that is a number": ({"view": 7}, "the view is 7"),
-    "a long start": ({"start": "x" * 99}, "the start is"),
+    "a long session": ({"session": "x" * 99}, "the session is"),
     "a task that is a text": ({"task": "Evaluate"}, "told as a name and fields"),
     "an unknown task": ({"task": {"name": "os.system", "fields": "{}"}}, "'os.system' is not on the list"),
     "an unknown field": ({"task": {**TOLD, "fields": '{"rm": 1}'}}, "fields of metrics.Evaluate are not"),
@@ -167,7 +294,9 @@ def asked(grid, content):
 @pytest.mark.parametrize("name", WRONG_QUESTIONS)
 def test_a_malformed_question_is_refused_by_the_node(name):
     changes, words = WRONG_QUESTIONS[name]
-    head = {name: value for name, value in ({"version": 1} | QUESTION | changes).items() if value is not ...}
+    head = {
+        name: value for name, value in ({"version": records.VERSION} | QUESTION | changes).items() if value is not ...
+    }
     arrays = records.closed({}, {"w": np.zeros(5)})["arrays"]
     grid = grid_of(random_rows(1))
     content = RecordDict({"arrays": arrays, "head": ConfigRecord({"json": json.dumps(head)})})
@@ -198,32 +327,36 @@ JSONS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from(["sums/a", "lows/b", "sums/", "w", "extra/x", "row"]) | st.text(max_size=6)
+NAMES = st.sampled_from(["sum/a", "min/b", "dual/c", "proof/c", "per_node/d", "sum/", "w", "extra/x", "row"]) | st.text(
+    max_size=6
+)
 ARRAYS = st.builds(
     raw,
     st.binary(max_size=40) | st.integers(0, 4).map(lambda n: bytes(8 * n)),
     st.lists(st.integers(-1, 3) | st.integers(), max_size=5).map(tuple),
-    st.sampled_from(["float64", "float32", "object", "<U9"]),
+    st.sampled_from(["float64", "float32", "int64", "object", "<U9"]),
     st.sampled_from([records.RAW, "numpy.ndarray", "pickle"]),
 )
 HEADS = st.fixed_dictionaries(
     {},
     optional={
-        "version": st.just(1) | JSONS,
+        "version": st.just(records.VERSION) | JSONS,
         "says": st.just("report") | JSONS,
         "n_nodes": st.just(1) | JSONS,
         "n_rows": st.integers(1, 9) | JSONS,
-        "counts": st.dictionaries(st.text(max_size=4), st.integers(0, 9)) | JSONS,
+        "counts": st.lists(st.tuples(st.lists(st.text(max_size=4) | st.integers()), st.integers(0, 9))) | JSONS,
+        "flags": st.dictionaries(st.text(max_size=4), st.integers(0, 9)) | JSONS,
         "rows": st.just("") | JSONS,
         "ask": st.just("task") | JSONS,
         "round": st.integers(0, 9) | JSONS,
-        "start": st.just("s") | JSONS,
+        "session": st.just("") | JSONS,
         "view": st.just("") | JSONS,
         "task": st.just(TOLD) | JSONS,
         "definition": st.none() | JSONS,
     },
 )
-SOUND = {"version": 1, "says": "report", "n_nodes": 1, "n_rows": 7, "counts": {}, "rows": ""}
+SOUND = {"version": records.VERSION, "says": "report", "session": "", "round": 0, "rows": ""}
+SOUND |= {"n_nodes": 1, "n_rows": 7, "counts": [], "flags": {}}
 
 
 @given(HEADS, st.booleans(), st.dictionaries(NAMES, ARRAYS, max_size=3))
@@ -232,20 +365,27 @@ def test_any_report_is_refused_or_sound(head, complete, arrays):
     whole = {**SOUND, **{name: value for name, value in head.items() if name in SOUND}} if complete else head
     content = RecordDict({"arrays": ArrayRecord(arrays), "head": ConfigRecord({"json": json.dumps(whole)})})
     try:
-        report = records.report_of(records.opened(content, 1.0))
+        report = read(content)
     except RefusedError:
         return
-    assert report.n_nodes == 1 or (not report.n_nodes and report.counts == {"forgotten": 1})
-    assert all(type(count) is int and 0 <= count < 2**53 for count in [report.n_rows, *report.counts.values()])
-    for part in (report.sums, report.lows):
+    whole_numbers = [report.n_nodes, report.n_rows, *report.counts.values(), *report.flags.values()]
+    assert all(type(count) is int and 0 <= count < 2**53 for count in whole_numbers)
+    assert all(isinstance(key, tuple) and key for key in report.counts)
+    for part in (report.sums, report.maxs, report.mins):
         assert isinstance(part, Mapping)
-        assert all(array.dtype == np.float64 and not array.flags.writeable for array in part.values())
+        assert all(array.dtype.name in records.CODES and not array.flags.writeable for array in part.values())
+    words = misfit(report, Evaluate().schema(ASKED), "node-2", "Evaluate")
+    assert words.isprintable()
 
 
 @given(HEADS, st.booleans(), st.dictionaries(NAMES, ARRAYS, max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_any_question_is_answered(head, complete, arrays):
-    whole = {"version": 1, **QUESTION, **{k: v for k, v in head.items() if k in QUESTION}} if complete else head
+    whole = (
+        {"version": records.VERSION, **QUESTION, **{k: v for k, v in head.items() if k in QUESTION}}
+        if complete
+        else head
+    )
     content = RecordDict({"arrays": ArrayRecord(arrays), "head": ConfigRecord({"json": json.dumps(whole)})})
     said = records.opened(asked(GRID, content), 1.0).head
     assert said["says"] in {"report", "error", "name", "lacks"}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from cut import CutError, assert_same_run, cut_at
-from localgd import InProcess, NodeError, Shard, auto, consensus, local_gd, train
+from localgd import InProcess, Message, NodeError, Report, Shard, auto, consensus, local_gd, train
+from localgd.core import Field
+from localgd.problems.metrics import Evaluate
 from localgd.run.checkpoint import FILE, Checkpoints
 
 
@@ -144,3 +148,40 @@ def test_states_of_nodes_that_are_gone_are_named(tmp_path):
     next(tmp_path.glob("nodes-*.npz")).unlink()
     with pytest.raises(ValueError, match=r"nodes-\d+.npz is not there: .* start the run afresh"):
         train(InProcess(shards), consensus(), n_rounds=9, checkpoints=checkpoints)
+
+
+def test_what_nodes_remember_of_a_run_ends_with_it(tmp_path):
+    engine = InProcess(random_rows(5))
+    train(engine, consensus(), n_rounds=5)
+    with pytest.raises(CutError):
+        train(engine, consensus(), n_rounds=5, on_round=cut_at(3))
+    assert not engine.nodes._kept
+    checkpoints = Checkpoints(tmp_path / "held", every_rounds=1)
+    with pytest.raises(CutError):
+        train(engine, consensus(), n_rounds=9, checkpoints=checkpoints, on_round=cut_at(6))
+    run = train(engine, consensus(), n_rounds=9, checkpoints=checkpoints)  # from the disk, in a session of its own
+    assert_same_run(run, train(InProcess(random_rows(5)), consensus(), n_rounds=9))
+
+
+@dataclass(frozen=True)
+class Untold:
+    """Keep a state, and do not say of which type."""
+
+    def schema(self, message):  # noqa: ARG002
+        return {"runs": Field("sum")}
+
+    def run(self, message, shard, state):  # noqa: ARG002
+        runs = (state or 0) + 1
+        return Report(1, shard.n_rows, {"runs": runs}), runs
+
+
+def test_a_state_is_written_only_if_its_task_says_what_it_is(tmp_path):
+    engine = InProcess(random_rows(1))
+    for round_ in (0, 1):
+        report = engine.round(Untold(), Message(round_))
+    assert float(report.sums["runs"]) == 2 * 4  # without an init it begins with None
+    with pytest.raises(TypeError, match="Untold keeps a state, so it must declare state_type"):
+        engine.keep(Untold(), tmp_path, 1)
+    engine.round(Evaluate(), Message(0, np.zeros(5)))
+    engine.keep(Evaluate(), tmp_path, 1)  # of a task without a memory there is nothing to write
+    engine.recall(Evaluate(), tmp_path, 1)

@@ -13,12 +13,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from localgd import Message, NodeError, Report
+from localgd import Message, NodeError
 from localgd.data.arrays import from_arrays
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
-from localgd.data.survey import Tally, tallies
+from localgd.data.survey import Tally
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 
@@ -211,7 +211,7 @@ def test_no_value_of_an_identifying_column_leaves_its_node(n_rows: int, n_nodes:
     with pytest.raises(ValueError, match=r"column 'name' has more than 20 distinct values.*--drop name.*--text name"):
         prepare(engine)
     assert engine.keys
-    assert not any("secret" in key for key in engine.keys)
+    assert not any("secret" in f"{key}" for key in engine.keys)
 
 
 @pytest.mark.parametrize("n_nodes", [1, 3])
@@ -221,7 +221,7 @@ def test_no_label_of_an_identifying_column_leaves_its_node(n_nodes: int) -> None
     with pytest.raises(ValueError, match="label: more than 20 distinct values in 110 rows: it looks like"):
         prepare(engine)
     assert engine.keys
-    assert not any("secret" in key for key in engine.keys)
+    assert not any("secret" in f"{key}" for key in engine.keys)
 
 
 def test_a_node_does_not_tell_more_labels_than_any_classes_would_be() -> None:
@@ -239,18 +239,14 @@ def test_a_node_of_ids_is_enough_to_ask_no_more() -> None:
     engine = Listening(from_arrays(np.eye(380), [f"secret {i}" for i in range(380)], groups))
     with pytest.raises(ValueError, match="label: 100 distinct values in 100 rows: it looks like"):
         prepare(engine)
-    assert not any("secret" in key for key in engine.keys)
+    assert engine.keys
+    assert not any("secret" in f"{key}" for key in engine.keys)
 
 
 def test_a_small_node_may_have_many_of_the_classes_of_all() -> None:
     labels = np.random.default_rng(0).integers(62, size=1000)
     _, recipe = prepare(InProcess(from_arrays(np.eye(1000), labels, np.arange(1000) < 50)))
     assert len(recipe.classes) == 62
-
-
-def test_a_tally_that_nobody_asked_for_is_an_error_in_words() -> None:
-    with pytest.raises(ValueError, match="a node tells of 'nonsense', which no node of this version does"):
-        list(tallies(Report(1, 1, counts={"nonsense": 1}), "label"))
 
 
 def test_values_spread_over_many_nodes_are_recognised_as_ids_too() -> None:

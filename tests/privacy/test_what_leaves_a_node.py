@@ -1,9 +1,9 @@
-"""Every byte that a node sends is a field of a Report: sums, minima and counts, of shapes that do not know its rows."""
+"""Every byte that a node sends is declared by the schema of its task, in shapes that do not know its rows."""
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import fields
 
 import numpy as np
 import polars as pl
@@ -12,38 +12,21 @@ import pytest
 from common import METHODS, PENALISED, random_rows, with_bias
 from localgd import InProcess, Report, auto, certify, from_arrays, load, prepare, train
 from localgd.data.datasets import DATASETS
+from localgd.engine.screening import PARTS
+from localgd.methods.table import TASKS
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import Project
 from localgd.rules.probes import TemperedDual
-from localgd.serialize import pack
+from privacy.declared import PAGE, declared, page
 
 N = {"node-0": 31, "node-1": 37, "node-2": 41}
 """Rows of the nodes: numbers that no shape has by chance."""
 
 D = 6
 
-SUMS = {
-    # how the model stands, and how the node would move it
-    "weight", "loss", "correct", "update_sq_norm", "drift",
-    # a penalised loss: its value, gradient, curvature
-    "risk", "pull", "blur", "positive", "odds", "curvature",
-    # consensus
-    "inner", "start",
-    # interior point
-    "gap", "products", "corrector",
-    # preparing
-    "present", "first", "second",
-}  # fmt: skip
-LOWS = {
-    "margin", "high", "-since", "-fastest", "-radius", "-peak", "n_features", "-n_features", "-eigenvalue",
-    "minus_peak",
-}  # fmt: skip
-DUALS = {"update", "dual"}
 LEAN = (Project, DualPart, InteriorPoint, TemperedDual)
 """Tasks whose sums lean on the few rows nearest to the boundary: docs/privacy.md says that it may be a single one."""
-
-COUNTS = {"cancels", "underflow", "inseparable", "unguessed", "forgotten", "rows"}
 
 
 class Tapped(InProcess):
@@ -55,7 +38,7 @@ class Tapped(InProcess):
 
         def tapped(task, message, waiting):
             answers = run(task, message, waiting)
-            self.heard += [(task, node, answer) for node, answer in answers.items()]
+            self.heard += [(task, message, node, answer) for node, answer in answers.items()]
             return answers
 
         nodes.run = tapped
@@ -78,31 +61,44 @@ def shards(*, bias=False):
     return with_bias(made, noise=0.1) if bias else made
 
 
-def fields(report):
-    """The report as it would be written, taken apart again: there is nothing else in it."""
-    packed = pack(report)
-    entries = json.loads(packed.text)
-    assert entries.keys() == {"n_nodes", "n_rows", "sums", "lows", "counts", "duals"}
+def values(report):
+    """Everything in a report, by the kind and the name of its field."""
+    for kind, part in PARTS.items():
+        for key, value in getattr(report, part).items():
+            yield kind, key[0] if kind == "count" else key, value
+
+
+def arrays(report):
+    """All arrays in a report, with the names of their fields."""
+    for kind, name, value in values(report):
+        if kind not in {"count", "flag"}:
+            held = value.values() if kind == "per_node" else [value.vector if kind == "dual" else value]
+            yield from ((name, array) for array in held)
+
+
+def assert_declared(task, message, report, n_rows):
+    """A report is the fields of its schema, which it cannot have from the rows, and nothing else."""
+    schema = task.schema(message)
+    assert {field.name for field in fields(Report)} == {"n_nodes", "n_rows", *PARTS.values()}
+    assert {(kind, name) for kind, name, _ in values(report)} <= {(field.kind, name) for name, field in schema.items()}
+    for name, array in arrays(report):
+        assert (array.shape, array.dtype.name) == (schema[name].shape, schema[name].dtype)
+        assert n_rows not in array.shape, f"{name} has an entry for each row"
     proofs = 2 * sum(not math.isnan(dual.mass) for dual in report.duals.values())
-    assert sum(array.size for array in packed.arrays.values()) + proofs + 2 + len(report.counts) == report.n_floats
-    return entries
+    tallies = len(report.counts) + len(report.flags)
+    assert 2 + sum(array.size for _, array in arrays(report)) + proofs + tallies == report.n_floats
 
 
 def whole_vectors(task, value, shard):
     return value.size % shard.n_features == 0 and not isinstance(task, LEAN)
 
 
-def assert_only_sums(task, report, shard):
-    entries = fields(report)
-    assert entries["n_nodes"] in (0, 1)
-    assert set(entries["sums"]) <= SUMS
-    assert set(entries["lows"]) <= LOWS
-    assert {name.partition("-")[0] for name in entries["duals"]} <= DUALS
-    assert {name for name in entries["counts"] if not name.startswith("[") and not name.isdigit()} <= COUNTS
+def assert_only_sums(task, message, report, shard):
+    assert report.n_nodes in (0, 1)
+    assert_declared(task, message, report, shard.n_rows)
     unit = shard.rows / shard.norms[:, None]
     labels = np.sign(shard.rows[:, -1])
-    for name, value in report.arrays.items():
-        assert shard.n_rows not in value.shape, f"{name} has an entry for each row"
+    for name, value in arrays(report):
         for part in value.reshape(-1, shard.n_features) if whole_vectors(task, value, shard) else []:
             length = np.linalg.norm(part)
             if length > 0:
@@ -120,9 +116,9 @@ def test_training_sends_sums_minima_and_counts_only(name):
     engine = Tapped(shards(bias=penalised))
     train(engine, method, n_rounds=15)
     assert len(engine.heard) >= 3 * 4
-    for task, node, answer in engine.heard:
+    for task, message, node, answer in engine.heard:
         assert isinstance(answer, Report)
-        assert_only_sums(task, answer, engine.shards[node])
+        assert_only_sums(task, message, answer, engine.shards[node])
 
 
 def test_choosing_and_certifying_send_no_more():
@@ -130,8 +126,8 @@ def test_choosing_and_certifying_send_no_more():
     run = train(engine, auto())
     certify(run.w + 0.1, engine, angle_tol_deg=1.0)
     certify(run.w, engine, C=1.0)
-    for task, node, answer in engine.heard:
-        assert_only_sums(task, answer, engine.shards[node])
+    for task, message, node, answer in engine.heard:
+        assert_only_sums(task, message, answer, engine.shards[node])
 
 
 def table(n=50):
@@ -143,7 +139,7 @@ def table(n=50):
 
 
 def said(engine):
-    return [json.loads(key) for _, _, answer in engine.heard for key in answer.counts]
+    return [key for *_, answer in engine.heard for key in answer.counts]
 
 
 @pytest.mark.parametrize("min_group", [1, 3, 26])
@@ -166,18 +162,25 @@ def test_preparing_does_not_tell_how_many_rows_have_a_label():
     frame, labels = table()
     engine = Tapped(from_arrays(frame, labels, groups=["a"] * len(labels)))
     federation, _ = prepare(engine, text=["note"])
-    for _, _, answer in federation.heard:
-        for key, count in answer.counts.items():
-            if json.loads(key)[0] == "label":
-                assert count == 1
+    labels = [count for *_, answer in federation.heard for key, count in answer.counts.items() if key[0] == "label"]
+    assert set(labels) == {1}
 
 
 @pytest.mark.parametrize("name", ["heart", "mushroom"])
 def test_preparing_sends_no_array_as_long_as_the_rows(name):
     engine = Tapped(load(name))
     federation, _ = prepare(engine, **DATASETS[name].options)
-    for _, node, answer in federation.heard:
-        entries = fields(answer)
-        assert set(entries["sums"]) <= SUMS
-        for value in (*answer.sums.values(), *answer.lows.values()):
-            assert engine.shards[node].n_rows not in value.shape
+    for task, message, node, answer in federation.heard:
+        assert_declared(task, message, answer, engine.shards[node].n_rows)
+
+
+def test_the_page_on_privacy_lists_every_field_of_every_task():
+    text = PAGE.read_text()
+    assert page(text) == text, "write it anew: python tests/privacy/declared.py"
+
+
+def test_what_a_task_declares_is_told_without_rows_and_does_not_know_them():
+    """The same shapes whoever asks, in words of the columns and of what the message holds."""
+    for kind in TASKS:
+        for name, field in declared(kind).items():
+            assert field.shape in {(), (1,), (2,), (3,), (4,), (5,), (6,), (2, 3)}, f"{kind.__name__}: {name}"

@@ -66,7 +66,7 @@ def rounds(task, merge, number=6):
     """So many rounds, as `train` runs them: what is sent, what comes back, and the model that is handed out."""
     engine = InProcess(ROWS[getattr(task, "penalty", None) is not None])
     method = Method("any", task, merge).tuned(engine)
-    state, seen = method.merge.init(np.zeros(engine.round(Sizes(), Message()).lows["n_features"].astype(int))), []
+    state, seen = method.merge.init(np.zeros(engine.round(Sizes(), Message()).mins["n_features_min"].astype(int))), []
     for _ in range(number):
         message = method.merge.message(state)
         report = engine.round(method.task, message)
@@ -228,7 +228,7 @@ TABLE = {
     ),
     Residuals: (once(TARGETS), Residuals(), {"intercept": True}),
     Product: (once(TARGETS), Product(), {}),
-    Moments: (once(TARGETS), Moments(), {}),
+    Moments: (once(TARGETS), Moments(5), {"n_features": 4}),
     Mean: (over(STEPS), Mean(), {"late": True}),
     Anchored: (over(STEPS), Anchored(), {"late": True}),
     Extrapolated: (over(Project()), Extrapolated(), {"late": True, "relaxation": 1.0}),

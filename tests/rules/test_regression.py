@@ -156,7 +156,8 @@ def test_the_report_holds_sums_only_and_claims_no_mass():
     squares = sum(node.n_rows * move @ move for node, move in zip(nodes, moves, strict=True))
     assert float(report.sums["update_sq_norm"]) == pytest.approx(squares)
     assert not report.duals["update"].known
-    assert not report.lows
+    assert not report.mins
+    assert not report.maxs
     assert not report.counts
 
 

@@ -233,7 +233,7 @@ def test_what_cancels_in_a_sum_is_counted(n_nodes):
 def test_the_way_out_of_the_span_of_the_rows_is_counted():
     X, y = np.array([[3.0, 4.0]]), np.array([5.0])
     engine = spread_over(X, y, 1)
-    known = spectrum(engine.round(Moments(), Message()), Reduced(0.0, 1, 2))
+    known = spectrum(engine.round(Moments(2), Message()), Reduced(0.0, 1, 2))
     first, report = (engine.round(Residuals(), Message(0, w)) for w in (np.zeros(2), np.array([0.6 + 8, 0.8 - 6])))
     found = squares_certificate(np.array([8.6, -5.2]), report, first, known.reduced, known, astray=10.0)
     assert 10.0 <= found.distance <= 10.0 + 1e-12

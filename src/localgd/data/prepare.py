@@ -125,7 +125,7 @@ def _check_labels(survey: Report) -> None:
 
 
 def _classes(tally: Report) -> tuple[Label, ...]:
-    found: list[Label] = [parts[0] for parts, _ in tallies(tally, "label")]
+    found: list[Label] = [value for (_, value), _ in tallies(tally, "label")]
     classes = sorted(found, key=lambda value: (isinstance(value, str), value))
     if not classes:
         raise ValueError("the tables have no labels; load them with their label column")
@@ -181,7 +181,7 @@ def _stored(survey: Report) -> dict[str, str]:
     return stored
 
 
-def _stored_by_number(survey: Report, spans: Sequence[tuple[list[int], int]]) -> dict[str, str]:
+def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int]]) -> dict[str, str]:
     """Return the columns of all svmlight nodes together: what a node does not reach is zero there."""
     if sum(count for _, count in spans) != survey.n_nodes:
         raise ValueError("some nodes hold svmlight files and others do not; give all nodes one format")
@@ -224,7 +224,7 @@ def _number_columns(
     if not names or (scale is None and bool((present == tally.n_rows).all())):
         return {name: Number(name) for name in names}
     # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
-    exponent = np.frexp(-tally.lows["minus_peak"])[1].astype(np.float64)
+    exponent = np.frexp(tally.maxs["peak"])[1].astype(np.float64)
     task = Moments(names)
 
     def moments(center: FloatArray) -> Mapping[str, FloatArray]:

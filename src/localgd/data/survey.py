@@ -5,7 +5,6 @@ Values of a category column, words of a text column and the classes do leave a n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
-from localgd.core import Message, Report
+from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.data.recipe import plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_numbers, as_text, picked
@@ -30,13 +29,14 @@ UNIQUE = "unique"
 class Survey:
     """Tell kinds of columns, and whether text or labels look like ids; no value of any column, and no label."""
 
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return the tallies."""
+        return dict.fromkeys(("column", "distinct", "labels", "numbered", "dropped"), Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
         features = shard.features
-        counts: dict[str, int] = _numbered(shard) if shard.numbered else {}
+        counts: dict[CountKey, int] = _numbered(shard) if shard.numbered else {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
         for place, (name, column) in enumerate(named):
@@ -46,12 +46,12 @@ class Survey:
             elif column is not None and column.dtype == pl.String:
                 kind = "text"
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
-                    counts[_key("distinct", name, floor)] = shard.n_rows
-            counts[_key("column", place, name, kind)] = 1
+                    counts["distinct", name, floor] = shard.n_rows
+            counts["column", place, name, kind] = 1
         n_labels = len(np.unique(shard.labels))
         unique = [UNIQUE] if n_labels == shard.n_rows > FEW else []
-        for passed in (*_passed(n_labels, shard.n_rows), *unique):
-            counts[_key("labels", passed)] = shard.n_rows
+        looks: list[int | str] = [*_passed(n_labels, shard.n_rows), *unique]
+        counts |= {("labels", look): shard.n_rows for look in looks}
         return Report(1, shard.n_rows, counts=counts), None
 
 
@@ -68,33 +68,37 @@ class Tally:
     texts: tuple[str, ...]
     min_group: int = 1
 
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return an entry for each number, and the tallies."""
+        numbers = {"present": Field("sum", (len(self.numbers),)), "peak": Field("max", (len(self.numbers),))}
+        return {**numbers, **dict.fromkeys(("label", "category", "missing", "word"), Field("count"))}
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return sums ``present``, lows ``minus_peak`` = −max|x|, and what there is of each kind as counts."""
+        """Return sums ``present``, maxima ``peak`` = max|x|, and what there is of each kind as counts."""
         labels = np.unique(shard.labels)
         if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
             raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
-        counts = {_key("label", plain_label(value)): 1 for value in labels}  # not how many rows of each
+        counts: dict[CountKey, int] = {}
+        for value in map(plain_label, labels):
+            counts["label", type(value).__name__, value] = 1  # not how many rows of each
         frame: Any = shard.features
         for name in self.categories:
             values = as_text(frame[name]).value_counts(name="count")
             for value, count in values.iter_rows():
                 if value is None or count >= self.min_group:
-                    counts[_key("missing", name) if value is None else _key("category", name, value)] = count
+                    counts[("missing", name) if value is None else ("category", name, value)] = count
         for name in self.texts:
             for word, count in _document_frequencies(as_text(frame[name])).items():
                 if count >= self.min_group:
-                    counts[_key("word", name, word)] = count
+                    counts["word", name, word] = count
         x: Any = _numbers(shard, self.numbers)
         if isinstance(x, csr_array):
             present = np.full(x.shape[1], float(shard.n_rows))
             peak = np.asarray(abs(x).max(axis=0).toarray()).ravel()
         else:
-            present = (~np.isnan(x)).sum(axis=0)
+            present = (~np.isnan(x)).sum(axis=0, dtype=np.float64)
             peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
-        return Report(1, shard.n_rows, {"present": present}, {"minus_peak": -peak}, counts), None
+        return Report(1, shard.n_rows, {"present": present}, {"peak": peak}, counts=counts), None
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,9 @@ class Moments:
 
     numbers: tuple[str, ...]
 
-    def init(self, shard: Table) -> None:
-        """Keep no state."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return an entry for each number."""
+        return dict.fromkeys(("first", "second"), Field("sum", (len(self.numbers),)))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return sums ``first`` = Σ(x·2⁻ᵉ − c) and ``second`` = Σ(x·2⁻ᵉ − c)² over present values."""
@@ -123,36 +128,19 @@ class Moments:
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
 
 
-def _numbered(table: Table) -> dict[str, int]:
+def _numbered(table: Table) -> dict[CountKey, int]:
     """Return what there is to tell of columns that are numbered: the first, the last, and those left out between."""
     numbers = [int(name.removeprefix("x")) for name in table.names]
     first, last = min(numbers, default=1), max(numbers, default=0)
     left_out = sorted({*range(first, last + 1)} - {*numbers})
-    return {_key("numbered", first, last): 1, **{_key("dropped", number): 1 for number in left_out}}
+    return {("numbered", first, last): 1, **{("dropped", number): 1 for number in left_out}}
 
 
-def _key(*parts: Any) -> str:
-    return json.dumps(parts, ensure_ascii=False)
-
-
-def tallies(report: Report, what: str) -> Iterator[tuple[list[Any], int]]:
-    """Yield what nodes counted of a kind: what it is of, and the number.
-
-    Raises
-    ------
-    ValueError
-        If a node counts what it was not asked for.
-    """
-    for key, count in report.counts.items():
-        try:
-            head, *parts = json.loads(key)
-        except (TypeError, ValueError):  # another version, or not localgd at all
-            strange = (
-                f"a node tells of {key!r:.60}, which no node of this version does; install the same localgd on all"
-            )
-            raise ValueError(strange) from None
+def tallies(report: Report, what: str) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """Yield what nodes counted of a kind: what it is of, and the number."""
+    for (head, *parts), count in report.counts.items():
         if head == what:
-            yield parts, count
+            yield tuple(parts), count
 
 
 def _passed(n_distinct: int, n_rows: int) -> list[int]:

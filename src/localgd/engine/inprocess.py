@@ -84,7 +84,7 @@ class InProcess:
             self.floats_up += sum(answer.n_floats for answer in answers.values() if isinstance(answer, Report))
             return answers
 
-        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), message)
+        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), task, message)
         self.failures += failures
         self.policy.settle(message, report.n_nodes, missing)
         return report
@@ -116,16 +116,20 @@ class InProcess:
         """Return the wishes: there is nobody to ask."""
         return wishes
 
-    def keep(self, task: Task, folder: Path, stamp: int) -> None:
-        """Write the nodes' states of `task` into the folder."""
-        self.nodes.write(task, folder / f"nodes-{stamp}.npz")
+    def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Write the nodes' states of `task` in a session into the folder."""
+        self.nodes.write(task, folder / f"nodes-{stamp}.npz", session)
 
-    def recall(self, task: Task, folder: Path, stamp: int) -> None:
-        """Take the states back that `keep` wrote.
+    def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Take the states back that `keep` wrote, for a session.
 
         Raises
         ------
         NodeError
             If a node's rows are no longer those that its state is about.
         """
-        self.nodes.read(task, folder / f"nodes-{stamp}.npz")
+        self.nodes.read(task, folder / f"nodes-{stamp}.npz", session)
+
+    def release(self, session: str) -> None:
+        """Drop what the nodes remember of a session."""
+        self.nodes.release(session)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_type_hints
-from weakref import WeakValueDictionary
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,6 +17,7 @@ from threadpoolctl import ThreadpoolController
 from localgd import serialize
 from localgd.core import Message, Report, Task
 from localgd.engine.policy import Answer
+from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.rows import Shard
 
@@ -32,9 +32,10 @@ class Kept:
 
 
 class Nodes:
-    """The nodes of this process.
+    """The nodes of this process, and what they remember of each task, by session.
 
-    A node that is sent the same round twice runs it from the same state, so a server may ask again.
+    A node that is sent the same round twice runs it from the same state, so a server may ask again. Round 0 begins from
+    the task's `init`, whatever came before.
 
     Parameters
     ----------
@@ -62,17 +63,13 @@ class Nodes:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
         self.debug = debug
-        self._kept: dict[Task, dict[str, Kept]] = {}
-        self._began: WeakValueDictionary[Task, Message] = WeakValueDictionary()
+        self._kept: dict[tuple[str, Task], dict[str, Kept]] = {}
         # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
         self._threads = ThreadpoolController()
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say."""
-        if message.round == 0 and self._began.get(task) is not message:  # nodes asked again begin nothing
-            self._kept[task] = {}
-            self._began[task] = message
-        kept = self._kept.setdefault(task, {})
+        kept = self._kept.get((message.session, task), {})
 
         def on_node(node_id: str) -> tuple[Answer, Kept | None]:
             shard = self.shards[node_id]
@@ -90,7 +87,9 @@ class Nodes:
                     results = list(pool.map(on_node, nodes))
             else:
                 results = [on_node(node_id) for node_id in nodes]
-        kept.update({node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None})
+        fresh = {node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None}
+        if fresh:
+            self._kept[message.session, task] = kept | fresh
         return {node: found for node, (found, _) in zip(nodes, results, strict=True)}
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
@@ -111,21 +110,25 @@ class Nodes:
                 raise NodeError(0, node_id, error) from error
         return type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
 
-    def states(self, task: Task) -> dict[str, Any]:
-        """Return every node's state of a task, after the last round that it ran."""
-        return {node: kept.after for node, kept in self._kept.get(task, {}).items()}
+    def states(self, task: Task, session: str = "") -> dict[str, Any]:
+        """Return every node's state of a task in a session, after the last round that it ran."""
+        return {node: kept.after for node, kept in self._kept.get((session, task), {}).items()}
 
-    def write(self, task: Task, path: Path) -> None:
+    def release(self, session: str) -> None:
+        """Drop all states of a session."""
+        self._kept = {key: kept for key, kept in self._kept.items() if key[0] != session}
+
+    def write(self, task: Task, path: Path, session: str = "") -> None:
         """Write the states of a task, each with the round that led to it and a digest of the rows that it is about."""
-        kind = state_kind(task)
         parts = {}
-        for place, (node, kept) in enumerate(self._kept.get(task, {}).items()):  # a name may hold any sign
+        kept_of = self._kept.get((session, task), {})
+        for place, (node, kept) in enumerate(kept_of.items()):  # a name may hold any sign
             parts[f"{place}.head"] = serialize.pack([node, kept.round, fingerprint(self.shards[node])])
-            parts[f"{place}.state"] = serialize.pack(kept.after, kind)
+            parts[f"{place}.state"] = packed(task, kept.after)
         serialize.write(path, parts)
 
-    def read(self, task: Task, path: Path) -> None:
-        """Take back what `write` wrote.
+    def read(self, task: Task, path: Path, session: str = "") -> None:
+        """Take back what `write` wrote, for a session.
 
         Raises
         ------
@@ -134,14 +137,13 @@ class Nodes:
         ValueError
             If it is not there, or damaged.
         """
-        kind = state_kind(task)
         if not path.is_file():
             raise ValueError(
                 f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
                 "processes in another way; start as many processes as before, or start the run afresh"
             )
         parts = serialize.read(path.read_bytes(), f"{path}")
-        self._kept[task] = {}
+        known: dict[str, Kept] = {}
         for place in (name.removesuffix(".head") for name in parts if name.endswith(".head")):
             node, round_, rows = serialize.unpack(parts[f"{place}.head"], list[Any])
             if node not in self.shards:
@@ -149,45 +151,54 @@ class Nodes:
             if rows != fingerprint(self.shards[node]):
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
-            state = serialize.unpack(parts[f"{place}.state"], kind)
-            self._kept[task][node] = Kept(round_, state, state)
+            state = unpacked(task, parts[f"{place}.state"])
+            known[node] = Kept(round_, state, state)
+        self._kept[session, task] = known
 
 
-def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept]:
-    """Run a task on one node, from the state that it had before this round, and return what it then keeps.
+def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept | None]:
+    """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
 
     Raises
     ------
     TypeError
         If the task returns no report.
+    ValueError
+        If the report is none that the task declares.
     """
-    before = task.init(shard) if known is None else known.before
-    if known is not None and known.round != message.round:
-        before = known.after
+    if known is None or message.round == 0:
+        init = getattr(task, "init", None)
+        before = None if init is None else init(shard)
+    else:
+        before = known.before if known.round == message.round else known.after
     report, after = task.run(message, shard, before)
+    name = type(task).__name__
     if not isinstance(report, Report):
-        raise TypeError(f"{type(task).__name__}.run must return a Report, got {report!r}")
-    return report, Kept(message.round, before, after)
+        raise TypeError(f"{name}.run must return a Report, got {report!r}")
+    if wrong := misfit(report, task.schema(message), shard.node_id, name):
+        raise ValueError(wrong)
+    remembers = hasattr(task, "init") or after is not None
+    return report, Kept(message.round, before, after) if remembers else None
 
 
-def state_kind(task: Task) -> Any:
-    """Return the type of the states of a task: what it is read back as.
+def packed(task: Task, state: Any) -> serialize.Packed:
+    """Return a state of a task as what can be written.
 
     Raises
     ------
     TypeError
-        If its `init` does not say.
-
-    Examples
-    --------
-    >>> from localgd.problems.metrics import Evaluate
-    >>> state_kind(Evaluate())
-    <class 'NoneType'>
+        If the task does not say of which type its states are.
     """
-    hints = get_type_hints(type(task).init)
-    if "return" not in hints:
-        raise TypeError(f"{type(task).__name__}.init must say what it returns: def init(self, shard) -> StateType")
-    return hints["return"]
+    kind = getattr(task, "state_type", None)
+    if kind is None and state is not None:
+        raise TypeError(f"{type(task).__name__} keeps a state, so it must declare state_type, what that is read as")
+    return serialize.pack(state, type(None) if kind is None else kind)
+
+
+def unpacked(task: Task, state: serialize.Packed) -> Any:
+    """Return the state that `packed` took apart."""
+    kind = getattr(task, "state_type", None)
+    return serialize.unpack(state, type(None) if kind is None else kind)
 
 
 def fingerprint(shard: Shard) -> str:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from localgd.core import Message, Report, Task
-from localgd.engine.policy import OPTIONAL
+from localgd.core import Array, Field, Message, Report, Schema, Task
+from localgd.engine.screening import PARTS
 from localgd.rounding import FloatArray
 from localgd.rows import Dual, sealed
-
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 WORTH_A_VIEW = 8
 """A view keeps all of the array alive: what is a smaller part of it than one in so many is copied out."""
 
-HEAD = 4
-"""Numbers before the sums: nodes, rows, numbers sent, processes that have a report."""
+HEAD = 3
+"""Numbers before all else: nodes, rows, numbers sent."""
 
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
+
+ADD = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+EMPTY = {"sum": 0.0, "max": -np.inf, "min": np.inf}
+"""How arrays of a kind fold, and what they fold from."""
 
 
 class Place(NamedTuple):
@@ -34,84 +37,78 @@ class Place(NamedTuple):
     world: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Layout:
-    """Names and shapes of what reports hold, and with them the place of each quantity in a flat array that adds.
+    """The place of each field of a schema in a flat array that adds, the same in every process before the first round.
 
-    First nodes, rows, numbers sent and how many processes have nodes that report; the sums; the counts (float64 holds
-    them exactly up to 2⁵³); how many processes hold each name. Then, for every process, a row that only it writes to,
-    so that the sum tells each of them what it says: whether there is something to talk about (reports that do not fit),
-    and its lows. Last, a number each for what it runs (`digest`), which may be put down while the rest is on its way.
+    First nodes, rows and numbers sent; the sums, the duals, each with its mass and error, the flags; how many processes
+    hold each field; the values that are listed, a place for each node. Then, for every process, a row that only it
+    writes to, so that the sum tells each of them what it says: whether there is something to talk about (a node failed,
+    or its report is none of this schema), its maxima and its minima. Last, a number each for what it runs (`digest`),
+    which may be put down while the rest is on its way. Tallies have no place: their keys are known to their nodes only.
+
+    Everything is float64 here, which holds float32 and whole numbers up to 2⁵³ exactly; what comes back has the dtype
+    of its field.
 
     Parameters
     ----------
-    sums, lows, counts, duals : mapping from name to shape
-        All that a report may hold; it may lack any of it. A dual takes two places more than its vector.
+    schema : mapping from name to Field
+        What a report may hold.
+    nodes : tuple of str
+        Nodes that are asked.
 
     Examples
     --------
-    >>> reports = Report(1, 10, {"mass": 2.0}, {"margin": 0.1}), Report(1, 20, {"mass": 3.0}, {"margin": 0.2})
-    >>> layout = Layout().widened(reports[0])
-    >>> flats = [layout.packed([reports[rank]], Place(rank, 2), sent=4) for rank in range(2)]
+    >>> layout = Layout({"loss": Field("sum"), "margin": Field("min"), "n": Field("per_node", (), "int64")}, ("a", "b"))
+    >>> reports = [
+    ...     Report(1, rows, {"loss": loss}, mins={"margin": low}, per_node={"n": {name: np.int64(rows)}})
+    ...     for name, rows, loss, low in (("a", 10, 2.0, 0.1), ("b", 20, 3.0, 0.2))
+    ... ]
+    >>> flats = [layout.packed([reports[rank]], Place(rank, 2), sent=5) for rank in range(2)]
     >>> for rank in range(2):
     ...     layout.sign(flats[rank], Place(rank, 2), 7)
     >>> flat = flats[0] + flats[1]
     >>> layout.said(flat, 2)
     (False, {7})
     >>> total, sent = layout.report(flat, 2)
-    >>> total.n_rows, float(total.sums["mass"]), float(total.lows["margin"]), sent
-    (30, 5.0, 0.1, 8)
+    >>> total.n_rows, float(total.sums["loss"]), float(total.mins["margin"]), sent
+    (30, 5.0, 0.1, 10)
+    >>> {node: value.item() for node, value in total.per_node["n"].items()}
+    {'a': 10, 'b': 20}
     """
 
-    sums: Shapes = field(default_factory=dict)
-    lows: Shapes = field(default_factory=dict)
-    counts: Shapes = field(default_factory=dict)
-    duals: Shapes = field(default_factory=dict)
-
-    def fits(self, report: Report) -> bool:
-        """Return whether there is a place for all that a report holds."""
-        vectors = {name: dual.vector for name, dual in report.duals.items()}
-        of = ((self.sums, report.sums), (self.lows, report.lows), (self.duals, vectors))
-        alike = all(shapes.get(name) == value.shape for shapes, held in of for name, value in held.items())
-        return alike and report.counts.keys() <= self.counts.keys()
-
-    def widened(self, report: Report) -> Layout:
-        """Return a layout with a place for what this report holds, too; where shapes differ, for the report's."""
-        return Layout(
-            {**self.sums, **{name: value.shape for name, value in report.sums.items()}},
-            {**self.lows, **{name: value.shape for name, value in report.lows.items()}},
-            {**self.counts, **dict.fromkeys(report.counts, ())},
-            {**self.duals, **{name: dual.vector.shape for name, dual in report.duals.items()}},
-        )
+    schema: Schema
+    nodes: tuple[str, ...] = ()
 
     def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int) -> FloatArray:
         """Return the array of a process: the sum of its reports, or that it has something to talk about."""
-        there = () if reports is None else reports
-        at_counts, at_names, at_rows = self._parts()
-        out = np.empty(at_rows + place.world * (self._width + 1))
+        there = () if reports is None else tuple(reports)
+        out = np.zeros(self._at["rows"] + place.world * (self._width + 1))
         n_nodes, n_rows = sum(report.n_nodes for report in there), sum(report.n_rows for report in there)
-        out[:HEAD] = n_nodes, n_rows, sent, bool(there)
-        for name, part in _places(self.sums, HEAD):
-            shaped = out[part].reshape(self.sums[name])
-            _fold(np.add, [report.sums[name] for report in there if name in report.sums], 0.0, shaped)
-        for name, part in _places(self._proofs, HEAD + _size(self.sums)):
+        out[:HEAD] = n_nodes, n_rows, sent
+        for name, field, part in self._places("sum"):
+            _fold(field, [report.sums[name] for report in there if name in report.sums], out[part])
+        for name, field, part in self._places("dual"):
             duals = [report.duals[name] for report in there if name in report.duals]
-            shaped = out[part.start : part.stop - 2].reshape(self.duals[name])
-            _fold(np.add, [dual.vector for dual in duals], 0.0, shaped)
+            _fold(field, [dual.vector for dual in duals], out[part.start : part.stop - 2])
             out[part.stop - 2 : part.stop] = np.sum([dual.parts for dual in duals], axis=0) if duals else 0.0
-        out[at_counts:at_names] = [sum(report.counts.get(name, 0) for report in there) for name in self.counts]
-        out[at_names:at_rows] = [
-            *(any(name in report.sums for report in there) for name in self.sums),
-            *(any(name in report.lows for report in there) for name in self.lows),
-            *(any(name in report.duals for report in there) for name in self.duals),
-            *(any(name in report.counts for report in there) for name in self.counts),
+        for name, _, part in self._places("flag"):
+            out[part] = sum(report.flags.get(name, 0) for report in there)
+        out[self._at["names"] : self._at["per_node"]] = [
+            any(name in getattr(report, PARTS[field.kind]) for report in there) for name, field in self._named
         ]
-        out[at_rows:] = 0.0
-        row = out[at_rows + place.rank * self._width :]
+        for name, _, part in self._places("per_node"):
+            table = out[part].reshape(len(self.nodes), -1)
+            listed = [(node, value) for report in there for node, value in report.per_node.get(name, {}).items()]
+            for node, value in listed:
+                table[self.nodes.index(node)] = 1.0, *value.reshape(-1)
+        row = out[self._at["rows"] + place.rank * self._width :]
         row[0] = reports is None
-        for name, part in _places(self.lows, 1):
-            shaped = row[part].reshape(self.lows[name])
-            _fold(np.minimum, [report.lows[name] for report in there if name in report.lows], np.inf, shaped)
+        for kind in ("max", "min"):
+            for name, field, part in self._places(kind):
+                _fold(
+                    field, [held[name] for held in (getattr(r, PARTS[kind]) for r in there) if name in held], row[part]
+                )
         return out
 
     def sign(self, flat: FloatArray, place: Place, mark: int) -> None:
@@ -122,75 +119,102 @@ class Layout:
         """Return whether in some process there is something to talk about, and what they all run."""
         return bool(self._rows(flat, world)[:, 0].any()), {int(mark) for mark in flat[-world:]}
 
-    def uneven(self, flat: FloatArray) -> bool:
-        """Return whether some process holds a quantity that another one, whose nodes report too, lacks."""
-        at_names = self._parts()[1]
-        names = [*self.sums, *self.lows, *self.duals]
-        held, n_speak = flat[at_names : at_names + len(names)], flat[HEAD - 1]
-        return any(
-            0 < count < n_speak for name, count in zip(names, held.tolist(), strict=True) if name not in OPTIONAL
-        )
-
     def report(self, flat: FloatArray, world: int) -> tuple[Report, int]:
         """Return the report that the sum of arrays stands for, and the numbers sent; it is not to change any more."""
-        at_counts, at_names, at_rows = self._parts()
-        there = iter((sealed(flat)[at_names:at_rows] > 0).tolist())
-        sums = {name: _taken(flat, part, self.sums[name]) for name, part in _places(self.sums, HEAD) if next(there)}
-        least = self._rows(flat, world).min(axis=0)  # NaN where one of them is
-        lows = {
-            name: sealed(least[part].reshape(self.lows[name]).copy())
-            for name, part in _places(self.lows, 1)
-            if next(there)
-        }
-        n_nodes, n_rows, sent = (int(number) for number in flat[: HEAD - 1])
-        duals = {}
-        for name, part in _places(self._proofs, HEAD + _size(self.sums)):
-            if next(there):
-                vector = _taken(flat, slice(part.start, part.stop - 2), self.duals[name])
-                duals[name] = Dual.proved(vector, flat[part.stop - 2], flat[part.stop - 1], n_nodes)
-        tallies = zip(self.counts, flat[at_counts:at_names].tolist(), strict=True)
-        counts = {name: int(count) for name, count in tallies if next(there)}
-        return Report(n_nodes, n_rows, sums, lows, counts, duals), sent
+        there = (sealed(flat)[self._at["names"] : self._at["per_node"]] > 0).tolist()
+        held = {name for (name, _), here in zip(self._named, there, strict=True) if here}
+        rows = self._rows(flat, world)
+        n_nodes, n_rows, sent = (int(number) for number in flat[:HEAD])
+        flags = {name: int(flat[part][0]) for name, _, part in self._places("flag")}
+        duals = self._places("dual")
+        report = Report(
+            n_nodes,
+            n_rows,
+            {name: _taken(flat, part, field) for name, field, part in self._places("sum") if name in held},
+            maxs=self._extremes("max", rows.max(axis=0), held),  # NaN where one of them is
+            mins=self._extremes("min", rows.min(axis=0), held),
+            flags={name: count for name, count in flags.items() if count},
+            duals={name: _dual(flat, part, field, n_nodes) for name, field, part in duals if name in held},
+            per_node={name: listed for name, listed in self._per_node(flat) if listed},
+        )
+        return report, sent
 
-    @property
+    def _extremes(self, kind: str, found: FloatArray, held: Collection[str]) -> dict[str, Array]:
+        return {name: _of(field, found[part]) for name, field, part in self._places(kind) if name in held}
+
+    def _per_node(self, flat: FloatArray) -> Iterator[tuple[str, dict[str, Array]]]:
+        """Yield the values that nodes have listed, each by its node."""
+        for name, field, part in self._places("per_node"):
+            table = zip(self.nodes, flat[part].reshape(len(self.nodes), -1), strict=True)
+            yield name, {node: _of(field, row[1:]) for node, row in table if row[0]}
+
+    @cached_property
+    def _named(self) -> list[tuple[str, Field]]:
+        """Fields that processes say whether they hold them."""
+        return [(name, field) for name, field in self.schema.items() if field.kind in {"sum", "max", "min", "dual"}]
+
+    def _sizes(self, kind: str) -> Iterator[tuple[str, Field, int]]:
+        """Yield the fields of a kind, and how many places each takes."""
+        for name, field in self.schema.items():
+            if field.kind == kind:
+                size = prod(field.shape)
+                yield name, field, {"dual": size + 2, "per_node": (size + 1) * len(self.nodes)}.get(kind, size)
+
+    def _size(self, kind: str) -> int:
+        return sum(size for *_, size in self._sizes(kind))
+
+    @cached_property
+    def _at(self) -> Mapping[str, int]:
+        """Where each part begins: in the array, or, of maxima and minima, in the row of a process."""
+        at, begin = {"max": 1, "min": 1 + self._size("max")}, HEAD
+        for name in ("sum", "dual", "flag", "names", "per_node"):
+            at[name] = begin
+            begin += len(self._named) if name == "names" else self._size(name)
+        return {**at, "rows": begin}
+
+    @cached_property
     def _width(self) -> int:
-        return 1 + _size(self.lows)
+        return 1 + self._size("max") + self._size("min")
 
-    def _parts(self) -> tuple[int, int, int]:
-        at_counts = HEAD + _size(self.sums) + _size(self._proofs)
-        at_names = at_counts + len(self.counts)
-        return at_counts, at_names, at_names + len(self.sums) + len(self.lows) + len(self.duals) + len(self.counts)
-
-    @property
-    def _proofs(self) -> Shapes:
-        """Shapes of the duals with their mass and error."""
-        return {name: (prod(shape) + 2,) for name, shape in self.duals.items()}
+    def _places(self, kind: str) -> Iterator[tuple[str, Field, slice]]:
+        begin = self._at[kind]
+        for name, field, size in self._sizes(kind):
+            yield name, field, slice(begin, begin + size)
+            begin += size
 
     def _rows(self, flat: FloatArray, world: int) -> FloatArray:
-        return flat[self._parts()[-1] : -world].reshape(world, self._width)
+        return flat[self._at["rows"] : -world].reshape(world, self._width)
 
 
-def _size(shapes: Shapes) -> int:
-    return sum(prod(shape) for shape in shapes.values())
-
-
-def _places(shapes: Shapes, begin: int) -> Iterator[tuple[str, slice]]:
-    for name, shape in shapes.items():
-        end = begin + prod(shape)
-        yield name, slice(begin, end)
-        begin = end
-
-
-def _fold(add: np.ufunc, values: Sequence[FloatArray], empty: float, out: FloatArray) -> None:
-    """Put the fold of some arrays, in their order, into `out`."""
-    out[...] = values[0] if values else empty
+def _fold(field: Field, values: Sequence[Array], out: FloatArray) -> None:
+    """Put the fold of some arrays, in their order and dtype, into `out`."""
+    kind = "sum" if field.kind == "dual" else field.kind
+    if not values:
+        out[...] = EMPTY[kind]
+        return
+    exact = field.dtype == "float64"
+    total: Any = out.reshape(field.shape) if exact else np.empty(field.shape, field.dtype)
+    total[...] = values[0]
     for value in values[1:]:
-        add(out, value, out=out)
+        ADD[kind](total, value, out=total)
+    if not exact:
+        out[...] = total.reshape(-1)
 
 
-def _taken(flat: FloatArray, part: slice, shape: tuple[int, ...]) -> FloatArray:
-    taken = flat[part].reshape(shape)
-    return taken if taken.size * WORTH_A_VIEW >= flat.size else sealed(taken.copy())
+def _of(field: Field, numbers: FloatArray) -> Array:
+    """Return numbers in the shape and dtype of their field, apart from the array that they are in."""
+    return sealed(numbers.reshape(field.shape).astype(field.dtype), field.dtype)
+
+
+def _taken(flat: FloatArray, part: slice, field: Field) -> Array:
+    taken = flat[part].reshape(field.shape)
+    large = taken.size * WORTH_A_VIEW >= flat.size and field.dtype == "float64"
+    return taken if large else _of(field, taken)
+
+
+def _dual(flat: FloatArray, part: slice, field: Field, n_nodes: int) -> Dual:
+    vector = _taken(flat, slice(part.start, part.stop - 2), field)
+    return Dual.proved(vector, flat[part.stop - 2], flat[part.stop - 1], n_nodes)
 
 
 def digest(task: Task, message: Message, nodes: Collection[str]) -> int:
@@ -208,7 +232,7 @@ def digest(task: Task, message: Message, nodes: Collection[str]) -> int:
     >>> marks[0] == marks[1] != marks[2]
     True
     """
-    words = [repr(task), str(message.round), *nodes]
+    words = [repr(task), message.session, str(message.round), *nodes]
     mark = 0
     for name, array in (("", message.w), *sorted(message.extra.items())):
         words += [name, str(array.shape)]

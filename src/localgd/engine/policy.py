@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
-import numpy as np
-
-from localgd.core import Failure, Message, Outcome, Report, in_order
+from localgd.core import Failure, Message, Outcome, Report, Task, in_order
+from localgd.engine.screening import misfit, not_finite
 from localgd.errors import NodeError, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
@@ -69,7 +66,7 @@ class Policy:
         return self
 
     def gather(
-        self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], message: Message
+        self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], task: Task, message: Message
     ) -> tuple[Report, list[Failure], dict[str, Exception]]:
         """Ask nodes for their reports, and again those that failed.
 
@@ -79,8 +76,8 @@ class Policy:
             Returns what came back from the nodes it is given.
         nodes : sequence of str
             Nodes that are to report.
-        message : Message
-            What they answer.
+        task, message : Task, Message
+            What they answer: a report that is not of the task's schema is a failure, too.
 
         Returns
         -------
@@ -98,33 +95,13 @@ class Policy:
             answers = {**reports, **ask(list(missing) or list(nodes))}
             reports = {node: found for node, found in answers.items() if isinstance(found, Report)}
             silent = {node: found for node, found in answers.items() if not isinstance(found, Report)}
-            total, faults = self._summed(reports, message, failures, last=not left)
-            missing = dict(sorted({**silent, **faults}.items()))
-            reports = {node: found for node, found in reports.items() if node not in faults}
+            missing = dict(sorted({**silent, **faults(reports, task, message)}.items()))
+            reports = {node: found for node, found in reports.items() if node not in missing}
             outcome: Outcome = "asked again" if left and missing else "left out"
             failures += [failed(message.round, node, error, outcome) for node, error in missing.items()]
             if not missing:
                 break
-        return total, failures, missing
-
-    def _summed(
-        self, reports: Mapping[str, Report], message: Message, failures: list[Failure], *, last: bool
-    ) -> tuple[Report, dict[str, Exception]]:
-        """Return the sum of what is sound, and the nodes that are at fault."""
-        with suppress(ValueError):
-            total = in_order(reports)
-            if sound(total, reports, message):
-                return total, {}
-        faults = {**dict(lacking(reports)), **dict(unlike(reports, message))}
-        blank = {node: name for node, report in reports.items() if (name := not_finite(report, message))}
-        # If it is all of them it is no fault of a node: the method itself has left float64, for the loop to see.
-        for node, name in blank.items() if len(blank) < len(reports) else ():
-            error = ValueError(f"its report's {name} is not finite, while other nodes' are")
-            if self.on_failure == "skip" or not last:
-                faults[node] = error
-            else:
-                failures.append(failed(message.round, node, error, "passed on"))
-        return in_order({node: report for node, report in reports.items() if node not in faults}), faults
+        return in_order(reports), failures, missing
 
     def settle(self, message: Message, n_reports: int, missing: Mapping[str, Exception]) -> None:
         """Go on without the nodes that are missing, or raise.
@@ -145,102 +122,20 @@ class Policy:
         raise failure from error
 
 
+def faults(reports: Mapping[str, Report], task: Task, message: Message) -> dict[str, Exception]:
+    """Return the nodes whose report is none of the task's schema, or not finite, and what is wrong.
+
+    If what all nodes sent is not finite it is no fault of a node: the method has left float64, for the loop to see.
+    """
+    schema, name = task.schema(message), type(task).__name__
+    wrong = {node: why for node, report in reports.items() if (why := misfit(report, schema, node, name))}
+    fitting = {node: report for node, report in reports.items() if node not in wrong}
+    blank = {node: name for node, report in fitting.items() if (name := not_finite(report, schema))}
+    if len(blank) < len(reports):
+        wrong |= {node: f"its report's {name} is not finite, while other nodes' are" for node, name in blank.items()}
+    return {node: ValueError(why) for node, why in wrong.items()}
+
+
 def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:
     """Return the record of a failure, with the traceback of the error or the one it brings from elsewhere."""
     return Failure(round_, node_id, said(error), trace_of(error), outcome)
-
-
-OPTIONAL = {"high"}
-"""A node's own bound, which it sends if it has one."""
-
-REASONS = {
-    "unguessed": {"update", "update_sq_norm", "curvature", "pull", "gap", "high"},
-    "inseparable": {"inner", "start", "-since"},
-}
-"""Counts by which a node says why its report is short, and what it may then lack."""
-
-
-def lacking(reports: Mapping[str, Report]) -> Iterator[tuple[str, Exception]]:
-    """Yield the nodes whose report, without a reason, lacks a quantity that others sent: it would count as nothing.
-
-    Where most lack it, those that sent it are at fault.
-
-    Examples
-    --------
-    >>> reports = {"a": Report(1, 1, {}, {"margin": 0.1}), "b": Report(1, 1)}
-    >>> [(node, str(error)) for node, error in lacking(reports)]
-    [('b', 'its report lacks margin, which other nodes sent')]
-    """
-    held = {node: report.arrays.keys() - OPTIONAL for node, report in reports.items() if report.n_nodes}
-    whole = {node: names.union(*(REASONS.get(why, ()) for why in reports[node].counts)) for node, names in held.items()}
-    everything = set[str]().union(*held.values())
-    if all(everything <= names for names in whole.values()):
-        return
-    usual = {name for name in everything if 2 * sum(name in names for names in whole.values()) >= len(whole)}
-    for node, names in held.items():
-        if names - usual:
-            yield node, ValueError(f"its report has {_list(names - usual)}, which most nodes did not send")
-        elif usual - whole[node]:
-            yield node, ValueError(f"its report lacks {_list(usual - whole[node])}, which other nodes sent")
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def unlike(reports: Mapping[str, Report], message: Message) -> Iterator[tuple[str, Exception]]:
-    """Yield the nodes whose report has a quantity of another shape than most: the model's or a number, if as many.
-
-    Examples
-    --------
-    >>> reports = {name: Report(1, 1, {"step": np.zeros(size)}) for name, size in (("a", 2), ("b", 3))}
-    >>> [(node, str(error)) for node, error in unlike(reports, Message(0, np.zeros(2)))]
-    [('b', "its report's step has shape (3,), others sent (2,)")]
-    """
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for node, report in reports.items():
-        for name, value in report.arrays.items():
-            shapes.setdefault(name, {})[node] = value.shape
-    told: set[str] = set()
-    for name, of_node in shapes.items():
-        counts = Counter(of_node.values())
-        usual = max(counts, key=lambda shape: (counts[shape], shape in {message.w.shape, ()}))
-        for node, shape in of_node.items():
-            if shape != usual and node not in told:
-                told.add(node)
-                yield node, ValueError(f"its report's {name} has shape {shape}, others sent {usual}")
-
-
-def sound(total: Report, reports: Mapping[str, Report], message: Message) -> bool:
-    """Return whether nothing is wrong with any of the reports, of which `total` is the sum.
-
-    What is not finite in a part shows in the sum, but for a low that says "none of my rows", which a minimum hides.
-    """
-    if not_finite(total, message) or any(lacking(reports)):
-        return False
-    lows = [value for report in reports.values() for name, value in report.lows.items() if name not in OPTIONAL]
-    return not any((value == np.inf).any() for value in lows)
-
-
-def not_finite(report: Report, message: Message) -> str:
-    """Return the name of a quantity that is not a number, or infinite where that means nothing; "" if none is.
-
-    A low may be −∞, which proves nothing, and a node's own bound +∞, which is none.
-
-    Examples
-    --------
-    >>> not_finite(Report(1, 1, {"loss": 0.1}, {"margin": np.inf}), Message())
-    'margin'
-    """
-    for name, value in report.arrays.items():
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(value.sum()):  # one look at each number, where all is well
-                continue
-        wrong = ~np.isfinite(value)
-        if name in report.lows:
-            wrong &= value != -np.inf
-            wrong &= (name not in OPTIONAL) | np.isnan(value)
-            wrong |= ~np.isfinite(value) & (value.shape == message.w.shape)
-        if wrong.any():
-            return name
-    return ""

@@ -1,27 +1,31 @@
 """The engine over torch.distributed: every process runs the same program, and holds its own nodes only.
 
 A round ends with the same report in all processes, so each of them makes the same step. It takes one all-reduce (of a
-large sum, two of its halves at once), if every report fits the layout that the last one of this task left. If one does
-not, or a node failed, the processes tell each other what their nodes said, short of the numbers, all come to the same
-conclusion, and add up once more.
+large sum, two of its halves at once), laid out by the schema of the task, which all of them know beforehand. If a node
+failed, or its report is none of that schema, the processes tell each other what their nodes said, short of the numbers,
+all come to the same conclusion, and add up once more. Tallies, whose keys only their nodes know, take an exchange of
+their own. Before the first round of a task in a session the processes compare what they are about to run.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from localgd import serialize
-from localgd.core import Failure, Message, Report, Task
+from localgd.core import CountKey, Failure, Message, Report, Task
 from localgd.engine.nodes import Nodes, chosen
 from localgd.engine.packing import Layout, digest
-from localgd.engine.policy import Answer, Policy, lacking, not_finite
+from localgd.engine.policy import Answer, Policy
 from localgd.engine.processes import TIMEOUT, Processes
-from localgd.engine.words import Outcome, Said
+from localgd.engine.screening import misfit, not_finite
+from localgd.engine.words import Greeting, Outcome, Said, differ
 from localgd.errors import EngineError
 from localgd.rounding import FloatArray
 
@@ -70,7 +74,7 @@ class TorchDistributed:
             self.nodes, self.policy = make()
             return Outcome(tuple(self.nodes.shards), f"{self.policy}")
 
-        self._layouts: dict[Task, Layout] = {}
+        self._greeted: set[tuple[str, Task]] = set()
         outcomes = self._in_all(made)
         self._homes = [outcome.names for outcome in outcomes]
         self._node_ids = tuple(sorted(itertools.chain(*self._homes)))
@@ -108,20 +112,37 @@ class TorchDistributed:
         """
         names = chosen(nodes, self.node_ids)
         self._processes.doing = f"round {message.round}"
+        layout = Layout(task.schema(message), tuple(names))
+        self._greet(task, message, layout)
         answers = self.nodes.run(task, message, self._own(names))
-        layout = self._layouts.get(task, Layout())
-        mark = partial(digest, task, message, names)
-        flat, fit = self._added(layout, _ready(answers, layout, message), _sent(answers.values()), mark)
+        mark, reports = partial(digest, task, message, names), _ready(answers, task, message)
+        flat, fit = self._added(layout, reports, _sent(answers.values()), mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
         else:
             del flat  # it may be large, and is of no use
-            layout, reports = self._settled(task, message, names, answers)
-            self._layouts[task] = layout
+            reports = self._settled(task, message, names, answers)
             flat, _ = self._added(layout, reports, 0, mark)  # what was sent is counted
         report, sent = layout.report(flat, self._processes.place.world)
         self.floats_up += sent
-        return report
+        tallied = any(field.kind == "count" for field in layout.schema.values())
+        return replace(report, counts=self._tallied(reports or [])) if tallied else report
+
+    def _greet(self, task: Task, message: Message, layout: Layout) -> None:
+        """Compare, before the first round of a task in a session, what the processes are about to run."""
+        if (message.session, task) not in self._greeted:
+            if why := differ(self._exchange(Greeting.of(task, layout), Greeting)):
+                raise EngineError(self._processes.doing, why)
+            self._greeted.add((message.session, task))
+
+    def _tallied(self, reports: Iterable[Report]) -> dict[CountKey, int]:
+        """Return what the nodes of all processes count."""
+        own = json.dumps([[list(key), count] for report in reports for key, count in report.counts.items()])
+        total: dict[CountKey, int] = {}
+        for word in self._processes.everyone(own.encode()):
+            for key, count in json.loads(word):
+                total[tuple(key)] = total.get(tuple(key), 0) + count
+        return total
 
     def _own(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.shards]
@@ -140,40 +161,39 @@ class TorchDistributed:
                 "the processes do not hold the same model, or do not run the same program; start them with the same "
                 "command, on machines of one kind",
             )
-        return flat, not misfit and not layout.uneven(flat)
+        return flat, not misfit
 
-    def _settled(
-        self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]
-    ) -> tuple[Layout, list[Report]]:
-        """Judge what all nodes said as one engine would; return a layout for it, and the sound reports of own nodes."""
+    def _settled(self, task: Task, message: Message, names: Sequence[str], first: dict[str, Answer]) -> list[Report]:
+        """Judge what all nodes said as one engine would; return the sound reports of own nodes."""
         mine: dict[str, Answer] = {}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
             again = bool(asked)
             asked.append(waiting)
             mine.update(self.nodes.run(task, message, self._own(waiting)) if again else first)
-            answers = self._told(waiting, {name: mine[name] for name in self._own(waiting)}, message)
-            self.floats_down += message.n_floats * len(answers)
-            self.floats_up += _sent(answers.values())
-            return answers
+            self.floats_down += message.n_floats * len(waiting)
+            return self._told(waiting, {name: mine[name] for name in self._own(waiting)}, task, message)
 
         asked: list[Sequence[str]] = []
-        kinds, failures, missing = self.policy.gather(ask, names, message)
+        _, failures, missing = self.policy.gather(ask, names, task, message)
         self.failures += failures
         self.policy.settle(message, len(names) - len(missing), missing)
         sound = [mine[name] for name in self._own(names) if name not in missing]
-        return self._layouts.get(task, Layout()).widened(kinds), [one for one in sound if isinstance(one, Report)]
+        return [one for one in sound if isinstance(one, Report)]
 
-    def _told(self, waiting: Sequence[str], own: Mapping[str, Answer], message: Message) -> dict[str, Answer]:
+    def _told(
+        self, waiting: Sequence[str], own: Mapping[str, Answer], task: Task, message: Message
+    ) -> dict[str, Answer]:
         """Return the own answers, and of those of other processes' nodes what can be judged."""
-        words = {name: Said.of(answer, message) for name, answer in own.items()}
+        words = {name: Said.of(answer, name, task, message) for name, answer in own.items()}
+        schema = task.schema(message)
         answers: dict[str, Answer] = {}
         for rank, told in enumerate(self._exchange(words, dict[str, Said])):
             if told.keys() != {name for name in waiting if name in self._homes[rank]}:
                 raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
-            answers |= (
-                own if rank == self._processes.place.rank else {name: word.answer() for name, word in told.items()}
-            )
+            here = rank == self._processes.place.rank
+            answers |= own if here else {name: word.answer(name, schema) for name, word in told.items()}
+            self.floats_up += sum(word.n_floats for word in told.values())
         return {name: answers[name] for name in waiting}
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
@@ -227,17 +247,17 @@ class TorchDistributed:
         """Return which of these any process wishes, the same answer in all of them."""
         return self._processes.agreed(wishes)
 
-    def keep(self, task: Task, folder: Path, stamp: int) -> None:
-        """Write the states that this process's nodes have of `task` into the folder."""
+    def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Write the states that this process's nodes have of `task` in a session into the folder."""
 
         def written() -> Outcome:
-            self.nodes.write(task, self._path(folder, stamp))
+            self.nodes.write(task, self._path(folder, stamp), session)
             return Outcome()
 
         self._in_all(written)
 
-    def recall(self, task: Task, folder: Path, stamp: int) -> None:
-        """Take the states back that `keep` wrote.
+    def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
+        """Take the states back that `keep` wrote, for a session.
 
         Raises
         ------
@@ -249,10 +269,15 @@ class TorchDistributed:
         path = self._path(folder, stamp)
 
         def taken() -> Outcome:
-            self.nodes.read(task, path)
+            self.nodes.read(task, path, session)
             return Outcome()
 
         self._in_all(taken)
+
+    def release(self, session: str) -> None:
+        """Drop what the nodes remember of a session."""
+        self._greeted = {key for key in self._greeted if key[0] != session}
+        self.nodes.release(session)
 
     def _path(self, folder: Path, stamp: int) -> Path:
         """Return a name that other nodes, after another start, do not have: rank alone would hand out their states."""
@@ -260,13 +285,12 @@ class TorchDistributed:
         return folder / f"nodes-{stamp}-{self._processes.place.rank}-{mark:08x}.npz"
 
 
-def _ready(answers: Mapping[str, Answer], layout: Layout, message: Message) -> list[Report] | None:
+def _ready(answers: Mapping[str, Answer], task: Task, message: Message) -> list[Report] | None:
     """Return the reports, in the order of the nodes; None if there is something to talk about."""
-    reports = {name: answer for name, answer in answers.items() if isinstance(answer, Report)}
-    if len(reports) < len(answers) or any(lacking(reports)):
-        return None
-    well = all(layout.fits(report) and not not_finite(report, message) for report in reports.values())
-    return list(reports.values()) if well else None
+    schema, name = task.schema(message), type(task).__name__
+    reports = {node: answer for node, answer in answers.items() if isinstance(answer, Report)}
+    wrong = any(misfit(report, schema, node, name) or not_finite(report, schema) for node, report in reports.items())
+    return None if wrong or len(reports) < len(answers) else list(reports.values())
 
 
 def _sent(answers: Iterable[Answer]) -> int:

@@ -2,51 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Self
 
 import numpy as np
 
-from localgd.core import Message, Report
-from localgd.engine.policy import Answer, not_finite
-from localgd.errors import NodeError, RemoteError, said, trace_of
-from localgd.rows import Dual, sealed
-
-ZERO, NAN = sealed(np.zeros(())), sealed(np.full((), np.nan))
+from localgd.core import Field, Message, Report, Schema, Task
+from localgd.engine.policy import Answer
+from localgd.engine.screening import PARTS, misfit, needed, not_finite
+from localgd.errors import NodeError, RemoteError, plain, said, trace_of
+from localgd.rows import sealed
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a node answered, short of the numbers: names and shapes, the name that is not finite; or its error."""
+    """What a node answered, short of the numbers: its flags, the field that is not finite; or what is wrong with it."""
 
-    sums: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    lows: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    counts: tuple[str, ...] = ()
-    duals: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     n_nodes: int = 0
+    n_floats: int = 0
     blank: str = ""
     error: str = ""
     trace: str = ""
 
     @classmethod
-    def of(cls, answer: Answer, message: Message) -> Self:
-        """Return what there is to say of an answer."""
+    def of(cls, answer: Answer, node_id: str, task: Task, message: Message) -> Self:
+        """Return what there is to say of an answer of this node."""
         if isinstance(answer, Exception):
             return cls(error=said(answer), trace=trace_of(answer))
-        sums, lows = ({name: value.shape for name, value in part.items()} for part in (answer.sums, answer.lows))
-        duals = {name: dual.vector.shape for name, dual in answer.duals.items()}
-        return cls(sums, lows, tuple(answer.counts), duals, answer.n_nodes, not_finite(answer, message))
+        schema = task.schema(message)
+        if wrong := misfit(answer, schema, node_id, type(task).__name__):
+            return cls(n_floats=answer.n_floats, error=said(ValueError(wrong)))
+        return cls(tuple(answer.flags), answer.n_nodes, answer.n_floats, not_finite(answer, schema))
 
-    def answer(self) -> Answer:
+    def answer(self, node_id: str, schema: Schema) -> Answer:
         """Return a report of no numbers that a policy judges as it would judge the node's own, or the error."""
         if self.error:
             return RemoteError(self.error, self.trace)
-        sums, lows, duals = (
-            {name: np.broadcast_to(NAN if name == self.blank else ZERO, shape) for name, shape in part.items()}
-            for part in (self.sums, self.lows, self.duals)
-        )
-        known = {name: Dual(vector) for name, vector in duals.items()}
-        return Report(self.n_nodes, 0, sums, lows, dict.fromkeys(self.counts, 0), known)
+        bare = Report(self.n_nodes, self.n_nodes, flags=dict.fromkeys(self.flags, 1))
+        parts: dict[str, dict[str, object]] = {}
+        for name, declared in schema.items() if self.n_nodes else ():
+            if name == self.blank or needed(declared, bare):
+                value = _nothing(declared, np.nan if name == self.blank else 0.0)
+                listed = {node_id: value} if declared.kind == "per_node" else value
+                parts.setdefault(PARTS[declared.kind], {})[name] = listed
+        return Report(bare.n_nodes, bare.n_rows, flags=bare.flags, **parts)  # type: ignore[arg-type]
+
+
+def _nothing(declared: Field, number: float) -> object:
+    """Return an array of a field's shape and dtype that takes no room."""
+    return np.broadcast_to(sealed(np.full((), number, declared.dtype), declared.dtype), declared.shape)
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a process is about to run: which localgd, and digests of the task and of the layout of its reports."""
+
+    version: str
+    name: str
+    task: str
+    layout: str
+
+    @classmethod
+    def of(cls, task: Task, layout: object) -> Self:
+        """Return the greeting of this process."""
+        marks = (hashlib.blake2b(repr(thing).encode(), digest_size=8).hexdigest() for thing in (task, layout))
+        return cls(version("localgd"), type(task).__name__, *marks)
+
+
+def differ(greetings: Sequence[Greeting]) -> str:
+    """Return in words how processes differ in what they run; "" if they do not.
+
+    Examples
+    --------
+    >>> differ([Greeting("1.0", "Steps", "a", "b"), Greeting("1.1", "Steps", "a", "b")])
+    'processes run different versions of localgd (1.0, 1.1); install the same one for all'
+    """
+    versions = sorted({plain(greeting.version) for greeting in greetings})
+    if len(versions) > 1:
+        return f"processes run different versions of localgd ({', '.join(versions)}); install the same one for all"
+    if len(set(greetings)) == 1:
+        return ""
+    names = sorted({plain(greeting.name) for greeting in greetings})
+    of = f"methods ({', '.join(names)})" if len(names) > 1 else f"settings of {names[0]}, or rows of other columns"
+    return f"the processes do not run the same program, but other {of}; start them with the same command"
 
 
 @dataclass(frozen=True)

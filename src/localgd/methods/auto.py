@@ -53,7 +53,7 @@ class Auto:
     def chosen(self, engine: Engine) -> Method:
         """Return the method for these nodes, with its reserves."""
         sizes = from_all(engine, Sizes(), Message())
-        n_features = -int(sizes.lows["-n_features"])
+        n_features = int(sizes.maxs["n_features_max"])
         if self.C is not None:
             return self._minimiser(self.C, n_features)
         cost = megabytes(n_features)

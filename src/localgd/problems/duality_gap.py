@@ -54,7 +54,7 @@ def minimiser_certificate(
     Certificate
         Of kind "minimiser", with objective, gap, distance and angle.
     """
-    low, length = float(report.lows["margin"]), norm_above(w)
+    low, length = float(report.mins["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
     # a margin that is off by so much changes the loss of its row by no more
     off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
@@ -96,9 +96,9 @@ def _judged(found: Certificate, length: float, stop: Sequence[Rule]) -> Certific
 def gradient_error(w: FloatArray, report: Report, penalty: Penalty) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
     n, mass = report.n_rows, norm_above(report.sums["pull"])
-    steps = 2.0**-48 * -float(report.lows["-radius"])  # a slope is within a few roundings of the exact one
+    steps = 2.0**-48 * float(report.maxs["radius"])  # a slope is within a few roundings of the exact one
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
-    blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * -float(report.lows["-radius"])
+    blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
     own = 8 * UNIT_ROUNDOFF * (penalty.strength(n) * norm_above(w) + mass / n)
     return drift / n + steps + blurred + own
 
@@ -114,7 +114,7 @@ def curved_distance(w: FloatArray, report: Report, penalty: Penalty, steep: floa
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
     doubt = (report.n_rows + 16 * w.size + 2**12) * UNIT_ROUNDOFF * float(np.trace(curvature))
     least = float(np.linalg.eigvalsh(curvature)[0]) - doubt
-    radius = -float(report.lows["-radius"])
+    radius = float(report.maxs["radius"])
     share = radius * steep / least if least > 0 else math.inf
     return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import Message, Report
+from localgd.core import Field, Message, Report, Schema
 from localgd.kernels.project import dense
-from localgd.problems.triangle import symmetric, triangle
+from localgd.problems.triangle import symmetric, triangle, triangle_size
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm, norm_above
 from localgd.rows import Samples
 
@@ -53,6 +53,11 @@ class Residuals:
                 f"node {shard.node_id!r}: intercept=True needs a last column of ones; append it, or leave intercept out"
             )
 
+    def schema(self, message: Message) -> Schema:
+        """Return `summaries` of the residuals, and the bounds on their errors."""
+        errors = dict.fromkeys(("square", "blur", "blur_pull", "blur_last"), Field("sum"))
+        return {**summaries(message.w.size), **errors}
+
     @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64: then nothing is proved of it
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the sums."""
@@ -76,8 +81,9 @@ class Residuals:
 class Product:
     """Report `summed` of Xv for the vector v that is sent: XᵀXv, or at any rate Xᵀa for some a."""
 
-    def init(self, shard: Samples) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return `summaries`."""
+        return summaries(message.w.size)
 
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the product and the error of its second half."""
@@ -86,10 +92,19 @@ class Product:
 
 @dataclass(frozen=True)
 class Moments:
-    """Report ``moment``, the upper triangle of XᵀX."""
+    """Report ``moment``, the upper triangle of XᵀX.
 
-    def init(self, shard: Samples) -> None:
-        """Keep nothing."""
+    Parameters
+    ----------
+    n_features : int
+        d, as its message has no model to tell.
+    """
+
+    n_features: int
+
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return a triangle."""
+        return {"moment": Field("sum", (triangle_size(self.n_features),))}
 
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return it."""
@@ -105,6 +120,12 @@ def summed(shard: Samples, a: FloatArray) -> dict[str, Any]:
     last = 2 * (a.size + 4) * UNIT_ROUNDOFF * float(sizes.sum()) + a.size * TINY
     drift = {"drift": shard.combine_error(sizes), "drift_last": last}
     return {"pull": pull, "size": norm_above(pull), "size_last": abs(float(pull[-1])), **drift}
+
+
+def summaries(n_features: int) -> Schema:
+    """Return the schema of `summed`."""
+    numbers = dict.fromkeys(("size", "size_last", "drift", "drift_last"), Field("sum"))
+    return {"pull": Field("sum", (n_features,)), **numbers}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from localgd.core import Message, Report
+from localgd.core import Field, Message, Report, Schema
 from localgd.losses import Logistic, Loss
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
 
 Weighting: TypeAlias = Literal["uniform", "num-examples"]
+
+METRICS: Schema = {"weight": Field("sum"), "loss": Field("sum"), "correct": Field("sum"), "margin": Field("min")}
+"""What `standing` reports."""
 
 
 def node_weight(shard: Shard, weighted_by: Weighting) -> float:
@@ -29,14 +32,14 @@ def check_weighting(weighted_by: str) -> None:
 def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
     """Return how the shared model w stands on this node.
 
-    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Lows: ``margin``, a lower bound on
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on
     min z_i·w (the computed one less its rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
         value = float(loss.value(margins).mean())
     sums = {"weight": weight, "loss": weight * value, "correct": shard.n_right(margins)}
-    return Report(1, shard.n_samples, sums, {"margin": low})
+    return Report(1, shard.n_samples, sums, mins={"margin": low})
 
 
 def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
@@ -49,7 +52,7 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
         return here
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), loss, weight)
-    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, there.lows)
+    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, mins=there.mins)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Evaluate:
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return `METRICS`."""
+        return METRICS
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `seen`."""

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import Message, Report
+from localgd.core import Field, Message, Report, Schema
 from localgd.kernels.project import dense
 from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, standing
-from localgd.problems.triangle import triangle
+from localgd.problems.metrics import METRICS, Weighting, standing
+from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
 
@@ -77,7 +77,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
     the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
     ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
-    slopes adds to the gap. Low: ``-radius``, the largest row norm, negated.
+    slopes adds to the gap. Maximum: ``radius``, the largest row norm.
     """
     slope = loss.slope(margins)
     here = standing(shard, w, margins, loss, float(shard.n_samples))
@@ -93,7 +93,15 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    return Report(1, shard.n_samples, {**here.sums, **sums}, {**here.lows, "-radius": -shard.radius})
+    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius})
+
+
+def appraisals(n_features: int, loss: Loss, penalty: Penalty) -> Schema:
+    """Return the schema of `appraisal`."""
+    number, vector = Field("sum"), Field("sum", (n_features,))
+    by_class = {"positive": vector, "odds": Field("sum", (2,))} if penalty.intercept and loss.versus == 1 else {}
+    bounds = {"drift": number, "blur": number, "radius": Field("max")}
+    return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
 
 def objective(report: Report, w: FloatArray, penalty: Penalty) -> float:
@@ -121,8 +129,9 @@ class Appraise:
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     penalty: Penalty = Penalty()
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return `appraisals`."""
+        return appraisals(message.w.size, self.loss, self.penalty)
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `appraisal`."""
@@ -146,8 +155,10 @@ class Curvature:
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     penalty: Penalty = Penalty()
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return `appraisals` and the curvature."""
+        curvature = Field("sum", (triangle_size(message.w.size),))
+        return {**appraisals(message.w.size, self.loss, self.penalty), "curvature": curvature}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return both."""

@@ -38,9 +38,20 @@ def symmetric(upper: FloatArray) -> FloatArray:
     return out + np.triu(out, 1).T
 
 
+def triangle_size(n_features: int) -> int:
+    """Return how many numbers one upper triangle has.
+
+    Examples
+    --------
+    >>> triangle_size(2)
+    3
+    """
+    return n_features * (n_features + 1) // 2
+
+
 def megabytes(n_features: int) -> float:
     """Return the megabytes of one upper triangle of float64."""
-    return 8 * n_features * (n_features + 1) / 2 / 1e6
+    return 8 * triangle_size(n_features) / 1e6
 
 
 def check_limit(max_mb: float) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import Message, Report
+from localgd.core import Field, Message, Report, Schema
 from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm
 from localgd.rows import Dual, Shard, sealed
 from localgd.rules.anderson import bordered, shortest_combination
-from localgd.rules.local import moved
+from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
 from localgd.rules.server import ServerState
 
@@ -70,8 +70,8 @@ class DualPart:
     Message: the sum w of all parts, and ``mix`` (2, h), the weights of the last h starts and ends whose combination is
     this round's start y = Zᵀc. Report: the standing at w; the dual ``update``, the end Zᵀa; ``update_sq_norm``
     |Zᵀa|²; ``start`` Σ c; ``inner`` (h + 1,) the inner products of this round's move with those of the last h rounds
-    and with itself; the low ``-since``, minus the least share of the way from c to a from which on no coefficient is
-    negative.
+    and with itself; the maximum ``since``, the least share of the way from c to a from which on no coefficient is
+    negative. The last three are not there if the projection is impossible, as the flag ``inseparable`` says.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class DualPart:
         Rounds that are remembered, by the coefficients that are not 0.
     """
 
+    state_type: ClassVar[Any] = Memory
+
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
     memory: int = MEMORY
@@ -92,6 +94,17 @@ class DualPart:
         check_weighting(self.weighted_by)
         if self.memory < 0 or self.memory != int(self.memory):
             raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
+
+    def schema(self, message: Message) -> Schema:
+        """Return the standing, a move, and what the acceleration is made of."""
+        remembered = message.extra["mix"].shape[1] if "mix" in message.extra else 0
+        gained = {
+            "inner": Field("sum", (remembered + 1,), unless="inseparable"),
+            "start": Field("sum", unless="inseparable"),
+            "since": Field("max", unless="inseparable"),
+        }
+        flags = {"inseparable": Field("flag"), "forgotten": Field("flag")}
+        return {**METRICS, **moves(message.w.size), **gained, **flags}
 
     def init(self, shard: Shard) -> Memory:  # noqa: ARG002  the memory starts empty whatever the rows
         """Start from nothing."""
@@ -112,16 +125,15 @@ class DualPart:
         projection = project(shard, message.w - vector, warm=warm)
         report = moved(shard, here, projection.duals, 1.0)
         if not projection.feasible:
-            return replace(report, counts={**report.counts, "inseparable": 1}), state
+            return replace(report, flags={**report.flags, "inseparable": 1}), state
         end = projection.duals
         image = shard.margins(report.duals["update"].vector - vector)
-        moves = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
-        inner = np.array([*moves, float((end - start) @ image)])
+        before = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
+        inner = np.array([*before, float((end - start) @ image)])
         keep = slice(-self.memory - 1, None)
         known = Memory([*state.starts, Coefficients.of(start)][keep], [*state.ends, Coefficients.of(end)][keep])
         sums = {**report.sums, "inner": inner, "start": float(start.sum())}
-        lows = {**report.lows, "-since": -since(start, end)}
-        return replace(report, sums=sums, lows=lows), known
+        return replace(report, sums=sums, maxs={"since": since(start, end)}), known
 
 
 def since(start: FloatArray, end: FloatArray) -> float:
@@ -256,7 +268,7 @@ class Consensus:
         start, end = float(report.sums["start"]), report.duals["update"].parts[0]
         rise = end - start - float(state.w @ move)  # the value is a parabola of the share of the way
         top = rise / length / length if length > 0 else 1.0
-        share = min(1.0, max(-float(report.lows["-since"]), top))
+        share = min(1.0, max(float(report.maxs["since"]), top))
         value = (1 - share) * start + share * end - 0.5 * norm(state.w + share * move) ** 2
         state = replace(state, damping=max(share, LEAST_DAMPING))
         if state.plain or value >= state.value * (1 - FLAT):

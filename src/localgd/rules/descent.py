@@ -94,7 +94,7 @@ class Descending:
         slope = gradient(report, state.w, self.penalty)
         if settled(report, slope):
             return replace(following, done="the gradient is 0 to within rounding")
-        if math.inf == self.penalty.C and float(report.lows["margin"]) > 0:
+        if math.inf == self.penalty.C and float(report.mins["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
         following = self.aimed(following, report, slope)
         promised = -float(slope @ following.direction)
@@ -194,7 +194,7 @@ class LimitedMemory(Descending):
             step, change = pairs[-1]
             direction = direction * (float(step @ change) / float(change @ change))
         else:  # a step that surely leads down: the curvature is at most that of the longest row
-            radius = -float(report.lows["-radius"])
+            radius = float(report.maxs["radius"])
             direction = direction / (radius * radius + self.penalty.strength(report.n_rows))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction = direction + step * (share - float(change @ direction) / float(step @ change))

@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from localgd.core import Engine, Message, Report
+from localgd.core import Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels.project import SEPARABLE
 from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, check_weighting, node_weight, standing
-from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
+from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle, triangle_size
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, Shard, sealed
-from localgd.rules.local import moved
+from localgd.rules.local import moved, moves
 from localgd.rules.probes import Sizes, forgotten, rows_a_sample
 from localgd.rules.server import ServerState
 
@@ -73,9 +73,9 @@ class InteriorPoint:
     - for sums: ``curvature`` Σ (a/s) z zᵀ (upper triangle), ``pull`` Σ (a r/s − a) z, ``gap`` Σ a s, and the dual
       ``update`` Σ a z;
     - to ``predict`` along Δw for t = 0: ``products`` of a, s and their changes, ``corrector`` Σ −(Δa Δs/s) z and
-      Σ (1/s) z, and the low ``-fastest`` (2,), which limits the steps of s and a;
-    - to ``correct`` along Δw for t = ``target`` − Δa Δs: the low ``-fastest``, and the sums of the first kind at the
-      ``guess`` of the share, unless some a or s would leave the positive numbers there.
+      Σ (1/s) z, and the maximum ``fastest`` (2,), which limits the steps of s and a;
+    - to ``correct`` along Δw for t = ``target`` − Δa Δs: ``fastest``, and the sums of the first kind at the ``guess``
+      of the share, unless some a or s would leave the positive numbers there, as the flag ``unguessed`` says.
 
     Parameters
     ----------
@@ -92,6 +92,8 @@ class InteriorPoint:
         If a field is out of its range.
     """
 
+    state_type: ClassVar[Any] = Slacks | None
+
     start: float | Literal["auto"] = "auto"
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
@@ -102,6 +104,19 @@ class InteriorPoint:
         number = 0.0 if isinstance(self.start, str) else self.start
         if self.start != "auto" and not 0 < number < math.inf:
             raise ValueError(f"start must be a positive number or 'auto', got {self.start!r}")
+
+    def schema(self, message: Message) -> Schema:
+        """Return the standing, and what is asked for."""
+        d = message.w.size
+        here, fastest = {**METRICS, "forgotten": Field("flag")}, Field("max", (2,))
+        if "predict" in message.extra:
+            return {**here, "products": Field("sum", (4,)), "corrector": Field("sum", (2, d)), "fastest": fastest}
+        sums = {"curvature": Field("sum", (triangle_size(d),)), "pull": Field("sum", (d,)), "gap": Field("sum")}
+        system = {**moves(d), **sums, "rows": Field("sum", optional=True)}
+        if "correct" not in message.extra:
+            return {**here, **system}
+        guessed = {name: replace(field, unless="unguessed") for name, field in system.items()}
+        return {**here, **guessed, "fastest": fastest, "unguessed": Field("flag")}
 
     def init(self, shard: Shard) -> Slacks | None:  # noqa: ARG002  round 0 starts it
         """Start from nothing."""
@@ -135,15 +150,15 @@ class InteriorPoint:
             return self
         sizes = from_all(engine, Sizes(), Message())
         n_rows = sizes.n_rows * rows_a_sample(sizes)
-        return replace(self, start=START_MASS / n_rows / float(sizes.lows["-radius"]) ** 2)
+        return replace(self, start=START_MASS / n_rows / float(sizes.maxs["radius"]) ** 2)
 
     def _summed(self, shard: Shard, state: Slacks, here: Report) -> Report:
         a, s = state.a, state.s
         report = moved(shard, here, a, 1.0)
         pull = shard.combine(a * ((1 + s - state.margins) / s - 1))
         sums = {"curvature": triangle(shard.second_moment(a / s)), "pull": pull, "gap": float(a @ s)}
-        counts = {} if shard.versus == 1 else {"rows": shard.n_rows}  # else the report's own count
-        return replace(report, sums={**report.sums, **sums}, counts={**report.counts, **counts})
+        rows = {} if shard.versus == 1 else {"rows": shard.n_rows}  # else the report's own count
+        return replace(report, sums={**report.sums, **sums, **rows})
 
     def _predicted(self, shard: Shard, state: Slacks, here: Report, dw: FloatArray) -> tuple[Report, Slacks]:
         """Report what the Newton step to a·s = 0 would do."""
@@ -153,7 +168,7 @@ class InteriorPoint:
         products = [float(x @ y) for x, y in ((a, s), (a, ds), (state.da, s), (state.da, ds))]
         corrector = [shard.combine(-state.da * ds / s), shard.combine(1 / s)]
         sums = {**here.sums, "products": products, "corrector": corrector}
-        return Report(1, here.n_rows, sums, {**here.lows, "-fastest": -state.fastest}), state
+        return replace(here, sums=sums, maxs={"fastest": state.fastest}), state
 
     def _corrected(
         self, extra: Mapping[str, FloatArray], shard: Shard, state: Slacks, here: Report, margins: FloatArray
@@ -163,11 +178,10 @@ class InteriorPoint:
         ds = shard.margins(extra["correct"]) - (1 + s - state.margins)
         da = (extra["target"] - state.da * state.ds - a * s - a * ds) / s
         state = replace(state, da=da, ds=ds)
-        lows = {"-fastest": -state.fastest}
+        here = replace(here, maxs={"fastest": state.fastest})
         if guess == 0.0 or guess * state.fastest.max() > NEARLY:
-            return Report(1, here.n_rows, here.sums, {**here.lows, **lows}, {"unguessed": 1}), state
-        there = self._summed(shard, state.gone(guess, margins), here)
-        return replace(there, lows={**there.lows, **lows}), state
+            return replace(here, flags={"unguessed": 1}), state
+        return self._summed(shard, state.gone(guess, margins), here), state
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +279,7 @@ class Mehrotra:
         right = dual - state.w + report.sums["pull"]
         ask = {"share": share, "predict": cho_solve(factor, right)}
         aimed = replace(state, asks=ask, base=state.w, factor=factor, right=right)
-        return replace(aimed, n_rows=report.counts.get("rows", report.n_rows), mass_0=mass_0)
+        return replace(aimed, n_rows=int(report.sums.get("rows", report.n_rows)), mass_0=mass_0)
 
     def _corrected(self, state: InteriorState, report: Report) -> InteriorState:
         """Choose the target from what the predictor reached, and ask for the corrected step."""
@@ -283,7 +297,7 @@ class Mehrotra:
     def _stepped(self, state: InteriorState, report: Report) -> InteriorState:
         """Accept the guess, or go as far as every node can and ask for the sums there."""
         length = min(1.0, NEARLY * float(longest(report).min()))
-        if not report.counts.get("unguessed", 0):
+        if not report.flags.get("unguessed", 0):
             return self._predicted(state, report, float(state.asks["guess"]))
         if length < STUCK:
             return replace(state, model=Dual(state.base), done="rounding leaves no room to step")
@@ -292,4 +306,4 @@ class Mehrotra:
 
 def longest(report: Report) -> FloatArray:
     """Return the longest steps up to 1 that keep every slack and every dual non-negative."""
-    return np.asarray(1 / np.maximum(1.0, -report.lows["-fastest"]))
+    return np.asarray(1 / np.maximum(1.0, report.maxs["fastest"]))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from localgd.core import Engine, Message, Report
+from localgd.core import Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels import pick
 from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, check_weighting, node_weight, seen, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, seen, standing
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Dual, Shard
 from localgd.rules.probes import Smoothness
@@ -23,14 +23,19 @@ from localgd.rules.probes import Smoothness
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
     """Return the report of a node that moved the model by Σ a_i z_i.
 
-    Adds to `updated` the low ``high``, the node's own upper bound on γ* (the pooled margin is at most that of any one),
-    and the count ``cancels`` if its own rows cancel; neither where a coefficient is negative.
+    Adds to `updated` the minimum ``margin_upper``, the node's own upper bound on γ* (the pooled margin is at most that
+    of any one), and the flag ``cancels`` if its own rows cancel; neither where a coefficient is negative.
     """
     own = shard.combination(coefficients)
-    lows = {"high": own.margin_upper} if own.known else {}
-    counts = {"cancels": 1} if own.cancels else {}
+    mins = {"margin_upper": own.margin_upper} if own.known else {}
+    flags = {"cancels": 1} if own.cancels else {}
     report = updated(here, own, weight)
-    return replace(report, lows={**report.lows, **lows}, counts=counts)
+    return replace(report, mins={**report.mins, **mins}, flags=flags)
+
+
+def moves(n_features: int) -> Schema:
+    """Return what `moved` adds to a report, as a schema."""
+    return {**updates(n_features), "margin_upper": Field("min", optional=True), "cancels": Field("flag")}
 
 
 def updated(here: Report, update: Dual, weight: float) -> Report:
@@ -41,6 +46,11 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
     length = norm(update.vector)
     sums = {**here.sums, "update_sq_norm": weight * length * length}
     return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
+
+
+def updates(n_features: int) -> Schema:
+    """Return what `updated` adds to a report, as a schema."""
+    return {"update": Field("dual", (n_features,)), "update_sq_norm": Field("sum")}
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,9 @@ class GradientSteps:
             raise ValueError(f"lr·prox must be at most 1, got {self.lr!r}·{self.prox!r}; lower lr or prox")
         check_weighting(self.weighted_by)
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing between rounds."""
+    def schema(self, message: Message) -> Schema:
+        """Return the standing, a move, and the flag ``underflow``: every gradient is 0 in float64."""
+        return {**METRICS, **moves(message.w.size), "underflow": Field("flag")}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the standing at w and the weighted move."""
@@ -120,7 +131,7 @@ class GradientSteps:
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (self.loss.slope(margins) * (lr * self.loss.versus / shard.n_rows)).any():
             return report
-        return replace(report, counts={"underflow": 1})
+        return replace(report, flags={"underflow": 1})
 
     def tuned(self, engine: Engine) -> GradientSteps:
         """Return the task with its step size found, by one round, if it was "auto" or "paper".
@@ -130,7 +141,7 @@ class GradientSteps:
         if not isinstance(self.lr, str):
             return self
         look = Smoothness(self.loss.versus)
-        beta = self.loss.curvature * -float(from_all(engine, look, Message()).lows["-eigenvalue"])
+        beta = self.loss.curvature * float(from_all(engine, look, Message()).maxs["eigenvalue"])
         lr = 1.0 / (beta + self.prox) if beta + self.prox > 0 else 1.0
         return replace(self, lr=lr / self.local_steps if self.lr == "paper" else lr)
 
@@ -167,7 +178,7 @@ class Project:
 
     The λ → 0 limit of solving argmin f_m(v) + (λ/2)|v − w|² to the end (Zhu, Vardhan, Mazumdar, arXiv 2412.07971,
     Modified Local-GD). The node keeps its dual coefficients to start from next time. A node whose own rows cannot be
-    separated stays where it is and reports the proof of that as its ``high``.
+    separated stays where it is and reports the proof of that as its ``margin_upper``.
 
     Parameters
     ----------
@@ -177,12 +188,18 @@ class Project:
         Node weight in the average.
     """
 
+    state_type: ClassVar[Any] = FloatArray
+
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
 
     def __post_init__(self) -> None:
         """Check every field once."""
         check_weighting(self.weighted_by)
+
+    def schema(self, message: Message) -> Schema:
+        """Return the standing, a move, and the flag ``inseparable``: no projection, as nothing separates the rows."""
+        return {**METRICS, **moves(message.w.size), "inseparable": Field("flag")}
 
     def init(self, shard: Shard) -> FloatArray:
         """Start from zero duals."""
@@ -197,4 +214,4 @@ class Project:
         if projection.feasible:
             return report, projection.duals
         stay = moved(shard, here, np.zeros(shard.n_rows), weight)
-        return replace(stay, lows=report.lows, counts={**report.counts, "inseparable": 1}), state
+        return replace(stay, mins=report.mins, flags={**report.flags, "inseparable": 1}), state

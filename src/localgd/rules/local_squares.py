@@ -9,16 +9,16 @@ no margin. Run the rounds by hand (see `LeastSquares`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from localgd.core import Engine, Message, Report
+from localgd.core import Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray
 from localgd.rows import Dual, Samples, sealed
-from localgd.rules.local import updated
+from localgd.rules.local import updated, updates
 from localgd.rules.probes import Smoothness
 
 
@@ -71,6 +71,8 @@ class LeastSquares:
     [2.0, 1.0, 0.0]
     """
 
+    state_type: ClassVar[Any] = Spectrum
+
     local_steps: int | None = None
     lr: float | None = None
     weighted_by: Weighting = "uniform"
@@ -85,6 +87,10 @@ class LeastSquares:
             if self.lr is None or not (np.isfinite(self.lr) and self.lr > 0):
                 raise ValueError(f"lr must be a positive number with local_steps, such as stable_lr, got {self.lr!r}")
         check_weighting(self.weighted_by)
+
+    def schema(self, message: Message) -> Schema:
+        """Return the loss and a move."""
+        return {"weight": Field("sum"), "loss": Field("sum"), **updates(message.w.size)}
 
     def init(self, shard: Samples) -> Spectrum:
         """Take the node's Gram matrix apart, once."""
@@ -126,5 +132,5 @@ def stable_lr(engine: Engine) -> float:
     >>> round(stable_lr(InProcess([Samples("a", [[2.0, 0.0]], [1.0])])), 5)
     0.25
     """
-    beta = -float(from_all(engine, Smoothness(), Message()).lows["-eigenvalue"])
+    beta = float(from_all(engine, Smoothness(), Message()).maxs["eigenvalue"])
     return 1.0 / beta if beta > 0 else 1.0

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from localgd.core import Engine, Message, Report
+from localgd.core import Engine, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels.smooth import descend
 from localgd.losses import Logistic, Loss
-from localgd.problems.metrics import Weighting, standing
-from localgd.problems.regularised import Penalty, appraisal
+from localgd.problems.metrics import METRICS, Weighting, standing
+from localgd.problems.regularised import Penalty, appraisal, appraisals
 from localgd.rows import Dual, Shard, sealed
-from localgd.rules.local import updated
+from localgd.rules.local import updated, updates
 from localgd.rules.probes import Smoothness
 
 
@@ -70,15 +70,18 @@ class PenalisedSteps:
         if not (math.isfinite(self.prox) and self.prox >= 0):
             raise ValueError(f"prox must be a number of at least 0, got {self.prox!r}")
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing: the control variates are taken at the shared model itself."""
+    def schema(self, message: Message) -> Schema:
+        """Return the appraisal, or the standing where the gradient is known; and a move, where one is made."""
+        waits = "gradient" not in message.extra
+        here = appraisals(message.w.size, self.loss, self.penalty) if waits else METRICS
+        return here if waits and self.variates else {**here, **updates(message.w.size)}
 
     def tuned(self, engine: Engine) -> PenalisedSteps:
         """Return the task with what it needs to know of the data found, by one round."""
         if not isinstance(self.lr, str) and not isinstance(self.n_rows, str):
             return self
         report = from_all(engine, Smoothness(self.loss.versus), Message())
-        beta = self.loss.curvature * -float(report.lows["-eigenvalue"])
+        beta = self.loss.curvature * float(report.maxs["eigenvalue"])
         steepest = beta + self.penalty.strength(report.n_rows) + self.prox
         lr = (1.0 / steepest if steepest > 0 else 1.0) if isinstance(self.lr, str) else self.lr
         return replace(self, lr=lr, n_rows=report.n_rows)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from localgd.core import Engine, Message, Report
+from localgd.core import CountKey, Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.rounding import COMFORTABLE_EXPONENT, FloatArray, norm
 from localgd.rows import Dual, Shard
@@ -23,19 +23,21 @@ def forgotten() -> Report:
 
     It counts as no node, so the round is not whole; the server then starts the method again.
     """
-    return Report(counts={"forgotten": 1})
+    return Report(flags={"forgotten": 1})
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
-    Lows: ``-peak``, ``-radius``, ``n_features``, ``-n_features`` (negated where a maximum is wanted). Counts: the nodes
-    whose samples have so many rows each, under that number; none if it is 1.
+    Maxima: ``peak``, ``radius``, ``n_features_max``; minimum: ``n_features_min``. Count ``versus``: the nodes whose
+    samples have so many rows each; none if it is 1.
     """
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return the sizes."""
+        largest = dict.fromkeys(("peak", "radius", "n_features_max"), Field("max"))
+        return {**largest, "n_features_min": Field("min"), "versus": Field("count")}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes.
@@ -47,15 +49,14 @@ class Sizes:
         """
         if not isinstance(shard, Shard):
             raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
-        sizes = {"-peak": -shard.peak, "-radius": -shard.radius}
-        widths = {"n_features": shard.n_features, "-n_features": -shard.n_features}
-        counts = {} if shard.versus == 1 else {str(shard.versus): 1}
-        return Report(1, shard.n_samples, {}, sizes | widths, counts), state
+        largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
+        counts: dict[CountKey, int] = {} if shard.versus == 1 else {("versus", shard.versus): 1}
+        return Report(1, shard.n_samples, maxs=largest, mins={"n_features_min": shard.n_features}, counts=counts), state
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Report the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes, as the low ``-eigenvalue``.
+    """Report the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes, as the maximum ``eigenvalue``.
 
     By power iteration on the node with a start fixed by its size, relative accuracy 1e-6, rounded up by as much. Where
     `versus` margins make one value of the loss, Z_mᵀ(I − 11ᵀ/C)Z_m/(samples of m) instead, I − 11ᵀ/C in each sample:
@@ -64,12 +65,13 @@ class Smoothness:
 
     versus: int = 1
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return one number."""
+        return {"eigenvalue": Field("max")}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's eigenvalue."""
-        return Report(1, shard.n_samples, {}, {"-eigenvalue": -largest_eigenvalue(shard, self.versus)}), state
+        return Report(1, shard.n_samples, maxs={"eigenvalue": largest_eigenvalue(shard, self.versus)}), state
 
 
 def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
@@ -143,8 +145,9 @@ def rows_a_sample(sizes: Report) -> int:
     ValueError
         If nodes differ in it.
     """
-    versus = max((int(number) for number in sizes.counts), default=1)
-    if versus > 1 and sizes.counts[str(versus)] != sizes.n_nodes:
+    nodes = {int(versus): n_nodes for (_, versus), n_nodes in sizes.counts.items()}
+    versus = max(nodes, default=1)
+    if versus > 1 and nodes[versus] != sizes.n_nodes:
         raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
     return versus
 
@@ -160,21 +163,21 @@ def comfortable(engine: Engine, n_features: int | None = None) -> Comfortable:
         If nodes differ in their number of features or of rows a sample, or all rows are zero.
     """
     report = from_all(engine, Sizes(), Message())
-    lows, versus = report.lows, rows_a_sample(report)
-    fewest, most = int(lows["n_features"]), -int(lows["-n_features"])
+    versus = rows_a_sample(report)
+    fewest, most = int(report.mins["n_features_min"]), int(report.maxs["n_features_max"])
     if fewest != most:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
     if n_features is not None and n_features != fewest:
         raise ValueError(f"the model has {n_features} coefficients, but the rows have {fewest} columns (bias included)")
-    peak = -float(lows["-peak"])
+    peak = float(report.maxs["peak"])
     if peak == 0.0:
         raise ValueError("every entry of every row is zero, so there is nothing to learn; check the columns")
     exponent = math.frexp(peak)[1]
     if abs(exponent) <= COMFORTABLE_EXPONENT:
-        return Comfortable(engine, 1.0, fewest, -float(lows["-radius"]), versus)
+        return Comfortable(engine, 1.0, fewest, float(report.maxs["radius"]), versus)
     divisor = math.ldexp(1.0, max(min(exponent, 1000), -1000))  # a normal number, and so is its inverse
     engine = engine.map(Rescaled(divisor))
-    return Comfortable(engine, divisor, fewest, -float(from_all(engine, Sizes(), Message()).lows["-radius"]), versus)
+    return Comfortable(engine, divisor, fewest, float(from_all(engine, Sizes(), Message()).maxs["radius"]), versus)
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,9 @@ class TemperedDual:
     Duals: ``dual-0``, ``dual-1``, … one for every τ.
     """
 
-    def init(self, shard: Shard) -> None:
-        """Keep nothing."""
+    def schema(self, message: Message) -> Schema:
+        """Return the duals."""
+        return {f"dual-{place}": Field("dual", message.w.shape) for place in range(message.extra["tau"].size)}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the tempered dual vectors of this node."""

@@ -97,7 +97,7 @@ def certify(
         return _penalised(start_in_unit(w, rows.divisor), rows, task, stop)
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
-    low = float(from_all(rows.engine, Evaluate(), Message(0, w)).lows["margin"])
+    low = float(from_all(rows.engine, Evaluate(), Message(0, w)).mins["margin"])
     duals = tempered_duals(rows.engine, w, low, rows.radius)
     found = in_unit(certificate(w, low, duals, stop=stop), rows.divisor, stop)
     if angle_tol_deg is None or found.verdict is Status.CERTIFIED:

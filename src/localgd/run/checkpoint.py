@@ -142,14 +142,14 @@ class Checkpoints:
                 raise trouble or OSError(said or "another process cannot write into its folder for checkpoints")
             yield
 
-    def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any) -> None:
+    def save(self, engine: Engine, task: Task, snapshot: Snapshot, state: Any, session: str = "") -> None:
         """Write the nodes' part, then the server's, then clear away the nodes' part before.
 
         A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
         """
         stamp, trouble = len(snapshot.rows), ""
         try:
-            engine.keep(task, self.folder, stamp)
+            engine.keep(task, self.folder, stamp, session)
         except OSError as error:
             trouble = str(error)
         failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written

@@ -229,7 +229,7 @@ class Fitting:
         """Run to the end."""
         self.ledger = Ledger(self.engine)
         sizes = self._ask(Sizes(), np.zeros(0), "sizes")
-        fewest, most = int(sizes.lows["n_features"]), -int(sizes.lows["-n_features"])
+        fewest, most = int(sizes.mins["n_features_min"]), int(sizes.maxs["n_features_max"])
         if fewest != most:
             raise ValueError(f"nodes differ in their number of columns ({fewest} to {most}); give all the same")
         self.reduced = Reduced(alpha, sizes.n_rows, fewest)
@@ -246,7 +246,7 @@ class Fitting:
         if self._left < 1:
             why = "nothing was done, as no round was left"
         elif second_order:
-            known = spectrum(self._ask(Moments(), np.zeros(0), "moments"), self.reduced)
+            known = spectrum(self._ask(Moments(fewest), np.zeros(0), "moments"), self.reduced)
             end = self._refined(start, known)
         else:
             end = self._conjugate(start)

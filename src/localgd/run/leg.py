@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,17 +51,22 @@ class Leg:
     idle: int = 0
     limit: int = 0
     unfinished: bool = False
+    session: str = ""
 
     def run(self, start: FloatArray, resumed: Found | None = None) -> str:
         """Run to the end and return what kind of end it was: "stalled", "inseparable", or "" for any other."""
         watch = self.watch
+        self.session = watch.engine.shared(secrets.token_hex(8).encode()).decode()
         self.state = self.method.merge.init(start)
         if resumed is not None:
             self._take_up(resumed)
         self.limit = len(watch.history) if self.state.done else watch.limit
         ended = None
-        while ended is None:
-            ended = self._turn(start)  # what it leaves behind is gone before the next one: reports may be large
+        try:
+            while ended is None:
+                ended = self._turn(start)  # what it leaves behind is gone before the next one: reports may be large
+        finally:
+            watch.engine.release(self.session)
         return ended
 
     def _turn(self, start: FloatArray) -> str | None:
@@ -88,7 +94,7 @@ class Leg:
             self.limit = len(watch.history)
         again = following is state  # a round that will be repeated: nodes that ran it are ahead of the server
         if not again and (watch.saving or len(watch.history) >= self.limit):
-            watch.save(method.task, replace(watch.base, **self._proofs()), self.state)
+            watch.save(method.task, replace(watch.base, **self._proofs()), self.state, self.session)
         return None
 
     def _round(self, *, final: bool) -> Report:
@@ -96,8 +102,9 @@ class Leg:
         method, watch, state = self.method, self.watch, self.state
         engine, so_far = watch.engine, len(watch.history)
         chosen = None if watch.nodes is None or final else watch.nodes(so_far, engine.node_ids)
+        message = replace(method.merge.message(state), session=self.session)
         for _ in range(LAST_LOOKS if final else 1):
-            report = engine.round(method.look if final else method.task, method.merge.message(state), chosen)
+            report = engine.round(method.look if final else method.task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
@@ -123,7 +130,7 @@ class Leg:
         if known or not final or not model.vector.any() or not report.n_nodes:
             return [model, *([] if self.step is None else [self.step])]
         length = norm(model.vector)
-        low = float(report.lows["margin"]) / length
+        low = float(report.mins["margin"]) / length
         return [model, *tempered_duals(self.watch.engine, model.vector / length, low, self.watch.radius)]
 
     def _following(self, state: Any, report: Report, start: FloatArray, *, whole: bool) -> Any:
@@ -132,10 +139,9 @@ class Leg:
             try:
                 return self.method.merge.step(state, report)
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
-                said = f"round {state.round}: the report does not fit the model{self._blamed()}: {error}"
-                raise ValueError(said) from error
+                raise ValueError(f"round {state.round}: the report does not fit the model: {error}") from error
         self.idle += 1
-        return self.method.merge.init(start) if report.counts.get("forgotten", 0) else state
+        return self.method.merge.init(start) if report.flags.get("forgotten", 0) else state
 
     def _take_up(self, resumed: Found) -> None:
         """Go on from a checkpoint."""
@@ -147,7 +153,7 @@ class Leg:
         self.angles = [row.angle_deg_max for row in snapshot.rows[snapshot.before :] if row.n_nodes == n_nodes]
         watch.ledger.go_on(watch.engine, snapshot.rows[-1])
         if watch.checkpoints is not None:
-            watch.engine.recall(self.method.task, watch.checkpoints.folder, len(snapshot.rows))
+            watch.engine.recall(self.method.task, watch.checkpoints.folder, len(snapshot.rows), self.session)
 
     def _proofs(self) -> dict[str, Any]:
         return {"found": self.found, "step": self.step, "appraised": self.appraised, "idle": self.idle}
@@ -164,20 +170,12 @@ class Leg:
         self.shown = replace(self.shown, reason=f"{self.shown.reason}{excuse}")
 
     def _blown_up(self, report: Report) -> str:
-        """Say in which round the model left float64, and at whose hands if it was a node's."""
+        """Say in which round the model left float64, and of how many nodes."""
         engine, round_ = self.watch.engine, self.state.round
-        of_nodes = self._blamed()
-        if not of_nodes and report.n_nodes < len(engine.node_ids):
-            of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)"
+        some = report.n_nodes < len(engine.node_ids)
+        of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)" if some else ""
         remedy = "; lower lr" if isinstance(self.method.task, GradientSteps) else ""
         return f"round {round_} left float64{of_nodes}{remedy}"
-
-    def _blamed(self) -> str:
-        """Name the nodes, but not all, that have just sent what is not finite, in this round or the one before."""
-        failures = [failure for failure in self.watch.engine.failures if failure.outcome == "passed on"]
-        recent = [failure for failure in failures if 0 <= self.state.round - failure.round <= 1]
-        names = ", ".join(sorted({failure.node_id for failure in recent if failure.round == recent[-1].round}))
-        return f" (only node {names} sent what is not finite, in round {recent[-1].round})" if recent else ""
 
     def _row(self, report: Report) -> Row:
         reference = self.watch.reference
@@ -198,7 +196,7 @@ class Leg:
 
     def _ended(self, report: Report) -> str:
         """Say whether the method has come to an end of a kind that another one may go on from."""
-        nothing = report.counts.get("inseparable", 0) > 0 or self.shown.verdict is Status.NOT_SEPARABLE
+        nothing = report.flags.get("inseparable", 0) > 0 or self.shown.verdict is Status.NOT_SEPARABLE
         if self.method.penalty is None and (nothing or self.state.done == GROWING):
             return "inseparable" if not self.shown.margin_low > 0 else "stalled"
         if self.shown.verdict is Status.CERTIFIED and (self.watch.rules or self.state.done):
@@ -210,7 +208,7 @@ class Leg:
         return "" if falling else "stalled"
 
     def _finished(self, report: Report) -> bool:
-        if self.shown.verdict is Status.STALLED or report.counts.get("inseparable", 0) > 0:
+        if self.shown.verdict is Status.STALLED or report.flags.get("inseparable", 0) > 0:
             return True
         return bool(self.watch.rules) and self.shown.verdict is Status.CERTIFIED
 
@@ -244,21 +242,21 @@ def _standing(
     """Return the certificate of the current model from a round's report."""
     return certificate(
         state.readout.vector,
-        float(report.lows["margin"]) if whole else math.nan,
+        float(report.mins["margin"]) if whole else math.nan,
         duals,
         before=before,
-        node_high=float(report.lows.get("high", np.inf)),
-        cancels=report.counts.get("cancels", 0) > 0,
+        node_high=float(report.mins.get("margin_upper", np.inf)),
+        cancels=report.flags.get("cancels", 0) > 0,
         stop=stop,
     )
 
 
 def _explained(found: Certificate, report: Report, method: Method, *, whole: bool) -> Certificate:
     """Say so if more rounds would change nothing: no gradient left in float64, or a projection onto an empty set."""
-    if report.counts.get("inseparable", 0) > 0:
+    if report.flags.get("inseparable", 0) > 0:
         stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
         remedy = "auto or local-gd" if isinstance(method.merge, Consensus) else "local-gd, or form='proximal'"
         return replace(found, reason=f"{found.reason}; {stopped}: use {remedy}")
-    if found.verdict is Status.CERTIFIED or not whole or report.counts.get("underflow", 0) < report.n_nodes:
+    if found.verdict is Status.CERTIFIED or not whole or report.flags.get("underflow", 0) < report.n_nodes:
         return found
     return replace(found, verdict=Status.STALLED, reason=f"every gradient is 0 in float64; {found.reason}")

@@ -79,11 +79,11 @@ class Watch:
         )
         self.stopping, self.saving = self.engine.agreed(asked or late, due)
 
-    def save(self, task: Task, snapshot: Snapshot, state: Any) -> None:
+    def save(self, task: Task, snapshot: Snapshot, state: Any, session: str) -> None:
         """Write a checkpoint, if anybody wants them."""
         if self.checkpoints is not None:
             known = replace(snapshot, rows=tuple(self.history), failures=tuple(self.engine.failures))
-            self.checkpoints.save(self.engine, task, known, state)
+            self.checkpoints.save(self.engine, task, known, state, session)
             self.saved = (len(self.history), time.perf_counter())
 
 

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from localgd.engine.flower.records import MAX_MB, QUERY, Opened, RefusedError, closed, keys, n_bytes, opened, text
+from localgd.engine.flower.records import (
+    MAX_MB,
+    QUERY,
+    Opened,
+    RefusedError,
+    closed,
+    keys,
+    n_bytes,
+    opened,
+    printable,
+    text,
+)
 from localgd.errors import RemoteError
 
 FATE = {3: "no answer in time", 5: "the node is offline"}
@@ -130,7 +141,7 @@ class Link:
                 if isinstance(answer, Exception):
                     raise answer
                 keys(answer.head, ("says", "node_id"))
-                found[node] = text(answer.head["node_id"], "its name", 200)
+                found[node] = printable(answer.head["node_id"], "its name", 200)
             except (RemoteError, RefusedError, ConnectionError) as error:
                 remedy = "its ClientApp must answer localgd (localgd.flower.answer), and its rows must be there"
                 raise RuntimeError(f"Flower's node {node} does not tell its name ({error}); {remedy}") from error

@@ -18,12 +18,12 @@ from localgd import serialize
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
-from localgd.engine.nodes import Kept, answer, fingerprint, state_kind
+from localgd.engine.nodes import Kept, answer, fingerprint, packed, unpacked
 
-TASK = ("ask", "round", "start", "task", "view", "definition")
+TASK = ("ask", "session", "round", "task", "view", "definition")
 
 MOST_KEPT = 4
-"""Tasks whose states a node keeps; of a fifth one it says that it has forgotten the first."""
+"""Tasks whose states a node keeps, all of one session; of a fifth one it says that it has forgotten the first."""
 
 STATE, STATE_ARRAYS = "localgd", "localgd.arrays"
 
@@ -88,10 +88,10 @@ class Answering:
     def _answer(self, head: dict[str, Any], arrays: Any, context: Context) -> RecordDict:
         records.keys(head, TASK)
         round_ = records.whole(head["round"], "the round")
-        start, view = (records.text(head[name], f"the {name}", 64) for name in ("start", "view"))
+        session, view = (records.text(head[name], f"the {name}", 64) for name in ("session", "view"))
         task: Task = records.made(head["task"], self.tasks, "the task")
         _check_groups(task, context.node_config.get("min-group", 1))
-        message = records.received(round_, arrays)
+        message = records.received(round_, session, arrays)
         diary = Diary.of(context)
         definition = diary.views.get(view) if head["definition"] is None else head["definition"]
         if definition is None:
@@ -103,10 +103,11 @@ class Answering:
             raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
         key = digest(json.dumps([head["task"], view]))
         with _threads().limit(limits=1, user_api="blas"):
-            report, kept = answer(task, message, held.shard, diary.recall(key, start, task))
-        answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")))
+            report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
+        answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")), message)
         diary.views[view] = definition
-        diary.note(key, start, task, kept)
+        if report.n_nodes:  # who has forgotten has nothing to keep, and keeps what it knows of another session
+            diary.note(key, session, task, kept)
         diary.write(context)  # last: an error before it leaves the node as it was
         return answered
 
@@ -190,7 +191,7 @@ class Diary:
     rows : dict
         Digest of the rows in each view.
     kept : dict
-        By task: the round it last ran, which beginning of the task that belongs to, and the packed states.
+        By task: the round it last ran, the session that belongs to, and the packed states.
     arrays : dict
         Arrays of the packed states.
     """
@@ -214,32 +215,31 @@ class Diary:
         context.state[STATE] = ConfigRecord({"json": json.dumps(entries)})
         context.state[STATE_ARRAYS] = ArrayRecord(self.arrays)
 
-    def recall(self, key: str, start: str, task: Task) -> Kept | None:
-        """Return the states of a task, unless they are of another beginning of it."""
+    def recall(self, key: str, session: str, task: Task) -> Kept | None:
+        """Return the states of a task, unless they are of another session."""
         entry = self.kept.get(key)
-        if entry is None or entry["start"] != start:
+        if entry is None or entry["session"] != session:
             return None
-        kind = state_kind(task)
         states = []
         for part in ("before", "after"):
             prefix = f"{key}/{part}/"
             arrays = {
                 name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
             }
-            states.append(serialize.unpack(serialize.Packed(entry[part], arrays), kind))
+            states.append(unpacked(task, serialize.Packed(entry[part], arrays)))
         return Kept(entry["round"], *states)
 
-    def note(self, key: str, start: str, task: Task, kept: Kept) -> None:
-        """Keep the states of a task, if it has any; forget those of the task that was run longest ago."""
-        for gone in [key, *list(self.kept)[: -MOST_KEPT + 1]]:
+    def note(self, key: str, session: str, task: Task, kept: Kept | None) -> None:
+        """Keep the states of a task, if it has any; forget those of other sessions, and of the task run longest ago."""
+        if kept is None or (kept.before is None and kept.after is None):
+            return
+        others = [name for name, entry in self.kept.items() if entry["session"] != session]
+        for gone in {key, *others, *list(self.kept)[: -MOST_KEPT + 1]}:
             self.kept.pop(gone, None)
             self.arrays = {name: array for name, array in self.arrays.items() if not name.startswith(f"{gone}/")}
-        if kept.before is None and kept.after is None:
-            return
-        kind = state_kind(task)
-        entry: dict[str, Any] = {"round": kept.round, "start": start}
+        entry: dict[str, Any] = {"round": kept.round, "session": session}
         for part, state in (("before", kept.before), ("after", kept.after)):
-            packed = serialize.pack(state, kind)
-            entry[part] = packed.text
-            self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in packed.arrays.items()}
+            parts = packed(task, state)
+            entry[part] = parts.text
+            self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in parts.arrays.items()}
         self.kept[key] = entry

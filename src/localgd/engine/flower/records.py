@@ -1,4 +1,4 @@
-"""Questions and answers as Flower records: a JSON head beside float64 arrays, checked in every particular."""
+"""Questions and answers as Flower records: a JSON head beside plain arrays, checked in every particular."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from localgd import serialize
-from localgd.core import Message, Report
+from localgd.core import Array as Numbers
+from localgd.core import CountKey, Message, Report
+from localgd.engine.screening import PARTS
+from localgd.errors import plain
 from localgd.rounding import FloatArray
 from localgd.rows import Dual
 
-VERSION = 1
+VERSION = 2
 """Of this protocol: a head of another one is refused."""
 
 QUERY = "query.localgd"
@@ -27,8 +30,11 @@ MAX_MB = 256.0
 
 ARRAYS, HEAD, JSON = "arrays", "head", "json"
 
-RAW = "float64-le"
+RAW = "raw-le"
 """How an array's bytes are written: as they are, so that there is no header to be wrong."""
+
+CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8"}
+"""What arrays may be made of, and NumPy's codes for that."""
 
 MOST_DIMS, MOST_COUNT, MOST_TEXT = 4, 2**53, 20_000
 
@@ -49,13 +55,16 @@ class Opened(NamedTuple):
     """What came in: the JSON head, and the arrays by name."""
 
     head: dict[str, Any]
-    arrays: dict[str, FloatArray]
+    arrays: dict[str, Numbers]
 
 
-def closed(head: Mapping[str, Any], arrays: Mapping[str, FloatArray] | None = None) -> RecordDict:
+def closed(head: Mapping[str, Any], arrays: Mapping[str, Numbers] | None = None) -> RecordDict:
     """Return head and arrays as what Flower carries."""
-    given = {name: np.asarray(array, dtype="<f8") for name, array in (arrays or {}).items()}
-    raw = {name: Array("float64", array.shape, RAW, array.tobytes()) for name, array in given.items()}
+    given = {name: np.asarray(array) for name, array in (arrays or {}).items()}
+    raw = {
+        name: Array(array.dtype.name, array.shape, RAW, array.astype(CODES[array.dtype.name]).tobytes())
+        for name, array in given.items()
+    }
     text = json.dumps({"version": VERSION, **head}, ensure_ascii=False)
     return RecordDict({ARRAYS: ArrayRecord(raw), HEAD: ConfigRecord({JSON: text})})
 
@@ -94,16 +103,18 @@ def opened(content: Any, max_mb: float) -> Opened:
     return Opened(entries, {text(name, "a name", 500): _array(name, array) for name, array in arrays.items()})
 
 
-def _array(name: str, array: Array) -> FloatArray:
+def _array(name: str, array: Array) -> Numbers:
     shape, data = tuple(array.shape), array.data
-    if array.dtype != "float64" or array.stype != RAW:
-        raise RefusedError(f"its array {name!r} is {array.dtype!r:.40} as {array.stype!r:.40}, not float64 as {RAW}")
+    if array.dtype not in CODES or array.stype != RAW:
+        known = " or ".join(CODES)
+        raise RefusedError(f"its array {name!r} is {array.dtype!r:.40} as {array.stype!r:.40}, not {known} as {RAW}")
+    code = np.dtype(CODES[array.dtype])
     if len(shape) > MOST_DIMS or not all(type(size) is int and size >= 0 for size in shape):
         raise RefusedError(f"its array {name!r} has the shape {shape!r:.80}")
-    if len(data) != 8 * math.prod(shape):
+    if len(data) != code.itemsize * math.prod(shape):
         raise RefusedError(f"its array {name!r} has {len(data)} bytes, but the shape {shape!r:.80}")
     try:
-        return np.frombuffer(data, dtype="<f8").reshape(shape).astype(np.float64, copy=False)
+        return np.frombuffer(data, dtype=code).reshape(shape).astype(array.dtype, copy=False)
     except (ValueError, OverflowError) as error:  # no numbers at all, in more rows than can be counted
         raise RefusedError(f"its array {name!r} has the shape {shape!r:.80}") from error
 
@@ -125,6 +136,19 @@ def text(value: Any, what: str, most: int = MOST_TEXT) -> str:
     if not isinstance(value, str) or len(value) > most or any("\ud800" <= sign <= "\udfff" for sign in value):
         raise RefusedError(f"{what} is {value!a:.80}, not a text of at most {most} characters")
     return value
+
+
+def printable(value: Any, what: str, most: int) -> str:
+    """Return a text that holds nothing that a terminal or a log would obey.
+
+    Raises
+    ------
+    RefusedError
+        If it is anything else.
+    """
+    if plain(said := text(value, what, most)) != said:
+        raise RefusedError(f"{what} is {value!a:.80}, and holds signs that cannot be printed")
+    return said
 
 
 def whole(value: Any, what: str) -> int:
@@ -189,7 +213,7 @@ def made(entry: Any, kinds: Iterable[type[Kind]], what: str) -> Kind:
     try:
         return serialize.unpack(serialize.Packed(fields, {}), known[name])
     except ValueError as error:
-        raise RefusedError(f"the fields of {name} are not what they should be: {error}") from error
+        raise RefusedError(f"the fields of {name} are not what they should be: {plain(str(error))}") from None
 
 
 def sent(message: Message) -> dict[str, FloatArray]:
@@ -197,7 +221,7 @@ def sent(message: Message) -> dict[str, FloatArray]:
     return {"w": message.w, **{f"extra/{name}": array for name, array in message.extra.items()}}
 
 
-def received(round_: int, arrays: Mapping[str, FloatArray]) -> Message:
+def received(round_: int, session: str, arrays: Mapping[str, Numbers]) -> Message:
     """Return the message of these arrays.
 
     Raises
@@ -208,57 +232,79 @@ def received(round_: int, arrays: Mapping[str, FloatArray]) -> Message:
     extra = {name.removeprefix("extra/"): array for name, array in arrays.items() if name.startswith("extra/")}
     if "w" not in arrays or len(extra) != len(arrays) - 1 or arrays["w"].ndim != 1:
         raise RefusedError(f"its arrays are {sorted(arrays)!r:.200}, expected a vector 'w' and 'extra/…'")
-    return Message(round_, arrays["w"], extra)
+    return Message(round_, arrays["w"], extra, session)
 
 
-REPORT = ("says", "n_nodes", "n_rows", "counts", "rows")
+REPORT = ("says", "session", "round", "n_nodes", "n_rows", "counts", "flags", "rows")
+
+ARRAY_KINDS = ("sum", "max", "min", "dual", "proof", "per_node")
+"""Kinds whose arrays travel as ``kind/name``; a proof is the mass and the error of the dual of that name."""
 
 
-def reported(report: Report, rows: str) -> RecordDict:
-    """Return a report as what Flower carries, with the keyed digest of the node's rows."""
-    arrays = {f"sums/{name}": array for name, array in report.sums.items()}
-    arrays |= {f"lows/{name}": array for name, array in report.lows.items()}
-    arrays |= {f"duals/{name}": dual.vector for name, dual in report.duals.items()}
+def reported(report: Report, rows: str, message: Message) -> RecordDict:
+    """Return a report as what Flower carries, with the keyed digest of the node's rows, and what it answers."""
+    arrays: dict[str, Numbers] = {}
+    for kind in ("sum", "max", "min"):
+        arrays |= {f"{kind}/{name}": array for name, array in getattr(report, PARTS[kind]).items()}
+    arrays |= {f"dual/{name}": dual.vector for name, dual in report.duals.items()}
     proved = {name: dual.parts for name, dual in report.duals.items() if not math.isnan(dual.parts[0])}
-    arrays |= {f"proofs/{name}": np.array(parts) for name, parts in proved.items()}
-    head = {"says": "report", "n_nodes": report.n_nodes, "n_rows": report.n_rows, "counts": dict(report.counts)}
-    return closed({**head, "rows": rows}, arrays)
+    arrays |= {f"proof/{name}": np.array(parts) for name, parts in proved.items()}
+    arrays |= {f"per_node/{name}": array for name, nodes in report.per_node.items() for array in nodes.values()}
+    counts = [[list(key), count] for key, count in report.counts.items()]
+    head = {"says": "report", "session": message.session, "round": message.round, "counts": counts}
+    head |= {"n_nodes": report.n_nodes, "n_rows": report.n_rows, "flags": dict(report.flags), "rows": rows}
+    return closed(head, arrays)
 
 
-def report_of(came: Opened) -> Report:
-    """Return the report of one node.
+def report_of(came: Opened, node_id: str, message: Message) -> Report:
+    """Return the report of one node on this message; whether its task declares it, its schema tells.
 
     Raises
     ------
     RefusedError
-        If it speaks for other than one node, or a number or a name is not what it should be.
+        If it answers another message, or a number or a name is not what it should be.
     """
     head, arrays = came
     keys(head, REPORT)
     text(head["rows"], "the digest of its rows", 64)
+    session, round_ = text(head["session"], "the session", 64), whole(head["round"], "the round")
+    if (session, round_) != (message.session, message.round):
+        raise RefusedError(f"it answers round {round_} of another session, or another round than {message.round}")
     n_nodes, n_rows = (whole(head[name], f"its {name}") for name in ("n_nodes", "n_rows"))
-    if not isinstance(head["counts"], dict):
-        raise RefusedError("its counts are no JSON object")
-    counts = {
-        text(name, "a name among its counts"): whole(n, f"its count of {name!r:.80}")
-        for name, n in head["counts"].items()
-    }
-    parts: dict[str, dict[str, FloatArray]] = {"sums": {}, "lows": {}, "duals": {}, "proofs": {}}
+    if not isinstance(head["flags"], dict):
+        raise RefusedError("its flags are no JSON object")
+    flags = {text(name, "a flag"): whole(n, f"its flag {name!r:.80}") for name, n in head["flags"].items()}
+    parts: dict[str, dict[str, Numbers]] = {kind: {} for kind in ARRAY_KINDS}
     for place, array in arrays.items():
-        part, _, name = place.partition("/")
-        if part not in parts or not name:
-            raise RefusedError(f"its array {place!r:.80} is none of its sums, lows, duals or proofs")
-        parts[part][name] = array
-    lost = not n_nodes and not n_rows and not arrays and counts == {"forgotten": 1}
-    if not lost and (n_nodes != 1 or n_rows < 1):
-        raise RefusedError(f"it speaks for {n_nodes} nodes and {n_rows} rows; a node speaks for itself only")
-    duals = {name: _dual(name, vector, parts["proofs"].pop(name, None)) for name, vector in parts["duals"].items()}
-    if parts["proofs"]:
-        raise RefusedError(f"its proof {min(parts['proofs'])!r:.80} is of no dual that it sent")
-    return Report(n_nodes, n_rows, parts["sums"], parts["lows"], counts, duals)
+        kind, _, name = place.partition("/")
+        if kind not in parts or not name:
+            raise RefusedError(f"its array {place!r:.80} is of no kind of field ({', '.join(ARRAY_KINDS)})")
+        parts[kind][name] = array
+    duals = {name: _dual(name, vector, parts["proof"].pop(name, None)) for name, vector in parts["dual"].items()}
+    if parts["proof"]:
+        raise RefusedError(f"its proof {min(parts['proof'])!r:.80} is of no dual that it sent")
+    listed = {name: {node_id: array} for name, array in parts["per_node"].items()}
+    return Report(
+        n_nodes, n_rows, parts["sum"], parts["max"], parts["min"], _counts(head["counts"]), flags, duals, listed
+    )
 
 
-def _dual(name: str, vector: FloatArray, proof: FloatArray | None) -> Dual:
-    if vector.ndim != 1 or (proof is not None and proof.shape != (2,)):
+def _counts(value: Any) -> dict[CountKey, int]:
+    if not isinstance(value, list):
+        raise RefusedError("its counts are no JSON list")
+    counts: dict[CountKey, int] = {}
+    for entry in value:
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list) or not entry[0]:
+            raise RefusedError(f"its count {entry!r:.80} is no pair of a key and a number")
+        key = tuple(text(part, "a key of its counts") if isinstance(part, str) else part for part in entry[0])
+        if not all(isinstance(part, str | int | float) for part in key):
+            raise RefusedError(f"its count of {entry[0]!r:.80} has a key that is not made of texts and numbers")
+        counts[key] = whole(entry[1], f"its count of {entry[0]!r:.80}")
+    return counts
+
+
+def _dual(name: str, vector: Numbers, proof: Numbers | None) -> Dual:
+    alike = vector.ndim == 1 and vector.dtype == np.float64
+    if not alike or (proof is not None and proof.shape != (2,)):
         raise RefusedError(f"its dual {name!r:.80} is no vector with a mass and an error")
     return Dual(vector) if proof is None else Dual.proved(vector, proof[0], proof[1], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,6 +17,7 @@ from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
 from localgd.engine.nodes import chosen
 from localgd.engine.policy import Answer, Policy
+from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 
 BEGUN_AGAIN = (
@@ -85,7 +85,6 @@ class FlowerEngine:
         self.floats_up = 0
         self.floats_down = 0
         self.failures: list[Failure] = []
-        self._starts: dict[tuple[str, str], str] = {}
         self._told: set[tuple[str, str]] = set()
         self._rows: dict[str, dict[str, str]] = {}
 
@@ -126,21 +125,19 @@ class FlowerEngine:
         ValueError
             If `nodes` is empty or names a node that is not here.
         """
-        told = records.told(task)
-        key = (self._view, told["name"] + told["fields"])
-        if message.round == 0 or key not in self._starts:  # states of an earlier training are none of this one
-            self._starts[key] = secrets.token_hex(8)
-        head = {"ask": "task", "round": message.round, "start": self._starts[key], "task": told, "view": self._view}
+        head = {"ask": "task", "session": message.session, "round": message.round, "view": self._view}
+        head |= {"task": records.told(task)}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
-            return self._asked(head, message, waiting)
+            answers = self._asked(head, message, waiting)
+            return {node: self._report(node, came, task, message) for node, came in answers.items()}
 
-        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), message)
+        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), task, message)
         self.failures += failures
         self.policy.settle(message, report.n_nodes, missing)
         return report
 
-    def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
+    def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         """Ask nodes; those that turn out not to know the view are told of it, and asked again."""
         answers = self._once(head, message, nodes)
         lacking = [
@@ -151,8 +148,7 @@ class FlowerEngine:
         if lacking:
             self._told -= {(self._view, node) for node in lacking}
             answers |= self._once(head, message, lacking)
-        answers |= dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
-        return {node: self._report(node, came) for node, came in answers.items()}
+        return answers | dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
 
     def _begun_again(self, node: str) -> bool:
         """Return whether a node has forgotten a view that it had confirmed, and has no secret to know its rows by."""
@@ -167,14 +163,16 @@ class FlowerEngine:
         self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
         return {node: answers[self._members[node]] for node in nodes}
 
-    def _report(self, node: str, came: Opened | Exception) -> Answer:
-        """Return a node's report, if it is one and of the same rows as ever."""
+    def _report(self, node: str, came: Opened | Exception, task: Task, message: Message) -> Answer:
+        """Return a node's report, if it is one on this message, as its task declares it, and of the rows of ever."""
         if isinstance(came, Exception):
             return came
         try:
             if came.head.get("says") != "report":
                 raise RefusedError(f"it says {came.head.get('says')!r:.40}, not a report")  # noqa: TRY301
-            report = records.report_of(came)
+            report = records.report_of(came, node, message)
+            if wrong := misfit(report, task.schema(message), node, type(task).__name__):
+                raise RefusedError(wrong)  # noqa: TRY301
         except RefusedError as error:
             return RefusedError(f"its answer was refused: {error}")
         rows = came.head["rows"]
@@ -216,7 +214,7 @@ class FlowerEngine:
         """Return the wishes: there is nobody to ask."""
         return wishes
 
-    def keep(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002  the states stay on the nodes
+    def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:  # noqa: ARG002  states stay there
         """Write down the keyed digests of the nodes' rows, to know them by; their states stay with Flower.
 
         They outlive the round but not the run: a run that goes on from here finds nodes that have forgotten, and a
@@ -224,7 +222,7 @@ class FlowerEngine:
         """
         serialize.write(folder / f"nodes-{stamp}.npz", {"rows": serialize.pack(self._rows.get(self._view, {}))})
 
-    def recall(self, task: Task, folder: Path, stamp: int) -> None:  # noqa: ARG002
+    def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:  # noqa: ARG002
         """Check that the nodes hold the rows of the checkpoint, as what is proved is about those.
 
         A node can say so if its operator has given it a ``secret``: it then sends a digest keyed with that, of which
@@ -247,3 +245,6 @@ class FlowerEngine:
             if known.setdefault(node, then) != then:
                 why = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
                 raise NodeError(stamp, node, ValueError(why))
+
+    def release(self, session: str) -> None:
+        """Tell nothing: the nodes drop what they remember of a session when they are asked in another one."""

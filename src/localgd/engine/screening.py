@@ -1,0 +1,153 @@
+"""Whether a node's report is what its task's schema declares: the one place where reports are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from localgd.core import Array, Field, Kind, Report, Schema
+from localgd.rows import Dual
+
+PARTS: Mapping[Kind, str] = {
+    "sum": "sums",
+    "max": "maxs",
+    "min": "mins",
+    "dual": "duals",
+    "per_node": "per_node",
+    "count": "counts",
+    "flag": "flags",
+}
+"""Where a report holds what is of a kind."""
+
+FORGOTTEN = "forgotten"
+"""The flag of a node that has lost its state; such a report speaks for no node, and holds nothing else."""
+
+LARGEST = 2**53
+"""Whole numbers up to here are float64 numbers, too."""
+
+
+def misfit(report: Report, schema: Schema, node_id: str, task: str) -> str:
+    """Return in words why a report is none that the task of this node declares; "" if it is one.
+
+    Examples
+    --------
+    >>> schema = {"loss": Field("sum"), "update": Field("dual", (2,))}
+    >>> misfit(Report(1, 9, {"loss": [1.0, 2.0]}), schema, "a", "Steps")
+    "its report's loss has the shape (2,), but Steps declares ()"
+    >>> misfit(Report(1, 9, mins={"loss": 1.0}), schema, "a", "Steps")
+    "its report's loss is of the kind min, but Steps declares a sum"
+    >>> misfit(Report(1, 9, {"rows": 1.0}), schema, "a", "Steps")
+    "its report holds 'rows', which Steps does not declare"
+    >>> misfit(Report(1, 9, {"loss": 1.0}), schema, "a", "Steps")
+    'its report lacks update, which Steps declares'
+    """
+    if report.n_nodes == 0:
+        lost = report.flags == {FORGOTTEN: 1} and not report.n_rows and all(not held for held in _others(report))
+        return "" if lost and FORGOTTEN in schema else "its report speaks for no node"
+    if report.n_nodes != 1 or report.n_rows < 1:
+        return f"its report speaks for {report.n_nodes} nodes and {report.n_rows} rows; a node speaks for itself only"
+    for kind, name, value in _entries(report):
+        if name not in schema:
+            return f"its report holds {name!r:.80}, which {task} does not declare"
+        field = schema[name]
+        if field.kind != kind:
+            return f"its report's {name} is of the kind {kind}, but {task} declares a {field.kind}"
+        if wrong := _unlike(field, value, node_id, task):
+            return f"its report's {name} {wrong}"
+    missing = sorted(name for name, field in schema.items() if needed(field, report) and name not in _held(report))
+    return f"its report lacks {', '.join(missing)}, which {task} declares" if missing else ""
+
+
+def _others(report: Report) -> list[Mapping[Any, Any]]:
+    return [getattr(report, part) for kind, part in PARTS.items() if kind != "flag"]
+
+
+def _entries(report: Report) -> Iterator[tuple[Kind, str, Any]]:
+    """Yield all that a report holds: its kind, the name of its field, and the value (of counts, with its key)."""
+    for kind, part in PARTS.items():
+        for key, value in getattr(report, part).items():
+            if kind == "count":
+                yield kind, key[0] if key else "", (key, value)
+            else:
+                yield kind, key, value
+
+
+def _held(report: Report) -> set[str]:
+    return {*report.sums, *report.maxs, *report.mins, *report.duals, *report.per_node}
+
+
+def needed(field: Field, report: Report) -> bool:
+    """Return whether a report must hold a field: tallies and flags need not be there, nor what has a reason.
+
+    Examples
+    --------
+    >>> needed(Field("sum"), Report(1, 1)), needed(Field("sum", unless="late"), Report(1, 1, flags={"late": 1}))
+    (True, False)
+    """
+    return field.kind not in {"count", "flag"} and not field.optional and not report.flags.get(field.unless, 0)
+
+
+def _unlike(field: Field, value: Any, node_id: str, task: str) -> str:
+    """Return in words how a value differs from its field; "" if it does not."""
+    if field.kind == "count":
+        key, count = value
+        return "" if type(count) is int and 0 <= count < LARGEST else f"counts {count!r:.40} of {key!r:.80}"
+    if field.kind == "flag":
+        return "" if value == 1 else f"is raised {value!r:.40} times; a node raises it once"
+    if field.kind == "per_node" and set(value) != {node_id}:
+        return f"speaks for the nodes {sorted(value)!r:.80}, not for {node_id!r} alone"
+    return _misshapen(field, value[node_id] if field.kind == "per_node" else value, task)
+
+
+def _misshapen(field: Field, value: Any, task: str) -> str:
+    """Return in words how an array, or the vector of a dual, differs from its field; "" if it does not."""
+    array = value.vector if isinstance(value, Dual) else value
+    if array.shape != field.shape:
+        return f"has the shape {array.shape}, but {task} declares {field.shape}"
+    if array.dtype.name != field.dtype:
+        return f"is of {array.dtype.name}, but {task} declares {field.dtype}"
+    if field.dtype == "int64" and (np.abs(array) > LARGEST).any():
+        return "holds a number beyond 2^53, which not every engine can add"
+    return ""
+
+
+def not_finite(report: Report, schema: Schema) -> str:
+    """Return the name of a quantity that is not a number, or infinite where that means nothing; "" if none is.
+
+    A minimum may be −∞, which proves nothing, and an optional one +∞, which is none; a maximum the other way round. A
+    dual without a mass proves nothing, so NaN is in order there; an infinite mass is not.
+
+    Examples
+    --------
+    >>> schema = {"loss": Field("sum"), "margin": Field("min"), "margin_upper": Field("min", optional=True)}
+    >>> not_finite(Report(1, 1, {"loss": 0.1}, mins={"margin": np.inf, "margin_upper": np.inf}), schema)
+    'margin'
+    """
+    for kind, name, value in _entries(report):
+        if kind in {"count", "flag"}:
+            continue
+        values = list(value.values()) if kind == "per_node" else [value]
+        if not all(_sound(schema[name], one) for one in values):
+            return name
+    return ""
+
+
+def _sound(field: Field, value: Any) -> bool:
+    if isinstance(value, Dual):
+        return _finite(value.vector) and not np.isinf(value.parts[0])
+    if _finite(value):
+        return True
+    if field.kind not in {"min", "max"}:
+        return False
+    allowed = {"min": -np.inf, "max": np.inf}[field.kind]
+    wrong = ~np.isfinite(value) & (value != allowed)
+    return not (wrong & (np.isnan(value) | (not field.optional))).any()
+
+
+def _finite(array: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):  # one look at each number, where all is well
+            return True
+    return bool(np.isfinite(array).all())

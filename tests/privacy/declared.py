@@ -1,0 +1,80 @@
+"""All that a node may send, task by task, as the schemas declare it: the table in docs/privacy.md.
+
+    python tests/privacy/declared.py
+
+writes it anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from localgd.core import Field, Message, Schema
+from localgd.data import survey
+from localgd.engine.flower.records import name_of
+from localgd.methods.table import TASKS
+from localgd.problems import least_squares as squares
+from localgd.problems.regularised import Appraise, Curvature, Penalty
+from localgd.rules.penalised import PenalisedSteps
+
+PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
+BEGIN, END = "<!-- declared: python tests/privacy/declared.py -->\n", "<!-- end of declared -->\n"
+
+KINDS = {
+    "sum": "sums",
+    "dual": "duals",
+    "max": "maxima",
+    "min": "minima",
+    "count": "tallies",
+    "flag": "flags",
+    "per_node": "per node",
+}
+
+BIASED = Penalty(C=1.0, intercept=True)
+MADE = {
+    survey.Tally: survey.Tally(("x",), (), ()),
+    survey.Moments: survey.Moments(("x",)),
+    squares.Moments: squares.Moments(3),
+    Appraise: Appraise(penalty=BIASED),
+    Curvature: Curvature(penalty=BIASED),
+    PenalisedSteps: PenalisedSteps(penalty=BIASED),
+}
+"""Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
+
+ASKED = [{}, *({name: np.zeros(3)} for name in ("predict", "correct", "gradient"))]
+"""What messages may ask for beside the model."""
+
+
+def declared(kind: type) -> Schema:
+    """Return all fields that a task declares, on any message."""
+    task = MADE[kind] if kind in MADE else kind()
+    w, always = np.zeros(3), {"tau": np.zeros(1), "mix": np.zeros((2, 4))}
+    found: dict[str, Field] = {}
+    for extra in ASKED:
+        for name, field in task.schema(Message(0, w, {**always, **extra})).items():
+            found[name] = field if field.optional or field.unless else found.get(name, field)
+    return found
+
+
+def table() -> str:
+    """Return a row for each task: its fields by kind, those in brackets that it need not send."""
+    lines = [f"| task | {' | '.join(KINDS.values())} |", f"|{'---|' * (len(KINDS) + 1)}"]
+    for kind in TASKS:
+        cells: dict[str, list[str]] = {name: [] for name in KINDS}
+        for name, field in declared(kind).items():
+            plain = "dual-0, dual-1, …" if name == "dual-0" else name
+            cells[field.kind].append(f"[{plain}]" if field.optional or field.unless else plain)
+        lines.append(f"| `{name_of(kind)}` | {' | '.join(', '.join(names) or '–' for names in cells.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str) -> str:
+    """Return the page with the table in its place."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + "\n" + table() + "\n" + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
