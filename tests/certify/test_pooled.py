@@ -212,7 +212,7 @@ def test_a_margin_of_a_hundred_thousandth_is_answered() -> None:
     assert found.n_support == 2
 
 
-@pytest.mark.parametrize("ratio", [1e9, 1e10, 1e15])
+@pytest.mark.parametrize("ratio", [1e9, 1e10, 9e11])
 def test_rows_of_unlike_lengths_are_separable(ratio: float) -> None:
     found = max_margin(np.array([[ratio, 0.0], [0.0, 1.0]]))
     np.testing.assert_allclose(found.direction, [1 / ratio, 1.0], rtol=SAME_ORDER)
@@ -221,25 +221,37 @@ def test_rows_of_unlike_lengths_are_separable(ratio: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rows_of_any_lengths_get_an_answer(seed: int) -> None:
+def test_rows_of_any_lengths_that_are_taken_get_an_answer(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows = gaussian(1, 8, 5, 0.0, seed) * 10.0 ** rng.uniform(-100, 100, 8)[:, None]
+    rows = gaussian(1, 8, 5, 0.0, seed)
+    rows *= (10.0 ** rng.uniform(-5.9, 5.9, 8) / np.linalg.norm(rows, axis=1))[:, None]
     found = max_margin(rows)
     lengths = np.array([norm(row) for row in rows])
     assert (rows @ found.direction >= -1e-12 * lengths).all()
     assert 0 < found.margin_high <= lengths.min() * (1 + SAME_ORDER)
 
 
-@pytest.mark.parametrize("exponent", [-1060, -600, 530, 1020])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[1e13, 0.0], [0.0, 1.0]], "more than 1e12 apart"),
+        ([[1e200, 0.0], [0.0, 1e200]], "scale the columns"),
+        ([[1e-200, 0.0], [0.0, 1e-200]], "scale the columns"),
+    ],
+)
+def test_rows_beyond_that_are_refused(rows: list[list[float]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        max_margin(np.array(rows))
+
+
+@pytest.mark.parametrize("exponent", [-90, -60, 60, 98])
 @pytest.mark.parametrize("storage", [np.asarray, csr_array])
-def test_rows_at_the_ends_of_float64_have_the_same_direction(storage: type, exponent: int) -> None:
+def test_rows_at_the_ends_of_what_is_taken_have_the_same_direction(storage: type, exponent: int) -> None:
     rows = np.array([[1.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
     base, found = max_margin(storage(rows)), max_margin(storage(np.ldexp(rows, exponent)))
     assert found.direction.tobytes() == base.direction.tobytes()
     assert found.margin_low == np.ldexp(base.margin_low, exponent)
     assert found.kkt_residual == base.kkt_residual
-    if exponent < -512:
-        assert np.isinf(found.duals.max())
     opposite = np.ldexp([[1.0], [-1.0]], exponent)
     with pytest.raises(NotSeparableError) as caught:
         max_margin(storage(opposite))
@@ -324,7 +336,7 @@ def test_pooling_the_nodes_gives_the_margin_or_else_the_minimiser(storage: type)
     np.testing.assert_allclose(pooled_direction(nodes, "num-examples"), by_row, rtol=1e-9)
 
 
-@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+@pytest.mark.parametrize("exponent", [-90, -60, 60, 90])
 def test_the_minimiser_does_not_depend_on_units(exponent: int) -> None:
     rows, weights = overlapping(50, 3, 5), np.full(50, 0.02)
     scaled = minimiser(np.ldexp(rows, exponent), weights)
