@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from localgd import Message, Report, Shard, TorchDistributed, torch_processes
 from localgd.core import Field, Schema
-from localgd.rounding import sealed
+from localgd.rounding import read_only
 
 BLOCK = 5
 """All-reduces, or rounds, timed in one go: as in a run, ranks wait for each other nowhere else."""
@@ -42,7 +42,7 @@ class Vector:
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the model itself, which costs nothing, or a step from it."""
-        step = sealed(message.w + 1.0) if self.fresh else message.w
+        step = read_only(message.w + 1.0) if self.fresh else message.w
         return Report(1, shard.n_rows, {"step": step, "loss": 1.0}, mins={"margin": 0.5}), state
 
 
@@ -50,7 +50,7 @@ def milliseconds(d: int, engine: TorchDistributed, repeats: int) -> list[float]:
     """Return the medians of a bare all-reduce, of a round, and of their ratio, with its quartiles; in turns."""
     bare, rounds = [], []
     numbers = torch.zeros(d, dtype=torch.float64)
-    message = Message(0, sealed(np.zeros(d)))
+    message = Message(0, read_only(np.zeros(d)))
     for _ in range(repeats + 1):
         dist.barrier()
         begin = time.perf_counter()
@@ -84,10 +84,10 @@ def peak_vectors(d: int, engine: TorchDistributed) -> tuple[float, float]:
                 dist.all_reduce(numbers)
             del numbers
         else:
-            w = sealed(np.ones(d))
+            w = read_only(np.ones(d))
             for k in range(5):
                 report = engine.round(Vector(fresh=True), Message(k, w))
-                w = sealed(report.sums["step"] / report.n_nodes)
+                w = read_only(report.sums["step"] / report.n_nodes)
                 del report  # as `train` lets go of it
         peaks.append((status("VmHWM") - before) / (8 * d))
     return peaks[0], peaks[1]

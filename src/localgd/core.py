@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.rounding import Dual, FloatArray, frozen, sealed
+from localgd.rounding import Dual, FloatArray, frozen, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Arr
             raise ValueError(f"reports with quantities of shapes {a.shape} and {b.shape} do not add")
         if a.dtype != b.dtype:
             raise ValueError(f"reports with quantities of dtypes {a.dtype} and {b.dtype} do not add")
-        return sealed(add(a, b), a.dtype)
+        return read_only(add(a, b), a.dtype)
 
     return added
 

@@ -36,10 +36,10 @@ def frozen(array: Any, dtype: Any = np.float64) -> FloatArray:
     owner = out
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    return sealed(out.copy(), dtype) if out.flags.writeable or owner.flags.writeable else out
+    return read_only(out.copy(), dtype) if out.flags.writeable or owner.flags.writeable else out
 
 
-def sealed(array: Any, dtype: Any = np.float64) -> FloatArray:
+def read_only(array: Any, dtype: Any = np.float64) -> FloatArray:
     """Make an array of our own read-only float64 in place, without a copy."""
     out = np.asarray(array, dtype=dtype)
     out.flags.writeable = False
@@ -206,7 +206,7 @@ class Dual:
             Duals of single nodes that were added up without a look at the rounding of their weights and of the sums:
             `mass` and `error` then count it.
         """
-        dual = cls(sealed(vector))
+        dual = cls(read_only(vector))
         for name, value in (("_mass", float(mass)), ("_error", float(error)), ("n_folded", n_folded)):
             object.__setattr__(dual, name, value)
         return dual
@@ -288,7 +288,7 @@ class Dual:
     def __rmul__(self, share: float) -> Dual:
         vector = share * self.vector
         if not share >= 0:
-            return Dual(sealed(vector))
+            return Dual(read_only(vector))
         error = share * self.error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
         return Dual.proved(vector, below(share * self.mass, 2), error)
 

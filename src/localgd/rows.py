@@ -10,7 +10,7 @@ from typing import Any, Never, TypeAlias
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, sealed
+from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, read_only
 
 MOST_APART = 1e12
 """How many times longer than another a row may be."""
@@ -133,7 +133,7 @@ class Shard:
             squares = np.einsum("ij,ij->i", scaled, scaled)
         above = np.sqrt(squares) * (1 + (2 * self.row_length + 16) * UNIT_ROUNDOFF)
         with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
-            return sealed(np.ldexp(above, exponents) + TINY)
+            return read_only(np.ldexp(above, exponents) + TINY)
 
     @property
     def radius(self) -> float:
@@ -154,7 +154,7 @@ class Shard:
     def gram(self) -> FloatArray:
         """Inner products of the rows, (n, n)."""
         product: Any = self.rows @ self.rows.T
-        return sealed(product.toarray() if isinstance(self.rows, csr_array) else product)
+        return read_only(product.toarray() if isinstance(self.rows, csr_array) else product)
 
     def margins(self, w: FloatArray) -> FloatArray:
         """Return z_i·w for every row, shape (n,)."""
@@ -185,7 +185,7 @@ class Shard:
         """
         vector = self.combine(coefficients)
         if not (coefficients >= 0).all():
-            return Dual(sealed(vector))
+            return Dual(read_only(vector))
         return Dual.proved(vector, below(coefficients.sum(), self.n_rows), self.combine_error(coefficients))
 
     def second_moment(self, coefficients: FloatArray) -> FloatArray:

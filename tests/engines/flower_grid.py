@@ -119,7 +119,7 @@ class Agreeing(FlowerEngine):
 
     def again(self):
         """Return another engine, of the same nodes."""
-        other = Agreeing(self._link.grid, timeout=5.0, poll=1e-4)
+        other = Agreeing(self._client.grid, timeout=5.0, poll=1e-4)
         other.agreed_to, other.encoders = self.agreed_to, self.encoders
         return other
 

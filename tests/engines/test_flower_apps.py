@@ -17,7 +17,7 @@ from localgd.data.datasets import DATASETS
 from localgd.engine.flower import RefusedError
 from localgd.flower import server as app
 from localgd.flower.client import client, rows
-from localgd.flower.server import KEYS, Job, main
+from localgd.flower.server import KEYS, RunConfig, main
 
 HEART = [{"partition-id": i, "data": "heart", "secret": "bundled, so no secret"} for i in range(4)]
 
@@ -28,7 +28,9 @@ def context(run_config=(), **node_config):
 
 
 def job(**config):
-    return Job({"n-nodes": 4, "poll": 1e-4, "data": "heart"} | {k.replace("_", "-"): v for k, v in config.items()})
+    return RunConfig(
+        {"n-nodes": 4, "poll": 1e-4, "data": "heart"} | {k.replace("_", "-"): v for k, v in config.items()}
+    )
 
 
 def test_the_example_has_every_key_and_its_default():

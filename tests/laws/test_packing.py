@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from laws.test_report import number, reports, same, whole
 from localgd.core import Field, Report, in_order
-from localgd.engine.packing import Layout, Place
+from localgd.engine.packing import Layout, Rank
 
 NODES = ("n0", "n1", "n2", "n3", "n4")
 PARTS = {"sum": "sums", "max": "maxs", "min": "mins"}
@@ -43,7 +43,7 @@ def several(values):
 
 
 def reduced(layout: Layout, parts: list[Report]) -> tuple[Report, int]:
-    places = [Place(rank, len(parts)) for rank in range(len(parts))]
+    places = [Rank(rank, len(parts)) for rank in range(len(parts))]
     flats = [layout.packed([part], at, sent=part.n_floats) for part, at in zip(parts, places, strict=True)]
     return layout.report(np.sum(flats, axis=0), len(parts))
 
@@ -63,21 +63,21 @@ def test_packed_reports_add_up_to_the_sum(drawn, kinds, world):
 def test_the_reports_of_a_process_come_back_as_their_sum_to_the_last_bit(drawn, kinds):
     layout = Layout(schema(kinds), NODES)
     parts = [fitted(part, layout) for part in drawn]
-    flat = layout.packed(parts, Place(0, 1), sent=0)
+    flat = layout.packed(parts, Rank(0, 1), sent=0)
     assert same(layout.report(flat, 1)[0], in_order({f"{place}": part for place, part in enumerate(parts)}))
 
 
 def test_a_process_without_reports_adds_nothing():
     layout = Layout({"total": Field("sum"), "low": Field("min"), "high": Field("max"), "n": Field("per_node")}, ("a",))
     full = Report(1, 1, {"total": 1.0}, {"high": -3.0}, {"low": 3.0}, per_node={"n": {"a": 2.0}})
-    flats = [layout.packed(those, Place(at, 3), sent=0) for at, those in enumerate(([], [full], []))]
+    flats = [layout.packed(those, Rank(at, 3), sent=0) for at, those in enumerate(([], [full], []))]
     assert same(layout.report(np.sum(flats, axis=0), 3)[0], full)
-    assert same(layout.report(layout.packed([], Place(0, 1), sent=0), 1)[0], Report())
+    assert same(layout.report(layout.packed([], Rank(0, 1), sent=0), 1)[0], Report())
 
 
 def test_something_to_talk_about_is_told():
     layout = Layout({"total": Field("sum")})
-    flats = [layout.packed(those, Place(at, 2), sent=0) for at, those in enumerate(([], None))]
+    flats = [layout.packed(those, Rank(at, 2), sent=0) for at, those in enumerate(([], None))]
     assert layout.said(np.sum(flats, axis=0), 2)[0]
     assert not layout.said(flats[0], 2)[0]
 
@@ -105,7 +105,7 @@ def test_whole_numbers_come_back_as_they_were(value):
 def test_what_is_small_does_not_keep_the_whole_array_alive():
     report = Report(1, 1, {"total": np.zeros(1000), "loss": 1.0})
     layout = Layout({"total": Field("sum", (1000,)), "loss": Field("sum")})
-    flat = layout.packed([report], Place(0, 1), sent=0)
+    flat = layout.packed([report], Rank(0, 1), sent=0)
     found, _ = layout.report(flat, 1)
     assert np.shares_memory(found.sums["total"], flat)
     assert not np.shares_memory(found.sums["loss"], flat)

@@ -18,7 +18,7 @@ import typer
 
 from localgd.cli.data import preparation, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
-from localgd.cli.place import Place
+from localgd.cli.processes import ProcessGroup
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
 from localgd.data.prepare import prepare
@@ -56,16 +56,16 @@ class Job:
         The flags by name.
     out : Path or None
         The run folder.
-    place : Place
+    place : ProcessGroup
         Which process this is.
     """
 
     flags: SimpleNamespace
     out: Path | None
-    place: Place
+    place: ProcessGroup
 
     @classmethod
-    def of(cls, flags: Mapping[str, Any], place: Place) -> Job:
+    def of(cls, flags: Mapping[str, Any], place: ProcessGroup) -> Job:
         """Return the job of these flags."""
         given = SimpleNamespace(**flags)
         return cls(given, None if given.out is None else Path(given.out), place)

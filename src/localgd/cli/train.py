@@ -28,7 +28,7 @@ from localgd.cli.flags import (
     Timeout,
 )
 from localgd.cli.options import with_method_options
-from localgd.cli.place import place
+from localgd.cli.processes import process_group
 from localgd.methods.options import NAMES
 
 
@@ -88,7 +88,7 @@ def train_command(
     from localgd.cli.job import Job
 
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    with place(flags["engine"], timeout) as here:
+    with process_group(flags["engine"], timeout) as here:
         code = Job.of(flags, here).run()
     raise typer.Exit(code)
 
@@ -114,7 +114,7 @@ def resume_command(
     changes: dict[str, Any] = {"n_rounds": n_rounds, "angle_tol_deg": angle_tol_deg}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
-    with place(None, timeout) as here, ExitStack() as hold:
+    with process_group(None, timeout) as here, ExitStack() as hold:
         config, recipe = record.known(here.first(lambda: hold.enter_context(record.reopened(run))))
         if "flags" not in config:
             raise ValueError(f"{run} was begun by a Flower app; start the app again with the same out to go on")

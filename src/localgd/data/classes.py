@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.rounding import sealed
+from localgd.rounding import read_only
 from localgd.rows import Rows, Shard
 
 
@@ -38,7 +38,7 @@ def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Sha
         rows.data *= np.repeat(signs, np.diff(rows.indptr))
         return Shard(node_id, rows)
     rows *= signs[:, None]
-    return Shard(node_id, sealed(rows))
+    return Shard(node_id, read_only(rows))
 
 
 def expanded(rows: Rows, codes: NDArray[Any], n_classes: int) -> csr_array[np.float64]:

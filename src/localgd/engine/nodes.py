@@ -24,7 +24,7 @@ from localgd.rows import Shard
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class NodeStore:
     """What a node remembers of a task: its state before and after the round that it ran last."""
 
     round: int
@@ -64,7 +64,7 @@ class Nodes:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
         self.debug = debug
-        self._kept: dict[tuple[str, Task], dict[str, Kept]] = {}
+        self._kept: dict[tuple[str, Task], dict[str, NodeStore]] = {}
         # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
         self._threads = ThreadpoolController()
 
@@ -72,7 +72,7 @@ class Nodes:
         """Run `task` on the nodes named; return what each of them has to say."""
         kept = self._kept.get((message.session, task), {})
 
-        def on_node(node_id: str) -> tuple[Answer, Kept | None]:
+        def on_node(node_id: str) -> tuple[Answer, NodeStore | None]:
             shard = self.shards[node_id]
             try:
                 return answer(task, message, shard, kept.get(node_id))
@@ -144,7 +144,7 @@ class Nodes:
                 "processes in another way; start as many processes as before, or start the run afresh"
             )
         parts = serialize.read(path.read_bytes(), f"{path}")
-        known: dict[str, Kept] = {}
+        known: dict[str, NodeStore] = {}
         for place in (name.removesuffix(".head") for name in parts if name.endswith(".head")):
             node, round_, rows = serialize.unpack(parts[f"{place}.head"], list[Any])
             if node not in self.shards:
@@ -153,11 +153,11 @@ class Nodes:
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
             state = unpacked(task, parts[f"{place}.state"])
-            known[node] = Kept(round_, state, state)
+            known[node] = NodeStore(round_, state, state)
         self._kept[session, task] = known
 
 
-def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept | None]:
+def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) -> tuple[Report, NodeStore | None]:
     """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
 
     Raises
@@ -178,7 +178,7 @@ def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tupl
         raise TypeError(f"{name}.run must return a Report, got {report!r}")
     if wrong := misfit(report, task.schema(message), shard.node_id, name):
         raise ValueError(wrong)
-    return report, Kept(message.round, before, after) if hasattr(task, "init") else None
+    return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 
 
 def packed(task: Task, state: Any) -> serialize.Packed:

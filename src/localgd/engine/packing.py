@@ -13,7 +13,7 @@ import numpy as np
 
 from localgd.core import Array, Field, Message, Report, Schema, Task
 from localgd.engine.screening import PARTS
-from localgd.rounding import Dual, FloatArray, sealed
+from localgd.rounding import Dual, FloatArray, read_only
 
 WORTH_A_VIEW = 8
 """A view keeps all of the array alive: what is a smaller part of it than one in so many is copied out."""
@@ -29,7 +29,7 @@ EMPTY = {"sum": 0.0, "max": -np.inf, "min": np.inf}
 """How arrays of a kind fold, and what they fold from."""
 
 
-class Place(NamedTuple):
+class Rank(NamedTuple):
     """Which process this is, and of how many."""
 
     rank: int
@@ -63,9 +63,9 @@ class Layout:
     ...     Report(1, rows, {"loss": loss}, mins={"margin": low}, per_node={"n": {name: np.int64(rows)}})
     ...     for name, rows, loss, low in (("a", 10, 2.0, 0.1), ("b", 20, 3.0, 0.2))
     ... ]
-    >>> flats = [layout.packed([reports[rank]], Place(rank, 2), sent=5) for rank in range(2)]
+    >>> flats = [layout.packed([reports[rank]], Rank(rank, 2), sent=5) for rank in range(2)]
     >>> for rank in range(2):
-    ...     layout.sign(flats[rank], Place(rank, 2), 7)
+    ...     layout.sign(flats[rank], Rank(rank, 2), 7)
     >>> flat = flats[0] + flats[1]
     >>> layout.said(flat, 2)
     (False, {7})
@@ -79,7 +79,7 @@ class Layout:
     schema: Schema
     nodes: tuple[str, ...] = ()
 
-    def packed(self, reports: Collection[Report] | None, place: Place, *, sent: int) -> FloatArray:
+    def packed(self, reports: Collection[Report] | None, place: Rank, *, sent: int) -> FloatArray:
         """Return the array of a process: the sum of its reports, or that it has something to talk about."""
         there = () if reports is None else tuple(reports)
         out = np.zeros(self._at["rows"] + place.world * (self._width + 1))
@@ -110,7 +110,7 @@ class Layout:
                 )
         return out
 
-    def sign(self, flat: FloatArray, place: Place, mark: int) -> None:
+    def sign(self, flat: FloatArray, place: Rank, mark: int) -> None:
         """Put down what this process runs."""
         flat[flat.size - place.world + place.rank] = mark
 
@@ -120,7 +120,7 @@ class Layout:
 
     def report(self, flat: FloatArray, world: int) -> tuple[Report, int]:
         """Return the report that the sum of arrays stands for, and the numbers sent; it is not to change any more."""
-        there = (sealed(flat)[self._at["names"] : self._at["per_node"]] > 0).tolist()
+        there = (read_only(flat)[self._at["names"] : self._at["per_node"]] > 0).tolist()
         held = {name for (name, _), here in zip(self._named, there, strict=True) if here}
         rows = self._rows(flat, world)
         n_nodes, n_rows, sent = (int(number) for number in flat[:HEAD])
@@ -202,7 +202,7 @@ def _fold(field: Field, values: Sequence[Array], out: FloatArray) -> None:
 
 def _of(field: Field, numbers: FloatArray) -> Array:
     """Return numbers in the shape and dtype of their field, apart from the array that they are in."""
-    return sealed(numbers.reshape(field.shape).astype(field.dtype), field.dtype)
+    return read_only(numbers.reshape(field.shape).astype(field.dtype), field.dtype)
 
 
 def _taken(flat: FloatArray, part: slice, field: Field) -> Array:

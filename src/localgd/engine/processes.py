@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
-from localgd.engine.packing import Place
+from localgd.engine.packing import Rank
 from localgd.errors import EngineError, extra
 from localgd.rounding import FloatArray
 
@@ -27,7 +27,7 @@ MOST_BYTES = 2**30
 
 
 @contextmanager
-def torch_processes(*, device: Literal["cpu", "cuda"] = "cpu", timeout: float = TIMEOUT) -> Iterator[Place]:
+def torch_processes(*, device: Literal["cpu", "cuda"] = "cpu", timeout: float = TIMEOUT) -> Iterator[Rank]:
     """Join the processes that torchrun started, and leave them at the end.
 
     Parameters
@@ -39,7 +39,7 @@ def torch_processes(*, device: Literal["cpu", "cuda"] = "cpu", timeout: float = 
 
     Yields
     ------
-    Place
+    Rank
         ``rank`` of this process, from 0, and the ``world``: how many there are. Process 0 leads.
 
     Raises
@@ -66,7 +66,7 @@ def torch_processes(*, device: Literal["cpu", "cuda"] = "cpu", timeout: float = 
     with _heard("start", timeout):
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
-        yield Place(dist.get_rank(), dist.get_world_size())
+        yield Rank(dist.get_rank(), dist.get_world_size())
         with _heard("end", timeout):
             dist.barrier()  # who leaves early would cut the others off
     finally:
@@ -121,7 +121,7 @@ class Processes:
             raise RuntimeError("there is no process group; use `with torch_processes():`, and start with torchrun")
         self.timeout = timeout
         self.doing = "start"
-        self.place = Place(dist.get_rank(), dist.get_world_size())
+        self.place = Rank(dist.get_rank(), dist.get_world_size())
         self._group = self._call(_gloo, timeout)
         self._on_gpu = "nccl" in str(dist.get_backend_config())
 

@@ -25,7 +25,7 @@ from localgd.engine.packing import Layout, digest
 from localgd.engine.policy import Answer, Policy
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.screening import misfit, not_finite
-from localgd.engine.words import Greeting, Outcome, Said, differ
+from localgd.engine.words import AnswerSummary, Attempt, Greeting, differ
 from localgd.errors import EngineError
 from localgd.rounding import FloatArray
 
@@ -70,9 +70,9 @@ class TorchDistributed:
         self.failures: list[Failure] = []
 
     def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
-        def made() -> Outcome:
+        def made() -> Attempt:
             self.nodes, self.policy = make()
-            return Outcome(tuple(self.nodes.shards), f"{self.policy}")
+            return Attempt(tuple(self.nodes.shards), f"{self.policy}")
 
         self._greeted: set[tuple[str, Task]] = set()
         outcomes = self._in_all(made)
@@ -185,10 +185,10 @@ class TorchDistributed:
         self, waiting: Sequence[str], own: Mapping[str, Answer], task: Task, message: Message
     ) -> dict[str, Answer]:
         """Return the own answers, and of those of other processes' nodes what can be judged."""
-        words = {name: Said.of(answer, name, task, message) for name, answer in own.items()}
+        words = {name: AnswerSummary.of(answer, name, task, message) for name, answer in own.items()}
         schema = task.schema(message)
         answers: dict[str, Answer] = {}
-        for rank, told in enumerate(self._exchange(words, dict[str, Said])):
+        for rank, told in enumerate(self._exchange(words, dict[str, AnswerSummary])):
             if told.keys() != {name for name in waiting if name in self._homes[rank]}:
                 raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
             here = rank == self._processes.place.rank
@@ -201,14 +201,14 @@ class TorchDistributed:
         words = self._processes.everyone(serialize.pack(value, kind).text.encode())
         return [serialize.unpack(serialize.Packed(word.decode(), {}), kind) for word in words]
 
-    def _in_all(self, do: Callable[[], Outcome]) -> list[Outcome]:
+    def _in_all(self, do: Callable[[], Attempt]) -> list[Attempt]:
         """Do something in every process, and raise in all of them if it fails in one."""
         trouble = None
         try:
             outcome = do()
         except Exception as error:  # noqa: BLE001 - raised once the others know
-            trouble, outcome = error, Outcome.of(error)
-        outcomes: list[Outcome] = self._exchange(outcome, Outcome)
+            trouble, outcome = error, Attempt.of(error)
+        outcomes: list[Attempt] = self._exchange(outcome, Attempt)
         failed = [rank for rank, other in enumerate(outcomes) if other.error]
         if failed:
             first = min(failed, key=lambda rank: outcomes[rank].node)  # as if all nodes had been here
@@ -250,9 +250,9 @@ class TorchDistributed:
     def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
         """Write the states that this process's nodes have of `task` in a session into the folder."""
 
-        def written() -> Outcome:
+        def written() -> Attempt:
             self.nodes.write(task, self._path(folder, stamp), session)
-            return Outcome()
+            return Attempt()
 
         self._in_all(written)
 
@@ -268,9 +268,9 @@ class TorchDistributed:
         """
         path = self._path(folder, stamp)
 
-        def taken() -> Outcome:
+        def taken() -> Attempt:
             self.nodes.read(task, path, session)
-            return Outcome()
+            return Attempt()
 
         self._in_all(taken)
 

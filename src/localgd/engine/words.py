@@ -14,11 +14,11 @@ from localgd.core import Field, Message, Report, Schema, Task
 from localgd.engine.policy import Answer
 from localgd.engine.screening import PARTS, misfit, needed, not_finite
 from localgd.errors import NodeError, RemoteError, said, trace_of
-from localgd.rounding import sealed
+from localgd.rounding import read_only
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerSummary:
     """What a node answered, short of the numbers: its flags, the field that is not finite; or what is wrong with it."""
 
     flags: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Said:
 
 def _nothing(declared: Field, number: float) -> object:
     """Return an array of a field's shape and dtype that takes no room."""
-    return np.broadcast_to(sealed(np.full((), number, declared.dtype), declared.dtype), declared.shape)
+    return np.broadcast_to(read_only(np.full((), number, declared.dtype), declared.dtype), declared.shape)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def differ(greetings: Sequence[Greeting]) -> str:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Attempt:
     """How something went that every process does with its own nodes: their names and policy, or the error."""
 
     names: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from localgd.methods.averaging import local_gd, modified_local_gd
 from localgd.methods.method import Method
 from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction
 from localgd.report.figure import Line, Panel
-from localgd.rounding import FloatArray, angle_deg, sealed
+from localgd.rounding import FloatArray, angle_deg, read_only
 from localgd.rows import Shard
 from localgd.run.loop import train
 
@@ -52,7 +52,7 @@ def embedded() -> dict[str, FloatArray]:
         sentences: Any = table.features
         vectors = model.embed(sentences["sentence"].to_list(), norm=True).astype(np.float64)
         y = np.where(table.labels == np.max(table.labels), 1.0, -1.0)
-        sites[table.node_id] = sealed(np.column_stack([vectors, np.ones(len(y))]) * y[:, None])
+        sites[table.node_id] = read_only(np.column_stack([vectors, np.ones(len(y))]) * y[:, None])
     return sites
 
 

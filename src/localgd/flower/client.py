@@ -13,7 +13,7 @@ from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.table import Table
-from localgd.engine.flower import Answering, RefusedError
+from localgd.engine.flower import RefusedError, RoundHandler
 from localgd.engine.flower.records import MAX_MB, QUERY
 from localgd.methods.served import ENCODERS, TASKS
 
@@ -49,7 +49,7 @@ def answer(
     >>> from localgd import Shard
     >>> app = answer(ClientApp(), lambda context: Shard(f"site {context.node_id}", [[1.0, 2.0]]))
     """
-    app.query(QUERY.partition(".")[2])(Answering(load or rows, tasks, encoders, max_mb))
+    app.query(QUERY.partition(".")[2])(RoundHandler(load or rows, tasks, encoders, max_mb))
     return app
 
 

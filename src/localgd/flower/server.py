@@ -68,7 +68,7 @@ FORGETFUL = (
 
 
 @dataclass(frozen=True)
-class Job:
+class RunConfig:
     """What a run-config asks for.
 
     Parameters
@@ -78,8 +78,8 @@ class Job:
 
     Examples
     --------
-    >>> job = Job({"method": "local-gd", "local-steps": 5, "C": ""})
-    >>> job.given("local-steps"), job.given("C"), job.given("n-rounds")
+    >>> config = RunConfig({"method": "local-gd", "local-steps": 5, "C": ""})
+    >>> config.given("local-steps"), config.given("C"), config.given("n-rounds")
     (5, None, 500)
     """
 
@@ -237,4 +237,4 @@ def main(grid: Grid, context: Context) -> None:
     strange = set(context.run_config) - set(KEYS)
     if strange:
         raise ValueError(f"run-config: unknown {', '.join(sorted(strange))}; known are {', '.join(KEYS)}")
-    Job(context.run_config).run(grid)
+    RunConfig(context.run_config).run(grid)

@@ -20,7 +20,7 @@ from localgd.problems.metrics import Weighting
 from localgd.problems.reduced import Reduced, folded
 from localgd.problems.spectrum import Spectrum
 from localgd.problems.triangle import triangle, triangle_size
-from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm_above, sealed
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm_above, read_only
 from localgd.rows import Samples
 
 MOST_ALPHA = 1e100
@@ -139,7 +139,7 @@ class LeastSquares:
         reduced = Reduced(self.alpha, report.n_rows, w.size)
         if self.intercept:
             ones = of_along(report)
-            reduced = replace(reduced, columns=sealed(ones.sums["pull"][:-1]), columns_error=folded(ones))
+            reduced = replace(reduced, columns=read_only(ones.sums["pull"][:-1]), columns_error=folded(ones))
         return Facts(reduced, None if w.any() else of_residuals(report))
 
     def look(self, task: Any) -> Task:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from localgd.rounding import FloatArray, sealed
+from localgd.rounding import FloatArray, read_only
 
 MOST_MB = 64.0
 """Largest d×d sum, in megabytes, that a node is asked for in a round unless told otherwise: d up to 4,000."""
@@ -20,7 +20,7 @@ def triangle(matrix: FloatArray) -> FloatArray:
     >>> triangle(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
     [1.0, 2.0, 3.0]
     """
-    return sealed(matrix[np.triu_indices(len(matrix))])
+    return read_only(matrix[np.triu_indices(len(matrix))])
 
 
 def symmetric(upper: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ SEEDS = (
 )
 
 
-class Check(Protocol):
+class CheckLike(Protocol):
     """What the page reads of a check."""
 
     @property
@@ -64,7 +64,7 @@ class Entry:
         One of `SYMBOLS`.
     text : str
         The verdict in one sentence, or why there is none.
-    checks : sequence of Check
+    checks : sequence of CheckLike
         The numbers behind the verdict.
     n_cells : int
         How many cells were measured.
@@ -85,7 +85,7 @@ class Entry:
     caption: str
     word: str
     text: str
-    checks: Sequence[Check] = ()
+    checks: Sequence[CheckLike] = ()
     n_cells: int = 0
     svg: Path | None = None
     trace: str = ""

@@ -19,7 +19,7 @@ from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, sealed
+from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved, moves
@@ -241,7 +241,7 @@ class Consensus:
             raise ValueError(
                 "w0 has no meaning for consensus, which starts from the nodes' parts of the dual; leave it out"
             )
-        return ConsensusState(Dual(sealed(np.zeros(w0.size))))
+        return ConsensusState(Dual(read_only(np.zeros(w0.size))))
 
     def message(self, state: ConsensusState) -> Message:
         """Send the sum of the parts and what the start is made of."""
@@ -261,8 +261,8 @@ class Consensus:
         else:
             mix[:] = np.outer([1 - state.damping, state.damping], shortest_combination(moves))
         w = sum((a * x + b * y for a, b, x, y in zip(*mix, starts, ends, strict=True)), np.zeros(state.w.size))
-        known = replace(state, starts=starts, ends=ends, moves=moves, mix=sealed(mix))
-        following = replace(known, model=Dual(sealed(w)), round=state.round + 1)
+        known = replace(state, starts=starts, ends=ends, moves=moves, mix=read_only(mix))
+        following = replace(known, model=Dual(read_only(w)), round=state.round + 1)
         # the parts move by less than their own rounding: nothing is left to gain
         settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["update_sq_norm"])
         return replace(following, done="the nodes agree to within rounding") if settled else following

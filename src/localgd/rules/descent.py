@@ -13,7 +13,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from localgd.core import Message, Problem, Report
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
-from localgd.rounding import Dual, FloatArray, norm, sealed
+from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.server import ServerState
 
@@ -92,7 +92,7 @@ class Descending:
             length = state.length / 2
             if length < NOISE:
                 return replace(following, model=Dual(state.base), done="no step brings the objective down any more")
-            return replace(following, length=length, model=Dual(sealed(state.base + length * state.direction)))
+            return replace(following, length=length, model=Dual(read_only(state.base + length * state.direction)))
         slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
             return replace(following, done="the gradient is 0 to within rounding")
@@ -103,7 +103,7 @@ class Descending:
         if promised <= FLAT * abs(value):
             following = replace(following, done="no step brings the objective down any more")
         known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
-        return replace(known, model=Dual(sealed(state.w + following.direction)))
+        return replace(known, model=Dual(read_only(state.w + following.direction)))
 
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction from its point, where the gradient is `slope`."""
@@ -286,7 +286,7 @@ class ControlVariates:
         value = self.problem.objective(report, state.w)
         if not value <= state.value + NOISE * abs(state.value):
             return replace(
-                state, model=Dual(sealed(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
+                state, model=Dual(read_only(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
             )
         slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
@@ -299,10 +299,10 @@ class ControlVariates:
         end = state.w + move
         if self.memory == 0 or not np.isfinite(end).all():
             end = end if self.memory == 0 else state.best + state.downhill
-            return replace(state, asks={}, model=Dual(sealed(end)))
+            return replace(state, asks={}, model=Dual(read_only(end)))
         keep = slice(-self.memory, None)
         moves, ends = (*state.moves, move)[keep], (*state.ends, end)[keep]
         gram = bordered(state.gram, np.array([float(old @ move) for old in moves]))
         weights = shortest_combination(gram)
         w = sum((a * x for a, x in zip(weights, ends, strict=True)), np.zeros(end.size))
-        return replace(state, asks={}, model=Dual(sealed(w)), moves=moves, ends=ends, gram=gram)
+        return replace(state, asks={}, model=Dual(read_only(w)), moves=moves, ends=ends, gram=gram)

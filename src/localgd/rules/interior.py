@@ -16,7 +16,7 @@ from localgd.losses import Logistic, Loss, among
 from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import hard_margin_only
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle, triangle_size
-from localgd.rounding import Dual, FloatArray, norm, sealed
+from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
@@ -243,7 +243,7 @@ class Mehrotra:
         if np.any(w0):
             raise ValueError("w0 has no meaning for an interior point, which starts from equal duals; leave it out")
         check_affordable(w0.size, self.max_mb)
-        return InteriorState(Dual(sealed(np.zeros(w0.size))))
+        return InteriorState(Dual(read_only(np.zeros(w0.size))))
 
     def message(self, state: InteriorState) -> Message:
         """Send w and what is asked for."""
@@ -287,7 +287,7 @@ class Mehrotra:
         reach = min(to_s, to_a)
         guess = min(NEARLY, 1 - SHY * (1 - reach)) if reach >= TRUSTED else 0.0
         ask = {"correct": direction, "target": target, "guess": guess}
-        return replace(state, model=Dual(sealed(state.base + guess * direction)), asks=ask, direction=direction)
+        return replace(state, model=Dual(read_only(state.base + guess * direction)), asks=ask, direction=direction)
 
     def _stepped(self, state: InteriorState, report: Report) -> InteriorState:
         """Accept the guess, or go as far as every node can and ask for the sums there."""
@@ -296,7 +296,7 @@ class Mehrotra:
             return self._predicted(state, report, float(state.asks["guess"]))
         if length < STUCK:
             return replace(state, model=Dual(state.base), done="rounding leaves no room to step")
-        return replace(state, model=Dual(sealed(state.base + length * state.direction)), asks={"share": length})
+        return replace(state, model=Dual(read_only(state.base + length * state.direction)), asks={"share": length})
 
 
 def longest(report: Report) -> FloatArray:

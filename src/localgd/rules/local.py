@@ -18,7 +18,7 @@ from localgd.losses import Logistic, Loss, among
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
-from localgd.rounding import Dual, FloatArray, norm, sealed
+from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
 
@@ -205,7 +205,7 @@ class GradientSteps:
         decay = strength * problem.pull(np.ones(w.size))
         steps = Steps(self.local_steps, lr, problem.loss, batches=batches)
         v = descend(shard, w, margins, steps, (decay, self.prox, shift))
-        return updated(report, Dual(sealed(v - w)), float(shard.n_samples))
+        return updated(report, Dual(read_only(v - w)), float(shard.n_samples))
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         n = shard.n_samples

@@ -16,7 +16,7 @@ from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Sch
 from localgd.errors import from_all
 from localgd.problems.least_squares import LeastSquares, check_targets, least_squares, residual_sums, residuals_schema
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
-from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, sealed
+from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, read_only
 from localgd.rows import Samples
 from localgd.rules.local import updated, updates
 from localgd.rules.probes import Smoothness
@@ -117,7 +117,7 @@ class SquaresSteps:
         residuals = shard.residuals(message.w)
         coefficients = state.vectors @ (self._gains(shard, state.values) * (state.vectors.T @ residuals))
         here = Report(1, shard.n_rows, {"weight": weight, **residual_sums(shard, message.w, residuals)})
-        return updated(here, Dual(sealed(shard.combine(coefficients))), weight), state
+        return updated(here, Dual(read_only(shard.combine(coefficients))), weight), state
 
     def _gains(self, shard: Samples, values: FloatArray) -> FloatArray:
         """Return g(λ) for every eigenvalue."""

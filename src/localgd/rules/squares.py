@@ -12,7 +12,7 @@ from localgd.core import Message, Problem, Report
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
 from localgd.problems.spectrum import Spectrum, spectrum
 from localgd.problems.triangle import MOST_MB, check_affordable, check_limit
-from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, sealed
+from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
 from localgd.rules.server import ServerState
 
 LOOK_EVERY = 50
@@ -30,7 +30,7 @@ ZERO = "the gradient is 0"
 
 def at(w: FloatArray, astray: float = math.inf) -> Dual:
     """Return a model whose distance from the span of the rows is at most `astray`; coefficients have either sign."""
-    return Dual.proved(sealed(w), math.nan, astray)
+    return Dual.proved(read_only(w), math.nan, astray)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class Solving:
         known, pull = facts.reduced, report.sums["pull"]
         residual = math.sqrt(float(report.sums["square"]))
         point = Point(
-            state.model, sealed(known.centred(state.w, pull)), sealed(known.downhill(state.w, report)), residual
+            state.model, read_only(known.centred(state.w, pull)), read_only(known.downhill(state.w, report)), residual
         )
         value = self.problem.objective(report, state.w)
         if state.facts is None and self.problem.intercept:  # the mean target: what is left is then seen in h alone
@@ -248,7 +248,7 @@ class ConjugateGradients(Solving):
         target = max(state.goal, rounding / WELL_BELOW)
         if norm(point.h) <= target:
             return _ended(state, SMALL if norm(point.h) <= state.goal else SETTLED)
-        aimed = replace(state, asks="along", model=at(point.base), h=point.h, direction=sealed(direction))
+        aimed = replace(state, asks="along", model=at(point.base), h=point.h, direction=read_only(direction))
         return replace(aimed, target=target, steps=0)
 
     def stepped(self, state: ConjugateState, report: Report) -> ConjugateState:
@@ -265,7 +265,7 @@ class ConjugateGradients(Solving):
         most = min(LOOK_EVERY, max(known.rank, 1))  # as many steps as independent rows solve it, but for rounding
         due = norm(h) <= state.target or state.steps + 1 == most
         moved = replace(state, asks="look" if due else "along", model=at(w), value=value, steps=state.steps + 1)
-        return replace(moved, h=sealed(h), direction=sealed(direction))
+        return replace(moved, h=read_only(h), direction=read_only(direction))
 
 
 @dataclass(frozen=True)

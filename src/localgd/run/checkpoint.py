@@ -119,7 +119,7 @@ class Checkpoints:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if engine.leads:
-                    hold.enter_context(alone(self.folder))
+                    hold.enter_context(folder_lock(self.folder))
                     for path in self.folder.glob(".*.npz.*"):
                         path.unlink(missing_ok=True)
             except OSError as error:
@@ -201,7 +201,7 @@ class Checkpoint(NamedTuple):
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder: nobody else can until the block, or the process, ends, however that is.
 
     The folder itself is locked, so the hold goes with it where it is moved, and leaves nothing behind. On a system or a

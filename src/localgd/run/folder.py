@@ -31,7 +31,7 @@ import polars as pl
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
 from localgd.run.checkpoint import FILE as SERVER
-from localgd.run.checkpoint import alone
+from localgd.run.checkpoint import folder_lock
 from localgd.run.history import Row, Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
@@ -87,7 +87,7 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         place.mkdir()
     except FileExistsError:
         raise FileExistsError(_unfinished(folder)) from None
-    with alone(place):
+    with folder_lock(place):
         (place / CHECKPOINT).mkdir()
         _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
         _write_json(place / "config.json", config)
@@ -111,7 +111,7 @@ def _refuse_at_work(folder: Path) -> None:
         If it is so.
     """
     for name in (partial(folder), folder):
-        with suppress(FileNotFoundError, NotADirectoryError), alone(name):
+        with suppress(FileNotFoundError, NotADirectoryError), folder_lock(name):
             pass
 
 
@@ -151,7 +151,7 @@ def reopened(folder: Path) -> Iterator[bytes]:
             shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
             shutil.copy2(folder / "config.json", Path(fresh, place.name))
             Path(fresh, place.name).rename(place)
-    with alone(place):
+    with folder_lock(place):
         content = _content(place)
         with _dropped_if_empty(folder):
             yield content

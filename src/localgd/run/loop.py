@@ -11,7 +11,7 @@ import numpy as np
 from localgd.core import End, Engine, Problem
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
-from localgd.rounding import FloatArray, at_most, sealed
+from localgd.rounding import FloatArray, at_most, read_only
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal
@@ -115,7 +115,7 @@ def train(
     if stage.method.why:
         shown = replace(shown, reason=f"{shown.reason}; {method.name} took {stage.method.name}, as {stage.method.why}")
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
-    w = sealed(stage.server.readout.vector)
+    w = read_only(stage.server.readout.vector)
     return Run(w, shown, tuple(context.history), stage.method, failures, stage.end, unfinished=stage.unfinished)
 
 

@@ -11,8 +11,8 @@ from localgd.errors import extra
 with extra("flower", "flwr"):
     import flwr  # noqa: F401  to say here, and in words, that it is not there
 
-from localgd.engine.flower.node import Answering
+from localgd.engine.flower.node import RoundHandler
 from localgd.engine.flower.records import RefusedError
 from localgd.engine.flower.server import FlowerEngine
 
-__all__ = ["Answering", "FlowerEngine", "RefusedError"]
+__all__ = ["FlowerEngine", "RefusedError", "RoundHandler"]

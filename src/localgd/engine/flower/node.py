@@ -18,7 +18,7 @@ from localgd import serialize
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
-from localgd.engine.nodes import Kept, answer, fingerprint, packed, unpacked
+from localgd.engine.nodes import NodeStore, answer, fingerprint, packed, unpacked
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
 
@@ -46,7 +46,7 @@ def _threads() -> ThreadpoolController:
 
 
 @dataclass(frozen=True)
-class Answering:
+class RoundHandler:
     """Answers of a node to what the server asks: a handler for ``@app.query("localgd")``.
 
     Parameters
@@ -214,7 +214,7 @@ class Diary:
         context.state[STATE] = ConfigRecord({"json": json.dumps(entries)})
         context.state[STATE_ARRAYS] = ArrayRecord(self.arrays)
 
-    def recall(self, key: str, session: str, task: Task) -> Kept | None:
+    def recall(self, key: str, session: str, task: Task) -> NodeStore | None:
         """Return the states of a task, unless they are of another session."""
         entry = self.kept.get(key)
         if entry is None or entry["session"] != session:
@@ -226,9 +226,9 @@ class Diary:
                 name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
             }
             states.append(unpacked(task, serialize.Packed(entry[part], arrays)))
-        return Kept(entry["round"], *states)
+        return NodeStore(entry["round"], *states)
 
-    def note(self, key: str, session: str, task: Task, kept: Kept | None) -> None:
+    def note(self, key: str, session: str, task: Task, kept: NodeStore | None) -> None:
         """Keep the states of a task, if it has any; forget those of other sessions, and of the task run longest ago."""
         if kept is None or (kept.before is None and kept.after is None):
             return

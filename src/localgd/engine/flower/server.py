@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from localgd import serialize
 from localgd.core import Failure, Message, Report, Task
 from localgd.engine.flower import records
-from localgd.engine.flower.link import Link
+from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
 from localgd.engine.nodes import chosen
@@ -78,8 +78,8 @@ class FlowerEngine:
         max_mb: float = MAX_MB,
     ) -> None:
         self.policy = Policy(on_failure, min_nodes, retries)
-        self._link = Link(grid, timeout, poll, max_mb)
-        self._members = self._link.members(max(1, min_nodes if n_nodes is None else n_nodes))
+        self._client = GridClient(grid, timeout, poll, max_mb)
+        self._members = self._client.members(max(1, min_nodes if n_nodes is None else n_nodes))
         self.policy.among(len(self._members))
         self._definition: list[dict[str, str]] = []
         self.floats_up = 0
@@ -96,12 +96,12 @@ class FlowerEngine:
     @property
     def bytes_up(self) -> int:
         """Bytes of all answers so far, names and heads included, whatever the view."""
-        return self._link.bytes_up
+        return self._client.bytes_up
 
     @property
     def bytes_down(self) -> int:
         """Bytes of all questions so far."""
-        return self._link.bytes_down
+        return self._client.bytes_down
 
     @property
     def strangers(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class FlowerEngine:
         short = records.closed({**head, "definition": None}, arrays)
         whole = records.closed({**head, "definition": self._definition}, arrays)
         known = {node: (self._view, node) in self._told for node in nodes}
-        answers = self._link.ask({self._members[node]: short if known[node] else whole for node in nodes})
+        answers = self._client.ask({self._members[node]: short if known[node] else whole for node in nodes})
         self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
         return {node: answers[self._members[node]] for node in nodes}
 

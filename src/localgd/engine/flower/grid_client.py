@@ -28,7 +28,7 @@ FATE = {3: "no answer in time", 5: "the node is offline"}
 
 
 @dataclass(eq=False)
-class Link:
+class GridClient:
     """The way to the nodes of a grid.
 
     Parameters

@@ -12,7 +12,7 @@ KINDS: tuple[type[Exception], ...] = (FileExistsError, FileNotFoundError, OSErro
 """Errors that mean something to the command line."""
 
 
-class Place(NamedTuple):
+class ProcessGroup(NamedTuple):
     """The number of this process, from 0, of how many; and what tells all of them what process 0 knows."""
 
     rank: int
@@ -50,16 +50,16 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def place(engine: str | None, timeout: float) -> Iterator[Place]:
+def process_group(engine: str | None, timeout: float) -> Iterator[ProcessGroup]:
     """Join the other processes, if torchrun started this one or it is to be so, and leave them at the end."""
     if engine == "in-process" or (engine is None and "TORCHELASTIC_RUN_ID" not in os.environ):
-        yield Place(0, 1, bytes)
+        yield ProcessGroup(0, 1, bytes)
         return
     from localgd.engine.processes import Processes, torch_processes
 
     try:
         with torch_processes(timeout=timeout) as (rank, world):
-            yield Place(rank, world, Processes(timeout).first)
+            yield ProcessGroup(rank, world, Processes(timeout).first)
     except RuntimeError as error:
         if "RANK" in os.environ:
             raise
