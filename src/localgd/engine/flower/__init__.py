@@ -12,7 +12,7 @@ with extra("flower", "flwr"):
     import flwr  # noqa: F401  to say here, and in words, that it is not there
 
 from localgd.engine.flower.node import Answering
-from localgd.engine.flower.records import RefusedError
 from localgd.engine.flower.server import FlowerEngine
+from localgd.limits import Limits, RefusedError
 
-__all__ = ["Answering", "FlowerEngine", "RefusedError"]
+__all__ = ["Answering", "FlowerEngine", "Limits", "RefusedError"]
