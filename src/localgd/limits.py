@@ -44,7 +44,7 @@ def n_effective(shares: FloatArray) -> FloatArray:
 class Limits:
     """Limits that a node's operator sets, and no server can change.
 
-    A node's rows carry them (`localgd.Shard.limits`), and every sum that may leave the node is held against them where
+    A node's rows carry them, and every sum that may leave the node is held against them where
     it is formed, whatever the task.
 
     Parameters
