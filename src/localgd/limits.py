@@ -50,8 +50,9 @@ class Limits:
     Parameters
     ----------
     min_rows : int, at least 1
-        On how many rows a combination Σ a_i z_i must rest, measured by (Σ |a_i z_i|)²/Σ |a_i z_i|²; a sum of second
-        moments likewise, by |a_i||z_i|². Sums in which all coefficients are 0 say nothing, and pass.
+        On how many rows a combination Σ a_i z_i must rest, measured by (Σ |a_i z_i|)²/Σ |a_i z_i|² and, of rows
+        that are not 0, by (Σ |a_i|)²/Σ |a_i|²; a sum of second moments by |a_i||z_i|². Sums in which all coefficients
+        are 0 say nothing, and pass.
     min_batch : int, at least 1
         Samples in a mini-batch.
     min_group : int, at least 1

@@ -204,7 +204,9 @@ class Shard:
             If it does.
         """
         if self.limits is not None:
-            self._rest(np.abs(coefficients)[:, None] * np.sqrt(self._squares))
+            sizes, lengths = np.abs(coefficients)[:, None], np.sqrt(self._squares)
+            # by the coefficients alone, too: a few long rows with small ones would hide a short row, not cover it
+            self._rest(np.hstack([sizes * lengths, sizes * (lengths > 0)]))
 
     def permit_squares(self, coefficients: FloatArray, means: Rows | None = None) -> None:
         """Refuse Σ c_i z_i z_iᵀ, less s sᵀ of every sample's mean s, if it is too large or rests on too few rows.

@@ -14,8 +14,7 @@ from flwr.serverapp import ServerApp
 
 from engines import tasks
 from localgd import Shard
-from localgd.engine.flower import Limits
-from localgd.flower import FlowerEngine, answer
+from localgd.flower import FlowerEngine, Limits, answer
 from localgd.methods.served import ENCODERS, TASKS
 
 GRIDS: list[Any] = []

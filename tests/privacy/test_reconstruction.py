@@ -217,6 +217,17 @@ def test_a_small_node_sends_no_sum_at_all():
         nodes.answer(Squares(), Message(0, extra={"moments": np.array(D)}), real, None)
 
 
+def test_long_rows_do_not_hide_a_short_one():
+    """Ten rows a million times longer, with coefficients a million times smaller, would leave it as it is."""
+    long = np.arange(N) < 10
+    node = Shard("a", np.hstack([ROWS, 1e6 * long[:, None]]))
+    a = np.where(long, 1e-9, 0.0)
+    a[CHOSEN] = 1e-3
+    assert np.abs(node.combine(a)[:D] / 1e-3 - ROWS[CHOSEN]).max() < 1e-4
+    with pytest.raises(RefusedError):
+        replace(node, limits=GUARD).combine(a)
+
+
 def test_sums_of_nothing_pass():
     """A projection that no row needs moves nothing."""
     report, _ = nodes.answer(Project(), Message(0, 2 * AT + np.eye(D)[-1] * 9), replace(NODE, limits=GUARD), None)
