@@ -52,7 +52,7 @@ from localgd.problems.triangle import symmetric
 from localgd.rules.consensus import DualPart
 from localgd.rules.local import GradientSteps, Project
 from localgd.rules.local_squares import SquaresSteps
-from localgd.rules.probes import Sizes, Smoothness, TemperedDual
+from localgd.rules.probes import TemperedDual
 from localgd.run.certify import certify
 
 GUARD = Limits()
@@ -395,9 +395,3 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
         ("regularised.py", "own_second_moment"): 1,
         ("least_squares.py", "rows"): 2,  # coefficients of a sum, and whether a column is ones
     }
-
-
-def test_sizes_and_smoothness_are_numbers():
-    for task in (Sizes(), Smoothness()):
-        report, _ = nodes.answer(task, Message(), replace(NODE, limits=GUARD), None)
-        assert all(np.ndim(value) == 0 for value in report.arrays.values())
