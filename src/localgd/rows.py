@@ -10,6 +10,7 @@ from typing import Any, Never, TypeAlias
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
+from localgd.limits import Limits
 from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, read_only
 
 MOST_APART = 1e12
@@ -32,6 +33,14 @@ def _sealed_csr(given: Any) -> csr_array[np.float64]:
     return rows
 
 
+def _squares(rows: Any, versus: int) -> FloatArray:
+    """Return |z|² of rows, (n, 1); of rows that many classes share, in every class's part, (n, C)."""
+    n_features = int(rows.shape[1])
+    n_parts = versus + 1 if versus > 1 and n_features % (versus + 1) == 0 else 1
+    squares = rows.multiply(rows) if isinstance(rows, csr_array) else np.square(rows)
+    return np.asarray(squares @ np.repeat(np.eye(n_parts), n_features // n_parts, axis=0))
+
+
 @dataclass(frozen=True, eq=False)
 class Shard:
     """One node's signed rows ``z = y·x``; they never leave the node.
@@ -45,6 +54,8 @@ class Shard:
     versus : int, at least 1
         How many rows next to each other speak for one sample: 1 for two classes, C − 1 for C classes, one against each
         class that the sample is not of (`localgd.data.classes.expanded`). The sample is right if all of them are.
+    limits : Limits, optional
+        What may be summed of the rows for others, as the node's operator says; anything by default.
 
     Raises
     ------
@@ -62,6 +73,7 @@ class Shard:
     node_id: str
     rows: Rows
     versus: int = field(default=1, kw_only=True)
+    limits: Limits | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
@@ -153,6 +165,8 @@ class Shard:
     @cached_property
     def gram(self) -> FloatArray:
         """Inner products of the rows, (n, n)."""
+        if self.limits is not None:
+            self.limits.bear(float(self.n_rows) ** 2, f"an n×n sum of {self.n_rows} rows")
         product: Any = self.rows @ self.rows.T
         return read_only(product.toarray() if isinstance(self.rows, csr_array) else product)
 
@@ -171,8 +185,50 @@ class Shard:
         right = margins > 0
         return int(np.count_nonzero(right if self.versus == 1 else right.reshape(-1, self.versus).all(axis=1)))
 
+    @cached_property
+    def _squares(self) -> FloatArray:
+        """|z_i|² of every row, (n, 1); in every class's part of it apart, (n, C), if there are many classes."""
+        return _squares(self.rows, self.versus)
+
+    def _rest(self, shares: FloatArray) -> None:
+        """Hold shares, (n, k), against the limits, by samples."""
+        if self.limits is not None:
+            self.limits.rest(shares.reshape(self.n_samples, self.versus, -1).sum(axis=1))
+
+    def permit(self, coefficients: FloatArray) -> None:
+        """Refuse Σ c_i z_i, or one class's part of it, if it rests on fewer rows than the limits say.
+
+        Raises
+        ------
+        RefusedError
+            If it does.
+        """
+        if self.limits is not None:
+            sizes, lengths = np.abs(coefficients)[:, None], np.sqrt(self._squares)
+            # by the coefficients alone, too: a few long rows with small ones would hide a short row, not cover it
+            self._rest(np.hstack([sizes * lengths, sizes * (lengths > 0)]))
+
+    def permit_squares(self, coefficients: FloatArray, means: Rows | None = None) -> None:
+        """Refuse Σ c_i z_i z_iᵀ, less s sᵀ of every sample's mean s, if it is too large or rests on too few rows.
+
+        Raises
+        ------
+        RefusedError
+            If so.
+        """
+        if self.limits is None:
+            return
+        self.limits.bear(float(self.n_features) ** 2, f"a d×d sum of {self.n_features} columns")
+        shares = (np.abs(coefficients)[:, None] * self._squares).reshape(self.n_samples, self.versus, -1).sum(axis=1)
+        self.limits.rest(shares if means is None else np.maximum(shares - _squares(means, self.versus), 0.0))
+
     def combine(self, coefficients: FloatArray) -> FloatArray:
-        """Return Σ c_i z_i, shape (d,)."""
+        """Return Σ c_i z_i, shape (d,), if that may leave the node: see `limits`."""
+        self.permit(coefficients)
+        return self.own_sum(coefficients)
+
+    def own_sum(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
         return np.asarray(self.rows.T @ coefficients)
 
     def combination(self, coefficients: FloatArray) -> Dual:
@@ -189,7 +245,12 @@ class Shard:
         return Dual.proved(vector, below(coefficients.sum(), self.n_rows), self.combine_error(coefficients))
 
     def second_moment(self, coefficients: FloatArray) -> FloatArray:
-        """Return Σ c_i z_i z_iᵀ, shape (d, d)."""
+        """Return Σ c_i z_i z_iᵀ, shape (d, d), if that may leave the node: see `limits`."""
+        self.permit_squares(coefficients)
+        return self.own_second_moment(coefficients)
+
+    def own_second_moment(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i z_iᵀ, shape (d, d), for the node's own use."""
         rows: Any = self.rows
         if isinstance(rows, csr_array):
             return np.asarray((rows.T @ rows.multiply(coefficients[:, None])).toarray())
@@ -219,6 +280,8 @@ class Samples(Shard):
         Targets y, finite, one per row.
     versus : int
         1: every row is a sample of its own.
+    limits : Limits, optional
+        What may be summed of the rows for others, as the node's operator says; anything by default.
 
     Raises
     ------

@@ -12,6 +12,9 @@ from engines.flower_grid import LocalGrid
 from localgd import Angle, InProcess, NodeError, Shard, certify, from_arrays, prepare
 from localgd.flower import Certified, FlowerEngine, answer
 
+UNGUARDED = {"min-rows": 1, "min-batch": 1, "min-group": 1}
+"""Node-config of nodes that have fewer than eight rows."""
+
 
 def rows_and_fedavg():
     rng = np.random.default_rng(0)
@@ -44,7 +47,7 @@ def fedavg_app(shards):
 
 def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
     shards = rows_and_fedavg()
-    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    grid = LocalGrid(fedavg_app(shards), [UNGUARDED] * 3)
     plain = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
     strategy = Certified(plain, n_nodes=3, goal=Angle(30.0))
     result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=20)
@@ -60,7 +63,7 @@ def test_what_fedavg_makes_is_certified_by_one_line_on_each_side():
 
 def test_a_strategy_that_cannot_be_certified_keeps_what_it_made():
     shards = rows_and_fedavg()
-    grid = LocalGrid(fedavg_app(shards), [{}] * 3)
+    grid = LocalGrid(fedavg_app(shards), [UNGUARDED] * 3)
     strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=3, min_nodes=9)
     result = strategy.start(grid, ArrayRecord([np.zeros((1, 3)), np.zeros(1)]), num_rounds=1)
     assert len(result.arrays) == 2
@@ -72,7 +75,7 @@ def test_tables_of_own_clients_need_the_recipe():
     tables = from_arrays(x, ["no", "no", "yes", "yes"], groups=["a", "b", "a", "b"])
     app = answer(ClientApp(), lambda context: tables[context.node_id - 2**63])
     recipe = prepare(InProcess(tables), intercept=True)[1]
-    grid = LocalGrid(app, [{}] * 2)
+    grid = LocalGrid(app, [UNGUARDED] * 2)
     found = certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2).map(recipe))
     assert found.margin_low > 0
     with pytest.raises(NodeError, match="TypeError"):

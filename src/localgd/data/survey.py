@@ -99,6 +99,7 @@ class Tally:
         else:
             present = (~np.isnan(x)).sum(axis=0, dtype=np.float64)
             peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
+        _check_enough(shard, present)
         return Report(1, shard.n_rows, {"present": present}, {"peak": peak}, counts=counts), None
 
 
@@ -124,6 +125,7 @@ class Moments:
             first = deviation.sum(axis=0) - zeros * center
             second = deviation.power(2).sum(axis=0) + zeros * center**2
         else:
+            _check_enough(shard, (~np.isnan(x)).sum(axis=0, dtype=np.float64))
             dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
             first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
@@ -155,6 +157,12 @@ def no_classes(how_many: str, rows: str) -> str:
         f"label: {how_many} distinct values in {rows}: it looks like a number to predict or an id, not a class; name "
         f"another column, or merge values until {FEW} are left"
     )
+
+
+def _check_enough(table: Table, n_present: Any) -> None:
+    """Hold the number of values that columns have against the limits."""
+    if table.limits is not None:
+        table.limits.enough(n_present)
 
 
 def _document_frequencies(texts: pl.Series) -> dict[str, int]:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.limits import Limits
 from localgd.rounding import FloatArray, frozen
 from localgd.rows import Rows
 
@@ -41,6 +42,8 @@ class Table:
     numbered : bool, default False
         Whether columns are called by their numbers, ``x0, x1, …``, and those that the rows do not reach are zero, as
         in svmlight files.
+    limits : Limits, optional
+        What may be told of the rows, as the node's operator says; anything by default.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class Table:
     source: str = "the arrays given"
     row_numbers: IntArray | None = None
     numbered: bool = False
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from localgd.engine.flower import FlowerEngine
+from localgd.engine.flower import FlowerEngine, Limits
 from localgd.flower.client import answer, client
 from localgd.flower.server import server
 from localgd.flower.strategy import Certified
 
-__all__ = ["Certified", "FlowerEngine", "answer", "client", "server"]
+__all__ = ["Certified", "FlowerEngine", "Limits", "answer", "client", "server"]

@@ -13,9 +13,12 @@ from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.table import Table
-from localgd.engine.flower import RefusedError, RoundHandler
+from localgd.engine.flower import Limits, RefusedError, RoundHandler
 from localgd.engine.flower.records import MAX_MB, QUERY
 from localgd.methods.served import ENCODERS, TASKS
+
+PUBLIC = Limits(min_rows=1, min_batch=1, min_group=1)
+"""Limits on work only: for rows that need no guard, as those of a bundled set or of a test."""
 
 
 def answer(
@@ -25,6 +28,7 @@ def answer(
     tasks: Collection[type] = TASKS,
     encoders: Collection[type] = ENCODERS,
     max_mb: float = MAX_MB,
+    limits: Limits | None = None,
 ) -> ClientApp:
     """Let a ClientApp answer localgd, beside whatever else it does.
 
@@ -38,6 +42,10 @@ def answer(
         What the node agrees to run; any other is refused.
     max_mb : float > 0
         Largest message that it takes.
+    limits : Limits, optional
+        What it refuses where its node-config does not say otherwise (``min-rows``, ``min-batch``, ``min-group``,
+        ``max-local-steps``, ``max-duals``, ``max-mb``): by default `Limits()`, and on a bundled set, which anyone may
+        read, `PUBLIC`.
 
     Returns
     -------
@@ -49,7 +57,12 @@ def answer(
     >>> from localgd import Shard
     >>> app = answer(ClientApp(), lambda context: Shard(f"site {context.node_id}", [[1.0, 2.0]]))
     """
-    app.query(QUERY.partition(".")[2])(RoundHandler(load or rows, tasks, encoders, max_mb))
+
+    def limits_of(context: Context) -> Limits:
+        public = load is None and "data-path" not in context.node_config
+        return (limits or (PUBLIC if public else Limits())).within(context.node_config)
+
+    app.query(QUERY.partition(".")[2])(RoundHandler(load or rows, tasks, encoders, max_mb, limits_of))
     return app
 
 

@@ -17,8 +17,11 @@ def descend(
     margins: FloatArray,
     steps: Steps,
     more: tuple[FloatArray, float, FloatArray],
+    known: FloatArray | None = None,
 ) -> FloatArray:
     """Return v after the steps ``v ← v − lr (−(1/b) Σ slope(z_i·v) z_i + decay·v + prox (v − w) + shift)``.
+
+    What it holds of the rows is held against the limits of the shard, as v may leave the node.
 
     Parameters
     ----------
@@ -32,14 +35,55 @@ def descend(
         How many steps, of what size, on which rows.
     more : tuple of (d,) array, float, (d,) array
         decay, prox and shift.
+    known : (n,) float64 array, optional
+        Slopes of which ``shift`` holds the mean (1/n) Σ known_i z_i.
     """
     decay, prox, shift = more
+    held = None if shard.limits is None else Held(shard, steps, np.unique(decay) + prox, known)
     rows: Any = shard.rows
     v = np.array(w)
     for step in range(steps.local_steps):
         index: Any = slice(None) if steps.batches is None else steps.batches[step]
         block = rows if steps.batches is None else rows[index]
         slope = steps.loss.slope(margins[index] if step == 0 else np.asarray(block @ v))
+        if held is not None:
+            held.step(index, slope)
         mean = np.asarray(block.T @ slope) / (slope.size / shard.versus)
         v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
+    if held is not None:
+        held.permit()
     return v
+
+
+class Held:
+    """Coefficients of the rows in v − w while steps go on: one vector for each strength that columns are pulled with.
+
+    Parameters
+    ----------
+    shard : Shard
+        The node's rows.
+    steps : Steps
+        What is done.
+    pulls : (k,) float64 array
+        The strengths.
+    known : (n,) float64 array or None
+        Slopes that every step takes off again.
+    """
+
+    def __init__(self, shard: Shard, steps: Steps, pulls: FloatArray, known: FloatArray | None) -> None:
+        self.shard, self.steps, self.known = shard, steps, known
+        self.kept = (1.0 - steps.lr * pulls)[:, None]
+        self.coefficients = np.zeros((pulls.size, shard.n_rows))
+
+    def step(self, index: Any, slope: FloatArray) -> None:
+        """Take the step that adds the rows with these slopes."""
+        gained = np.zeros(self.shard.n_rows)
+        np.add.at(gained, index, slope / slope.size)
+        if self.known is not None:
+            gained -= self.known / self.shard.n_rows
+        self.coefficients = self.kept * self.coefficients + gained
+
+    def permit(self) -> None:
+        """Refuse them if one of the combinations rests on too few rows."""
+        for of_columns in self.coefficients:
+            self.shard.permit(of_columns)

@@ -221,6 +221,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     if problem.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
+        shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
     return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius})
 
@@ -293,4 +294,5 @@ def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     places = np.arange(0, slope.size + 1, loss.versus), np.arange(slope.size)
     of_sample = csr_array((slope, places[1], places[0]), shape=(places[0].size - 1, slope.size))
     means: Any = of_sample @ shard.rows
-    return np.asarray(shard.second_moment(slope) - dense(means.T @ means))
+    shard.permit_squares(slope, means)
+    return np.asarray(shard.own_second_moment(slope) - dense(means.T @ means))

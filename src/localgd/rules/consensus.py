@@ -126,7 +126,7 @@ class DualPart:
         start = Coefficients.mixed(mix.ravel(), [*starts, *ends], shard.n_rows)
         weight = node_weight(shard, self.weighted_by)
         here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
-        vector = shard.combine(start)
+        vector = shard.own_sum(start)
         warm = Coefficients.mixed([1.0], ends[-1:], shard.n_rows) if ends else None
         projection = project(shard, message.w - vector, warm=warm)
         report = moved(shard, here, projection.duals, 1.0)

@@ -193,18 +193,19 @@ class GradientSteps:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
         w, towards, strength = message.w, message.extra.get("gradient"), problem.strength(self.n_samples)
-        shift = np.zeros(w.size)
+        shift, known = np.zeros(w.size), None
         if towards is None:
             report = appraisal(shard, w, margins, problem)
             if self.variates:
                 return report
         else:
             report = standing(shard, w, margins, problem.loss, float(shard.n_samples))
-            own = -shard.combine(problem.loss.slope(margins)) / (shard.n_rows / shard.versus)
+            known = problem.loss.slope(margins)
+            own = -shard.own_sum(known) / (shard.n_rows / shard.versus)
             shift = towards - own - strength * problem.pull(w)
         decay = strength * problem.pull(np.ones(w.size))
         steps = Steps(self.local_steps, lr, problem.loss, batches=batches)
-        v = descend(shard, w, margins, steps, (decay, self.prox, shift))
+        v = descend(shard, w, margins, steps, (decay, self.prox, shift), known)
         return updated(report, Dual(read_only(v - w)), float(shard.n_samples))
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 
 from localgd.core import CountKey, DataSizes, Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
+from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import MOST_APART, Shard
 
@@ -158,20 +159,34 @@ class TemperedDual:
 
     For any q >= 0, γ* <= |Σ q_i z_i| / Σ q_i; the sharper τ, the more q leans on the rows nearest to the boundary.
     ``message.extra``: ``low`` (smallest margin over all nodes, so that every exponent is <= 0) and ``tau`` (T,).
-    Duals: ``dual-0``, ``dual-1``, … one for every τ.
+    Duals: ``dual-0``, ``dual-1``, … one for every τ, but for those that a node's limits keep back: without them the
+    sums of the other nodes still prove what they say.
     """
 
     def schema(self, message: Message) -> Schema:
         """Return the duals."""
-        return {f"dual-{place}": Field("dual", message.w.shape) for place in range(message.extra["tau"].size)}
+        dual = Field("dual", message.w.shape, optional=True)
+        return {f"dual-{place}": dual for place in range(message.extra["tau"].size)}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return the tempered dual vectors of this node."""
+        """Return the tempered dual vectors of this node.
+
+        Raises
+        ------
+        RefusedError
+            If its limits let none of them pass.
+        """
         above = np.maximum(shard.margins(message.w) - message.extra["low"], 0.0)
-        duals = (shard.combination(np.exp(-tau * above)) for tau in message.extra["tau"])
-        return Report(
-            1, shard.n_samples, duals={f"dual-{place}": dual.weighted(1.0) for place, dual in enumerate(duals)}
-        ), state
+        duals: dict[str, Dual] = {}
+        refusal: RefusedError | None = None
+        for place, tau in enumerate(message.extra["tau"]):
+            try:
+                duals[f"dual-{place}"] = shard.combination(np.exp(-tau * above)).weighted(1.0)
+            except RefusedError as error:
+                refusal = error
+        if refusal is not None and not duals:
+            raise refusal
+        return Report(1, shard.n_samples, duals=duals), state
 
 
 TAUS = np.geomspace(1.0, 1e5, 21)

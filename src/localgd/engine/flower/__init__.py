@@ -12,7 +12,7 @@ with extra("flower", "flwr"):
     import flwr  # noqa: F401  to say here, and in words, that it is not there
 
 from localgd.engine.flower.node import RoundHandler
-from localgd.engine.flower.records import RefusedError
 from localgd.engine.flower.server import FlowerEngine
+from localgd.limits import Limits, RefusedError
 
-__all__ = ["FlowerEngine", "RefusedError", "RoundHandler"]
+__all__ = ["FlowerEngine", "Limits", "RefusedError", "RoundHandler"]

@@ -13,7 +13,6 @@ from localgd.engine.flower.records import (
     MAX_MB,
     QUERY,
     Opened,
-    RefusedError,
     closed,
     keys,
     n_bytes,
@@ -22,6 +21,7 @@ from localgd.engine.flower.records import (
     text,
 )
 from localgd.errors import RemoteError
+from localgd.limits import RefusedError
 
 FATE = {3: "no answer in time", 5: "the node is offline"}
 """Flower's codes for answers that will not come."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from threadpoolctl import ThreadpoolController
 
 from localgd import serialize
+from localgd.core import Message as Asked
 from localgd.core import Task
 from localgd.engine.flower import records
-from localgd.engine.flower.records import MAX_MB, MOST_TEXT, RefusedError
+from localgd.engine.flower.records import MAX_MB, MOST_TEXT
 from localgd.engine.nodes import NodeStore, answer, fingerprint, packed, unpacked
+from localgd.limits import Limits, RefusedError
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
 
@@ -45,6 +48,11 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()  # it looks through all libraries that are loaded, which takes a while
 
 
+def limits_of(context: Context) -> Limits:
+    """Return the limits of a node: the usual ones, but for what its node-config says."""
+    return Limits().within(context.node_config)
+
+
 @dataclass(frozen=True)
 class RoundHandler:
     """Answers of a node to what the server asks: a handler for ``@app.query("localgd")``.
@@ -59,12 +67,15 @@ class RoundHandler:
         Classes of encoders that it puts its rows through.
     max_mb : float > 0
         Largest message that it takes.
+    limits : callable
+        Returns what the node's operator allows, from its `Context`.
     """
 
     load: Callable[[Context], Any]
     tasks: Collection[type]
     encoders: Collection[type]
     max_mb: float = MAX_MB
+    limits: Callable[[Context], Limits] = limits_of
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer one message; an error is an answer, too."""
@@ -90,7 +101,6 @@ class RoundHandler:
         round_ = records.whole(head["round"], "the round")
         session, view = (records.text(head[name], f"the {name}", 64) for name in ("session", "view"))
         task: Task = records.made(head["task"], self.tasks, "the task")
-        _check_groups(task, context.node_config.get("min-group", 1))
         message = records.received(round_, session, arrays)
         diary = Diary.of(context)
         definition = diary.views.get(view) if head["definition"] is None else head["definition"]
@@ -101,6 +111,7 @@ class RoundHandler:
         held = self._held(context, view, definition)
         if diary.rows.setdefault(view, held.digest) != held.digest:
             raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
+        _admit(task, message, held.shard)
         key = digest(json.dumps([head["task"], view]))
         with _threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
@@ -122,9 +133,10 @@ class RoundHandler:
         if (found := _HELD.get(place)) is not None and found.view == view:
             return found
         encoders: list[Any] = [records.made(entry, self.encoders, "the encoder") for entry in definition]
-        shard = self._own(context)
+        limits = self.limits(context)
+        shard = replace(self._own(context), limits=limits)
         for encode in encoders:
-            shard = encode(shard)
+            shard = replace(encode(shard), limits=limits)
         _HELD[place] = Held(view, shard, fingerprint(shard) if hasattr(shard, "rows") else "")
         return _HELD[place]
 
@@ -147,14 +159,11 @@ def digest(content: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _check_groups(task: Any, floor: Any) -> None:
-    """Refuse to tell of smaller groups than the node's operator allows."""
-    if type(floor) is not int or floor < 1:
-        raise RefusedError("min-group must be a whole number of at least 1; correct its node-config")
-    if getattr(task, "min_group", floor) < floor:
-        raise RefusedError(
-            f"it tells no category and no word of fewer than {floor} rows; give min-group={floor} or more"
-        )
+def _admit(task: Task, message: Asked, held: Any) -> None:
+    """Refuse a task beyond the limits that the node's rows carry."""
+    schema = task.schema(message)
+    sizes = {name: math.prod(field.shape) for name, field in schema.items()}
+    held.limits.admit(task, sizes, sum(field.kind == "dual" for field in schema.values()), held.n_rows)
 
 
 def _keyed(rows: str, secret: Any) -> str:

@@ -16,6 +16,7 @@ from localgd.core import Array as Numbers
 from localgd.core import CountKey, Message, Report
 from localgd.engine.screening import PARTS
 from localgd.errors import plain
+from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray
 
 VERSION = 2
@@ -38,16 +39,6 @@ CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8"}
 MOST_DIMS, MOST_COUNT, MOST_TEXT = 4, 2**53, 20_000
 
 Kind = TypeVar("Kind")
-
-
-class RefusedError(ValueError):
-    """What came over the network, or a node's own configuration, is not fit for use: says why, and nothing of any row.
-
-    Parameters
-    ----------
-    why : str
-        What is wrong.
-    """
 
 
 class Opened(NamedTuple):

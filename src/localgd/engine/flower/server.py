@@ -14,11 +14,12 @@ from localgd.core import Failure, Message, Report, Task
 from localgd.engine.flower import records
 from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
-from localgd.engine.flower.records import MAX_MB, Opened, RefusedError
+from localgd.engine.flower.records import MAX_MB, Opened
 from localgd.engine.nodes import chosen
 from localgd.engine.policy import Answer, Policy
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
+from localgd.limits import RefusedError
 
 BEGUN_AGAIN = (
     "it was started again in the middle of the run, and without a secret in its node-config nothing says that its rows "

@@ -1,0 +1,192 @@
+"""What a node's operator allows, whatever a server asks: sums of enough rows, and work of bearable size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from localgd.rounding import FloatArray
+
+NEARLY = 1 - 1e-9
+"""So many rows of equal share are that many, whatever the rounding."""
+
+
+class RefusedError(ValueError):
+    """What came over the network, or a node's own configuration, is not fit for use: says why, and nothing of any row.
+
+    Parameters
+    ----------
+    why : str
+        What is wrong.
+    """
+
+
+def n_effective(shares: FloatArray) -> FloatArray:
+    """Return (Σ s_i)²/Σ s_i² for shares s >= 0, of every column: on how many rows a sum rests; inf if all are 0.
+
+    Examples
+    --------
+    >>> n_effective(np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 1e-9]])).round(6).tolist()
+    [3.0, 1.0]
+    """
+    most = shares.max(axis=0, initial=0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # shares that are not finite rest on nothing: NaN
+        parts = shares / most
+        found = parts.sum(axis=0) ** 2 / (parts * parts).sum(axis=0)
+    return np.asarray(np.where(most == 0.0, math.inf, found))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits that a node's operator sets, and no server can change.
+
+    A node's rows carry them, and every sum that may leave the node is held against them where
+    it is formed, whatever the task.
+
+    Parameters
+    ----------
+    min_rows : int, at least 1
+        On how many rows a combination Σ a_i z_i must rest, measured by (Σ |a_i z_i|)²/Σ |a_i z_i|² and, of rows
+        that are not 0, by (Σ |a_i|)²/Σ |a_i|²; a sum of second moments by |a_i||z_i|². Sums in which all coefficients
+        are 0 say nothing, and pass.
+    min_batch : int, at least 1
+        Samples in a mini-batch.
+    min_group : int, at least 1
+        A category, or a word, that fewer rows of the node have is not told.
+    max_local_steps : int, at least 1
+        Local steps in a round.
+    max_duals : int, at least 1
+        Dual vectors in a report.
+    max_mb : float > 0
+        Megabytes of a report, of a d×d or n×n sum, and of what a task draws or remembers.
+
+    Raises
+    ------
+    RefusedError
+        If one is out of its range.
+
+    Examples
+    --------
+    >>> Limits().within({"min-rows": 20}).min_rows
+    20
+    >>> Limits().rest(np.array([1.0, 0.1, 0.1]))
+    Traceback (most recent call last):
+    localgd.limits.RefusedError: it sends no sum that rests on fewer than min-rows=8 of its rows; ...
+    """
+
+    min_rows: int = 8
+    min_batch: int = 8
+    min_group: int = 8
+    max_local_steps: int = 10_000
+    max_duals: int = 64
+    max_mb: float = 256.0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            key = name.replace("_", "-")
+            if name == "max_mb":
+                if type(value) not in (int, float) or not value > 0:
+                    raise RefusedError(f"{key} must be a number above 0; correct its node-config")
+            elif type(value) is not int or value < 1:  # True is an int, too
+                raise RefusedError(f"{key} must be a whole number of at least 1; correct its node-config")
+
+    def within(self, config: Mapping[str, Any]) -> Limits:
+        """Return the limits with what a node-config says of them, under names like ``min-rows``."""
+        keys = {field.name: field.name.replace("_", "-") for field in fields(self)}
+        return replace(self, **{name: config[key] for name, key in keys.items() if key in config})
+
+    def rest(self, shares: FloatArray) -> None:
+        """Refuse a sum of terms of these sizes, one for each row (or sample), if it rests on too few.
+
+        Each column of an (n, k) array is a sum of its own.
+
+        Raises
+        ------
+        RefusedError
+            If one does.
+        """
+        if self.min_rows > 1 and not (n_effective(shares) >= NEARLY * self.min_rows).all():
+            raise RefusedError(
+                f"it sends no sum that rests on fewer than min-rows={self.min_rows} of its rows; take a method whose "
+                "sums rest on more, or stop earlier (on separable rows few of them carry the last rounds); its "
+                "operator may set min-rows"
+            )
+
+    def enough(self, n_present: FloatArray) -> None:
+        """Refuse sums of columns over so many rows each, if some row has a value there, but too few have.
+
+        Raises
+        ------
+        RefusedError
+            If there is such a column.
+        """
+        if ((n_present > 0) & (n_present < self.min_rows)).any():
+            raise RefusedError(
+                f"it sums no column that fewer than min-rows={self.min_rows} of its rows have a value in; drop the "
+                "column; its operator may set min-rows"
+            )
+
+    def bear(self, n_numbers: float, what: str) -> None:
+        """Refuse to hold or send so many numbers.
+
+        Raises
+        ------
+        RefusedError
+            If they are more than `max_mb` megabytes.
+        """
+        if not 8 * n_numbers <= self.max_mb * 1e6:
+            size = 8 * min(n_numbers, 1e300) / 1e6
+            raise RefusedError(
+                f"{what} would take {size:.3g} MB, more than max-mb={self.max_mb:g}; take a method "
+                "without it, or fewer columns; its operator may set max-mb"
+            )
+
+    def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int) -> None:
+        """Refuse a task whose fields, or whose report, are beyond the limits.
+
+        Parameters
+        ----------
+        task : Task
+            Any; looked at are fields called min_group, batch_size, local_steps and memory.
+        sizes : mapping from name to int
+            How many numbers the fields of its report hold, as its schema declares.
+        n_duals : int
+            How many of them are duals.
+        n_rows : int
+            Rows of the node.
+
+        Raises
+        ------
+        RefusedError
+            With the limit, and what the server or the node's operator can do.
+        """
+        steps, batch = getattr(task, "local_steps", None) or 1, getattr(task, "batch_size", None)
+        if getattr(task, "min_group", self.min_group) < self.min_group:
+            raise RefusedError(
+                f"it tells no category and no word of fewer than {self.min_group} rows; give "
+                f"min-group={self.min_group} or more; its operator may set min-group"
+            )
+        if batch is not None and batch < self.min_batch:
+            raise RefusedError(
+                f"it takes no batches of fewer than min-batch={self.min_batch} samples; give larger ones; its operator "
+                "may set min-batch"
+            )
+        if steps > self.max_local_steps:
+            raise RefusedError(
+                f"it takes no more than max-local-steps={self.max_local_steps} local steps a round; give fewer; its "
+                "operator may set max-local-steps"
+            )
+        if n_duals > self.max_duals:
+            raise RefusedError(
+                f"it sends no more than max-duals={self.max_duals} dual vectors a round; ask for fewer; its operator "
+                "may set max-duals"
+            )
+        self.bear(sum(sizes.values()), "its report")
+        if batch is not None:
+            self.bear(float(steps) * min(batch, n_rows), "the batches")
+        self.bear(4.0 * float(getattr(task, "memory", 0) or 0) * n_rows, "the memory")
