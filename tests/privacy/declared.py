@@ -7,6 +7,7 @@ writes it anew.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from localgd.core import Field, Message, Schema
 from localgd.data import survey
 from localgd.engine.flower.records import name_of
-from localgd.methods.table import TASKS
-from localgd.problems import least_squares as squares
-from localgd.problems.regularised import Appraise, Curvature, PenalisedSteps, Penalty
+from localgd.methods.served import TASKS
+from localgd.problems.regularised import Appraise, Curvature, Regularised
+from localgd.rules.local import GradientSteps
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 BEGIN, END = "<!-- declared: python tests/privacy/declared.py -->\n", "<!-- end of declared -->\n"
@@ -31,27 +32,26 @@ KINDS = {
     "per_node": "per node",
 }
 
-BIASED = Penalty(C=1.0, intercept=True)
+BIASED = Regularised(C=1.0, intercept=True)
 MADE = {
-    survey.Tally: survey.Tally(("x",), (), ()),
-    survey.Moments: survey.Moments(("x",)),
-    squares.Moments: squares.Moments(3),
-    Appraise: Appraise(penalty=BIASED),
-    Curvature: Curvature(penalty=BIASED),
-    PenalisedSteps: PenalisedSteps(penalty=BIASED),
+    survey.Tally: [survey.Tally(("x",), (), ())],
+    survey.Moments: [survey.Moments(("x",))],
+    Appraise: [Appraise(BIASED)],
+    Curvature: [Curvature(BIASED)],
+    GradientSteps: [GradientSteps(), GradientSteps(problem=BIASED)],
 }
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 
-ASKED = [{}, *({name: np.zeros(3)} for name in ("predict", "correct", "gradient"))]
+EXTRAS = {name: np.zeros(3) for name in ("predict", "correct", "gradient", "along")} | {"moments": np.array(3.0)}
+ASKED = [{}, *({name: value} for name, value in EXTRAS.items())]
 """What messages may ask for beside the model."""
 
 
 def declared(kind: type) -> Schema:
     """Return all fields that a task declares, on any message."""
-    task = MADE[kind] if kind in MADE else kind()
     w, always = np.zeros(3), {"tau": np.zeros(1), "mix": np.zeros((2, 4))}
     found: dict[str, Field] = {}
-    for extra in ASKED:
+    for task, extra in product(MADE.get(kind) or [kind()], ASKED):
         for name, field in task.schema(Message(0, w, {**always, **extra})).items():
             found[name] = field if field.optional or field.unless else found.get(name, field)
     return found

@@ -13,7 +13,7 @@ from common import METHODS, PENALISED, random_rows, with_bias
 from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
 from localgd.data.datasets import DATASETS
 from localgd.engine.screening import PARTS
-from localgd.methods.table import TASKS
+from localgd.methods.served import TASKS
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import Project

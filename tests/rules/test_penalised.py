@@ -194,7 +194,7 @@ def test_goals_and_refusals():
     with pytest.raises(ValueError, match="MB a node and round"):
         train(engine, penalised(newton(max_mb=1e-6), 1.0))
     with pytest.raises(ValueError, match="late=True hands out a direction, and a penalised loss has"):
-        train(engine, penalised(local_gd(late=True), 1.0))
+        train(engine, penalised(local_gd().late(), 1.0))
 
 
 @pytest.mark.parametrize("factor", [2.0**90, 2.0**-90])

@@ -120,6 +120,8 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     pull, drift = report.sums["pull"], float(report.sums["drift"]) * (2 + report.n_nodes)
     blur = float(report.sums["blur"]) / n
     share = 0.0
+    if report.flags.get("far", 0):
+        return math.inf
     if problem.intercept:
         positive, odds = report.sums["positive"], report.sums["odds"]
         above = float(pull[-1])  # the positive class outweighs the negative one by this much

@@ -204,8 +204,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
     the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
-    ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
-    slopes adds to the gap. Maximum: ``radius``, the largest row norm.
+    ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag ``far`` where that leaves float64;
+    ``blur``, a bound on what the rounding of the slopes adds to the gap. Maximum: ``radius``, the largest row norm.
     """
     loss = problem.loss
     slope = loss.slope(margins)
@@ -223,14 +223,16 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius})
+    flags = {} if np.isfinite(sums.get("odds", 0.0)).all() else {"far": 1}
+    sums = {name: value for name, value in sums.items() if name != "odds" or not flags}
+    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius}, flags={**here.flags, **flags})
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
     two_sided = problem.intercept and problem.loss.versus == 1
-    by_class = {"positive": vector, "odds": Field("sum", (2,))} if two_sided else {}
+    by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")} if two_sided else {}
     bounds = {"drift": number, "blur": number, "radius": Field("max")}
     return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
