@@ -155,7 +155,7 @@ def entry(config, path):
     """What config.json says of the method at a path such as task.loss.rule."""
     found = config["method"]
     for name in path.split("."):
-        found = found[name]
+        found = found[int(name) if isinstance(found, list) else name]
     return found
 
 
@@ -173,10 +173,10 @@ def entry(config, path):
             "--method local-gd --loss exponential --lr 0.01 --weighted-by num-examples",
             {"task.loss.rule": "Exponential", "task.lr": 0.01, "task.weighted_by": "num-examples"},
         ),
-        ("--method local-gd --local-steps 7", {"task.local_steps": 7, "task.batch_size": None, "merge.late": False}),
+        ("--method local-gd --local-steps 7", {"task.local_steps": 7, "task.batch_size": None, "merge.rule": "Chain"}),
         (
             "--method local-gd --fraction 0.5 --max-seconds 60 --scale none --late",
-            {"task.local_steps": 100, "task.loss.rule": "Logistic", "merge.late": True},
+            {"task.local_steps": 100, "task.loss.rule": "Logistic", "merge.rule": "Late", "merge.merge.rule": "Chain"},
         ),
         ("--margin-ratio 0.01 --n-jobs 2 --no-fit-intercept", {"name": "interior-point", "merge.max_mb": 64.0}),
         ("", {"name": "interior-point", "merge.max_mb": 64.0}),
@@ -187,14 +187,17 @@ def entry(config, path):
             "--method scaffold --C 0.1 --local-steps 5 --no-fit-intercept",
             {"task.local_steps": 5, "task.problem.C": 0.1, "merge.problem.C": 0.1, "task.problem.intercept": False},
         ),
-        ("--method normalised-local-gd", {"merge.rule": "Normalised", "merge.late": True}),
-        ("--method normalised-local-gd --no-late", {"merge.rule": "Normalised", "merge.late": False}),
+        ("--method normalised-local-gd", {"merge.rule": "Late", "merge.merge.rule": "Normalised"}),
+        ("--method normalised-local-gd --no-late", {"merge.rule": "Normalised"}),
         (
             "--method slowmo --momentum 0.9 --server-lr 0.3 --nesterov",
-            {"merge.momentum": 0.9, "merge.server_lr": 0.3, "merge.nesterov": True},
+            {"merge.parts.0.momentum": 0.9, "merge.parts.0.server_lr": 0.3, "merge.parts.0.nesterov": True},
         ),
-        ("--method slowmo", {"merge.momentum": 0.7, "merge.server_lr": 1.0, "merge.nesterov": False}),
-        ("--method fedprox --prox 0.1", {"task.prox": 0.1, "merge.rule": "Mean"}),
+        (
+            "--method slowmo",
+            {"merge.parts.0.momentum": 0.7, "merge.parts.0.server_lr": 1.0, "merge.parts.0.nesterov": False},
+        ),
+        ("--method fedprox --prox 0.1", {"task.prox": 0.1, "merge": {"rule": "Chain", "parts": []}}),
         ("--method consensus", {"task.rule": "DualPart", "merge.rule": "Consensus"}),
         ("--method interior-point --max-mb 1", {"task.rule": "InteriorPoint", "merge.max_mb": 1.0}),
     ],
