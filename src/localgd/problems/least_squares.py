@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,19 @@ class Facts:
     reduced: Reduced
     first: Report | None = None
     known: Spectrum | None = None
+
+
+@runtime_checkable
+class Solves(Protocol):
+    """A server's state that keeps what is known of the rows itself, and F of its model up to date."""
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is known of the rows, once there was a round."""
+
+    @property
+    def value(self) -> float:
+        """F(w), as far as it is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +135,7 @@ class LeastSquares:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
         if "square" in report.sums:
             return self.objective(report, state.w), math.nan
-        return float(getattr(state, "value", math.nan)), math.nan
+        return state.value if isinstance(state, Solves) else math.nan, math.nan
 
     def objective(self, report: Report, w: FloatArray) -> float:
         """Return F(w) from a look at the residuals."""
@@ -161,8 +174,9 @@ class LeastSquares:
         """
         model = state.readout
         if whole and "square" in report.sums:
-            facts = getattr(state, "facts", proof.facts) or self.begun(report, model.vector)
-            kept = None if hasattr(state, "facts") else facts
+            solves = isinstance(state, Solves)
+            facts = (state.facts if solves else proof.facts) or self.begun(report, model.vector)
+            kept = None if solves else facts
             astray = math.inf if math.isnan(model.error) else model.error
             found = (report, facts.first, facts.reduced, facts.known)
             return SquaresProof(squares_certificate(model.vector, *found, astray=astray), model.vector, kept)
