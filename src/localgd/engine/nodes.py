@@ -120,12 +120,13 @@ class Nodes:
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != session}
 
     def write(self, task: Task, path: Path, session: str = "") -> None:
-        """Write the states of a task, each with the round that led to it and a digest of the rows that it is about."""
-        parts = {}
-        kept_of = self._kept.get((session, task), {})
-        for place, (node, kept) in enumerate(kept_of.items()):  # a name may hold any sign
-            parts[f"{place}.head"] = serialize.pack([node, kept.round, fingerprint(self.shards[node])])
-            parts[f"{place}.state"] = packed(task, kept.after)
+        """Write a digest of every node's rows and, if it has one, its state of a task with the round that led to it."""
+        parts, kept = {}, self._kept.get((session, task), {})
+        for place, (node, shard) in enumerate(self.shards.items()):  # a name may hold any sign
+            round_ = kept[node].round if node in kept else 0
+            parts[f"{place}.head"] = serialize.pack([node, round_, fingerprint(shard)])
+            if node in kept:
+                parts[f"{place}.state"] = packed(task, kept[node].after)
         serialize.write(path, parts)
 
     def read(self, task: Task, path: Path, session: str = "") -> None:
@@ -134,7 +135,7 @@ class Nodes:
         Raises
         ------
         NodeError
-            If a node's rows are no longer those that its state is about.
+            If a node's rows are no longer those of the checkpoint: what is proved is about those.
         ValueError
             If it is not there, or damaged.
         """
@@ -152,8 +153,9 @@ class Nodes:
             if rows != fingerprint(self.shards[node]):
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
-            state = unpacked(task, parts[f"{place}.state"])
-            known[node] = NodeStore(round_, state, state)
+            if f"{place}.state" in parts:
+                state = unpacked(task, parts[f"{place}.state"])
+                known[node] = NodeStore(round_, state, state)
         self._kept[session, task] = known
 
 
