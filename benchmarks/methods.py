@@ -55,7 +55,7 @@ def rounds_to_the_pooled_model(names: list[str], n_rounds: int) -> None:
     """Print rounds until angles are proved, and the true angle in the end."""
     methods = {
         "local-gd": local_gd(),
-        "local-gd, late": local_gd(late=True),
+        "local-gd, late": local_gd().late(),
         "modified-local-gd": modified_local_gd(),
         "normalised-local-gd": normalised_local_gd(),
         "consensus, plain": consensus(memory=0),

@@ -15,7 +15,7 @@ from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
 from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import NormalisedState, normalised
-from localgd.rules.server import chain, late, mean, momentum
+from localgd.rules.server import Momentum, chain, late, mean, momentum
 
 D, LR, STEPS = 3, 0.05, 4
 
@@ -59,8 +59,8 @@ def test_error_and_mass_hold_for_the_model_and_for_every_tail(merge):
     state = merge.init(np.zeros(D))
     w, mass = [Fraction(0)] * D, Fraction(0)
     velocity, inertia = [Fraction(0)] * D, Fraction(0)
-    beta = Fraction(getattr(merge, "momentum", 0.0))
-    alpha = Fraction(getattr(merge, "server_lr", 1.0))
+    inner = next(iter(getattr(merge.merge, "parts", ())), Momentum(0.0))
+    beta, alpha = Fraction(inner.momentum), Fraction(inner.server_lr)
     past = {0: (w, mass)}
     for _ in range(30):
         message = merge.message(state)
@@ -71,7 +71,7 @@ def test_error_and_mass_hold_for_the_model_and_for_every_tail(merge):
             pytest.fail("the replay knows no way back; take a smaller step")
         velocity, inertia = plus(move, velocity, beta), added + beta * inertia
         ahead, weight = velocity, inertia
-        if getattr(merge, "nesterov", False):
+        if inner.nesterov:
             ahead, weight = plus(move, velocity, beta), added + beta * inertia
         w, mass = plus(w, ahead, alpha), mass + alpha * weight
         past[state.round] = (w, mass)

@@ -148,6 +148,6 @@ def test_exact_methods_reach_the_pooled_model_in_tens_of_rounds(method, name, ro
 )
 def test_loss_normalised_local_gd_and_its_late_direction_have_their_known_angles(local_steps, late, angle):
     """gauss-2000, round 500. With the loss of the same round, not one round older: 1.0, 0.14; 1.6, 0.27; 1.6, 0.28."""
-    method = normalised_local_gd(local_steps=local_steps, late=late)
+    method = normalised_local_gd(local_steps=local_steps).late(late)
     run = train(federation("gauss-2000"), method, n_rounds=500, reference=answer("gauss-2000").direction)
     assert run.history[-1].true_angle_deg == pytest.approx(angle, rel=1e-4)

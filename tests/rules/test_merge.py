@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,7 @@ from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual
 from localgd.rules.local import Project
-from localgd.rules.server import ServerState, chain, extrapolation, mean, spread
+from localgd.rules.server import chain, extrapolation, mean, spread
 
 
 def report_of(moves, error=0.0, mass=1.0):
@@ -34,12 +35,13 @@ def test_the_move_is_that_of_the_formula(relaxation):
     sizes = np.array([shard.n_rows for shard in shards])
     share = sizes / sizes.sum()
     moves = np.array([shard.combine(project(shard, w).duals) for shard in shards])
-    mean = share @ moves
-    factor = max(1.0, relaxation * (share @ np.square(moves).sum(1)) / (mean @ mean))
+    average = share @ moves
+    factor = max(1.0, relaxation * (share @ np.square(moves).sum(1)) / (average @ average))
     assert factor > 1.1
     report = InProcess(shards).round(Project(weighted_by="num-examples"), Message(0, w))
-    found = chain(mean(), extrapolation(relaxation)).step(ServerState(Dual(w)), report)
-    np.testing.assert_allclose(found.w, w + factor * mean, rtol=SAME_ORDER)
+    merge = chain(mean(), extrapolation(relaxation))
+    found = merge.step(merge.init(w), report)
+    np.testing.assert_allclose(found.w, w + factor * average, rtol=SAME_ORDER)
 
 
 def test_nodes_that_agree_are_not_extrapolated_to_the_last_bit():
@@ -69,8 +71,9 @@ def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magn
     ids=["at rest", "at rest, error unknown", "opposite", "noise", "tiny", "subnormal"],
 )
 def test_what_says_nothing_is_not_extrapolated(moves, error):
-    report, state = report_of(moves, error), ServerState(Dual(np.array([1.0, 2.0])))
-    assert np.array_equal(chain(mean(), extrapolation(1.0)).step(state, report).w, mean().step(state, report).w)
+    report, w = report_of(moves, error), np.array([1.0, 2.0])
+    merge, plain = chain(mean(), extrapolation(1.0)), mean()
+    assert np.array_equal(merge.step(merge.init(w), report).w, plain.step(plain.init(w), report).w)
 
 
 @pytest.mark.parametrize("size", [1e-150, 1e-100, 1.0, 1e100, 1e150])
@@ -98,7 +101,9 @@ def test_a_share_out_of_range_is_refused(relaxation):
 def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(apart, mass, error, before):
     report = report_of([[1.0, apart], [1.0, -apart], [1.0, 0.0]], error, mass)
     factor = max(1.0, 0.5 * spread(report))
-    found = chain(mean(), extrapolation()).step(ServerState(Dual.proved(np.zeros(2), before, 0.0), 1), report).model
+    merge = chain(mean(), extrapolation())
+    state = replace(merge.init(np.zeros(2)), model=Dual.proved(np.zeros(2), before, 0.0), round=1)
+    found = merge.step(state, report).model
     if math.isfinite(found.mass):
         exact = Fraction(before) + Fraction(factor) * Fraction(mass) / 3
         assert Fraction(found.mass) <= exact <= Fraction(found.mass) * (1 + Fraction(1, 10**13)) + Fraction(factor)

@@ -193,7 +193,7 @@ def test_goals_and_refusals():
         Regularised(C=0.0)
     with pytest.raises(ValueError, match="MB a node and round"):
         train(engine, penalised(newton(max_mb=1e-6), 1.0))
-    with pytest.raises(ValueError, match="late=True hands out a direction, and a penalised loss has"):
+    with pytest.raises(ValueError, match="the late direction is no model, and a penalised loss has"):
         train(engine, penalised(local_gd().late(), 1.0))
 
 

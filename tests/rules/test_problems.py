@@ -107,7 +107,7 @@ def test_a_method_fits_real_targets_or_refuses_in_words(name, alpha):
     [
         (modified_local_gd(form="proximal"), "an anchor at 0 takes the model away from a finite minimiser"),
         (local_gd(lr="paper"), "lr='paper' is a step size for the hard margin"),
-        (local_gd().late(), "late=True hands out a direction"),
+        (local_gd().late(), "the late direction is no model"),
         (local_gd(loss="exponential"), r"a matter of the problem here: Regularised\(loss='exponential'\)"),
         (local_gd(weighted_by="uniform"), "weighted_by='uniform' has no meaning with C"),
         (

@@ -16,6 +16,8 @@ from localgd.rows import Shard
 
 Weighting: TypeAlias = Literal["uniform", "num-examples"]
 
+LARGEST = float(np.finfo(np.float64).max)
+
 METRICS: Schema = {"weight": Field("sum"), "loss": Field("sum"), "correct": Field("sum"), "margin": Field("min")}
 """What `standing` reports."""
 
@@ -34,13 +36,13 @@ def check_weighting(weighted_by: str | None) -> None:
 def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
     """Return how the shared model w stands on this node.
 
-    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on
-    min z_i·w (the computed one less its rounding error).
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w) (the largest float64 where it is beyond), ``correct`` samples that are
+    right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less its rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
         value = float(loss.value(margins).mean())
-    sums = {"weight": weight, "loss": weight * value, "correct": shard.n_right(margins)}
+    sums = {"weight": weight, "loss": min(weight * value, LARGEST), "correct": shard.n_right(margins)}
     return Report(1, shard.n_samples, sums, mins={"margin": low})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -33,7 +34,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -
     mins = {"margin_upper": own.margin_upper} if own.known else {}
     flags = {"cancels": 1} if own.cancels else {}
     report = updated(here, own, weight)
-    return replace(report, mins={**report.mins, **mins}, flags=flags)
+    return replace(report, mins={**report.mins, **mins}, flags={**report.flags, **flags})
 
 
 def moves(n_features: int) -> Schema:
@@ -44,16 +45,20 @@ def moves(n_features: int) -> Schema:
 def updated(here: Report, update: Dual, weight: float) -> Report:
     """Return the report of a node that moved the model by Δ_m, and of how the model stood before, `here`.
 
-    Adds the dual ``update`` p_m Δ_m, which has a mass if Δ_m does, and the sum ``update_sq_norm`` p_m |Δ_m|².
+    Adds the dual ``update`` p_m Δ_m, which has a mass if Δ_m does, and the sum ``update_sq_norm`` p_m |Δ_m|²; or, where
+    these leave float64, the flag ``overflow``: that is no fault of the node, but of a step size that is far too large.
     """
     length = norm(update.vector)
+    if not math.isfinite(weight * length * length):
+        return replace(here, flags={**here.flags, "overflow": 1})
     sums = {**here.sums, "update_sq_norm": weight * length * length}
     return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
 
 
 def updates(n_features: int) -> Schema:
     """Return what `updated` adds to a report, as a schema."""
-    return {"update": Field("dual", (n_features,)), "update_sq_norm": Field("sum")}
+    update = Field("dual", (n_features,), unless="overflow")
+    return {"update": update, "update_sq_norm": Field("sum", unless="overflow"), "overflow": Field("flag")}
 
 
 @dataclass(frozen=True)

@@ -311,7 +311,7 @@ class Late:
 
     def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
         """Return the merge for this problem."""
-        hard_margin_only(problem, "late=True hands out a direction, and a penalised loss has a finite minimiser")
+        hard_margin_only(problem, "the late direction is no model, and a penalised loss has a finite minimiser")
         return self
 
     def init(self, w0: FloatArray) -> Any:

@@ -144,8 +144,9 @@ class Stage:
             return True
         if context.stopping:
             self.limit = len(context.history)  # keep this round's work; then one last look, at all nodes
-        following = self._following(report, whole=whole)
-        if not np.isfinite(following.w).all():
+        overflown = report.flags.get("overflow", 0) > 0
+        following = server if overflown else self._following(report, whole=whole)
+        if overflown or not np.isfinite(following.w).all():
             self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=self._blown_up(report))
             self.end = End.DIVERGED
             return True
