@@ -46,6 +46,20 @@ class RemoteError(RuntimeError):
             self.add_note(f"on the node:\n{lines}")
 
 
+class NotFiniteError(ValueError):
+    """A node sent what is not finite, while others did not: it is broken, or the first whom the method takes too far.
+
+    Parameters
+    ----------
+    quantity : str
+        The field of its report.
+    """
+
+    def __init__(self, quantity: str) -> None:
+        self.quantity = quantity
+        super().__init__(f"its report's {quantity} is not finite, while other nodes' are")
+
+
 class EngineError(RuntimeError):
     """The processes or machines that a run is spread over no longer work together, so it cannot go on.
 

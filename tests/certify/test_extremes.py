@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,18 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from common import random_rows, stacked
-from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
+from localgd import (
+    InProcess,
+    NodeError,
+    SampledNodes,
+    Shard,
+    Status,
+    certify,
+    local_gd,
+    local_sgd,
+    modified_local_gd,
+    train,
+)
 from localgd.problems.hard_margin import certificate
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import acos_above, angle_above, norm
@@ -214,8 +226,8 @@ def test_bounds_hold_for_any_step_size_and_rows_of_unlike_size(seed, small, lr, 
     try:
         scaled = InProcess([Shard(s.node_id, s.rows * factor) for s in shards])
         run = train(scaled, local_gd(local_steps=steps, lr=10.0**lr), n_rounds=4)
-    except ValueError as error:
-        assert "does not fit" in str(error)  # noqa: PT017  refusing is one of two right answers
+    except (ValueError, NodeError) as error:  # refusing is one of two right answers
+        assert re.search(r"does not fit|round 0.*is not finite, while other", str(error))  # noqa: PT017
         return
     assert run.certificate.margin_low <= pooled.margin_high * factor
     assert run.certificate.margin_high >= pooled.margin_low * factor

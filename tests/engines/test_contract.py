@@ -190,7 +190,7 @@ def test_what_a_task_does_not_declare_is_refused_by_the_name_of_its_node(make, w
         "dtype": "n is of float64, but EveryKind declares int64",
         "nan": "total is not finite, while other nodes' are",
     }
-    with pytest.raises(NodeError, match=f"round 3, node 'node-1': ValueError: its report.*{words[wrong]}"):
+    with pytest.raises(NodeError, match=f"round 3, node 'node-1': .*Error: its report.*{words[wrong]}"):
         make(rows(1)).round(EveryKind("node-1", wrong), Message(3))
 
 

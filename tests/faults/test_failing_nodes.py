@@ -65,8 +65,8 @@ class Misbehave:
 WRONGS = {
     "raise": "RuntimeError: the disk of this node is gone",
     "nonsense": "TypeError: Misbehave.run must return a Report",
-    "nan": "ValueError: its report's total is not finite",
-    "inf": "ValueError: its report's total is not finite",
+    "nan": "NotFiniteError: its report's total is not finite",
+    "inf": "NotFiniteError: its report's total is not finite",
     "shape": r"ValueError: its report's total has the shape \(4,\), but Misbehave declares \(3,\)",
 }
 

@@ -84,11 +84,19 @@ def spoiled(quantity, value, rounds=(3,), times=1, nodes=(NODE,), **options):
 
 @pytest.mark.parametrize("method", [local_gd(local_steps=5, lr=0.1), newton(C=1.0)], ids=lambda method: method.name)
 def test_what_is_not_finite_at_one_node_ends_the_run_in_its_name(method):
-    """A broken node whose numbers are none: it is told at once, not when the model has left float64."""
+    """A broken node, or the first of all that too large a step takes out of float64: the model before it is kept."""
     quantity = "update" if method.name == "local-gd" else "curvature"
-    words = f"round 2, node 'node-2': ValueError: its report's {quantity} is not finite, while other nodes' are"
-    with pytest.raises(NodeError, match=words):
-        train(spoiled(quantity, np.nan, rounds=(2,)), method, n_rounds=9)
+    engine = spoiled(quantity, np.nan, rounds=(2,))
+    run = train(engine, method, n_rounds=9)
+    remedy = "; lower lr" if method.name == "local-gd" else ""
+    assert run.certificate.status == f"diverged: round 2 left float64 at node 'node-2' first{remedy}"
+    assert np.isfinite(run.w).all()
+    assert [failure.error for failure in run.failures] == [
+        f"NotFiniteError: its report's {quantity} is not finite, while other nodes' are"
+    ]
+    words = f"round 0, node 'node-2': NotFiniteError: its report's {quantity} is not finite"
+    with pytest.raises(NodeError, match=words):  # there is no model yet that could be kept
+        train(spoiled(quantity, np.nan, rounds=(0,), times=9), method, n_rounds=9)
 
 
 def test_what_is_not_finite_at_all_nodes_is_no_fault_of_a_node():

@@ -8,7 +8,7 @@ from typing import Literal, Self, TypeAlias
 
 from localgd.core import Failure, Message, Outcome, Report, Task, in_order
 from localgd.engine.screening import misfit, not_finite
-from localgd.errors import NodeError, said, trace_of
+from localgd.errors import NodeError, NotFiniteError, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
@@ -128,12 +128,13 @@ def faults(reports: Mapping[str, Report], task: Task, message: Message) -> dict[
     If what all nodes sent is not finite it is no fault of a node: the method has left float64, for the loop to see.
     """
     schema, name = task.schema(message), type(task).__name__
-    wrong = {node: why for node, report in reports.items() if (why := misfit(report, schema, node, name))}
+    words = {node: misfit(report, schema, node, name) for node, report in reports.items()}
+    wrong: dict[str, Exception] = {node: ValueError(why) for node, why in words.items() if why}
     fitting = {node: report for node, report in reports.items() if node not in wrong}
-    blank = {node: name for node, report in fitting.items() if (name := not_finite(report, schema))}
+    blank = {node: quantity for node, report in fitting.items() if (quantity := not_finite(report, schema))}
     if len(blank) < len(reports):
-        wrong |= {node: f"its report's {name} is not finite, while other nodes' are" for node, name in blank.items()}
-    return {node: ValueError(why) for node, why in wrong.items()}
+        wrong |= {node: NotFiniteError(quantity) for node, quantity in blank.items()}
+    return wrong
 
 
 def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:

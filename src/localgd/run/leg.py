@@ -12,6 +12,7 @@ import numpy as np
 
 from localgd import serialize
 from localgd.core import Report
+from localgd.errors import NodeError, NotFiniteError
 from localgd.methods.method import Method
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.hard_margin import Certificate, Rule, Status, certificate, in_unit, round_dual
@@ -73,7 +74,14 @@ class Leg:
         """Run a round and make the next model from it; return what kind of end that was, if any."""
         method, watch, state = self.method, self.watch, self.state
         final = len(watch.history) >= self.limit
-        report = self._round(final=final)
+        try:
+            report = self._round(final=final)
+        except NodeError as error:
+            if not watch.history or not isinstance(error.__cause__, NotFiniteError):
+                raise
+            blown_up = f"round {error.round} left float64 at node {error.node_id!r} first{self._remedy}"
+            self.shown = replace(self.shown, verdict=Status.DIVERGED, reason=blown_up)
+            return ""
         whole = report.n_nodes == len(watch.engine.node_ids)
         watch.note(self._row(report), self.shown)
         self.angles += [self.shown.angle_deg] if whole else []
@@ -174,8 +182,11 @@ class Leg:
         engine, round_ = self.watch.engine, self.state.round
         some = report.n_nodes < len(engine.node_ids)
         of_nodes = f" ({report.n_nodes} of {len(engine.node_ids)} nodes had reported)" if some else ""
-        remedy = "; lower lr" if isinstance(self.method.task, GradientSteps) else ""
-        return f"round {round_} left float64{of_nodes}{remedy}"
+        return f"round {round_} left float64{of_nodes}{self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        return "; lower lr" if isinstance(self.method.task, GradientSteps) else ""
 
     def _row(self, report: Report) -> Row:
         reference = self.watch.reference
