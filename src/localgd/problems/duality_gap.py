@@ -126,7 +126,8 @@ def duality_gap(w: FloatArray, report: Report, penalty: Penalty) -> float:
     blur = float(report.sums["blur"]) / n
     share = 0.0
     if penalty.intercept:
-        positive, odds = report.sums["positive"], report.sums["odds"]
+        positive = report.sums["positive"]
+        odds = np.full(2, math.inf) if report.flags.get("overflows", 0) else report.sums["odds"]
         above = float(pull[-1])  # the positive class outweighs the negative one by this much
         side, weight = (positive, float(odds[1])) if above > 0 else (pull - positive, float(odds[0]))
         mass = abs(float(side[-1])) - drift

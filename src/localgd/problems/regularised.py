@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -77,7 +78,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
     the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
     ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class; ``blur``, a bound on what the rounding of the
-    slopes adds to the gap. Maximum: ``radius``, the largest row norm.
+    slopes adds to the gap. Maximum: ``radius``, the largest row norm. Flag ``overflows``: the odds are beyond float64.
     """
     slope = loss.slope(margins)
     here = standing(shard, w, margins, loss, float(shard.n_samples))
@@ -92,14 +93,22 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, pena
     if penalty.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
-        sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
+        by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
+        if not np.isfinite(by_class).all():  # a model far on the wrong side: no fault, but there is no bound
+            return replace(_appraised(here, sums, shard), flags={"overflows": 1})
+        sums["odds"] = by_class
+    return _appraised(here, sums, shard)
+
+
+def _appraised(here: Report, sums: Mapping[str, Any], shard: Shard) -> Report:
     return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius})
 
 
 def appraisals(n_features: int, loss: Loss, penalty: Penalty) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
-    by_class = {"positive": vector, "odds": Field("sum", (2,))} if penalty.intercept and loss.versus == 1 else {}
+    by_class = {"positive": vector, "odds": Field("sum", (2,), unless="overflows"), "overflows": Field("flag")}
+    by_class = by_class if penalty.intercept and loss.versus == 1 else {}
     bounds = {"drift": number, "blur": number, "radius": Field("max")}
     return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
