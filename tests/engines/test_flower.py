@@ -311,7 +311,7 @@ def test_asking_again_within_a_round_makes_up_for_what_was_lost():
 
 def test_a_node_that_has_lost_a_view_is_told_of_it_again_without_a_failure():
     shards = random_rows(4)
-    grid = grid_of(shards)
+    grid = grid_of(shards, encoders=[Doubled])
     engine = FlowerEngine(grid).map(Doubled())
     first = engine.round(Evaluate(), Message(0, np.ones(5)))
     grid.restart(1)
