@@ -156,8 +156,8 @@ class Nodes:
         self._kept[session, task] = known
 
 
-def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept | None]:
-    """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
+def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tuple[Report, Kept]:
+    """Run a task on one node, from the state that it had before this round, and return what it then keeps.
 
     Raises
     ------
@@ -177,8 +177,7 @@ def answer(task: Task, message: Message, shard: Any, known: Kept | None) -> tupl
         raise TypeError(f"{name}.run must return a Report, got {report!r}")
     if wrong := misfit(report, task.schema(message), shard.node_id, name):
         raise ValueError(wrong)
-    remembers = hasattr(task, "init") or after is not None
-    return report, Kept(message.round, before, after) if remembers else None
+    return report, Kept(message.round, before, after)
 
 
 def packed(task: Task, state: Any) -> serialize.Packed:

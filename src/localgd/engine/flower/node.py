@@ -229,9 +229,9 @@ class Diary:
             states.append(unpacked(task, serialize.Packed(entry[part], arrays)))
         return Kept(entry["round"], *states)
 
-    def note(self, key: str, session: str, task: Task, kept: Kept | None) -> None:
+    def note(self, key: str, session: str, task: Task, kept: Kept) -> None:
         """Keep the states of a task, if it has any; forget those of other sessions, and of the task run longest ago."""
-        if kept is None or (kept.before is None and kept.after is None):
+        if kept.before is None and kept.after is None:
             return
         others = [name for name, entry in self.kept.items() if entry["session"] != session]
         for gone in {key, *others, *list(self.kept)[: -MOST_KEPT + 1]}:
