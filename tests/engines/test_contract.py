@@ -94,8 +94,8 @@ def test_round_zero_starts_node_states_afresh(make):
 @engines
 def test_only_the_named_nodes_take_part(make):
     engine = make(rows(1))
-    assert engine.round(CountRounds(), Message(0), ["node-2"]).n_nodes == 1
-    assert float(engine.round(CountRounds(), Message(1)).sums["runs"]) == N_NODES + 1
+    assert engine.round(CountRounds(), Message(0, session="by name"), ["node-2"]).n_nodes == 1
+    assert float(engine.round(CountRounds(), Message(1, session="by name")).sums["runs"]) == N_NODES + 1
     with pytest.raises(ValueError, match="nowhere"):
         engine.round(CountRounds(), Message(0), ["nowhere"])
     with pytest.raises(ValueError, match="nodes"):
