@@ -1,4 +1,4 @@
-"""The seven nouns: Shard, Loss, Message, Report, Task, Merge, Engine. Types and the monoid; no algorithm.
+"""The nouns that all rooms share: Message, Report, Task, Problem, Merge, Engine. Types and the monoid; no algorithm.
 
 The one verb is :meth:`Engine.round`: every node runs a task on a message, the reports are added up.
 Training, certificates, evaluation, scaling and label discovery are all rounds.
