@@ -59,9 +59,26 @@ def test_a_table_of_numbers_trains_certifies_and_predicts(words, pooled, table, 
     assert history["loss"][-1] <= found["objective"]
     predicted = localgd("predict", tmp_path / "RUN", table, "--json")
     np.testing.assert_allclose(json.loads(predicted.stdout), pooled.predict(X), rtol=1e-7)
-    refused = localgd("certify", tmp_path / "RUN", table, "--label", "progression")
+
+
+def test_a_model_of_numbers_is_certified_against_the_pooled_solution(table, tmp_path):
+    assert localgd("train", table, *WORDS, "--out", tmp_path / "RUN").returncode == 0
+    told = ("--label", "progression", "--node", "site")
+    own = localgd("certify", tmp_path / "RUN", table, *told)
+    assert own.stdout.startswith("certified: within ")
+    assert " of the pooled ridge solution, " in own.stdout
+    other = json.loads(localgd("certify", tmp_path / "RUN", table, *told, "--alpha", "20", "--json").stdout)
+    apart = np.linalg.norm(Ridge(20.0).fit(X, Y).coef_ - Ridge(1.0).fit(X, Y).coef_)
+    assert apart <= other["distance"] < 2 * apart
+    pooled = LinearRegression().fit(BUNCH.data, Y)
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text(json.dumps({"coef": pooled.coef_.tolist(), "intercept": pooled.intercept_}))
+    exact = localgd("certify", elsewhere, table, *told, "--alpha", "0")
+    assert exact.stdout.startswith("certified: within ")
+    assert " of the pooled least-squares solution, " in exact.stdout
+    refused = localgd("certify", tmp_path / "RUN", table, *told, "--C", "1")
     assert refused.returncode == 2
-    assert "predicts numbers: its proof is its run's certificate.json" in refused.stderr
+    assert "predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha" in refused.stderr
 
 
 @pytest.mark.parametrize("method", ["normal-equations", "conjugate-gradients"])

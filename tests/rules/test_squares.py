@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.sparse import csr_array
 from sklearn.linear_model import LinearRegression, Ridge
 
-from common import OTHER_ORDER, examples
+from common import OTHER_ORDER
 from localgd import (
     End,
     Gap,
@@ -27,42 +23,15 @@ from localgd import (
     Shard,
     Status,
     auto,
-    certify,
     conjugate_gradients,
     local_gd,
     newton,
     normal_equations,
     train,
 )
-from localgd.core import Message
-from localgd.problems.least_squares import Squares
-from localgd.problems.least_squares_certificate import squares_certificate
-from localgd.problems.reduced import Reduced
-from localgd.problems.spectrum import spectrum
+from targets import Exact, fitted, problem, spread_over, with_ones
 
 CLOSE = 1e-8
-
-
-def fitted(engine, *, alpha=0.0, intercept=False, tol=0.0, max_mb=64.0, **limits):
-    """The run of the method that suits the sizes; conjugate gradients where XᵀX may cost nothing."""
-    method = auto(max_mb=max_mb, tol=tol) if max_mb else conjugate_gradients(tol=tol)
-    return train(engine, method, problem=LeastSquares(alpha, intercept), **{"n_rounds": 10_000, **limits})
-
-
-def spread_over(X, y, n_nodes, *, sparse=False):
-    of_node = np.arange(len(y)) % n_nodes
-    rows = [X[of_node == m] for m in range(n_nodes)]
-    return InProcess(Samples(f"{m:03}", csr_array(x) if sparse else x, y[of_node == m]) for m, x in enumerate(rows))
-
-
-def with_ones(X):
-    return np.hstack([X, np.ones((len(X), 1))])
-
-
-def problem(n, d, seed=0, offset=0.0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d)) + offset
-    return X, X @ rng.standard_normal(d) + rng.standard_normal(n) + 3.0
 
 
 @pytest.mark.parametrize("max_mb", [64.0, 0.0], ids=["XᵀX", "conjugate gradients"])
@@ -107,164 +76,6 @@ def test_columns_in_units_of_their_own_cost_no_proof(alpha):
     pooled = np.linalg.lstsq(np.vstack([X * units, math.sqrt(alpha) * np.eye(50)]), np.append(y, np.zeros(50)))[0]
     assert np.linalg.norm(fit.w - pooled) <= CLOSE * np.linalg.norm(pooled)
     assert fit.certificate.relative < 0.1
-
-
-# --- exact references ---------------------------------------------------------------------------------------------
-
-
-def solved(A, b):
-    """A solution of a consistent system in exact fractions; free unknowns are 0."""
-    rows = [[*line, value] for line, value in zip(A, b, strict=True)]
-    pivots, width = [], len(A[0]) if A else 0
-    for column in range(width):
-        done = len(pivots)
-        found = next((k for k in range(done, len(rows)) if rows[k][column] != 0), None)
-        if found is None:
-            continue
-        rows[done], rows[found] = rows[found], rows[done]
-        pivot = rows[done][column]
-        rows[done] = [value / pivot for value in rows[done]]
-        for k, line in enumerate(rows):
-            if k != done and line[column] != 0:
-                factor = line[column]
-                rows[k] = [value - factor * other for value, other in zip(line, rows[done], strict=True)]
-        pivots.append(column)
-    out = [Fraction(0)] * width
-    for k, column in enumerate(pivots):
-        out[column] = rows[k][-1]
-    return out
-
-
-def dot(a, b):
-    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))
-
-
-class Exact:
-    """The problem in exact fractions, the mean taken out where there is an intercept."""
-
-    def __init__(self, X, y, alpha, *, intercept):
-        self.X, self.y = [[Fraction(float(x)) for x in row] for row in X], [Fraction(float(t)) for t in y]
-        self.alpha, self.intercept, n = Fraction(alpha), intercept, len(y)
-        mean = [sum(column) / n * intercept for column in zip(*self.X, strict=True)]
-        Xc = [[x - m for x, m in zip(row, mean, strict=True)] for row in self.X]
-        yc = [t - sum(self.y) / n * intercept for t in self.y]
-        columns = list(zip(*Xc, strict=True))
-        self.aim = [dot(column, yc) for column in columns]
-        self.C = [[dot(a, b) + self.alpha * (j == k) for k, b in enumerate(columns)] for j, a in enumerate(columns)]
-        if alpha:
-            self.v = solved(self.C, self.aim)
-        else:  # w = Xᵀa with KKa = Ky, K = XXᵀ: the least-squares solution in the span of the rows
-            K = [[dot(a, b) for b in Xc] for a in Xc]
-            a = solved([[dot(row, other) for other in K] for row in K], [dot(row, yc) for row in K])
-            self.v = [dot(column, a) for column in columns]
-        self.b = (sum(self.y) - sum(dot(row, self.v) for row in self.X)) / n * intercept
-
-    def objective(self, v, b):
-        residuals = [t - dot(row, v) - b for row, t in zip(self.X, self.y, strict=True)]
-        return dot(residuals, residuals) + self.alpha * dot(v, v)
-
-    def check(self, fit):
-        w = [Fraction(float(x)) for x in fit.w]
-        v, b = (w[:-1], w[-1]) if self.intercept else (w, Fraction(0))
-        found = fit.certificate
-        away = [x - z for x, z in zip(v, self.v, strict=True)]
-        if math.isfinite(found.distance):
-            assert dot(away, away) <= Fraction(found.distance) ** 2
-        if math.isfinite(found.gap):
-            assert self.objective(v, b) - self.objective(self.v, self.b) <= Fraction(found.gap)
-        assert holds(self.objective(v, b), found.objective, 1)
-        assert holds(self.objective(v, b) - self.alpha * dot(v, v), found.residual, 2)
-        h = [a - dot(row, v) for a, row in zip(self.aim, self.C, strict=True)]
-        assert holds(4 * dot(h, h), found.slope, 2)
-        assert Fraction(found.length_low) ** 2 <= dot(self.v, self.v)
-
-
-def holds(exact, bound, power):
-    """Whether an upper bound is true; an infinite one is, NaN is none."""
-    return bound == math.inf or exact <= Fraction(bound) ** power
-
-
-def last_column(X, column):
-    return np.hstack([X[:, :-1], np.reshape(column, (-1, 1))])
-
-
-def last_row(X, row):
-    return np.vstack([X[:-1], np.reshape(row, (1, -1))])
-
-
-DISTORTED = {
-    "plain": lambda X, rng: X,  # noqa: ARG005
-    "columns of unlike sizes": lambda X, rng: X * 10.0 ** rng.integers(-4, 5, X.shape[1]),
-    "rows of unlike sizes": lambda X, rng: X * 10.0 ** rng.integers(-4, 5, len(X))[:, None],
-    "a column twice": lambda X, rng: last_column(X, X[:, 0]),  # noqa: ARG005
-    "nearly a column twice": lambda X, rng: last_column(X, X[:, 0] + 10.0 ** -rng.integers(3, 16) * X[:, -1]),
-    "a row twice": lambda X, rng: last_row(X, X[0]),  # noqa: ARG005
-    "nearly a row twice": lambda X, rng: last_row(X, X[0] + 10.0 ** -rng.integers(3, 16) * X[-1]),
-    "far from 0": lambda X, rng: X + 10.0 ** rng.integers(1, 9),
-    "small whole numbers": lambda X, rng: np.round(X),  # noqa: ARG005
-    "a column of zeros": lambda X, rng: last_column(X, 0 * X[:, 0]),  # noqa: ARG005
-    "tiny": lambda X, rng: X * 1e-25,  # noqa: ARG005
-}
-
-CASES = st.fixed_dictionaries(
-    {
-        "seed": st.integers(0, 2**32 - 1),
-        "kind": st.sampled_from(list(DISTORTED)),
-        "shape": st.tuples(st.integers(1, 9), st.integers(1, 6)),
-        "sparse": st.booleans(),
-        "alpha": st.sampled_from([0.0, 0.0, 0.0, 1e-12, 1e-3, 1.0, 1e8, 1e-300, 1e100]),
-        "intercept": st.booleans(),
-        "max_mb": st.sampled_from([64.0, 0.0]),
-        "n_rounds": st.integers(0, 40),
-    }
-)
-
-
-@settings(max_examples=examples(400))
-@given(CASES)
-def test_no_bound_is_ever_violated(case):
-    rng = np.random.default_rng(case.pop("seed"))
-    n, d = case.pop("shape")
-    X = DISTORTED[case.pop("kind")](rng.standard_normal((n, d)), rng)
-    y = rng.standard_normal(n) * 10.0 ** rng.integers(-3, 4)
-    rows = with_ones(X) if case["intercept"] else X
-    engine = spread_over(rows, y, int(rng.integers(1, n + 1)), sparse=case.pop("sparse"))
-    Exact(X, y, case["alpha"], intercept=case["intercept"]).check(fitted(engine, **case))
-
-
-@settings(max_examples=examples(60))
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["plain", "columns of unlike sizes", "far from 0"]), st.booleans())
-def test_no_bound_is_violated_on_larger_problems(seed, kind, wide):
-    """The reference is refined in extended precision."""
-    rng = np.random.default_rng(seed)
-    n, d = (12, 40) if wide else (80, 10)
-    X, y = DISTORTED[kind](rng.standard_normal((n, d)), rng), rng.standard_normal(n)
-    exact = np.linalg.lstsq(X, y)[0].astype(np.longdouble)
-    inverse = np.linalg.pinv(X)
-    for _ in range(4):
-        exact = exact + inverse @ (y - X.astype(np.longdouble) @ exact).astype(float)
-    fit = fitted(spread_over(X, y, int(rng.integers(1, n + 1))))
-    slack = 1e-13 * np.linalg.cond(X) * 1e-4 * float(np.linalg.norm(exact))
-    assert np.linalg.norm(fit.w - exact) <= fit.certificate.distance + slack
-    assert fit.certificate.length_low <= np.linalg.norm(exact) + slack
-
-
-@pytest.mark.parametrize("n_nodes", [1, 3])
-def test_what_cancels_in_a_sum_is_counted(n_nodes):
-    X, y = np.ones((3, 1)), np.array([1e16, 1.0, -1e16])  # Xᵀy is 0 in float64, and 1
-    fit = fitted(spread_over(X, y, n_nodes), alpha=1.0)
-    assert fit.w.tolist() == [0.0]
-    Exact(X, y, 1.0, intercept=False).check(fit)
-
-
-def test_the_way_out_of_the_span_of_the_rows_is_counted():
-    X, y = np.array([[3.0, 4.0]]), np.array([5.0])
-    engine = spread_over(X, y, 1)
-    known = spectrum(engine.round(Squares(), Message(extra={"moments": 2.0})), Reduced(0.0, 1, 2))
-    first, report = (engine.round(Squares(), Message(0, w)) for w in (np.zeros(2), np.array([0.6 + 8, 0.8 - 6])))
-    found = squares_certificate(np.array([8.6, -5.2]), report, first, known.reduced, known, astray=10.0)
-    assert 10.0 <= found.distance <= 10.0 + 1e-12
-    assert found.gap < 1e-20
 
 
 # --- words, limits, counts ----------------------------------------------------------------------------------------
@@ -353,13 +164,13 @@ def test_it_stops_where_it_is_told_to(alpha, max_mb):
         fit = fitted(spread_over(X, y, 4), alpha=alpha, max_mb=max_mb, n_rounds=n_rounds)
         assert fit.n_rounds <= n_rounds
         assert fit.end is (End.OUT_OF_ROUNDS if fit.unfinished else End.DONE)
-        Exact(X, y, alpha, intercept=False).check(fit)
+        Exact(X, y, alpha, intercept=False).check(fit.w, fit.certificate)
     for stop in ({"on_round": lambda info: info.row.round >= 3}, {"max_seconds": 1e-9}):
         fit = fitted(spread_over(X, y, 4), alpha=alpha, max_mb=max_mb, **stop)
         assert fit.n_rounds == (4 if "on_round" in stop else 1)
         assert fit.end is End.STOPPED
         assert fit.history[-1].loss < fit.history[0].loss or fit.n_rounds == 1
-        Exact(X, y, alpha, intercept=False).check(fit)
+        Exact(X, y, alpha, intercept=False).check(fit.w, fit.certificate)
 
 
 @pytest.mark.parametrize("max_mb", [64.0, 0.0])
@@ -457,8 +268,6 @@ def test_problems_and_methods_that_are_not_for_each_other_say_so():
                 train(InProcess([Shard("a", X)]), method, problem=other)
         with pytest.raises(ValueError, match=r"tol=0\.5 has no meaning for the"):
             train(InProcess([Shard("a", X)]), auto(tol=0.5), problem=other)
-    with pytest.raises(ValueError, match="certify knows no models of real targets"):
-        certify(np.ones(3), engine, problem=LeastSquares())
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def federation_of(
     *,
     n_jobs: int = 1,
     intercept: bool = True,
+    classes: bool = True,
 ) -> tuple[InProcess, Recipe]:
-    """Prepare tables as rounds; return the federation of signed rows and the recipe that made it."""
+    """Prepare tables as rounds; return the federation of rows and the recipe that made it."""
     options = preparation(tables, data, scale, kinds)
-    return prepare(InProcess(tables, n_jobs=n_jobs), intercept=intercept, **options)
+    return prepare(InProcess(tables, n_jobs=n_jobs), intercept=intercept, classes=classes, **options)

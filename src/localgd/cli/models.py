@@ -41,9 +41,13 @@ def certify_command(
     C: Annotated[
         float | None, typer.Option("--C", help="Compare with the minimiser of the penalised logistic loss instead.")
     ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Numbers: α as in scikit-learn's Ridge; 0 for least squares.", show_default="1"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bound the angle between any linear model and the pooled one; no row leaves its node.
+    """Bound the angle between any linear model and the pooled one, or for numbers the distance; no row leaves its node.
 
     A model of localgd brings its own preparation. One trained elsewhere is taken as it is: coefficients of the
     prepared columns (in their order, unless it says feature_names), positive for the class that sorts last, or one row
@@ -56,6 +60,7 @@ def certify_command(
     from localgd.data.model import read_model
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
+    from localgd.problems.least_squares import LeastSquares
     from localgd.problems.metrics import Evaluate
     from localgd.problems.regularised import Regularised
     from localgd.report import text
@@ -63,8 +68,11 @@ def certify_command(
     from localgd.run.goals import Angle
 
     held = read_model(model)
-    if held.classes == ():
-        raise ValueError(f"{model} predicts numbers: its proof is its run's certificate.json; certify is for classes")
+    numbers = held.classes == () or (held.classes is None and alpha is not None)
+    if numbers and (C is not None or angle_tol_deg is not None):
+        raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
+    if alpha is not None and not numbers:
+        raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None and (scale or text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     options = {"drop": drop, "categorical": categorical}
@@ -73,8 +81,13 @@ def certify_command(
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
         kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
-        federation, recipe = federation_of(tables, data, scale or "none", kinds)
+        federation, recipe = federation_of(tables, data, scale or "none", kinds, classes=not numbers)
     w = held.aligned(recipe, f"{model}")
+    if numbers:
+        solution = LeastSquares(1.0 if alpha is None else alpha, recipe.intercept)
+        proved = certify(w, federation, problem=solution)
+        typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
+        return
     problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     found = certify(w, federation, problem=problem, goal=goal)

@@ -12,8 +12,11 @@ from localgd.errors import from_all
 from localgd.methods.auto import auto
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin, certificate, judged
+from localgd.problems.least_squares import LeastSquares, Squares, SquaresProof
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Regularised
+from localgd.problems.spectrum import spectrum
+from localgd.problems.triangle import MOST_MB, megabytes
 from localgd.rounding import Dual, FloatArray, at_least, at_most, norm
 from localgd.rules.probes import measured, tempered_duals
 from localgd.rules.server import ServerState
@@ -51,10 +54,11 @@ def certify(
     w : (d,) float64 array
         The model, bias last if the rows have a bias column.
     engine : Engine
-        The federation; its nodes hold signed rows.
+        The federation; its nodes hold signed rows, or rows and real targets.
     problem : Problem
         What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round; nothing is proved yet
-        about that of softmax, for more than two classes.
+        about that of softmax, for more than two classes. With ``LeastSquares(alpha=…)`` its solution, in three rounds,
+        of which one sends XᵀX where that is at most 64 MB; without it only a penalty bounds the distance.
     goal : Angle, optional
         What is to be proved of the hard margin. Without it, three rounds give what they give.
     n_rounds : int, at least 0
@@ -68,7 +72,7 @@ def certify(
     Raises
     ------
     ValueError
-        If w is zero, not finite, or of another length than the rows.
+        If w is zero, not finite, or of another length than the rows, or real targets are given a goal.
 
     Examples
     --------
@@ -84,10 +88,12 @@ def certify(
     if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
         got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
         raise ValueError(f"the model must be a finite vector other than zero, got {got}")
-    if not problem.by_margins:
-        raise ValueError(
-            "certify knows no models of real targets; train with LeastSquares(alpha=…), which ends with a proof"
-        )
+    if isinstance(problem, LeastSquares):
+        if goal is not None:
+            raise ValueError(
+                f"goal={goal} has no meaning for real targets, whose proof takes three rounds; leave it out"
+            )
+        return _solution(w, engine, problem)
     sizes = measured(engine, w.size)
     if isinstance(problem, Regularised):
         if not norm(w) * sizes.radius < LARGEST:
@@ -104,6 +110,18 @@ def certify(
     if goal is None or goal.met(found):
         return found
     return _to_order(w, engine, found, goal.deg, n_rounds)
+
+
+def _solution(w: FloatArray, engine: Engine, problem: LeastSquares) -> Certificate:
+    """Certify a model of real targets: a look at 0, XᵀX where it can be afforded, and a look at the model."""
+    measured(engine, w.size, zeros=True)
+    task, zero = Squares(problem.intercept), ServerState(Dual(np.zeros(w.size)))
+    facts = problem.begun(from_all(engine, task, problem.beginning(zero)), zero.w)
+    if megabytes(w.size) <= MOST_MB:
+        moments = from_all(engine, task, Message(extra={"moments": np.asarray(float(w.size))}))
+        facts = replace(facts, known=spectrum(moments, facts.reduced))
+    report = from_all(engine, task, Message(0, w))
+    return problem.prove(SquaresProof(facts=facts), ServerState(Dual(w)), report, (), whole=True).certificate
 
 
 def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_rounds: int) -> Certificate:
