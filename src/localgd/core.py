@@ -56,6 +56,8 @@ Kind: TypeAlias = Literal["sum", "max", "min", "count", "flag", "per_node", "dua
 DTYPES = ("float64", "float32", "int64")
 """What arrays of reports may be made of; of integers, those that float64 holds exactly, up to 2⁵³."""
 
+_HELD = frozenset(map(np.dtype, DTYPES))
+
 
 @dataclass(frozen=True)
 class Field:
@@ -186,8 +188,8 @@ class Report:
 
 def _kept(value: Any) -> Array:
     """Return a read-only array, of the dtype that an array has if a report may hold it, else of float64."""
-    known = isinstance(value, np.ndarray | np.generic) and value.dtype.name in DTYPES
-    return frozen(value, value.dtype if known else np.float64)
+    dtype = getattr(value, "dtype", None)  # as a dtype, for its name takes long to make
+    return frozen(value, dtype if dtype in _HELD else np.float64)
 
 
 def _folded(a: Dual, b: Dual) -> Dual:

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from command import LOCALGD, localgd, patients, spawned
+from command import LOCALGD, OPEN, TRAIN, localgd, spawned
 from common import SAME_ORDER
-from localgd.data.model import read_model
 from localgd.run import folder as record
 
-FILES = {"config.json", "history.csv", "model.json", "certificate.json", "convergence.png"}
-OPEN = FILES | {"checkpoint"}
-"""What a run leaves that was interrupted, or ended because its rounds were used up: it can go on."""
 COLUMNS = ["round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "seconds"]
-
-
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "patients.csv"
-    patients().write_csv(path)
-    return path
-
-
-TRAIN = ("--label", "outcome", "--node", "site", "--n-rounds", "60", "--method", "local-gd", "--local-steps", "20")
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("first")
-    patients().write_csv(folder / "patients.csv")
-    done = localgd("train", folder / "patients.csv", *TRAIN, "--out", folder / "RUN")
-    assert done.returncode == 0, done.stderr
-    return folder / "RUN"
-
-
-@pytest.fixture
-def run(first, table):
-    """A run on the table, to do with as one likes."""
-    return Path(shutil.copytree(first, table.with_name("RUN")))
 
 
 def test_a_users_own_csv_trains_and_leaves_a_whole_run_folder(run):
@@ -271,83 +237,6 @@ def test_force_never_replaces_what_is_no_run_folder(table, tmp_path):
     assert done.returncode == 2
     assert "not a run folder" in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
-
-
-def small_files():
-    """No file above 2 kB can be written: what a full disk does to the history and the figure."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
-
-
-def test_a_full_disk_loses_neither_the_old_run_nor_the_new_model(run, table):
-    before = {path: path.read_bytes() for path in run.rglob("*.*")}
-    done = spawned("train", table, *TRAIN, "--lr", "0.01", "--out", run, "--force", preexec_fn=small_files)
-    assert done.returncode == 1
-    assert "could not write" in done.stderr
-    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
-    assert {path.name for path in run.parent.iterdir()} == {"patients.csv", "RUN"}
-    printed = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    assert len(printed["coef"]) == 5
-
-
-def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
-    words += ["--local-steps", "10", "--out", str(tmp_path / "RUN")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if line.startswith("round 50:"):
-                break
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "interrupted" in errors
-    assert "written to" in output
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
-
-
-def test_sigterm_writes_the_run_too(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
-    with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if line.startswith("round 20:"):
-                break
-        process.terminate()
-        process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
-
-
-def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--local-steps", "300000"]
-    with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if "nodes," in line:
-                break
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert record.read_history(tmp_path / "RUN")[-1].round >= 1
-    assert read_model(tmp_path / "RUN").coef.any()
-
-
-def test_a_reader_that_goes_away_does_not_lose_the_run(table, tmp_path):
-    line = f"{LOCALGD[0]} train {table} {' '.join(TRAIN)} --out {tmp_path / 'RUN'} 2>&1 | head -1"
-    subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True, timeout=120)
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
-
-
-def test_two_runs_at_once_into_one_folder_overwrite_nothing(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--out", str(tmp_path / "RUN")]
-    pair = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [(process.communicate(timeout=120), process.returncode) for process in pair]
-    codes = sorted(code for _, code in ends)
-    assert codes[0] == 0
-    assert codes[1] in (1, 2), "the second must say that it did not write there"
-    loser = next(errors for (_, errors), code in ends if code != 0)
-    told = ("exists already", "at work", "could not write")  # before it began, meanwhile, at its end
-    assert any(words in loser for words in told), loser
-    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
 def test_force_keeps_files_that_are_not_the_runs_own(run, table):

@@ -106,10 +106,10 @@ def certify(
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
     low = float(from_all(engine, Evaluate(), Message(0, w)).mins["margin"])
-    found = certificate(w, low, tempered_duals(engine, w, low, sizes.radius))
-    if goal is None or goal.met(found):
-        return found
-    return _to_order(w, engine, found, goal.deg, n_rounds)
+    own = certificate(w, low, tempered_duals(engine, w, low, sizes.radius))
+    if goal is None or goal.met(own):
+        return own
+    return _to_order(w, engine, own, goal.deg, n_rounds)
 
 
 def _solution(w: FloatArray, engine: Engine, problem: LeastSquares) -> Certificate:
@@ -124,9 +124,9 @@ def _solution(w: FloatArray, engine: Engine, problem: LeastSquares) -> Certifica
     return problem.prove(SquaresProof(facts=facts), ServerState(Dual(w)), report, (), whole=True).certificate
 
 
-def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_rounds: int) -> Certificate:
+def _to_order(w: FloatArray, engine: Engine, own: Certificate, tol: float, n_rounds: int) -> Certificate:
     """Look for the pooled model until w is proved to be within `tol` degrees of it, or to be farther."""
-    most = math.inf if math.isnan(found.angle_deg_max) else found.angle_deg_max
+    most = math.inf if math.isnan(own.angle_deg_max) else own.angle_deg_max
     best = [0.0, most]
 
     def narrowed(info: RoundInfo) -> bool:
@@ -138,21 +138,21 @@ def _to_order(w: FloatArray, engine: Engine, found: Certificate, tol: float, n_r
         return best[1] <= tol or best[1] - best[0] <= FIRM * best[0] > FIRM * tol
 
     run = train(engine, auto(), n_rounds=n_rounds, on_round=narrowed, reference=w)
-    known = run.certificate
+    pooled = run.certificate
     angle = best[1] if best[1] < 90 else math.nan
-    low, high = max(found.margin_low, known.margin_low), min(found.margin_high, known.margin_high)
-    found = replace(found, margin_low=low, margin_high=high, angle_deg_max=angle, angle_deg_min=best[0])
-    if known.kind == "minimiser" and not low > 0:
-        verdict = Status.NOT_SEPARABLE if known.separable is False else Status.UNDECIDED
+    low, high = max(own.margin_low, pooled.margin_low), min(own.margin_high, pooled.margin_high)
+    own = replace(own, margin_low=low, margin_high=high, angle_deg_max=angle, angle_deg_min=best[0])
+    if pooled.kind == "minimiser" and not low > 0:
+        verdict = Status.NOT_SEPARABLE if pooled.separable is False else Status.UNDECIDED
         proved = "the loss has a minimiser, so no plane separates the rows"
-        reason = proved if known.separable is False else "as far as float64 can tell no plane separates the rows"
+        reason = proved if pooled.separable is False else "as far as float64 can tell no plane separates the rows"
         reason += f" (by more than {at_most(high, 2)})" if math.isfinite(high) else ""
         reason += ", so there is no max-margin model to compare with; give C to compare with a penalised minimiser"
-        return replace(found, verdict=verdict, reason=reason)
+        return replace(own, verdict=verdict, reason=reason)
     if best[0] > tol:
         at_all = "" if math.isnan(angle) else f" and at most {at_most(angle, 4)}°"
         reason = f"at least {at_least(best[0], 4)}°{at_all} from the pooled max-margin model"
-        return replace(found, verdict=Status.FARTHER, reason=reason)
-    found = judged(found, cancels=known.verdict is Status.CANCELS)
+        return replace(own, verdict=Status.FARTHER, reason=reason)
+    own = judged(own, cancels=pooled.verdict is Status.CANCELS)
     apart = f", and at least {at_least(best[0], 3)}° from it" if best[0] > 0 else ""
-    return replace(found, reason=f"{found.reason}{apart}")
+    return replace(own, reason=f"{own.reason}{apart}")

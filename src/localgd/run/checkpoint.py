@@ -169,7 +169,7 @@ class Checkpoints:
         parts = serialize.read(content[1:], f"{path}")
         try:
             loop = serialize.unpack(parts["loop"], LoopState)
-            found = Checkpoint(loop, parts["proof"], parts["server"])
+            checkpoint = Checkpoint(loop, parts["proof"], parts["server"])
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} was written by another version of localgd, or is damaged; start the run afresh"
@@ -181,7 +181,7 @@ class Checkpoints:
                 f"the checkpoint is of another run ({loop.about}) than this one ({about}); give another folder for "
                 "checkpoints, or the same data and method"
             )
-        return found
+        return checkpoint
 
 
 class Checkpoint(NamedTuple):

@@ -138,9 +138,9 @@ def _start(w0: FloatArray) -> FloatArray:
 
 def _run_stages(method: Method, problem: Problem, context: RunContext, start: FloatArray, loop: LoopState) -> Stage:
     """Run a method, and the fallbacks that take over where it ends short; return the last stage."""
-    found = None if context.checkpoints is None else context.checkpoints.find(context.engine, loop.about)
-    if found is not None:
-        loop = found.loop
+    checkpoint = None if context.checkpoints is None else context.checkpoints.find(context.engine, loop.about)
+    if checkpoint is not None:
+        loop = checkpoint.loop
         context.history += loop.rows
         context.failed_before = loop.failures
         context.saved = (len(context.history), context.saved[1])
@@ -153,9 +153,9 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Fl
         bound = method.bind(problem, context.engine, context.sizes)
         server = bound.merge.init(np.zeros(start.size) if loop.ended else start)
         stage = Stage(bound, problem, context, loop, server, problem.begin())
-        if found is not None:
-            stage.resume(found)
-            found = None
+        if checkpoint is not None:
+            stage.resume(checkpoint)
+            checkpoint = None
         stage.run()
         after = _next(method, problem, stage.end, context)
         if after is None or context.spent:
@@ -180,5 +180,5 @@ def joined(earlier: Certificate, later: Certificate) -> Certificate:
     if later.verdict is not Status.UNDECIDED:
         return later
     verdict = earlier.verdict if earlier.verdict is Status.CANCELS else Status.UNDECIDED
-    known = earlier.reason if verdict is Status.CANCELS else f"any pooled margin is at most {at_most(high)}"
-    return replace(later, verdict=verdict, reason=f"{known}; {later.reason}")
+    reason = earlier.reason if verdict is Status.CANCELS else f"any pooled margin is at most {at_most(high)}"
+    return replace(later, verdict=verdict, reason=f"{reason}; {later.reason}")

@@ -77,9 +77,9 @@ class RunContext:
         if self.checkpoints is None:
             return
         failures = (*self.failed_before, *self.engine.failures[self.n_failed :])
-        known = replace(stage.loop, rows=tuple(self.history), failures=failures)
+        loop = replace(stage.loop, rows=tuple(self.history), failures=failures)
         task, session = stage.method.task, stage.session
-        self.checkpoints.save(self.engine, task, known, stage.proof, stage.server, session=session)
+        self.checkpoints.save(self.engine, task, loop, stage.proof, stage.server, session=session)
         self.saved = (len(self.history), time.perf_counter())
 
 
@@ -106,10 +106,10 @@ class Stage:
         self.start = self.server.w
         self.session = self.context.engine.shared(secrets.token_hex(8).encode()).decode()
 
-    def resume(self, found: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        context, loop = self.context, found.loop
-        self.server, self.proof = found.server(type(self.server)), found.proof(type(self.proof))
+        context, loop = self.context, checkpoint.loop
+        self.server, self.proof = checkpoint.server(type(self.server)), checkpoint.proof(type(self.proof))
         n_nodes = len(context.engine.node_ids)
         self.angles = [row.angle_deg_max for row in loop.rows[loop.before :] if row.n_nodes == n_nodes]
         context.log.go_on(context.engine, loop.rows[-1])
