@@ -33,12 +33,14 @@ from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
 KEYS: dict[str, Any] = {
+    "task": "classification",
     "method": "auto",
     "n-rounds": 500,
     "angle-tol-deg": "",
     "max-seconds": "",
     "out": "",
     "C": "",
+    "alpha": "",
     "late": "",
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
@@ -110,8 +112,21 @@ class RunConfig:
         options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS} | {
             "late": self.given("late")
         }
-        bias = C is not None and bool(self.given("intercept"))
-        return asked(self.given("method"), C=C, intercept=bias, **options)
+        bias = (C is not None or self.given("task") == "regression") and bool(self.given("intercept"))
+        return asked(self.given("method"), C=C, alpha=self._alpha(), intercept=bias, **options)
+
+    def _alpha(self) -> float | None:
+        """Return the penalty of a regression; None for classes."""
+        task, alpha = self.given("task"), self.number("alpha")
+        if task not in ("classification", "regression"):
+            raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
+        if task == "classification":
+            if alpha is not None:
+                raise ValueError("alpha is for numbers: add task='regression'; the penalty for classes is C")
+            return None
+        if self.given("angle-tol-deg") is not None:
+            raise ValueError("angle-tol-deg is for classes; leave it out with task='regression'")
+        return 1.0 if alpha is None else float(alpha)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""
@@ -170,7 +185,7 @@ class RunConfig:
                     "localgd: round %s: node %r %s: %s", row.round, failure.node_id, failure.outcome, failure.error
                 )
             told[0] = len(federation.failures)
-            LOG.info("localgd: %s", text.progress(row))
+            LOG.info("localgd: %s", text.progress(row, info.certificate))
             return False
 
         return train(
@@ -195,7 +210,8 @@ class RunConfig:
                 options[key] = tuple(name.strip() for name in self.given(key).split(","))
         if self.given("missing") is not None:
             options["missing"] = self.given("missing")
-        return {**options, "min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
+        options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
+        return {**options, "classes": self.given("task") == "classification"}
 
     def _config(self) -> dict[str, Any]:
         versions = {"localgd": version("localgd"), "flwr": version("flwr")}
