@@ -10,11 +10,11 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ PLACE = "array"
 """An entry ``{"array": "3"}`` of the JSON stands for the array of that name."""
 
 
-class Packed(NamedTuple):
+@dataclass(frozen=True)
+class Packed:
     """A value taken apart: its JSON, and its arrays by name."""
 
     text: str

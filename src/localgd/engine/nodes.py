@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +94,7 @@ class Nodes:
         return {node: found for node, (found, _) in zip(nodes, results, strict=True)}
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Return nodes that hold ``encode(what they hold now)``.
-
-        Raises
-        ------
-        NodeError
-            If `encode` raised on a node.
-        """
+        """Return nodes that hold ``encode(what they hold now)``; a NodeError if it raised on one."""
         held = []
         for node_id, shard in self.shards.items():
             try:
@@ -126,18 +120,14 @@ class Nodes:
             round_ = kept[node].round if node in kept else 0
             parts[f"{place}.head"] = serialize.pack([node, round_, fingerprint(shard)])
             if node in kept:
-                parts[f"{place}.state"] = packed(task, kept[node].after)
+                state = kept[node].after
+                parts[f"{place}.state"] = serialize.pack(state, state_type(task, state))
         serialize.write(path, parts)
 
     def read(self, task: Task, path: Path, session: str = "") -> None:
-        """Take back what `write` wrote, for a session.
+        """Take back what `write` wrote, for a session; a ValueError if it is not there, or damaged.
 
-        Raises
-        ------
-        NodeError
-            If a node's rows are no longer those of the checkpoint: what is proved is about those.
-        ValueError
-            If it is not there, or damaged.
+        A node whose rows are no longer those of the checkpoint is a NodeError: what is proved is about those.
         """
         if not path.is_file():
             raise ValueError(
@@ -154,7 +144,7 @@ class Nodes:
                 error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
                 raise NodeError(round_, node, error) from error
             if f"{place}.state" in parts:
-                state = unpacked(task, parts[f"{place}.state"])
+                state = serialize.unpack(parts[f"{place}.state"], state_type(task))
                 known[node] = NodeStore(round_, state, state)
         self._kept[session, task] = known
 
@@ -162,12 +152,7 @@ class Nodes:
 def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) -> tuple[Report, NodeStore | None]:
     """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
 
-    Raises
-    ------
-    TypeError
-        If the task returns no report.
-    ValueError
-        If the report is none that the task declares.
+    What is no report is a TypeError, and one that the task does not declare a ValueError.
     """
     if known is None or message.round == 0:
         init = getattr(task, "init", None)
@@ -183,24 +168,11 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 
 
-def packed(task: Task, state: Any) -> serialize.Packed:
-    """Return a state of a task as what can be written.
-
-    Raises
-    ------
-    TypeError
-        If the task does not say of which type its states are.
-    """
-    kind = getattr(task, "state_type", None)
-    if kind is None and state is not None:
+def state_type(task: Task, state: Any = None) -> Any:
+    """Return the type that states of a task are written and read as; a TypeError if it has one and does not say."""
+    if state is not None and not hasattr(task, "state_type"):
         raise TypeError(f"{type(task).__name__} keeps a state, so it must declare state_type, what that is read as")
-    return serialize.pack(state, type(None) if kind is None else kind)
-
-
-def unpacked(task: Task, state: serialize.Packed) -> Any:
-    """Return the state that `packed` took apart."""
-    kind = getattr(task, "state_type", None)
-    return serialize.unpack(state, type(None) if kind is None else kind)
+    return getattr(task, "state_type", type(None))
 
 
 def fingerprint(shard: Shard) -> str:
@@ -217,24 +189,3 @@ def fingerprint(shard: Shard) -> str:
     for part in (*parts, getattr(shard, "targets", np.zeros(0))):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
-
-
-def chosen(nodes: Collection[str] | None, known: Collection[str]) -> list[str]:
-    """Return the nodes that are to take part, sorted: those named, or all.
-
-    Raises
-    ------
-    ValueError
-        If `nodes` is empty or names a node that is not known.
-
-    Examples
-    --------
-    >>> chosen(None, ("a", "b")), chosen(["b", "b"], ("a", "b"))
-    (['a', 'b'], ['b'])
-    """
-    if nodes is None:
-        return list(known)
-    unknown = sorted(set(nodes) - set(known))
-    if unknown or not nodes:
-        raise ValueError(f"nodes={list(nodes)!r}: no such node {unknown}; known are {list(known)}")
-    return sorted(set(nodes))

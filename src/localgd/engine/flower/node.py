@@ -8,7 +8,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from localgd.core import Message as Asked
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
-from localgd.engine.nodes import NodeStore, answer, fingerprint, packed, unpacked
+from localgd.engine.nodes import NodeStore, answer, fingerprint, state_type
 from localgd.limits import Limits, RefusedError
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
@@ -188,6 +188,16 @@ def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a node keeps of a task: the round that it last ran, of which session, and the states before and after it."""
+
+    round: int
+    session: str
+    before: serialize.Packed
+    after: serialize.Packed
+
+
 @dataclass(eq=False)
 class Diary:
     """What a node keeps of a run, in Flower's `Context.state`, which does not leave its SuperNode.
@@ -199,55 +209,40 @@ class Diary:
     rows : dict
         Digest of the rows in each view.
     kept : dict
-        By task: the round it last ran, the session that belongs to, and the packed states.
-    arrays : dict
-        Arrays of the packed states.
+        By task, the one run last at the end.
     """
 
-    views: dict[str, Any]
-    rows: dict[str, str]
-    kept: dict[str, dict[str, Any]]
-    arrays: dict[str, Array]
+    views: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
 
     @classmethod
     def of(cls, context: Context) -> Diary:
         """Return what the context holds; nothing in a new run, or after the SuperNode was started again."""
         if STATE not in context.state:
-            return cls({}, {}, {}, {})
-        entries = json.loads(str(context.state.config_records[STATE]["json"]))
-        return cls(**entries, arrays=dict(context.state.array_records[STATE_ARRAYS]))
+            return cls()
+        arrays = {name: array.numpy() for name, array in context.state.array_records[STATE_ARRAYS].items()}
+        text = str(context.state.config_records[STATE]["json"])
+        return serialize.unpack(serialize.Packed(text, arrays), cls)
 
     def write(self, context: Context) -> None:
         """Put it back into the context."""
-        entries = {"views": self.views, "rows": self.rows, "kept": self.kept}
-        context.state[STATE] = ConfigRecord({"json": json.dumps(entries)})
-        context.state[STATE_ARRAYS] = ArrayRecord(self.arrays)
+        packed = serialize.pack(self)
+        context.state[STATE] = ConfigRecord({"json": packed.text})
+        context.state[STATE_ARRAYS] = ArrayRecord({name: Array(array) for name, array in packed.arrays.items()})
 
     def recall(self, key: str, session: str, task: Task) -> NodeStore | None:
         """Return the states of a task, unless they are of another session."""
         entry = self.kept.get(key)
-        if entry is None or entry["session"] != session:
+        if entry is None or entry.session != session:
             return None
-        states = []
-        for part in ("before", "after"):
-            prefix = f"{key}/{part}/"
-            arrays = {
-                name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
-            }
-            states.append(unpacked(task, serialize.Packed(entry[part], arrays)))
-        return NodeStore(entry["round"], *states)
+        states = (serialize.unpack(state, state_type(task)) for state in (entry.before, entry.after))
+        return NodeStore(entry.round, *states)
 
     def note(self, key: str, session: str, task: Task, kept: NodeStore | None) -> None:
         """Keep the states of a task, if it has any; forget those of other sessions, and of the task run longest ago."""
         if kept is None or (kept.before is None and kept.after is None):
             return
-        others = [name for name, entry in self.kept.items() if entry["session"] != session]
-        for gone in {key, *others, *list(self.kept)[: -MOST_KEPT + 1]}:
-            self.kept.pop(gone, None)
-            self.arrays = {name: array for name, array in self.arrays.items() if not name.startswith(f"{gone}/")}
-        entry: dict[str, Any] = {"round": kept.round, "session": session}
-        for part, state in (("before", kept.before), ("after", kept.after)):
-            parts = packed(task, state)
-            entry[part] = parts.text
-            self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in parts.arrays.items()}
-        self.kept[key] = entry
+        states = (serialize.pack(state, state_type(task, state)) for state in (kept.before, kept.after))
+        others = [(name, entry) for name, entry in self.kept.items() if name != key and entry.session == session]
+        self.kept = {**dict(others[-MOST_KEPT + 1 :]), key: Kept(kept.round, session, *states)}

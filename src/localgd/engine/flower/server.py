@@ -10,13 +10,12 @@ from typing import Any, Literal, Self
 from flwr.serverapp import Grid
 
 from localgd import serialize
-from localgd.core import Failure, Message, Report, Task
+from localgd.core import Message, Report, Task
 from localgd.engine.flower import records
 from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened
-from localgd.engine.nodes import chosen
-from localgd.engine.policy import Answer, Policy
+from localgd.engine.policy import Answer, Federation, Policy
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.limits import RefusedError
@@ -27,7 +26,7 @@ BEGUN_AGAIN = (
 )
 
 
-class FlowerEngine:
+class FlowerEngine(Federation):
     """Run rounds over the nodes that a Flower grid reaches.
 
     Who is online when it is made, and no one else, belongs to the federation. A node that goes offline stays a member:
@@ -78,21 +77,14 @@ class FlowerEngine:
         poll: float = 0.05,
         max_mb: float = MAX_MB,
     ) -> None:
-        self.policy = Policy(on_failure, min_nodes, retries)
+        super().__init__()
+        policy = Policy(on_failure, min_nodes, retries)
         self._client = GridClient(grid, timeout, poll, max_mb)
         self._members = self._client.members(max(1, min_nodes if n_nodes is None else n_nodes))
-        self.policy.among(len(self._members))
+        self._join(self._members, policy)
         self._definition: list[dict[str, str]] = []
-        self.floats_up = 0
-        self.floats_down = 0
-        self.failures: list[Failure] = []
         self._told: set[tuple[str, str]] = set()
         self._rows: dict[str, dict[str, str]] = {}
-
-    @property
-    def node_ids(self) -> tuple[str, ...]:
-        """Names of all nodes, sorted."""
-        return tuple(self._members)
 
     @property
     def bytes_up(self) -> int:
@@ -133,10 +125,7 @@ class FlowerEngine:
             answers = self._asked(head, message, waiting)
             return {node: self._report(node, came, task, message) for node, came in answers.items()}
 
-        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), task, message)
-        self.failures += failures
-        self.policy.settle(message, report.n_nodes, missing)
-        return report
+        return self._gathered(ask, self._chosen(nodes), task, message)[0]
 
     def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         """Ask nodes; those that turn out not to know the view are told of it, and asked again."""
@@ -201,19 +190,6 @@ class FlowerEngine:
         mapped = copy.copy(self)
         mapped._definition = [*self._definition, records.told(encode)]  # noqa: SLF001  its own kind
         return mapped
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes what a run leaves behind: the nodes keep their own."""
-        return True
-
-    def shared(self, content: bytes) -> bytes:
-        """Return it: the server is one process."""
-        return content
-
-    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
-        """Return the wishes: there is nobody to ask."""
-        return wishes
 
     def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:  # noqa: ARG002  states stay there
         """Write down the keyed digests of the nodes' rows, to know them by; their states stay with Flower.
