@@ -27,6 +27,7 @@ class NodeError(RuntimeError):
         self.round = round_
         self.node_id = node_id
         super().__init__(f"round {round_}, node {node_id!r}: {said(error)}")
+        self.__cause__ = error
 
 
 class RemoteError(RuntimeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from threadpoolctl import ThreadpoolController
 
 from localgd import serialize
 from localgd.core import Message, Report, Task
-from localgd.engine.policy import Answer
+from localgd.engine.policy import Answer, check_apart
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.rows import Shard
+
+OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,28 +39,13 @@ class Nodes:
     A node that is sent the same round twice runs it from the same state, so a server may ask again. Round 0 begins from
     the task's `init`, whatever came before.
 
-    Parameters
-    ----------
-    shards : iterable of Shard, Table or Samples
-        What the nodes hold, with distinct ``node_id``; the order given does not matter.
-    n_jobs : int, default 1
-        Threads that share the nodes of a round. The result does not depend on it.
-    debug : bool, default False
-        Let a node's own exception through, with round, node and arguments as notes.
-
-    Raises
-    ------
-    ValueError
-        If two share a name.
+    What they hold is a Shard, Table or Samples each; `n_jobs` and `debug` are those of `localgd.InProcess`.
     """
 
     def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
-        held = list(shards)
-        self.shards: dict[str, Any] = {shard.node_id: shard for shard in sorted(held, key=lambda s: str(s.node_id))}
-        if len(self.shards) < len(held):
-            names = sorted(str(shard.node_id) for shard in held)
-            twice = next(a for a, b in itertools.pairwise(names) if a == b)
-            raise ValueError(f"two nodes are called {twice!r}; give every node its own node_id")
+        held = sorted(shards, key=lambda shard: str(shard.node_id))
+        check_apart(str(shard.node_id) for shard in held)
+        self.shards: dict[str, Any] = {shard.node_id: shard for shard in held}
         if n_jobs < 1:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
@@ -141,8 +127,7 @@ class Nodes:
             if node not in self.shards:
                 continue
             if rows != fingerprint(self.shards[node]):
-                error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
-                raise NodeError(round_, node, error) from error
+                raise NodeError(round_, node, ValueError(OTHER_ROWS))
             if f"{place}.state" in parts:
                 state = serialize.unpack(parts[f"{place}.state"], state_type(task))
                 known[node] = NodeStore(round_, state, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,6 +13,20 @@ from localgd.errors import NodeError, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Report):
+    """A report that was judged elsewhere, without its numbers; `blank` is the field that is not finite, if one is."""
+
+    blank: str = ""
+
+
+def check_apart(names: Iterable[str], remedy: str = "give every node its own node_id") -> None:
+    """Refuse names of which two are the same."""
+    for one, other in itertools.pairwise(sorted(names)):
+        if one == other:
+            raise ValueError(f"two nodes are called {one!r}; {remedy}")
 
 
 def n_floats(answers: Iterable[Answer]) -> int:
@@ -91,7 +106,7 @@ class Policy:
             failure.add_note(f"{n_reports} nodes reported, and min_nodes={self.min_nodes} are needed to go on")
         elif len(missing) > 1:
             failure.add_note(f"also failed: {', '.join(list(missing)[1:])}")
-        raise failure from error
+        raise failure
 
 
 def faults(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, Exception]:
@@ -105,9 +120,9 @@ def faults(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[
     for node, answer in sorted(answers.items()):
         if not isinstance(answer, Report):
             wrong[node] = answer
-        elif why := misfit(answer, schema, node, name):
+        elif not isinstance(answer, Judged) and (why := misfit(answer, schema, node, name)):
             wrong[node] = ValueError(why)
-        elif field := not_finite(answer, schema):
+        elif field := answer.blank if isinstance(answer, Judged) else not_finite(answer, schema):
             blank[node] = ValueError(f"its report's {field} is not finite, while other nodes' are")
     n_reports = sum(isinstance(answer, Report) for answer in answers.values())
     return dict(sorted((wrong | blank if len(blank) < n_reports else wrong).items()))

@@ -23,7 +23,7 @@ from localgd.core import CountKey, Message, Report, Task
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import Nodes
 from localgd.engine.packing import Layout, digest
-from localgd.engine.policy import Answer, Policy, n_floats
+from localgd.engine.policy import Answer, Policy, check_apart, n_floats
 from localgd.engine.processes import TIMEOUT, Processes
 from localgd.engine.screening import misfit, not_finite
 from localgd.engine.words import AnswerSummary, Attempt, Greeting, differ
@@ -78,9 +78,7 @@ class TorchDistributed(InProcess):
         node_ids = sorted(itertools.chain(*self._homes))
         if not node_ids:
             raise ValueError("shards is empty in all processes: a federation needs at least one node")
-        for one, other in itertools.pairwise(node_ids):
-            if one == other:
-                raise ValueError(f"two nodes are called {one!r}; give every node its own node_id, and to one process")
+        check_apart(node_ids, "give every node its own node_id, and to one process")
         if len({outcome.policy for outcome in outcomes}) > 1:
             raise ValueError(f"processes differ in their policy: {[outcome.policy for outcome in outcomes]}")
         self._join(node_ids, self.policy)
@@ -172,13 +170,12 @@ class TorchDistributed(InProcess):
     ) -> dict[str, Answer]:
         """Return the own answers, and of those of other processes' nodes what can be judged."""
         words = {name: AnswerSummary.of(answer, name, task, message) for name, answer in own.items()}
-        schema = task.schema(message)
         answers: dict[str, Answer] = {}
         for rank, told in enumerate(self._exchange(words, dict[str, AnswerSummary])):
             if told.keys() != {name for name in waiting if name in self._homes[rank]}:
                 raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
             here = rank == self._processes.place.rank
-            answers |= own if here else {name: word.answer(name, schema) for name, word in told.items()}
+            answers |= own if here else {name: word.answer() for name, word in told.items()}
             self.floats_up += sum(word.n_floats for word in told.values())
         return {name: answers[name] for name in waiting}
 

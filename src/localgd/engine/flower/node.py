@@ -16,7 +16,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from threadpoolctl import ThreadpoolController
 
 from localgd import serialize
-from localgd.core import Message as Asked
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
@@ -111,7 +110,10 @@ class RoundHandler:
         held = self._held(context, view, definition)
         if diary.rows.setdefault(view, held.digest) != held.digest:
             raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
-        _admit(task, message, held.shard)
+        schema = task.schema(message)
+        sizes = {name: math.prod(field.shape) for name, field in schema.items()}
+        n_duals = sum(field.kind == "dual" for field in schema.values())
+        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows)
         key = digest(json.dumps([head["task"], view]))
         with _threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
@@ -142,13 +144,7 @@ class RoundHandler:
 
 
 def view_of(definition: Any) -> str:
-    """Return what a view goes by: a digest of the encoders that lead to it, "" for the rows as they are.
-
-    Raises
-    ------
-    RefusedError
-        If that is no list.
-    """
+    """Return what a view goes by: a digest of the list of encoders that lead to it, "" for the rows as they are."""
     if not isinstance(definition, list):
         raise RefusedError("the definition of a view must be a list of encoders")
     return digest(json.dumps(definition)) if definition else ""
@@ -157,13 +153,6 @@ def view_of(definition: Any) -> str:
 def digest(content: str) -> str:
     """Return a short name for a text."""
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-def _admit(task: Task, message: Asked, held: Any) -> None:
-    """Refuse a task beyond the limits that the node's rows carry."""
-    schema = task.schema(message)
-    sizes = {name: math.prod(field.shape) for name, field in schema.items()}
-    held.limits.admit(task, sizes, sum(field.kind == "dual" for field in schema.values()), held.n_rows)
 
 
 def _keyed(rows: str, secret: Any) -> str:

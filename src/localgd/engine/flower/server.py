@@ -15,6 +15,7 @@ from localgd.engine.flower import records
 from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened
+from localgd.engine.nodes import OTHER_ROWS
 from localgd.engine.policy import Answer, Federation, Policy
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
@@ -23,6 +24,11 @@ from localgd.limits import RefusedError
 BEGUN_AGAIN = (
     "it was started again in the middle of the run, and without a secret in its node-config nothing says that its rows "
     "are still those of before; start the run afresh, or give it a secret for the next one"
+)
+
+UNKNOWN = (
+    "it has no secret to know its rows by, so nothing says that they are those of the checkpoint; start afresh, and "
+    "give it a secret in its node-config, so that the next run can go on"
 )
 
 
@@ -133,16 +139,14 @@ class FlowerEngine(Federation):
         lacking = [
             node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"
         ]
-        strange = [node for node in lacking if self._begun_again(node)]
+        known = self._rows.get(self._view, {})
+        # who has forgotten a view that it had confirmed, and has no secret to know its rows by
+        strange = [node for node in lacking if (self._view, node) in self._told and not known.get(node)]
         lacking = [node for node in lacking if node not in strange]
         if lacking:
             self._told -= {(self._view, node) for node in lacking}
             answers |= self._once(head, message, lacking)
         return answers | dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
-
-    def _begun_again(self, node: str) -> bool:
-        """Return whether a node has forgotten a view that it had confirmed, and has no secret to know its rows by."""
-        return (self._view, node) in self._told and not self._rows.get(self._view, {}).get(node)
 
     def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         arrays = records.sent(message)
@@ -215,13 +219,8 @@ class FlowerEngine(Federation):
         known = self._rows.setdefault(self._view, {})
         for node in self.node_ids:
             then = before.get(node, "")
-            if not then:
-                why = "it has no secret to know its rows by, so nothing says that they are those of the checkpoint; "
-                why += "start afresh, and give it a secret in its node-config, so that the next run can go on"
-                raise NodeError(stamp, node, ValueError(why))
-            if known.setdefault(node, then) != then:
-                why = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
-                raise NodeError(stamp, node, ValueError(why))
+            if not then or known.setdefault(node, then) != then:
+                raise NodeError(stamp, node, ValueError(OTHER_ROWS if then else UNKNOWN))
 
     def release(self, session: str) -> None:
         """Tell nothing: the nodes drop what they remember of a session when they are asked in another one."""
