@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from localgd.core import Engine, Message, Report, Task
+from localgd.core import Engine, Failure, Message, Report, Task
 
 
 class NodeError(RuntimeError):
@@ -148,10 +148,8 @@ def from_all(engine: Engine, task: Task, message: Message) -> Report:
     report = engine.round(task, message)
     if report.n_nodes == len(engine.node_ids):
         return report
-    left_out = [failure for failure in engine.failures[before:] if failure.outcome == "left out"]
-    node, error, trace = (
-        (left_out[0].node_id, left_out[0].error, left_out[0].trace) if left_out else ("?", "no report", "")
-    )
-    failure = NodeError(message.round, node, RemoteError(error, trace))
+    unknown = Failure(message.round, "?", "no report", "", "left out")
+    lost = next((failure for failure in engine.failures[before:] if failure.outcome == "left out"), unknown)
+    failure = NodeError(message.round, lost.node_id, RemoteError(lost.error, lost.trace))
     failure.add_note(f"{type(task).__name__} needs every node, so on_failure='skip' cannot go on without it")
     raise failure

@@ -51,6 +51,10 @@ def _loss(value: Any, _: Any) -> Loss:
     return Softmax(int(value["versus"])) if value["name"] == Softmax.name else LOSSES[value["name"]]
 
 
+def _parts_of_dual(dual: Dual) -> dict[str, Any]:
+    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
+
+
 def _dual(value: Any, _: Any) -> Dual:
     mass, error = value["proved"]
     return Dual.proved(_array(value["vector"], FloatArray), float(mass), float(error), int(value["n_folded"]))
@@ -84,36 +88,22 @@ def _converter() -> Any:
 
     converter = make_converter(forbid_extra_keys=True)
     converter.register_structure_hook(type(None), _nothing)
-    converter.register_unstructure_hook_func(_is_array, lambda array: array)
-    converter.register_structure_hook_func(_is_array, _array)
-    converter.register_unstructure_hook_func(
-        lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
-    )
-    converter.register_structure_hook_func(lambda kind: kind is Loss, _loss)
-    converter.register_unstructure_hook(
-        Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
-    )
-    converter.register_structure_hook(Dual, _dual)
     converter.register_structure_hook_func(_either, _one_of)
-    converter.register_unstructure_hook_func(_speaks_for_itself, lambda value: value.to_dict())
-    converter.register_structure_hook_func(_speaks_for_itself, lambda value, kind: kind.from_dict(value))
+    for fits, there, back in (
+        (_is_array, lambda array: array, _array),
+        (lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}, _loss),
+        (lambda kind: kind is Dual, _parts_of_dual, _dual),
+        (_speaks_for_itself, lambda value: value.to_dict(), lambda value, kind: kind.from_dict(value)),
+    ):
+        converter.register_unstructure_hook_func(fits, there)
+        converter.register_structure_hook_func(fits, back)
     return converter
 
 
 def pack(value: Any, kind: Any = None) -> Packed:
     """Take a value apart: dataclasses, named tuples, containers, numbers, text and arrays.
 
-    Parameters
-    ----------
-    value : object
-        What to write.
-    kind : type, optional
-        The type to write it as, where that is wider than its own.
-
-    Raises
-    ------
-    TypeError
-        If it holds anything else.
+    Anything else in it is a TypeError. `kind` is the type to write it as, where that is wider than its own.
 
     Examples
     --------
@@ -138,22 +128,15 @@ def pack(value: Any, kind: Any = None) -> Packed:
 
 
 def unpack(packed: Packed, kind: type[Kind]) -> Kind:
-    """Put a value of type `kind` together again.
-
-    Raises
-    ------
-    ValueError
-        If what was written is no such value.
-    """
+    """Put a value of type `kind` together again; a ValueError if what was written is no such value."""
 
     def back(entry: dict[str, Any]) -> Any:
         return packed.arrays[entry[PLACE]] if entry.keys() == {PLACE} else entry
 
     try:
-        value: Kind = _converter().structure(json.loads(packed.text, object_hook=back), kind)
+        return _converter().structure(json.loads(packed.text, object_hook=back), kind)  # type: ignore[no-any-return]
     except Exception as error:  # cattrs raises groups of whatever went wrong inside
         raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
-    return value
 
 
 def write(path: Path, parts: Mapping[str, Packed]) -> None:
@@ -174,13 +157,7 @@ def write(path: Path, parts: Mapping[str, Packed]) -> None:
 
 
 def read(content: bytes, source: str) -> dict[str, Packed]:
-    """Return what `write` wrote, from the content of its file.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or holds pickled objects; names `source`.
-    """
+    """Return what `write` wrote, from the content of its file; a ValueError, of this `source`, if it is damaged."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}

@@ -91,10 +91,6 @@ class Nodes:
                 raise NodeError(0, node_id, error) from error
         return type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
 
-    def states(self, task: Task, session: str = "") -> dict[str, Any]:
-        """Return every node's state of a task in a session, after the last round that it ran."""
-        return {node: kept.after for node, kept in self._kept.get((session, task), {}).items()}
-
     def release(self, session: str) -> None:
         """Drop all states of a session."""
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != session}

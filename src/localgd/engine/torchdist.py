@@ -25,7 +25,6 @@ from localgd.engine.nodes import Nodes
 from localgd.engine.packing import Layout, digest
 from localgd.engine.policy import Answer, Policy, check_apart, n_floats
 from localgd.engine.processes import TIMEOUT, Processes
-from localgd.engine.screening import misfit, not_finite
 from localgd.engine.words import AnswerSummary, Attempt, Greeting, differ
 from localgd.errors import EngineError
 from localgd.rounding import FloatArray
@@ -101,7 +100,9 @@ class TorchDistributed(InProcess):
         layout = Layout(task.schema(message), tuple(names))
         self._greet(task, message, layout)
         answers = self.nodes.run(task, message, self._own(names))
-        mark, reports = partial(digest, task, message, names), _ready(answers, task, message)
+        words = _words(answers, task, message)
+        reports = None if any(word.error or word.blank for word in words.values()) else _reports(answers.values())
+        mark = partial(digest, task, message, names)
         flat, fit = self._added(layout, reports, n_floats(answers.values()), mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
@@ -154,30 +155,22 @@ class TorchDistributed(InProcess):
         mine: dict[str, Answer] = {}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
-            again = bool(asked)
-            asked.append(waiting)
-            mine.update(self.nodes.run(task, message, self._own(waiting)) if again else first)
+            """Return the own answers, and of those of other processes' nodes what can be judged."""
+            own = self.nodes.run(task, message, self._own(waiting)) if mine else first
+            mine.update(own)
             self.floats_down += message.n_floats * len(waiting)
-            return self._told(waiting, {name: mine[name] for name in self._own(waiting)}, task, message)
+            answers: dict[str, Answer] = {}
+            for rank, told in enumerate(self._exchange(_words(own, task, message), dict[str, AnswerSummary])):
+                if told.keys() != {name for name in waiting if name in self._homes[rank]}:
+                    why = f"process {rank} speaks for nodes {list(told)}, not its own"
+                    raise EngineError(self._processes.doing, why)
+                here = rank == self._processes.place.rank
+                answers |= own if here else {name: word.answer() for name, word in told.items()}
+                self.floats_up += sum(word.n_floats for word in told.values())
+            return answers
 
-        asked: list[Sequence[str]] = []
         _, missing = self._gathered(ask, names, task, message)
-        sound = [mine[name] for name in self._own(names) if name not in missing]
-        return [one for one in sound if isinstance(one, Report)]
-
-    def _told(
-        self, waiting: Sequence[str], own: Mapping[str, Answer], task: Task, message: Message
-    ) -> dict[str, Answer]:
-        """Return the own answers, and of those of other processes' nodes what can be judged."""
-        words = {name: AnswerSummary.of(answer, name, task, message) for name, answer in own.items()}
-        answers: dict[str, Answer] = {}
-        for rank, told in enumerate(self._exchange(words, dict[str, AnswerSummary])):
-            if told.keys() != {name for name in waiting if name in self._homes[rank]}:
-                raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
-            here = rank == self._processes.place.rank
-            answers |= own if here else {name: word.answer() for name, word in told.items()}
-            self.floats_up += sum(word.n_floats for word in told.values())
-        return {name: answers[name] for name in waiting}
+        return _reports(answer for name, answer in mine.items() if name not in missing)
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
         """Return what each process says, in the order of their ranks."""
@@ -223,9 +216,9 @@ class TorchDistributed(InProcess):
         return folder / f"nodes-{stamp}-{self._processes.place.rank}-{mark:08x}.npz"
 
 
-def _ready(answers: Mapping[str, Answer], task: Task, message: Message) -> list[Report] | None:
-    """Return the reports, in the order of the nodes; None if there is something to talk about."""
-    schema, name = task.schema(message), type(task).__name__
-    reports = {node: answer for node, answer in answers.items() if isinstance(answer, Report)}
-    wrong = any(misfit(report, schema, node, name) or not_finite(report, schema) for node, report in reports.items())
-    return None if wrong or len(reports) < len(answers) else list(reports.values())
+def _words(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, AnswerSummary]:
+    return {name: AnswerSummary.of(answer, name, task, message) for name, answer in answers.items()}
+
+
+def _reports(answers: Iterable[Answer]) -> list[Report]:
+    return [answer for answer in answers if isinstance(answer, Report)]

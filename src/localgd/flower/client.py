@@ -88,13 +88,9 @@ def rows(context: Context) -> Table:
     if path is not None:
         if not Path(str(path)).is_file():
             raise RefusedError("its data-path is no file; correct its node-config")
-        tables = load(
-            str(path),
-            label=_text(config.get("label")),
-            drop=_names(config, "drop"),
-            categorical=_names(config, "categorical"),
-        )
-        return tables[0]
+        label, (drop, categorical) = config.get("label"), (_names(config, key) for key in ("drop", "categorical"))
+        label = None if label is None else str(label)
+        return load(str(path), label=label, drop=drop, categorical=categorical)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:
         raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")
@@ -106,10 +102,6 @@ def rows(context: Context) -> Table:
     if not 0 <= place < len(tables):
         raise RefusedError(f"{bundled} has {len(tables)} nodes, so none of partition-id {place}; start as many")
     return tables[place]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _names(config: Any, key: str) -> list[str]:

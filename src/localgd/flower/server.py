@@ -93,13 +93,7 @@ class RunConfig:
         return None if value == "" else value
 
     def number(self, key: str, kind: type[int | float] = float) -> Any:
-        """Return the number that a key says, None if it is not given.
-
-        Raises
-        ------
-        ValueError
-            If it is no number.
-        """
+        """Return the number that a key says, None if it is not given; a ValueError if it is no number."""
         value = self.given(key)
         try:
             return None if value is None else kind(value)
@@ -109,11 +103,9 @@ class RunConfig:
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
         C = self.number("C")
-        options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS} | {
-            "late": self.given("late")
-        }
+        options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
         bias = (C is not None or self.given("task") == "regression") and bool(self.given("intercept"))
-        return asked(self.given("method"), C=C, alpha=self._alpha(), intercept=bias, **options)
+        return asked(self.given("method"), C=C, alpha=self._alpha(), intercept=bias, late=self.given("late"), **options)
 
     def _alpha(self) -> float | None:
         """Return the penalty of a regression; None for classes."""
@@ -133,7 +125,9 @@ class RunConfig:
         how, out = self.how(), None if self.given("out") is None else Path(self.given("out")).absolute()
         goal = [] if (angle := self.number("angle-tol-deg")) is None else [Angle(angle)]
         with ExitStack() as hold:
-            resumed = None if out is None else unfinished(out, hold)
+            resumed: Recipe | None = None
+            if out is not None and (record.partial(out).is_dir() or out.is_dir()):
+                resumed = record.known(hold.enter_context(record.reopened(out)))[1]
             engine = self._federation(grid)
             if resumed is None:
                 federation, recipe = prepare(engine, **self._preparation())
@@ -153,9 +147,8 @@ class RunConfig:
     def _federation(self, grid: Grid) -> FlowerEngine:
         n_nodes = self.number("n-nodes", int)
         if n_nodes is None:
-            raise ValueError(
-                "run-config: n-nodes is missing: say how many nodes there are; what is proved is about all"
-            )
+            why = "n-nodes is missing: say how many nodes there are; what is proved is about all"
+            raise ValueError(f"run-config: {why}")
         return FlowerEngine(
             grid,
             n_nodes=n_nodes,
@@ -170,10 +163,8 @@ class RunConfig:
         self, federation: FlowerEngine, how: tuple[Method | Choice, Problem | None], goal: list[Angle], out: Path | None
     ) -> Run:
         """Train, with checkpoints where the run will be kept."""
-        checkpoints = None
-        if out is not None:
-            every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
-            checkpoints = Checkpoints(record.checkpoints_of(out), *every)
+        every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
+        checkpoints = None if out is None else Checkpoints(record.checkpoints_of(out), *every)
         told = [0]
 
         def on_round(info: RoundInfo) -> bool:
@@ -181,9 +172,8 @@ class RunConfig:
             if row.round == 0 and out is not None and federation.strangers:
                 LOG.warning("localgd: %s: %s", ", ".join(federation.strangers), FORGETFUL)
             for failure in federation.failures[told[0] :]:
-                LOG.warning(
-                    "localgd: round %s: node %r %s: %s", row.round, failure.node_id, failure.outcome, failure.error
-                )
+                what = (row.round, failure.node_id, failure.outcome, failure.error)
+                LOG.warning("localgd: round %s: node %r %s: %s", *what)
             told[0] = len(federation.failures)
             LOG.info("localgd: %s", text.progress(row, info.certificate))
             return False
@@ -205,11 +195,9 @@ class RunConfig:
             options = dict(DATASETS[self.given("data")].options)
         if (scale := self.given("scale")) is not None:
             options["scale"] = None if scale == "none" else scale
-        for key in ("text", "categorical"):
-            if self.given(key) is not None:
-                options[key] = tuple(name.strip() for name in self.given(key).split(","))
-        if self.given("missing") is not None:
-            options["missing"] = self.given("missing")
+        for key in ("text", "categorical", "missing"):
+            if (said := self.given(key)) is not None:
+                options[key] = said if key == "missing" else tuple(name.strip() for name in said.split(","))
         options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
         return {**options, "classes": self.given("task") == "classification"}
 
@@ -228,19 +216,6 @@ class RunConfig:
             LOG.info("localgd: written to %s", out)
             if run.unfinished:
                 LOG.info("localgd: it can go on: the same app with a larger n-rounds and the same out")
-
-
-def unfinished(out: Path, hold: ExitStack) -> Recipe | None:
-    """Return how the rows of the run to go on with are prepared, if one was begun here, and hold it.
-
-    Raises
-    ------
-    ValueError
-        If the run that is here came to its end.
-    """
-    if record.partial(out).is_dir() or out.is_dir():
-        return record.known(hold.enter_context(record.reopened(out)))[1]
-    return None
 
 
 server = ServerApp()
