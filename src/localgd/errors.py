@@ -31,14 +31,9 @@ class NodeError(RuntimeError):
 
 
 class RemoteError(RuntimeError):
-    """What a node in another process or on another machine raised, with the traceback it had there.
+    """What a node in another process or on another machine raised, with the traceback it had there, if it sent one.
 
-    Parameters
-    ----------
-    error : str
-        The error as the node said it; signs that a terminal obeys are escaped in it, and in the traceback.
-    trace : str
-        Its traceback there; empty if it sent none.
+    Signs that a terminal obeys are escaped in what it says, and in the traceback.
     """
 
     def __init__(self, error: str, trace: str = "") -> None:
@@ -49,15 +44,14 @@ class RemoteError(RuntimeError):
             self.add_note(f"on the node:\n{lines}")
 
 
+class RemoteDiskError(RemoteError, OSError):
+    """What the system of another process refused, as a disk that is full: no reason to end what can do without."""
+
+
 class EngineError(RuntimeError):
     """The processes or machines that a run is spread over no longer work together, so it cannot go on.
 
-    Parameters
-    ----------
-    doing : str
-        What they were at: "round 7".
-    why : str
-        What is wrong, and what to do about it.
+    It says what they were at, as "round 7", what is wrong, and what to do about it.
     """
 
     def __init__(self, doing: str, why: str) -> None:
@@ -65,15 +59,7 @@ class EngineError(RuntimeError):
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """A library that localgd does without, until something needs it, is not installed.
-
-    Parameters
-    ----------
-    extra : str
-        The extra of localgd that brings it.
-    library : str
-        What is missing.
-    """
+    """A library that localgd does without, until something needs it, is not installed: names its extra."""
 
     def __init__(self, extra: str, library: str) -> None:
         super().__init__(f"{library} is missing; get it with: pip install 'localgd[{extra}]'", name=library)
@@ -82,11 +68,6 @@ class MissingExtraError(ModuleNotFoundError):
 @contextmanager
 def extra(name: str, library: str) -> Iterator[None]:
     """Import a library of an extra inside, and say how to get it where it is missing.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
 
     Examples
     --------
@@ -137,13 +118,7 @@ def _plain_lines(text: str) -> str:
 
 
 def from_all(engine: Engine, task: Task, message: Message) -> Report:
-    """Run a round whose report only means something if every node speaks.
-
-    Raises
-    ------
-    NodeError
-        If a node is missing, even where the engine would go on without it.
-    """
+    """Run a round whose report only means something if every node speaks: a NodeError if one is missing."""
     before = len(engine.failures)
     report = engine.round(task, message)
     if report.n_nodes == len(engine.node_ids):

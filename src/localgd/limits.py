@@ -16,13 +16,7 @@ NEARLY = 1 - 1e-9
 
 
 class RefusedError(ValueError):
-    """What came over the network, or a node's own configuration, is not fit for use: says why, and nothing of any row.
-
-    Parameters
-    ----------
-    why : str
-        What is wrong.
-    """
+    """What came over the network, or a node's own configuration, is not fit for use: why, and nothing of any row."""
 
 
 def n_effective(shares: FloatArray) -> FloatArray:

@@ -116,11 +116,9 @@ def pack(value: Any, kind: Any = None) -> Packed:
     arrays: dict[str, NDArray[Any]] = {}
 
     def aside(found: Any) -> dict[str, str]:
-        if isinstance(found, np.generic):
-            found = np.asarray(found)
-        if not isinstance(found, np.ndarray):
+        if not isinstance(found, np.ndarray | np.generic):
             raise TypeError(f"{type(found).__name__} cannot be written")
-        arrays[str(len(arrays))] = found
+        arrays[str(len(arrays))] = np.asarray(found)
         return {PLACE: str(len(arrays) - 1)}
 
     tree = _converter().unstructure(value, unstructure_as=kind)

@@ -56,28 +56,30 @@ class Nodes:
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say."""
-        kept = self._kept.get((message.session, task), {})
+        kept, fresh = self._kept.get((message.session, task), {}), dict[str, NodeStore]()
 
-        def on_node(node_id: str) -> tuple[Answer, NodeStore | None]:
+        def on_node(node_id: str) -> Answer:
             shard = self.shards[node_id]
             try:
-                return answer(task, message, shard, kept.get(node_id))
+                report, now = answer(task, message, shard, kept.get(node_id))
             except Exception as error:
                 if self.debug:
                     error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
                     raise
-                return error, None
+                return error
+            if now is not None:
+                fresh[node_id] = now
+            return report
 
         with self._threads.limit(limits=1, user_api="blas"):
             if self.n_jobs > 1 and len(nodes) > 1:
                 with ThreadPoolExecutor(self.n_jobs) as pool:
-                    results = list(pool.map(on_node, nodes))
+                    found = dict(zip(nodes, pool.map(on_node, nodes), strict=True))
             else:
-                results = [on_node(node_id) for node_id in nodes]
-        fresh = {node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None}
+                found = {node_id: on_node(node_id) for node_id in nodes}
         if fresh:
             self._kept[message.session, task] = kept | fresh
-        return {node: found for node, (found, _) in zip(nodes, results, strict=True)}
+        return found
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return nodes that hold ``encode(what they hold now)``; a NodeError if it raised on one."""
@@ -99,11 +101,10 @@ class Nodes:
         """Write a digest of every node's rows and, if it has one, its state of a task with the round that led to it."""
         parts, kept = {}, self._kept.get((session, task), {})
         for place, (node, shard) in enumerate(self.shards.items()):  # a name may hold any sign
-            round_ = kept[node].round if node in kept else 0
-            parts[f"{place}.head"] = serialize.pack([node, round_, fingerprint(shard)])
-            if node in kept:
-                state = kept[node].after
-                parts[f"{place}.state"] = serialize.pack(state, state_type(task, state))
+            known = kept.get(node)
+            parts[f"{place}.head"] = serialize.pack([node, known.round if known else 0, fingerprint(shard)])
+            if known:
+                parts[f"{place}.state"] = serialize.pack(known.after, state_type(task, known.after))
         serialize.write(path, parts)
 
     def read(self, task: Task, path: Path, session: str = "") -> None:

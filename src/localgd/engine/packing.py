@@ -24,8 +24,7 @@ HEAD = 3
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
 
-ADD = {"sum": np.add, "max": np.maximum, "min": np.minimum}
-EMPTY = {"sum": 0.0, "max": -np.inf, "min": np.inf}
+FOLDS = {"sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
 """How arrays of a kind fold, and what they fold from."""
 
 
@@ -48,13 +47,6 @@ class Layout:
 
     Everything is float64 here, which holds float32 and whole numbers up to 2⁵³ exactly; what comes back has the dtype
     of its field.
-
-    Parameters
-    ----------
-    schema : mapping from name to Field
-        What a report may hold.
-    nodes : tuple of str
-        Nodes that are asked.
 
     Examples
     --------
@@ -165,15 +157,15 @@ class Layout:
 
 def _fold(field: Field, values: Sequence[Array], out: FloatArray) -> None:
     """Put the fold of some arrays, in their order and dtype, into `out`."""
-    kind = "sum" if field.kind == "dual" else field.kind
+    add, empty = FOLDS["sum" if field.kind == "dual" else field.kind]
     if not values:
-        out[...] = EMPTY[kind]
+        out[...] = empty
         return
     exact = field.dtype == "float64"
     total: Any = out.reshape(field.shape) if exact else np.empty(field.shape, field.dtype)
     total[...] = values[0]
     for value in values[1:]:
-        ADD[kind](total, value, out=total)
+        add(total, value, out=total)
     if not exact:
         out[...] = total.reshape(-1)
 

@@ -1,4 +1,4 @@
-"""What happens when a node fails: who is told, who is asked again, who is left out."""
+"""What every engine has; and what happens when a node fails: who is told, who is asked again, who is left out."""
 
 from __future__ import annotations
 
@@ -96,18 +96,6 @@ class Policy:
         sound = {node: found for node, found in answers.items() if isinstance(found, Report) and node not in missing}
         return in_order(sound), failures, missing
 
-    def settle(self, message: Message, n_reports: int, missing: Mapping[str, Exception]) -> None:
-        """Go on without the nodes that are missing; a NodeError if none may be, or too few are left."""
-        if not missing or (self.on_failure == "skip" and n_reports >= self.min_nodes):
-            return
-        node, error = next(iter(missing.items()))
-        failure = NodeError(message.round, node, error)
-        if self.on_failure == "skip":
-            failure.add_note(f"{n_reports} nodes reported, and min_nodes={self.min_nodes} are needed to go on")
-        elif len(missing) > 1:
-            failure.add_note(f"also failed: {', '.join(list(missing)[1:])}")
-        raise failure
-
 
 def faults(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, Exception]:
     """Return the nodes that sent an error, or a report that is none of the task's schema or not finite, and what it is.
@@ -165,10 +153,18 @@ class Federation:
     def _gathered(
         self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], names: Sequence[str], task: Task, message: Message
     ) -> tuple[Report, Collection[str]]:
-        """Return the sum of the reports of these nodes, and who is left out, if the policy goes on without them."""
+        """Return the sum of the reports of these nodes, and who is left out; a NodeError if that may not be."""
         report, failures, missing = self.policy.gather(ask, names, task, message)
         self.failures += failures
-        self.policy.settle(message, report.n_nodes, missing)
+        if missing and not (self.policy.on_failure == "skip" and report.n_nodes >= self.policy.min_nodes):
+            (node, error), *others = missing.items()
+            failure = NodeError(message.round, node, error)
+            if self.policy.on_failure == "skip":
+                least = f"min_nodes={self.policy.min_nodes}"
+                failure.add_note(f"{report.n_nodes} nodes reported, and {least} are needed to go on")
+            elif others:
+                failure.add_note(f"also failed: {', '.join(node for node, _ in others)}")
+            raise failure
         return report, missing.keys()
 
     @property

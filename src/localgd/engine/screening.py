@@ -120,8 +120,8 @@ def not_finite(report: Report, schema: Schema) -> str:
 def _sound(field: Field, value: Any) -> bool:
     if isinstance(value, Dual):
         return _finite(value.vector) and not np.isinf(value.parts[0])
-    if _finite(value) or field.kind not in {"min", "max"}:
-        return _finite(value)
+    if (finite := _finite(value)) or field.kind not in {"min", "max"}:
+        return finite
     wrong = ~np.isfinite(value) & (value != (-np.inf if field.kind == "min" else np.inf))
     return not (wrong & (np.isnan(value) | (not field.optional))).any()
 

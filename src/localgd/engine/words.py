@@ -11,7 +11,7 @@ from typing import Self
 from localgd.core import Message, Task
 from localgd.engine.policy import Answer, Judged
 from localgd.engine.screening import misfit, not_finite
-from localgd.errors import NodeError, RemoteError, said, trace_of
+from localgd.errors import NodeError, RemoteDiskError, RemoteError, said, trace_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Attempt:
     trace: str = ""
     round: int = 0
     node: str = ""
-    bad_value: bool = False
+    kind: str = ""
 
     @classmethod
     def of(cls, error: Exception) -> Self:
@@ -91,11 +91,13 @@ class Attempt:
         if isinstance(error, NodeError):
             cause = error.__cause__ or error
             return cls(error=said(cause), trace=trace_of(cause), round=error.round, node=error.node_id)
-        return cls(error=said(error), trace=trace_of(error), bad_value=isinstance(error, ValueError))
+        kind = "value" if isinstance(error, ValueError) else "disk" if isinstance(error, OSError) else ""
+        return cls(error=said(error), trace=trace_of(error), kind=kind)
 
     def failure(self, rank: int) -> Exception:
         """Return the error that the other processes raise."""
-        remote = RemoteError(f"process {rank}: {self.error}", self.trace)
         if self.node:
             return NodeError(self.round, self.node, RemoteError(self.error, self.trace))
-        return ValueError(str(remote)) if self.bad_value else remote
+        raised = RemoteDiskError if self.kind == "disk" else RemoteError
+        remote = raised(f"process {rank}: {self.error}", self.trace)
+        return ValueError(str(remote)) if self.kind == "value" else remote

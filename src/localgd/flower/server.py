@@ -36,12 +36,7 @@ KEYS: dict[str, Any] = {
     "task": "classification",
     "method": "auto",
     "n-rounds": 500,
-    "angle-tol-deg": "",
-    "max-seconds": "",
-    "out": "",
-    "C": "",
-    "alpha": "",
-    "late": "",
+    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha", "late"), ""),
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
@@ -49,11 +44,7 @@ KEYS: dict[str, Any] = {
     "retries": 0,
     "timeout": 60.0,
     "poll": 0.05,
-    "data": "",
-    "scale": "",
-    "text": "",
-    "categorical": "",
-    "missing": "",
+    **dict.fromkeys(("data", "scale", "text", "categorical", "missing"), ""),
     "min-group": 1,
     "intercept": True,
     "checkpoint-seconds": 30.0,
@@ -72,11 +63,6 @@ FORGETFUL = (
 @dataclass(frozen=True)
 class RunConfig:
     """What a run-config asks for.
-
-    Parameters
-    ----------
-    config : mapping
-        The run-config.
 
     Examples
     --------
@@ -145,19 +131,12 @@ class RunConfig:
         return run
 
     def _federation(self, grid: Grid) -> FlowerEngine:
-        n_nodes = self.number("n-nodes", int)
-        if n_nodes is None:
+        counts = {key.replace("-", "_"): self.number(key, int) for key in ("n-nodes", "min-nodes", "retries")}
+        if counts["n_nodes"] is None:
             why = "n-nodes is missing: say how many nodes there are; what is proved is about all"
             raise ValueError(f"run-config: {why}")
-        return FlowerEngine(
-            grid,
-            n_nodes=n_nodes,
-            on_failure=self.given("on-failure"),
-            min_nodes=self.number("min-nodes", int),
-            retries=self.number("retries", int),
-            timeout=self.number("timeout"),
-            poll=self.number("poll"),
-        )
+        seconds = {key: self.number(key) for key in ("timeout", "poll")}
+        return FlowerEngine(grid, on_failure=self.given("on-failure"), **counts, **seconds)
 
     def _trained(
         self, federation: FlowerEngine, how: tuple[Method | Choice, Problem | None], goal: list[Angle], out: Path | None

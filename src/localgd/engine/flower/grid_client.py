@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from localgd.engine.flower.records import MAX_MB, QUERY, Opened, closed, keys, n_bytes, opened, printable, text
+from localgd.engine.flower.records import MAX_MB, QUERY, Opened, closed, keys, n_bytes, opened, text
 from localgd.engine.policy import check_apart
-from localgd.errors import RemoteError
+from localgd.errors import RemoteError, plain
 from localgd.limits import RefusedError
 
 FATE = {3: "no answer in time", 5: "the node is offline"}
@@ -112,7 +112,9 @@ class GridClient:
                 if isinstance(answer, Exception):
                     raise answer
                 keys(answer.head, ("says", "node_id"))
-                found[node] = printable(answer.head["node_id"], "its name", 200)
+                found[node] = name = text(answer.head["node_id"], "its name", 200)
+                if plain(name) != name:
+                    raise RefusedError(f"its name is {name!a:.80}, and holds signs that cannot be printed")  # noqa: TRY301
             except (RemoteError, RefusedError, ConnectionError) as error:
                 remedy = "its ClientApp must answer localgd (localgd.flower.answer), and its rows must be there"
                 raise RuntimeError(f"Flower's node {node} does not tell its name ({error}); {remedy}") from error

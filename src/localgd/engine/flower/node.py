@@ -167,12 +167,9 @@ def _keyed(rows: str, secret: Any) -> str:
 
 def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
     """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
-    kind = type(error).__name__
-    if tell or isinstance(error, RefusedError):
-        said = f"{kind}: {error}"
-    else:
-        said = f"{kind} (what it says stays in the node's log; its operator may set share-errors)"
-    said = f"{who}: {said}" if who else said
+    kept = " (what it says stays in the node's log; its operator may set share-errors)"
+    words = f": {error}" if tell or isinstance(error, RefusedError) else kept
+    said = (f"{who}: " if who else "") + type(error).__name__ + words
     lines = "".join(traceback.format_tb(error.__traceback__))
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
 
@@ -191,14 +188,8 @@ class Kept:
 class Diary:
     """What a node keeps of a run, in Flower's `Context.state`, which does not leave its SuperNode.
 
-    Parameters
-    ----------
-    views : dict
-        Definitions of the views that the server has told of.
-    rows : dict
-        Digest of the rows in each view.
-    kept : dict
-        By task, the one run last at the end.
+    By view, its definition, as the server has told it, and a digest of its rows; by task, what is `Kept`, the last one
+    at the end.
     """
 
     views: dict[str, Any] = field(default_factory=dict)

@@ -114,13 +114,6 @@ def text(value: Any, what: str, most: int = MOST_TEXT) -> str:
     return value
 
 
-def printable(value: Any, what: str, most: int) -> str:
-    """Return a text that holds nothing that a terminal or a log would obey; a RefusedError if it is anything else."""
-    if plain(said := text(value, what, most)) != said:
-        raise RefusedError(f"{what} is {value!a:.80}, and holds signs that cannot be printed")
-    return said
-
-
 def whole(value: Any, what: str) -> int:
     """Return a number from 0 that float64 can hold; a RefusedError if it is anything else."""
     if type(value) is not int or not 0 <= value < MOST_COUNT:  # True is an int, too

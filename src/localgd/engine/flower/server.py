@@ -149,11 +149,10 @@ class FlowerEngine(Federation):
         return answers | dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
 
     def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
-        arrays = records.sent(message)
-        short = records.closed({**head, "definition": None}, arrays)
-        whole = records.closed({**head, "definition": self._definition}, arrays)
-        known = {node: (self._view, node) in self._told for node in nodes}
-        answers = self._client.ask({self._members[node]: short if known[node] else whole for node in nodes})
+        told, arrays = {node: (self._view, node) in self._told for node in nodes}, records.sent(message)
+        definitions = {known: None if known else self._definition for known in set(told.values())}
+        asked = {known: records.closed({**head, "definition": it}, arrays) for known, it in definitions.items()}
+        answers = self._client.ask({self._members[node]: asked[known] for node, known in told.items()})
         self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
         return {node: answers[self._members[node]] for node in nodes}
 
