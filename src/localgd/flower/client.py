@@ -71,8 +71,7 @@ def rows(context: Context) -> Table:
 
     ``data-path`` is a file of this node only, with ``label``, ``drop`` and ``categorical`` (names between commas) as in
     `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number
-    them; only there the app's own configuration may name it. It is a RefusedError if no rows, or none of one node, are
-    named.
+    them; only there the app's own configuration may name it. If it names no rows of one node, it is a `RefusedError`.
     """
     config = context.node_config
     path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))

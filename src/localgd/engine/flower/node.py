@@ -188,8 +188,7 @@ class Kept:
 class Diary:
     """What a node keeps of a run, in Flower's `Context.state`, which does not leave its SuperNode.
 
-    By view, its definition, as the server has told it, and a digest of its rows; by task, what is `Kept`, the last one
-    at the end.
+    By view, its definition, as the server has told it, and a digest of its rows; by task, what is `Kept`, in order.
     """
 
     views: dict[str, Any] = field(default_factory=dict)
