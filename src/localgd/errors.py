@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from localgd.core import Engine, Message, Report, Task
+from localgd.core import Engine, Failure, Message, Report, Task
 
 
 class NodeError(RuntimeError):
@@ -27,17 +27,13 @@ class NodeError(RuntimeError):
         self.round = round_
         self.node_id = node_id
         super().__init__(f"round {round_}, node {node_id!r}: {said(error)}")
+        self.__cause__ = error
 
 
 class RemoteError(RuntimeError):
-    """What a node in another process or on another machine raised, with the traceback it had there.
+    """What a node in another process or on another machine raised, with the traceback it had there, if it sent one.
 
-    Parameters
-    ----------
-    error : str
-        The error as the node said it; signs that a terminal obeys are escaped in it, and in the traceback.
-    trace : str
-        Its traceback there; empty if it sent none.
+    Signs that a terminal obeys are escaped in what it says, and in the traceback.
     """
 
     def __init__(self, error: str, trace: str = "") -> None:
@@ -48,15 +44,14 @@ class RemoteError(RuntimeError):
             self.add_note(f"on the node:\n{lines}")
 
 
+class RemoteDiskError(RemoteError, OSError):
+    """What the system of another process refused, as a disk that is full: no reason to end what can do without."""
+
+
 class EngineError(RuntimeError):
     """The processes or machines that a run is spread over no longer work together, so it cannot go on.
 
-    Parameters
-    ----------
-    doing : str
-        What they were at: "round 7".
-    why : str
-        What is wrong, and what to do about it.
+    It says what they were at, as "round 7", what is wrong, and what to do about it.
     """
 
     def __init__(self, doing: str, why: str) -> None:
@@ -64,15 +59,7 @@ class EngineError(RuntimeError):
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """A library that localgd does without, until something needs it, is not installed.
-
-    Parameters
-    ----------
-    extra : str
-        The extra of localgd that brings it.
-    library : str
-        What is missing.
-    """
+    """A library that localgd does without, until something needs it, is not installed: names its extra."""
 
     def __init__(self, extra: str, library: str) -> None:
         super().__init__(f"{library} is missing; get it with: pip install 'localgd[{extra}]'", name=library)
@@ -81,11 +68,6 @@ class MissingExtraError(ModuleNotFoundError):
 @contextmanager
 def extra(name: str, library: str) -> Iterator[None]:
     """Import a library of an extra inside, and say how to get it where it is missing.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
 
     Examples
     --------
@@ -136,21 +118,13 @@ def _plain_lines(text: str) -> str:
 
 
 def from_all(engine: Engine, task: Task, message: Message) -> Report:
-    """Run a round whose report only means something if every node speaks.
-
-    Raises
-    ------
-    NodeError
-        If a node is missing, even where the engine would go on without it.
-    """
+    """Run a round whose report only means something if every node speaks: a NodeError if one is missing."""
     before = len(engine.failures)
     report = engine.round(task, message)
     if report.n_nodes == len(engine.node_ids):
         return report
-    left_out = [failure for failure in engine.failures[before:] if failure.outcome == "left out"]
-    node, error, trace = (
-        (left_out[0].node_id, left_out[0].error, left_out[0].trace) if left_out else ("?", "no report", "")
-    )
-    failure = NodeError(message.round, node, RemoteError(error, trace))
+    unknown = Failure(message.round, "?", "no report", "", "left out")
+    lost = next((failure for failure in engine.failures[before:] if failure.outcome == "left out"), unknown)
+    failure = NodeError(message.round, lost.node_id, RemoteError(lost.error, lost.trace))
     failure.add_note(f"{type(task).__name__} needs every node, so on_failure='skip' cannot go on without it")
     raise failure

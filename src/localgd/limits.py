@@ -16,13 +16,7 @@ NEARLY = 1 - 1e-9
 
 
 class RefusedError(ValueError):
-    """What came over the network, or a node's own configuration, is not fit for use: says why, and nothing of any row.
-
-    Parameters
-    ----------
-    why : str
-        What is wrong.
-    """
+    """What came over the network, or a node's own configuration, is not fit for use: why, and nothing of any row."""
 
 
 def n_effective(shares: FloatArray) -> FloatArray:
@@ -87,58 +81,41 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
-            key = name.replace("_", "-")
-            if name == "max_mb":
-                if type(value) not in (int, float) or not value > 0:
-                    raise RefusedError(f"{key} must be a number above 0; correct its node-config")
-            elif type(value) is not int or value < 1:  # True is an int, too
-                raise RefusedError(f"{key} must be a whole number of at least 1; correct its node-config")
+        for name, key in KEYS.items():
+            value, whole = getattr(self, name), name != "max_mb"
+            if type(value) not in ((int,) if whole else (int, float)) or not value > 0:  # True is an int, too
+                kind = "whole number of at least 1" if whole else "number above 0"
+                raise RefusedError(f"{key} must be a {kind}; correct its node-config")
 
     def within(self, config: Mapping[str, Any]) -> Limits:
         """Return the limits with what a node-config says of them, under names like ``min-rows``."""
-        keys = {field.name: field.name.replace("_", "-") for field in fields(self)}
-        return replace(self, **{name: config[key] for name, key in keys.items() if key in config})
+        return replace(self, **{name: config[key] for name, key in KEYS.items() if key in config})
+
+    def _refused(self, what: str, name: str) -> RefusedError:
+        """Return a refusal to do something, with the limit in it, and who may change that."""
+        return RefusedError(f"it {what.format(getattr(self, name))}; its operator may set {KEYS[name]}")
 
     def rest(self, shares: FloatArray) -> None:
         """Refuse a sum of terms of these sizes, one for each row (or sample), if it rests on too few.
 
         Each column of an (n, k) array is a sum of its own.
-
-        Raises
-        ------
-        RefusedError
-            If one does.
         """
         if self.min_rows > 1 and not (n_effective(shares) >= NEARLY * self.min_rows).all():
-            raise RefusedError(
-                f"it sends no sum that rests on fewer than min-rows={self.min_rows} of its rows; take a method whose "
-                "sums rest on more, or stop earlier (on separable rows few of them carry the last rounds); its "
-                "operator may set min-rows"
+            raise self._refused(
+                "sends no sum that rests on fewer than min-rows={} of its rows; take a method whose sums rest on more, "
+                "or stop earlier (on separable rows few of them carry the last rounds)",
+                "min_rows",
             )
 
     def enough(self, n_present: FloatArray) -> None:
-        """Refuse sums of columns over so many rows each, if some row has a value there, but too few have.
-
-        Raises
-        ------
-        RefusedError
-            If there is such a column.
-        """
+        """Refuse sums of columns over so many rows each, if some row has a value there, but too few have."""
         if ((n_present > 0) & (n_present < self.min_rows)).any():
-            raise RefusedError(
-                f"it sums no column that fewer than min-rows={self.min_rows} of its rows have a value in; drop the "
-                "column; its operator may set min-rows"
+            raise self._refused(
+                "sums no column that fewer than min-rows={} of its rows have a value in; drop the column", "min_rows"
             )
 
     def bear(self, n_numbers: float, what: str) -> None:
-        """Refuse to hold or send so many numbers.
-
-        Raises
-        ------
-        RefusedError
-            If they are more than `max_mb` megabytes.
-        """
+        """Refuse to hold or send so many numbers, if they are more than `max_mb` megabytes."""
         if not 8 * n_numbers <= self.max_mb * 1e6:
             size = 8 * min(n_numbers, 1e300) / 1e6
             raise RefusedError(
@@ -147,46 +124,29 @@ class Limits:
             )
 
     def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int) -> None:
-        """Refuse a task whose fields, or whose report, are beyond the limits.
+        """Refuse a task that is beyond the limits.
 
-        Parameters
-        ----------
-        task : Task
-            Any; looked at are fields called min_group, batch_size, local_steps and memory.
-        sizes : mapping from name to int
-            How many numbers the fields of its report hold, as its schema declares.
-        n_duals : int
-            How many of them are duals.
-        n_rows : int
-            Rows of the node.
-
-        Raises
-        ------
-        RefusedError
-            With the limit, and what the server or the node's operator can do.
+        Looked at are its fields called min_group, batch_size, local_steps and memory; how many numbers each field of
+        its report holds, as its schema declares, and how many of them are duals; and the rows of the node.
         """
         steps, batch = getattr(task, "local_steps", None) or 1, getattr(task, "batch_size", None)
         if getattr(task, "min_group", self.min_group) < self.min_group:
-            raise RefusedError(
-                f"it tells no category and no word of fewer than {self.min_group} rows; give "
-                f"min-group={self.min_group} or more; its operator may set min-group"
+            raise self._refused(
+                "tells no category and no word of fewer than {0} rows; give min-group={0} or more", "min_group"
             )
         if batch is not None and batch < self.min_batch:
-            raise RefusedError(
-                f"it takes no batches of fewer than min-batch={self.min_batch} samples; give larger ones; its operator "
-                "may set min-batch"
-            )
+            raise self._refused("takes no batches of fewer than min-batch={} samples; give larger ones", "min_batch")
         if steps > self.max_local_steps:
-            raise RefusedError(
-                f"it takes no more than max-local-steps={self.max_local_steps} local steps a round; give fewer; its "
-                "operator may set max-local-steps"
+            raise self._refused(
+                "takes no more than max-local-steps={} local steps a round; give fewer", "max_local_steps"
             )
         if n_duals > self.max_duals:
-            raise RefusedError(
-                f"it sends no more than max-duals={self.max_duals} dual vectors a round; ask for fewer; its operator "
-                "may set max-duals"
-            )
+            raise self._refused("sends no more than max-duals={} dual vectors a round; ask for fewer", "max_duals")
         self.bear(sum(sizes.values()), "its report")
         if batch is not None:
             self.bear(float(steps) * min(batch, n_rows), "the batches")
         self.bear(4.0 * float(getattr(task, "memory", 0) or 0) * n_rows, "the memory")
+
+
+KEYS = {field.name: field.name.replace("_", "-") for field in fields(Limits)}
+"""What a node-config calls each limit."""

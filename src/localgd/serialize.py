@@ -10,11 +10,11 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ PLACE = "array"
 """An entry ``{"array": "3"}`` of the JSON stands for the array of that name."""
 
 
-class Packed(NamedTuple):
+@dataclass(frozen=True)
+class Packed:
     """A value taken apart: its JSON, and its arrays by name."""
 
     text: str
@@ -48,6 +49,10 @@ def _array(value: Any, kind: Any) -> NDArray[Any]:
 
 def _loss(value: Any, _: Any) -> Loss:
     return Softmax(int(value["versus"])) if value["name"] == Softmax.name else LOSSES[value["name"]]
+
+
+def _parts_of_dual(dual: Dual) -> dict[str, Any]:
+    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
 
 
 def _dual(value: Any, _: Any) -> Dual:
@@ -83,36 +88,22 @@ def _converter() -> Any:
 
     converter = make_converter(forbid_extra_keys=True)
     converter.register_structure_hook(type(None), _nothing)
-    converter.register_unstructure_hook_func(_is_array, lambda array: array)
-    converter.register_structure_hook_func(_is_array, _array)
-    converter.register_unstructure_hook_func(
-        lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}
-    )
-    converter.register_structure_hook_func(lambda kind: kind is Loss, _loss)
-    converter.register_unstructure_hook(
-        Dual, lambda dual: {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
-    )
-    converter.register_structure_hook(Dual, _dual)
     converter.register_structure_hook_func(_either, _one_of)
-    converter.register_unstructure_hook_func(_speaks_for_itself, lambda value: value.to_dict())
-    converter.register_structure_hook_func(_speaks_for_itself, lambda value, kind: kind.from_dict(value))
+    for fits, there, back in (
+        (_is_array, lambda array: array, _array),
+        (lambda kind: kind is Loss, lambda loss: {"name": loss.name, "versus": loss.versus}, _loss),
+        (lambda kind: kind is Dual, _parts_of_dual, _dual),
+        (_speaks_for_itself, lambda value: value.to_dict(), lambda value, kind: kind.from_dict(value)),
+    ):
+        converter.register_unstructure_hook_func(fits, there)
+        converter.register_structure_hook_func(fits, back)
     return converter
 
 
 def pack(value: Any, kind: Any = None) -> Packed:
     """Take a value apart: dataclasses, named tuples, containers, numbers, text and arrays.
 
-    Parameters
-    ----------
-    value : object
-        What to write.
-    kind : type, optional
-        The type to write it as, where that is wider than its own.
-
-    Raises
-    ------
-    TypeError
-        If it holds anything else.
+    Anything else in it is a TypeError. `kind` is the type to write it as, where that is wider than its own.
 
     Examples
     --------
@@ -125,11 +116,9 @@ def pack(value: Any, kind: Any = None) -> Packed:
     arrays: dict[str, NDArray[Any]] = {}
 
     def aside(found: Any) -> dict[str, str]:
-        if isinstance(found, np.generic):
-            found = np.asarray(found)
-        if not isinstance(found, np.ndarray):
+        if not isinstance(found, np.ndarray | np.generic):
             raise TypeError(f"{type(found).__name__} cannot be written")
-        arrays[str(len(arrays))] = found
+        arrays[str(len(arrays))] = np.asarray(found)
         return {PLACE: str(len(arrays) - 1)}
 
     tree = _converter().unstructure(value, unstructure_as=kind)
@@ -137,22 +126,15 @@ def pack(value: Any, kind: Any = None) -> Packed:
 
 
 def unpack(packed: Packed, kind: type[Kind]) -> Kind:
-    """Put a value of type `kind` together again.
-
-    Raises
-    ------
-    ValueError
-        If what was written is no such value.
-    """
+    """Put a value of type `kind` together again; a ValueError if what was written is no such value."""
 
     def back(entry: dict[str, Any]) -> Any:
         return packed.arrays[entry[PLACE]] if entry.keys() == {PLACE} else entry
 
     try:
-        value: Kind = _converter().structure(json.loads(packed.text, object_hook=back), kind)
+        return _converter().structure(json.loads(packed.text, object_hook=back), kind)  # type: ignore[no-any-return]
     except Exception as error:  # cattrs raises groups of whatever went wrong inside
         raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
-    return value
 
 
 def write(path: Path, parts: Mapping[str, Packed]) -> None:
@@ -173,13 +155,7 @@ def write(path: Path, parts: Mapping[str, Packed]) -> None:
 
 
 def read(content: bytes, source: str) -> dict[str, Packed]:
-    """Return what `write` wrote, from the content of its file.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or holds pickled objects; names `source`.
-    """
+    """Return what `write` wrote, from the content of its file; a ValueError, of this `source`, if it is damaged."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -359,6 +360,20 @@ def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
     run = train(spread(shards), METHODS[name], n_rounds=20, checkpoints=checkpoints)
     np.testing.assert_array_equal(run.w, expected.w)
     assert run.certificate.to_dict() == expected.certificate.to_dict()
+
+
+def test_a_full_disk_in_one_rank_is_no_reason_to_end_the_run(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shards = random_rows(5)
+    engine = spread(shards)
+    if RANK == WORLD - 1:
+        monkeypatch.setattr(engine.nodes, "write", full)
+    checkpoints = Checkpoints(one_folder(engine, tmp_path), every_rounds=2)
+    with pytest.warns(RuntimeWarning, match=r"no checkpoint could be written \(.*No space left on device\)"):
+        run = train(engine, METHODS["local-gd"], n_rounds=5, checkpoints=checkpoints)
+    assert run.n_rounds == 5
 
 
 def test_a_checkpoint_that_does_not_fit_ends_in_words_in_all_ranks(tmp_path):

@@ -10,14 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 from flwr.app import Context, RecordDict
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 from engines.flower_grid import LocalGrid
 from localgd import InProcess, load, local_gd, prepare, train
 from localgd.data.datasets import DATASETS
+from localgd.data.model import read_model
 from localgd.engine.flower import RefusedError
 from localgd.flower import server as app
 from localgd.flower.client import client, rows
 from localgd.flower.server import KEYS, RunConfig, main
+from localgd.methods.table import asked as method_asked
 
 HEART = [{"partition-id": i, "data": "heart", "secret": "bundled, so no secret"} for i in range(4)]
 
@@ -63,9 +68,73 @@ def test_a_finished_job_is_not_done_again(tmp_path):
         job(C=1.0, n_rounds=50, out=str(out)).run(LocalGrid(client, HEART))
 
 
+@pytest.fixture
+def sites(tmp_path):
+    """The nodes of a table whose label is a number."""
+    bunch = load_diabetes(scaled=False)
+    nodes = []
+    for i in range(3):
+        columns = {name: bunch.data[i::3, j] for j, name in enumerate(bunch.feature_names)}
+        path = tmp_path / f"site-{i}.csv"
+        pl.DataFrame({**columns, "progression": bunch.target[i::3]}).write_csv(path)
+        nodes.append({"data-path": str(path), "label": "progression", "secret": f"only site {i} knows"})
+    return nodes
+
+
+def numbers(**config):
+    """A job over those nodes, which have the limits that rows of users have."""
+    return job(task="regression", data="", n_nodes=3, min_group=8, **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "pooled"),
+    [
+        ({}, Ridge(1.0)),
+        ({"alpha": 20.0, "method": "conjugate-gradients"}, Ridge(20.0)),
+        ({"alpha": 3, "intercept": False}, Ridge(3.0, fit_intercept=False)),
+        ({"alpha": 0}, LinearRegression()),
+    ],
+    ids=str,
+)
+def test_a_regression_trains_as_in_process_and_as_pooled(config, pooled, sites, tmp_path):
+    out, intercept = tmp_path / "RUN", config.get("intercept", True)
+    run = numbers(**config, out=str(out)).run(LocalGrid(client, sites))
+    tables = [load(node["data-path"], label="progression")[0] for node in sites]
+    here, recipe = prepare(InProcess(tables), scale="standard", min_group=8, intercept=intercept, classes=False)
+    method, problem = method_asked(config.get("method", "auto"), alpha=config.get("alpha", 1.0), intercept=intercept)
+    np.testing.assert_array_equal(run.w, train(here, method, problem=problem, n_rounds=500).w)
+    model = read_model(out / "model.json")
+    assert model.recipe == recipe
+    X, y = load_diabetes(scaled=False, return_X_y=True)
+    expected = pooled.fit(StandardScaler().fit_transform(X), y)
+    np.testing.assert_allclose(model.coef, expected.coef_, rtol=1e-7, atol=1e-9)
+    assert model.intercept == pytest.approx(expected.intercept_, rel=1e-7)
+    assert json.loads((out / "config.json").read_text())["flower"]["task"] == "regression"
+
+
+def test_a_regression_goes_on_to_the_same_bits(sites, tmp_path):
+    whole = numbers(method="conjugate-gradients").run(LocalGrid(client, sites))
+    grid, out = LocalGrid(client, sites), str(tmp_path / "RUN")
+    cut = numbers(method="conjugate-gradients", n_rounds=3, out=out).run(grid)
+    assert cut.unfinished
+    grid.new_run()
+    again = numbers(method="conjugate-gradients", out=out).run(grid)
+    np.testing.assert_array_equal(again.w, whole.w)
+    assert again.n_rounds == whole.n_rounds
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"task": "ridge"}, "task must be 'classification' or 'regression', got 'ridge'"),
+        ({"alpha": 1.0}, "alpha is for numbers: add task='regression'; the penalty for classes is C"),
+        ({"alpha": "x", "task": "regression"}, "alpha must be a number, got 'x'"),
+        ({"alpha": -1, "task": "regression"}, "alpha must be a number from 0"),
+        ({"C": 1.0, "task": "regression"}, "C is for classes; for real targets there is alpha"),
+        ({"loss": "logistic", "task": "regression"}, "loss is for classes"),
+        ({"angle_tol_deg": 1.0, "task": "regression"}, "angle-tol-deg is for classes; leave it out with"),
+        ({"method": "normal-equations"}, "normal-equations fits real targets, not classes"),
+        ({"method": "local-gd", "task": "regression"}, "cannot look for the ridge solution"),
         ({"method": "local-dg"}, "did you mean 'local-gd'"),
         ({"n_rounds": "many"}, "n-rounds must be a number, got 'many'"),
         ({"C": "x"}, "C must be a number"),

@@ -32,16 +32,16 @@ LEAN = (Project, DualPart, InteriorPoint, TemperedDual)
 class Tapped(InProcess):
     """A federation whose line is tapped: all that nodes say is kept."""
 
-    def _begin(self, nodes, policy):
-        super()._begin(nodes, policy)
-        run, self.heard = nodes.run, getattr(self, "heard", [])
+    def _begin(self, make):
+        super()._begin(make)
+        run, self.heard = self.nodes.run, []
 
         def tapped(task, message, waiting):
             answers = run(task, message, waiting)
             self.heard += [(task, message, node, answer) for node, answer in answers.items()]
             return answers
 
-        nodes.run = tapped
+        self.nodes.run = tapped
 
     def map(self, encode):
         mapped = super().map(encode)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import copy
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from localgd.core import Failure, Message, Report, Task
-from localgd.engine.nodes import Nodes, chosen
-from localgd.engine.policy import Policy
+from localgd.core import Message, Report, Task
+from localgd.engine.nodes import Nodes
+from localgd.engine.policy import Answer, Federation, Policy, n_floats
 
 
-class InProcess:
+class InProcess(Federation):
     """Hold the nodes' shards in memory and run rounds over them.
 
     Parameters
@@ -47,25 +48,20 @@ class InProcess:
         min_nodes: int = 1,
         retries: int = 0,
     ) -> None:
-        self._begin(Nodes(shards, n_jobs=n_jobs, debug=debug), Policy(on_failure, min_nodes, retries))
+        super().__init__()
+        self._begin(lambda: (Nodes(shards, n_jobs=n_jobs, debug=debug), Policy(on_failure, min_nodes, retries)))
 
-    def _begin(self, nodes: Nodes, policy: Policy) -> None:
-        if not nodes.shards:
+    def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
+        """Make the nodes, and what to do about those that fail."""
+        self.nodes, policy = make()
+        if not self.shards:
             raise ValueError("shards is empty: a federation needs at least one node")
-        self.nodes, self.policy = nodes, policy.among(len(nodes.shards))
-        self.floats_up = 0
-        self.floats_down = 0
-        self.failures: list[Failure] = []
+        self._join(self.shards, policy)
 
     @property
     def shards(self) -> dict[str, Any]:
-        """What the nodes hold, by name."""
+        """What the nodes of this process hold, by name."""
         return self.nodes.shards
-
-    @property
-    def node_ids(self) -> tuple[str, ...]:
-        """Names of all nodes, sorted."""
-        return tuple(self.shards)
 
     def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
         """Run `task` once on every node (or on those named) and return the sum of the reports.
@@ -78,16 +74,13 @@ class InProcess:
             If `nodes` is empty or names a node that is not here.
         """
 
-        def ask(waiting: Collection[str]) -> dict[str, Any]:
-            answers = self.nodes.run(task, message, list(waiting))
+        def ask(waiting: Sequence[str]) -> dict[str, Answer]:
+            answers = self.nodes.run(task, message, waiting)
             self.floats_down += message.n_floats * len(answers)
-            self.floats_up += sum(answer.n_floats for answer in answers.values() if isinstance(answer, Report))
+            self.floats_up += n_floats(answers.values())
             return answers
 
-        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), task, message)
-        self.failures += failures
-        self.policy.settle(message, report.n_nodes, missing)
-        return report
+        return self._gathered(ask, self._chosen(nodes), task, message)[0]
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.
@@ -95,30 +88,23 @@ class InProcess:
         Raises
         ------
         NodeError
-            If `encode` raised on a node.
+            In all processes, if `encode` raised on a node.
         """
-        mapped = object.__new__(type(self))
-        mapped._begin(self.nodes.map(encode), self.policy)
-        mapped.floats_up, mapped.floats_down = self.floats_up, self.floats_down
-        mapped.failures = self.failures
+        mapped = copy.copy(self)
+        mapped._begin(lambda: (self.nodes.map(encode), self.policy))  # noqa: SLF001  its own kind
         return mapped
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes what a run leaves behind: it is the only one."""
-        return True
+    def _in_all(self, do: Callable[[], Any]) -> Any:
+        """Do something in every process, and raise in all of them if it fails in one."""
+        return do()
 
-    def shared(self, content: bytes) -> bytes:
-        """Return it: there is nobody else to give anything."""
-        return content
-
-    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
-        """Return the wishes: there is nobody to ask."""
-        return wishes
+    def _path(self, folder: Path, stamp: int) -> Path:
+        """Return where the states of this process's nodes are kept."""
+        return folder / f"nodes-{stamp}.npz"
 
     def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
-        """Write the nodes' states of `task` in a session into the folder."""
-        self.nodes.write(task, folder / f"nodes-{stamp}.npz", session)
+        """Write the states that this process's nodes have of `task` in a session into the folder."""
+        self._in_all(lambda: self.nodes.write(task, self._path(folder, stamp), session))
 
     def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
         """Take the states back that `keep` wrote, for a session.
@@ -126,9 +112,11 @@ class InProcess:
         Raises
         ------
         NodeError
-            If a node's rows are no longer those that its state is about.
+            In all processes, if a node's rows are no longer those that its state is about.
+        ValueError
+            In all processes, if one of them finds no states of just its nodes.
         """
-        self.nodes.read(task, folder / f"nodes-{stamp}.npz", session)
+        self._in_all(lambda: self.nodes.read(task, self._path(folder, stamp), session))
 
     def release(self, session: str) -> None:
         """Drop what the nodes remember of a session."""

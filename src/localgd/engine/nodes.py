@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,12 @@ from threadpoolctl import ThreadpoolController
 
 from localgd import serialize
 from localgd.core import Message, Report, Task
-from localgd.engine.policy import Answer
+from localgd.engine.policy import Answer, check_apart
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.rows import Shard
+
+OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,28 +39,13 @@ class Nodes:
     A node that is sent the same round twice runs it from the same state, so a server may ask again. Round 0 begins from
     the task's `init`, whatever came before.
 
-    Parameters
-    ----------
-    shards : iterable of Shard, Table or Samples
-        What the nodes hold, with distinct ``node_id``; the order given does not matter.
-    n_jobs : int, default 1
-        Threads that share the nodes of a round. The result does not depend on it.
-    debug : bool, default False
-        Let a node's own exception through, with round, node and arguments as notes.
-
-    Raises
-    ------
-    ValueError
-        If two share a name.
+    What they hold is a Shard, Table or Samples each; `n_jobs` and `debug` are those of `localgd.InProcess`.
     """
 
     def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
-        held = list(shards)
-        self.shards: dict[str, Any] = {shard.node_id: shard for shard in sorted(held, key=lambda s: str(s.node_id))}
-        if len(self.shards) < len(held):
-            names = sorted(str(shard.node_id) for shard in held)
-            twice = next(a for a, b in itertools.pairwise(names) if a == b)
-            raise ValueError(f"two nodes are called {twice!r}; give every node its own node_id")
+        held = sorted(shards, key=lambda shard: str(shard.node_id))
+        check_apart(str(shard.node_id) for shard in held)
+        self.shards: dict[str, Any] = {shard.node_id: shard for shard in held}
         if n_jobs < 1:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
@@ -70,37 +56,33 @@ class Nodes:
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say."""
-        kept = self._kept.get((message.session, task), {})
+        kept, fresh = self._kept.get((message.session, task), {}), dict[str, NodeStore]()
 
-        def on_node(node_id: str) -> tuple[Answer, NodeStore | None]:
+        def on_node(node_id: str) -> Answer:
             shard = self.shards[node_id]
             try:
-                return answer(task, message, shard, kept.get(node_id))
+                report, now = answer(task, message, shard, kept.get(node_id))
             except Exception as error:
                 if self.debug:
                     error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
                     raise
-                return error, None
+                return error
+            if now is not None:
+                fresh[node_id] = now
+            return report
 
         with self._threads.limit(limits=1, user_api="blas"):
             if self.n_jobs > 1 and len(nodes) > 1:
                 with ThreadPoolExecutor(self.n_jobs) as pool:
-                    results = list(pool.map(on_node, nodes))
+                    found = dict(zip(nodes, pool.map(on_node, nodes), strict=True))
             else:
-                results = [on_node(node_id) for node_id in nodes]
-        fresh = {node: now for node, (_, now) in zip(nodes, results, strict=True) if now is not None}
+                found = {node_id: on_node(node_id) for node_id in nodes}
         if fresh:
             self._kept[message.session, task] = kept | fresh
-        return {node: found for node, (found, _) in zip(nodes, results, strict=True)}
+        return found
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Return nodes that hold ``encode(what they hold now)``.
-
-        Raises
-        ------
-        NodeError
-            If `encode` raised on a node.
-        """
+        """Return nodes that hold ``encode(what they hold now)``; a NodeError if it raised on one."""
         held = []
         for node_id, shard in self.shards.items():
             try:
@@ -111,10 +93,6 @@ class Nodes:
                 raise NodeError(0, node_id, error) from error
         return type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
 
-    def states(self, task: Task, session: str = "") -> dict[str, Any]:
-        """Return every node's state of a task in a session, after the last round that it ran."""
-        return {node: kept.after for node, kept in self._kept.get((session, task), {}).items()}
-
     def release(self, session: str) -> None:
         """Drop all states of a session."""
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != session}
@@ -123,21 +101,16 @@ class Nodes:
         """Write a digest of every node's rows and, if it has one, its state of a task with the round that led to it."""
         parts, kept = {}, self._kept.get((session, task), {})
         for place, (node, shard) in enumerate(self.shards.items()):  # a name may hold any sign
-            round_ = kept[node].round if node in kept else 0
-            parts[f"{place}.head"] = serialize.pack([node, round_, fingerprint(shard)])
-            if node in kept:
-                parts[f"{place}.state"] = packed(task, kept[node].after)
+            known = kept.get(node)
+            parts[f"{place}.head"] = serialize.pack([node, known.round if known else 0, fingerprint(shard)])
+            if known:
+                parts[f"{place}.state"] = serialize.pack(known.after, state_type(task, known.after))
         serialize.write(path, parts)
 
     def read(self, task: Task, path: Path, session: str = "") -> None:
-        """Take back what `write` wrote, for a session.
+        """Take back what `write` wrote, for a session; a ValueError if it is not there, or damaged.
 
-        Raises
-        ------
-        NodeError
-            If a node's rows are no longer those of the checkpoint: what is proved is about those.
-        ValueError
-            If it is not there, or damaged.
+        A node whose rows are no longer those of the checkpoint is a NodeError: what is proved is about those.
         """
         if not path.is_file():
             raise ValueError(
@@ -151,10 +124,9 @@ class Nodes:
             if node not in self.shards:
                 continue
             if rows != fingerprint(self.shards[node]):
-                error = ValueError("its rows are not those of the checkpoint; start afresh, or bring the old rows back")
-                raise NodeError(round_, node, error) from error
+                raise NodeError(round_, node, ValueError(OTHER_ROWS))
             if f"{place}.state" in parts:
-                state = unpacked(task, parts[f"{place}.state"])
+                state = serialize.unpack(parts[f"{place}.state"], state_type(task))
                 known[node] = NodeStore(round_, state, state)
         self._kept[session, task] = known
 
@@ -162,12 +134,7 @@ class Nodes:
 def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) -> tuple[Report, NodeStore | None]:
     """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
 
-    Raises
-    ------
-    TypeError
-        If the task returns no report.
-    ValueError
-        If the report is none that the task declares.
+    What is no report is a TypeError, and one that the task does not declare a ValueError.
     """
     if known is None or message.round == 0:
         init = getattr(task, "init", None)
@@ -183,24 +150,11 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 
 
-def packed(task: Task, state: Any) -> serialize.Packed:
-    """Return a state of a task as what can be written.
-
-    Raises
-    ------
-    TypeError
-        If the task does not say of which type its states are.
-    """
-    kind = getattr(task, "state_type", None)
-    if kind is None and state is not None:
+def state_type(task: Task, state: Any = None) -> Any:
+    """Return the type that states of a task are written and read as; a TypeError if it has one and does not say."""
+    if state is not None and not hasattr(task, "state_type"):
         raise TypeError(f"{type(task).__name__} keeps a state, so it must declare state_type, what that is read as")
-    return serialize.pack(state, type(None) if kind is None else kind)
-
-
-def unpacked(task: Task, state: serialize.Packed) -> Any:
-    """Return the state that `packed` took apart."""
-    kind = getattr(task, "state_type", None)
-    return serialize.unpack(state, type(None) if kind is None else kind)
+    return getattr(task, "state_type", type(None))
 
 
 def fingerprint(shard: Shard) -> str:
@@ -217,24 +171,3 @@ def fingerprint(shard: Shard) -> str:
     for part in (*parts, getattr(shard, "targets", np.zeros(0))):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
-
-
-def chosen(nodes: Collection[str] | None, known: Collection[str]) -> list[str]:
-    """Return the nodes that are to take part, sorted: those named, or all.
-
-    Raises
-    ------
-    ValueError
-        If `nodes` is empty or names a node that is not known.
-
-    Examples
-    --------
-    >>> chosen(None, ("a", "b")), chosen(["b", "b"], ("a", "b"))
-    (['a', 'b'], ['b'])
-    """
-    if nodes is None:
-        return list(known)
-    unknown = sorted(set(nodes) - set(known))
-    if unknown or not nodes:
-        raise ValueError(f"nodes={list(nodes)!r}: no such node {unknown}; known are {list(known)}")
-    return sorted(set(nodes))

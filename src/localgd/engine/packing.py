@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from localgd.core import Array, Field, Message, Report, Schema, Task
+from localgd.core import Array, Field, Kind, Message, Report, Schema, Task
 from localgd.engine.screening import PARTS
 from localgd.rounding import Dual, FloatArray, read_only
 
@@ -24,8 +24,7 @@ HEAD = 3
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
 
-ADD = {"sum": np.add, "max": np.maximum, "min": np.minimum}
-EMPTY = {"sum": 0.0, "max": -np.inf, "min": np.inf}
+FOLDS = {"sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
 """How arrays of a kind fold, and what they fold from."""
 
 
@@ -48,13 +47,6 @@ class Layout:
 
     Everything is float64 here, which holds float32 and whole numbers up to 2⁵³ exactly; what comes back has the dtype
     of its field.
-
-    Parameters
-    ----------
-    schema : mapping from name to Field
-        What a report may hold.
-    nodes : tuple of str
-        Nodes that are asked.
 
     Examples
     --------
@@ -82,32 +74,28 @@ class Layout:
     def packed(self, reports: Collection[Report] | None, place: Rank, *, sent: int) -> FloatArray:
         """Return the array of a process: the sum of its reports, or that it has something to talk about."""
         there = () if reports is None else tuple(reports)
-        out = np.zeros(self._at["rows"] + place.world * (self._width + 1))
-        n_nodes, n_rows = sum(report.n_nodes for report in there), sum(report.n_rows for report in there)
-        out[:HEAD] = n_nodes, n_rows, sent
-        for name, field, part in self._places("sum"):
-            _fold(field, [report.sums[name] for report in there if name in report.sums], out[part])
-        for name, field, part in self._places("dual"):
-            duals = [report.duals[name] for report in there if name in report.duals]
-            _fold(field, [dual.vector for dual in duals], out[part.start : part.stop - 2])
-            out[part.stop - 2 : part.stop] = np.sum([dual.parts for dual in duals], axis=0) if duals else 0.0
-        for name, _, part in self._places("flag"):
-            out[part] = sum(report.flags.get(name, 0) for report in there)
-        out[self._at["names"] : self._at["per_node"]] = [
-            any(name in getattr(report, PARTS[field.kind]) for report in there) for name, field in self._named
-        ]
-        for name, _, part in self._places("per_node"):
-            table = out[part].reshape(len(self.nodes), -1)
-            listed = [(node, value) for report in there for node, value in report.per_node.get(name, {}).items()]
-            for node, value in listed:
-                table[self.nodes.index(node)] = 1.0, *value.reshape(-1)
-        row = out[self._at["rows"] + place.rank * self._width :]
+        parts, end, width = self._at
+        out = np.zeros(end + place.world * (width + 1))
+        out[:HEAD] = sum(report.n_nodes for report in there), sum(report.n_rows for report in there), sent
+        row = out[end + place.rank * width :]
         row[0] = reports is None
-        for kind in ("max", "min"):
-            for name, field, part in self._places(kind):
-                _fold(
-                    field, [held[name] for held in (getattr(r, PARTS[kind]) for r in there) if name in held], row[part]
-                )
+        folded: list[tuple[Kind, FloatArray]] = [("sum", out), ("max", row), ("min", row)]
+        for kind, where in folded:
+            for name, part in parts[kind].items():
+                held = [getattr(report, PARTS[kind]) for report in there]
+                _fold(self.schema[name], [values[name] for values in held if name in values], where[part])
+        for name, part in parts["dual"].items():
+            duals = [report.duals[name] for report in there if name in report.duals]
+            _fold(self.schema[name], [dual.vector for dual in duals], out[part.start : part.stop - 2])
+            out[part.stop - 2 : part.stop] = np.sum([dual.parts for dual in duals], axis=0) if duals else 0.0
+        for name, part in parts["flag"].items():
+            out[part] = sum(report.flags.get(name, 0) for report in there)
+        for name, part in parts["held"].items():
+            out[part] = any(name in getattr(report, PARTS[self.schema[name].kind]) for report in there)
+        for name, part in parts["per_node"].items():
+            table = out[part].reshape(len(self.nodes), -1)
+            for node, value in (entry for report in there for entry in report.per_node.get(name, {}).items()):
+                table[self.nodes.index(node)] = 1.0, *value.reshape(-1)
         return out
 
     def sign(self, flat: FloatArray, place: Rank, mark: int) -> None:
@@ -120,82 +108,64 @@ class Layout:
 
     def report(self, flat: FloatArray, world: int) -> tuple[Report, int]:
         """Return the report that the sum of arrays stands for, and the numbers sent; it is not to change any more."""
-        there = (read_only(flat)[self._at["names"] : self._at["per_node"]] > 0).tolist()
-        held = {name for (name, _), here in zip(self._named, there, strict=True) if here}
-        rows = self._rows(flat, world)
+        parts, _, _ = self._at
+        held = {name for name, part in parts["held"].items() if read_only(flat)[part][0] > 0}
+        rows, schema = self._rows(flat, world), self.schema
         n_nodes, n_rows, sent = (int(number) for number in flat[:HEAD])
-        flags = {name: int(flat[part][0]) for name, _, part in self._places("flag")}
-        duals = self._places("dual")
+        extremes = {"max": rows.max(axis=0), "min": rows.min(axis=0)}  # NaN where one of them is
+        maxs, mins = (
+            {name: _of(schema[name], found[part]) for name, part in parts[kind].items() if name in held}
+            for kind, found in extremes.items()
+        )
+        duals = {name: part for name, part in parts["dual"].items() if name in held}
         report = Report(
             n_nodes,
             n_rows,
-            {name: _taken(flat, part, field) for name, field, part in self._places("sum") if name in held},
-            maxs=self._extremes("max", rows.max(axis=0), held),  # NaN where one of them is
-            mins=self._extremes("min", rows.min(axis=0), held),
-            flags={name: count for name, count in flags.items() if count},
-            duals={name: _dual(flat, part, field, n_nodes) for name, field, part in duals if name in held},
-            per_node={name: listed for name, listed in self._per_node(flat) if listed},
+            {name: _taken(flat, part, schema[name]) for name, part in parts["sum"].items() if name in held},
+            maxs=maxs,
+            mins=mins,
+            flags={name: int(flat[part][0]) for name, part in parts["flag"].items() if flat[part][0]},
+            duals={name: _dual(flat, part, schema[name], n_nodes) for name, part in duals.items()},
+            per_node={name: listed for name in parts["per_node"] if (listed := self._listed(name, flat))},
         )
         return report, sent
 
-    def _extremes(self, kind: str, found: FloatArray, held: Collection[str]) -> dict[str, Array]:
-        return {name: _of(field, found[part]) for name, field, part in self._places(kind) if name in held}
-
-    def _per_node(self, flat: FloatArray) -> Iterator[tuple[str, dict[str, Array]]]:
-        """Yield the values that nodes have listed, each by its node."""
-        for name, field, part in self._places("per_node"):
-            table = zip(self.nodes, flat[part].reshape(len(self.nodes), -1), strict=True)
-            yield name, {node: _of(field, row[1:]) for node, row in table if row[0]}
+    def _listed(self, name: str, flat: FloatArray) -> dict[str, Array]:
+        """Return the values that nodes have listed under a name."""
+        table = flat[self._at[0]["per_node"][name]].reshape(len(self.nodes), -1)
+        return {node: _of(self.schema[name], row[1:]) for node, row in zip(self.nodes, table, strict=True) if row[0]}
 
     @cached_property
-    def _named(self) -> list[tuple[str, Field]]:
-        """Fields that processes say whether they hold them."""
-        return [(name, field) for name, field in self.schema.items() if field.kind in {"sum", "max", "min", "dual"}]
-
-    def _sizes(self, kind: str) -> Iterator[tuple[str, Field, int]]:
-        """Yield the fields of a kind, and how many places each takes."""
-        for name, field in self.schema.items():
-            if field.kind == kind:
-                size = prod(field.shape)
-                yield name, field, {"dual": size + 2, "per_node": (size + 1) * len(self.nodes)}.get(kind, size)
-
-    def _size(self, kind: str) -> int:
-        return sum(size for *_, size in self._sizes(kind))
-
-    @cached_property
-    def _at(self) -> Mapping[str, int]:
-        """Where each part begins: in the array, or, of maxima and minima, in the row of a process."""
-        at, begin = {"max": 1, "min": 1 + self._size("max")}, HEAD
-        for name in ("sum", "dual", "flag", "names", "per_node"):
-            at[name] = begin
-            begin += len(self._named) if name == "names" else self._size(name)
-        return {**at, "rows": begin}
-
-    @cached_property
-    def _width(self) -> int:
-        return 1 + self._size("max") + self._size("min")
-
-    def _places(self, kind: str) -> Iterator[tuple[str, Field, slice]]:
-        begin = self._at[kind]
-        for name, field, size in self._sizes(kind):
-            yield name, field, slice(begin, begin + size)
-            begin += size
+    def _at(self) -> tuple[dict[str, dict[str, slice]], int, int]:
+        """Where each field of a kind is, and how long all that is: in the array, and in the row of a process."""
+        parts: dict[str, dict[str, slice]] = {}
+        ends = {"array": HEAD, "row": 1}
+        for kind in ("sum", "dual", "flag", "held", "per_node", "max", "min"):
+            where, parts[kind] = "row" if kind in {"max", "min"} else "array", {}
+            for name, field in self.schema.items():
+                size, begin = prod(field.shape), ends[where]
+                takes = {"dual": size + 2, "per_node": (size + 1) * len(self.nodes), "held": 1}
+                if kind == field.kind or (kind == "held" and field.kind in {"sum", "max", "min", "dual"}):
+                    ends[where] += takes.get(kind, size)
+                    parts[kind][name] = slice(begin, ends[where])
+        return parts, ends["array"], ends["row"]
 
     def _rows(self, flat: FloatArray, world: int) -> FloatArray:
-        return flat[self._at["rows"] : -world].reshape(world, self._width)
+        _, end, width = self._at
+        return flat[end:-world].reshape(world, width)
 
 
 def _fold(field: Field, values: Sequence[Array], out: FloatArray) -> None:
     """Put the fold of some arrays, in their order and dtype, into `out`."""
-    kind = "sum" if field.kind == "dual" else field.kind
+    add, empty = FOLDS["sum" if field.kind == "dual" else field.kind]
     if not values:
-        out[...] = EMPTY[kind]
+        out[...] = empty
         return
     exact = field.dtype == "float64"
     total: Any = out.reshape(field.shape) if exact else np.empty(field.shape, field.dtype)
     total[...] = values[0]
     for value in values[1:]:
-        ADD[kind](total, value, out=total)
+        add(total, value, out=total)
     if not exact:
         out[...] = total.reshape(-1)
 

@@ -1,10 +1,11 @@
-"""What happens when a node fails: who is told, who is asked again, who is left out."""
+"""What every engine has; and what happens when a node fails: who is told, who is asked again, who is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 from localgd.core import Failure, Message, Outcome, Report, Task, in_order
 from localgd.engine.screening import misfit, not_finite
@@ -12,6 +13,25 @@ from localgd.errors import NodeError, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Report):
+    """A report that was judged elsewhere, without its numbers; `blank` is the field that is not finite, if one is."""
+
+    blank: str = ""
+
+
+def check_apart(names: Iterable[str], remedy: str = "give every node its own node_id") -> None:
+    """Refuse names of which two are the same."""
+    for one, other in itertools.pairwise(sorted(names)):
+        if one == other:
+            raise ValueError(f"two nodes are called {one!r}; {remedy}")
+
+
+def n_floats(answers: Iterable[Answer]) -> int:
+    """Return how many numbers came back."""
+    return sum(answer.n_floats for answer in answers if isinstance(answer, Report))
 
 
 @dataclass(frozen=True)
@@ -53,89 +73,109 @@ class Policy:
             if number != int(number) or number < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
 
-    def among(self, n_nodes: int) -> Self:
-        """Return it, if it can be kept with so many nodes.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than `min_nodes`.
-        """
-        if self.min_nodes > n_nodes:
-            raise ValueError(f"min_nodes={self.min_nodes}: the number of nodes is {n_nodes}; give at most that")
-        return self
-
     def gather(
         self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], task: Task, message: Message
     ) -> tuple[Report, list[Failure], dict[str, Exception]]:
-        """Ask nodes for their reports, and again those that failed.
+        """Ask nodes for their reports, and again those that failed; a report that is not of the task's schema fails.
 
-        Parameters
-        ----------
-        ask : callable
-            Returns what came back from the nodes it is given.
-        nodes : sequence of str
-            Nodes that are to report.
-        task, message : Task, Message
-            What they answer: a report that is not of the task's schema is a failure, too.
-
-        Returns
-        -------
-        report : Report
-            The sum of the sound reports, in the order of the nodes.
-        failures : list of Failure
-            What went wrong on the way.
-        missing : dict
-            Nodes without a report, and why.
+        Returns the sum of the sound reports, in the order of the nodes; what went wrong on the way; and the nodes that
+        are without a report, and why.
         """
-        reports: dict[str, Report] = {}
+        answers: dict[str, Answer] = {}
         failures: list[Failure] = []
         missing: dict[str, Exception] = {}
         for left in range(self.retries, -1, -1):
-            answers = {**reports, **ask(list(missing) or list(nodes))}
-            reports = {node: found for node, found in answers.items() if isinstance(found, Report)}
-            silent = {node: found for node, found in answers.items() if not isinstance(found, Report)}
-            missing = dict(sorted({**silent, **faults(reports, task, message)}.items()))
-            reports = {node: found for node, found in reports.items() if node not in missing}
-            outcome: Outcome = "asked again" if left and missing else "left out"
-            failures += [failed(message.round, node, error, outcome) for node, error in missing.items()]
+            answers.update(ask(list(missing) or list(nodes)))
+            missing = faults(answers, task, message)
+            outcome: Outcome = "asked again" if left else "left out"
+            failures += [
+                Failure(message.round, node, said(error), trace_of(error), outcome) for node, error in missing.items()
+            ]
             if not missing:
                 break
-        return in_order(reports), failures, missing
-
-    def settle(self, message: Message, n_reports: int, missing: Mapping[str, Exception]) -> None:
-        """Go on without the nodes that are missing, or raise.
-
-        Raises
-        ------
-        NodeError
-            If a node is missing and none may be, or too few are left.
-        """
-        if not missing or (self.on_failure == "skip" and n_reports >= self.min_nodes):
-            return
-        node, error = next(iter(missing.items()))
-        failure = NodeError(message.round, node, error)
-        if self.on_failure == "skip":
-            failure.add_note(f"{n_reports} nodes reported, and min_nodes={self.min_nodes} are needed to go on")
-        elif len(missing) > 1:
-            failure.add_note(f"also failed: {', '.join(list(missing)[1:])}")
-        raise failure from error
+        sound = {node: found for node, found in answers.items() if isinstance(found, Report) and node not in missing}
+        return in_order(sound), failures, missing
 
 
-def faults(reports: Mapping[str, Report], task: Task, message: Message) -> dict[str, Exception]:
-    """Return the nodes whose report is none of the task's schema, or not finite, and what is wrong.
+def faults(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, Exception]:
+    """Return the nodes that sent an error, or a report that is none of the task's schema or not finite, and what it is.
 
     If what all nodes sent is not finite it is no fault of a node: the method has left float64, for the loop to see.
     """
     schema, name = task.schema(message), type(task).__name__
-    wrong = {node: why for node, report in reports.items() if (why := misfit(report, schema, node, name))}
-    fitting = {node: report for node, report in reports.items() if node not in wrong}
-    blank = {node: name for node, report in fitting.items() if (name := not_finite(report, schema))}
-    if len(blank) < len(reports):
-        wrong |= {node: f"its report's {name} is not finite, while other nodes' are" for node, name in blank.items()}
-    return {node: ValueError(why) for node, why in wrong.items()}
+    wrong: dict[str, Exception] = {}
+    blank: dict[str, Exception] = {}
+    for node, answer in sorted(answers.items()):
+        if not isinstance(answer, Report):
+            wrong[node] = answer
+        elif not isinstance(answer, Judged) and (why := misfit(answer, schema, node, name)):
+            wrong[node] = ValueError(why)
+        elif field := answer.blank if isinstance(answer, Judged) else not_finite(answer, schema):
+            blank[node] = ValueError(f"its report's {field} is not finite, while other nodes' are")
+    n_reports = sum(isinstance(answer, Report) for answer in answers.values())
+    return dict(sorted((wrong | blank if len(blank) < n_reports else wrong).items()))
 
 
-def failed(round_: int, node_id: str, error: Exception, outcome: Outcome) -> Failure:
-    """Return the record of a failure, with the traceback of the error or the one it brings from elsewhere."""
-    return Failure(round_, node_id, said(error), trace_of(error), outcome)
+class Federation:
+    """What every engine has, wherever its nodes are: a policy, and the count of what was sent and of who failed.
+
+    It is alone with them: an engine over several processes says otherwise.
+    """
+
+    floats_up = 0
+    floats_down = 0
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+
+    def _join(self, node_ids: Iterable[str], policy: Policy) -> None:
+        """Take these nodes in, and what to do about those that fail."""
+        self._node_ids, self.policy = tuple(node_ids), policy
+        if policy.min_nodes > len(self._node_ids):
+            raise ValueError(
+                f"min_nodes={policy.min_nodes}: the number of nodes is {len(self._node_ids)}; give at most that"
+            )
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Names of all nodes, sorted."""
+        return self._node_ids
+
+    def _chosen(self, nodes: Collection[str] | None) -> list[str]:
+        """Return the nodes that are to take part, sorted: those named, or all; a ValueError if there is none such."""
+        if nodes is None:
+            return list(self.node_ids)
+        unknown = sorted(set(nodes) - set(self.node_ids))
+        if unknown or not nodes:
+            raise ValueError(f"nodes={list(nodes)!r}: no such node {unknown}; known are {list(self.node_ids)}")
+        return sorted(set(nodes))
+
+    def _gathered(
+        self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], names: Sequence[str], task: Task, message: Message
+    ) -> tuple[Report, Collection[str]]:
+        """Return the sum of the reports of these nodes, and who is left out; a NodeError if that may not be."""
+        report, failures, missing = self.policy.gather(ask, names, task, message)
+        self.failures += failures
+        if missing and not (self.policy.on_failure == "skip" and report.n_nodes >= self.policy.min_nodes):
+            (node, error), *others = missing.items()
+            failure = NodeError(message.round, node, error)
+            if self.policy.on_failure == "skip":
+                least = f"min_nodes={self.policy.min_nodes}"
+                failure.add_note(f"{report.n_nodes} nodes reported, and {least} are needed to go on")
+            elif others:
+                failure.add_note(f"also failed: {', '.join(node for node, _ in others)}")
+            raise failure
+        return report, missing.keys()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a run leaves behind."""
+        return True
+
+    def shared(self, content: bytes) -> bytes:
+        """Return what the leading process gives, in all of them."""
+        return content
+
+    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return which of these any process wishes, the same answer in all of them."""
+        return wishes

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any, Literal
 
 from localgd.engine.packing import Rank
@@ -85,33 +86,19 @@ def _heard(doing: str, timeout: float) -> Iterator[None]:
         ) from error
 
 
-_GROUPS: dict[float, tuple[Any, Any]] = {}
-
-
-def _gloo(timeout: float) -> Any:
+@cache
+def _gloo(timeout: float, whole: Any) -> Any:  # noqa: ARG001  a program may join, leave and join again
     """Return a group of this timeout, one for all engines: each holds threads and connections.
 
     All but large sums on GPUs goes by it, so whoever ended or hangs is noticed within that time.
     """
-    whole, group = _GROUPS.get(timeout, (None, None))
-    if whole is not dist.group.WORLD:
-        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        _GROUPS[timeout] = dist.group.WORLD, group
-    return group
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
 
 
 class Processes:
     """All processes of the program: each method is to be called by all of them, in the same order.
 
-    Parameters
-    ----------
-    timeout : float > 0
-        Seconds that a process waits for the others.
-
-    Raises
-    ------
-    RuntimeError
-        If there is no process group.
+    A process waits `timeout` seconds for the others; it is a RuntimeError if there is no process group.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -122,7 +109,7 @@ class Processes:
         self.timeout = timeout
         self.doing = "start"
         self.place = Rank(dist.get_rank(), dist.get_world_size())
-        self._group = self._call(_gloo, timeout)
+        self._group = self._call(_gloo, timeout, dist.group.WORLD)
         self._on_gpu = "nccl" in str(dist.get_backend_config())
 
     def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Any:

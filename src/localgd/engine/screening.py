@@ -44,11 +44,13 @@ def misfit(report: Report, schema: Schema, node_id: str, task: str) -> str:
     'its report lacks update, which Steps declares'
     """
     if report.n_nodes == 0:
-        lost = report.flags == {FORGOTTEN: 1} and not report.n_rows and all(not held for held in _others(report))
+        lost = not report.n_rows and list(_entries(report)) == [("flag", FORGOTTEN, 1)]
         return "" if lost and FORGOTTEN in schema else "its report speaks for no node"
     if report.n_nodes != 1 or report.n_rows < 1:
         return f"its report speaks for {report.n_nodes} nodes and {report.n_rows} rows; a node speaks for itself only"
+    held: set[str] = set()
     for kind, name, value in _entries(report):
+        held.add(name)
         if name not in schema:
             return f"its report holds {name!r:.80}, which {task} does not declare"
         field = schema[name]
@@ -56,36 +58,19 @@ def misfit(report: Report, schema: Schema, node_id: str, task: str) -> str:
             return f"its report's {name} is of the kind {kind}, but {task} declares a {field.kind}"
         if wrong := _unlike(field, value, node_id, task):
             return f"its report's {name} {wrong}"
-    missing = sorted(name for name, field in schema.items() if needed(field, report) and name not in _held(report))
+    missing = sorted(name for name, field in schema.items() if _needed(field, report) and name not in held)
     return f"its report lacks {', '.join(missing)}, which {task} declares" if missing else ""
-
-
-def _others(report: Report) -> list[Mapping[Any, Any]]:
-    return [getattr(report, part) for kind, part in PARTS.items() if kind != "flag"]
 
 
 def _entries(report: Report) -> Iterator[tuple[Kind, str, Any]]:
     """Yield all that a report holds: its kind, the name of its field, and the value (of counts, with its key)."""
     for kind, part in PARTS.items():
         for key, value in getattr(report, part).items():
-            if kind == "count":
-                yield kind, key[0] if key else "", (key, value)
-            else:
-                yield kind, key, value
+            yield (kind, key[0] if key else "", (key, value)) if kind == "count" else (kind, key, value)
 
 
-def _held(report: Report) -> set[str]:
-    return {*report.sums, *report.maxs, *report.mins, *report.duals, *report.per_node}
-
-
-def needed(field: Field, report: Report) -> bool:
-    """Return whether a report must hold a field: tallies and flags need not be there, nor what has a reason.
-
-    Examples
-    --------
-    >>> needed(Field("sum"), Report(1, 1)), needed(Field("sum", unless="late"), Report(1, 1, flags={"late": 1}))
-    (True, False)
-    """
+def _needed(field: Field, report: Report) -> bool:
+    """Return whether a report must hold a field: tallies and flags need not be there, nor what has a reason."""
     return field.kind not in {"count", "flag"} and not field.optional and not report.flags.get(field.unless, 0)
 
 
@@ -126,10 +111,8 @@ def not_finite(report: Report, schema: Schema) -> str:
     'margin'
     """
     for kind, name, value in _entries(report):
-        if kind in {"count", "flag"}:
-            continue
         values = list(value.values()) if kind == "per_node" else [value]
-        if not all(_sound(schema[name], one) for one in values):
+        if kind not in {"count", "flag"} and not all(_sound(schema[name], one) for one in values):
             return name
     return ""
 
@@ -137,12 +120,9 @@ def not_finite(report: Report, schema: Schema) -> str:
 def _sound(field: Field, value: Any) -> bool:
     if isinstance(value, Dual):
         return _finite(value.vector) and not np.isinf(value.parts[0])
-    if _finite(value):
-        return True
-    if field.kind not in {"min", "max"}:
-        return False
-    allowed = {"min": -np.inf, "max": np.inf}[field.kind]
-    wrong = ~np.isfinite(value) & (value != allowed)
+    if (finite := _finite(value)) or field.kind not in {"min", "max"}:
+        return finite
+    wrong = ~np.isfinite(value) & (value != (-np.inf if field.kind == "min" else np.inf))
     return not (wrong & (np.isnan(value) | (not field.optional))).any()
 
 

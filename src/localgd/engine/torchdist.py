@@ -16,21 +16,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from localgd import serialize
-from localgd.core import CountKey, Failure, Message, Report, Task
-from localgd.engine.nodes import Nodes, chosen
+from localgd.core import CountKey, Message, Report, Task
+from localgd.engine.inprocess import InProcess
+from localgd.engine.nodes import Nodes
 from localgd.engine.packing import Layout, digest
-from localgd.engine.policy import Answer, Policy
+from localgd.engine.policy import Answer, Policy, check_apart, n_floats
 from localgd.engine.processes import TIMEOUT, Processes
-from localgd.engine.screening import misfit, not_finite
 from localgd.engine.words import AnswerSummary, Attempt, Greeting, differ
 from localgd.errors import EngineError
 from localgd.rounding import FloatArray
 
 
-class TorchDistributed:
+class TorchDistributed(InProcess):
     """Run rounds over the nodes of all processes that torchrun started; this one holds `shards`.
 
     Parameters
@@ -64,10 +64,7 @@ class TorchDistributed:
         timeout: float = TIMEOUT,
     ) -> None:
         self._processes = Processes(timeout)
-        self._begin(lambda: (Nodes(shards, n_jobs=n_jobs), Policy(on_failure, min_nodes, retries)))
-        self.floats_up = 0
-        self.floats_down = 0
-        self.failures: list[Failure] = []
+        super().__init__(shards, n_jobs=n_jobs, on_failure=on_failure, min_nodes=min_nodes, retries=retries)
 
     def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
         def made() -> Attempt:
@@ -77,25 +74,13 @@ class TorchDistributed:
         self._greeted: set[tuple[str, Task]] = set()
         outcomes = self._in_all(made)
         self._homes = [outcome.names for outcome in outcomes]
-        self._node_ids = tuple(sorted(itertools.chain(*self._homes)))
-        if not self._node_ids:
+        node_ids = sorted(itertools.chain(*self._homes))
+        if not node_ids:
             raise ValueError("shards is empty in all processes: a federation needs at least one node")
-        for one, other in itertools.pairwise(self._node_ids):
-            if one == other:
-                raise ValueError(f"two nodes are called {one!r}; give every node its own node_id, and to one process")
+        check_apart(node_ids, "give every node its own node_id, and to one process")
         if len({outcome.policy for outcome in outcomes}) > 1:
             raise ValueError(f"processes differ in their policy: {[outcome.policy for outcome in outcomes]}")
-        self.policy.among(len(self._node_ids))
-
-    @property
-    def shards(self) -> dict[str, Any]:
-        """What this process's nodes hold, by name."""
-        return self.nodes.shards
-
-    @property
-    def node_ids(self) -> tuple[str, ...]:
-        """Names of all nodes of all processes, sorted."""
-        return self._node_ids
+        self._join(node_ids, self.policy)
 
     def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
         """Run `task` once on every node (or on those named) and return the sum of the reports, in all processes alike.
@@ -110,13 +95,15 @@ class TorchDistributed:
         ValueError
             If `nodes` is empty or names a node that is not here.
         """
-        names = chosen(nodes, self.node_ids)
+        names = self._chosen(nodes)
         self._processes.doing = f"round {message.round}"
         layout = Layout(task.schema(message), tuple(names))
         self._greet(task, message, layout)
         answers = self.nodes.run(task, message, self._own(names))
-        mark, reports = partial(digest, task, message, names), _ready(answers, task, message)
-        flat, fit = self._added(layout, reports, _sent(answers.values()), mark)
+        words = _words(answers, task, message)
+        reports = None if any(word.error or word.blank for word in words.values()) else _reports(answers.values())
+        mark = partial(digest, task, message, names)
+        flat, fit = self._added(layout, reports, n_floats(answers.values()), mark)
         if fit:
             self.floats_down += message.n_floats * len(names)
         else:
@@ -168,71 +155,42 @@ class TorchDistributed:
         mine: dict[str, Answer] = {}
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
-            again = bool(asked)
-            asked.append(waiting)
-            mine.update(self.nodes.run(task, message, self._own(waiting)) if again else first)
+            """Return the own answers, and of those of other processes' nodes what can be judged."""
+            own = self.nodes.run(task, message, self._own(waiting)) if mine else first
+            mine.update(own)
             self.floats_down += message.n_floats * len(waiting)
-            return self._told(waiting, {name: mine[name] for name in self._own(waiting)}, task, message)
+            answers: dict[str, Answer] = {}
+            for rank, told in enumerate(self._exchange(_words(own, task, message), dict[str, AnswerSummary])):
+                if told.keys() != {name for name in waiting if name in self._homes[rank]}:
+                    why = f"process {rank} speaks for nodes {list(told)}, not its own"
+                    raise EngineError(self._processes.doing, why)
+                here = rank == self._processes.place.rank
+                answers |= own if here else {name: word.answer() for name, word in told.items()}
+                self.floats_up += sum(word.n_floats for word in told.values())
+            return answers
 
-        asked: list[Sequence[str]] = []
-        _, failures, missing = self.policy.gather(ask, names, task, message)
-        self.failures += failures
-        self.policy.settle(message, len(names) - len(missing), missing)
-        sound = [mine[name] for name in self._own(names) if name not in missing]
-        return [one for one in sound if isinstance(one, Report)]
-
-    def _told(
-        self, waiting: Sequence[str], own: Mapping[str, Answer], task: Task, message: Message
-    ) -> dict[str, Answer]:
-        """Return the own answers, and of those of other processes' nodes what can be judged."""
-        words = {name: AnswerSummary.of(answer, name, task, message) for name, answer in own.items()}
-        schema = task.schema(message)
-        answers: dict[str, Answer] = {}
-        for rank, told in enumerate(self._exchange(words, dict[str, AnswerSummary])):
-            if told.keys() != {name for name in waiting if name in self._homes[rank]}:
-                raise EngineError(self._processes.doing, f"process {rank} speaks for nodes {list(told)}, not its own")
-            here = rank == self._processes.place.rank
-            answers |= own if here else {name: word.answer(name, schema) for name, word in told.items()}
-            self.floats_up += sum(word.n_floats for word in told.values())
-        return {name: answers[name] for name in waiting}
+        _, missing = self._gathered(ask, names, task, message)
+        return _reports(answer for name, answer in mine.items() if name not in missing)
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
         """Return what each process says, in the order of their ranks."""
         words = self._processes.everyone(serialize.pack(value, kind).text.encode())
         return [serialize.unpack(serialize.Packed(word.decode(), {}), kind) for word in words]
 
-    def _in_all(self, do: Callable[[], Attempt]) -> list[Attempt]:
+    def _in_all(self, do: Callable[[], Attempt | None]) -> list[Attempt]:
         """Do something in every process, and raise in all of them if it fails in one."""
         trouble = None
         try:
-            outcome = do()
+            outcome = do() or Attempt()
         except Exception as error:  # noqa: BLE001 - raised once the others know
             trouble, outcome = error, Attempt.of(error)
         outcomes: list[Attempt] = self._exchange(outcome, Attempt)
         failed = [rank for rank, other in enumerate(outcomes) if other.error]
         if failed:
             first = min(failed, key=lambda rank: outcomes[rank].node)  # as if all nodes had been here
-            raise (
-                trouble
-                if trouble is not None and first == self._processes.place.rank
-                else outcomes[first].failure(first)
-            )
+            mine = trouble if first == self._processes.place.rank else None
+            raise mine or outcomes[first].failure(first)
         return outcomes
-
-    def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Return an engine whose nodes hold ``encode(what they hold now)``; no more is sent than that it went well.
-
-        Raises
-        ------
-        NodeError
-            In all processes, if `encode` raised on a node.
-        """
-        mapped = object.__new__(type(self))
-        mapped._processes = self._processes
-        mapped._begin(lambda: (self.nodes.map(encode), self.policy))
-        mapped.floats_up, mapped.floats_down = self.floats_up, self.floats_down
-        mapped.failures = self.failures
-        return mapped
 
     @property
     def leads(self) -> bool:
@@ -247,37 +205,10 @@ class TorchDistributed:
         """Return which of these any process wishes, the same answer in all of them."""
         return self._processes.agreed(wishes)
 
-    def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
-        """Write the states that this process's nodes have of `task` in a session into the folder."""
-
-        def written() -> Attempt:
-            self.nodes.write(task, self._path(folder, stamp), session)
-            return Attempt()
-
-        self._in_all(written)
-
-    def recall(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:
-        """Take the states back that `keep` wrote, for a session.
-
-        Raises
-        ------
-        NodeError
-            In all processes, if a node's rows are no longer those that its state is about.
-        ValueError
-            In all processes, if one of them finds no states of just its nodes.
-        """
-        path = self._path(folder, stamp)
-
-        def taken() -> Attempt:
-            self.nodes.read(task, path, session)
-            return Attempt()
-
-        self._in_all(taken)
-
     def release(self, session: str) -> None:
         """Drop what the nodes remember of a session."""
         self._greeted = {key for key in self._greeted if key[0] != session}
-        self.nodes.release(session)
+        super().release(session)
 
     def _path(self, folder: Path, stamp: int) -> Path:
         """Return a name that other nodes, after another start, do not have: rank alone would hand out their states."""
@@ -285,13 +216,9 @@ class TorchDistributed:
         return folder / f"nodes-{stamp}-{self._processes.place.rank}-{mark:08x}.npz"
 
 
-def _ready(answers: Mapping[str, Answer], task: Task, message: Message) -> list[Report] | None:
-    """Return the reports, in the order of the nodes; None if there is something to talk about."""
-    schema, name = task.schema(message), type(task).__name__
-    reports = {node: answer for node, answer in answers.items() if isinstance(answer, Report)}
-    wrong = any(misfit(report, schema, node, name) or not_finite(report, schema) for node, report in reports.items())
-    return None if wrong or len(reports) < len(answers) else list(reports.values())
+def _words(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, AnswerSummary]:
+    return {name: AnswerSummary.of(answer, name, task, message) for name, answer in answers.items()}
 
 
-def _sent(answers: Iterable[Answer]) -> int:
-    return sum(answer.n_floats for answer in answers if isinstance(answer, Report))
+def _reports(answers: Iterable[Answer]) -> list[Report]:
+    return [answer for answer in answers if isinstance(answer, Report)]

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Self
 
-import numpy as np
-
-from localgd.core import Field, Message, Report, Schema, Task
-from localgd.engine.policy import Answer
-from localgd.engine.screening import PARTS, misfit, needed, not_finite
-from localgd.errors import NodeError, RemoteError, said, trace_of
-from localgd.rounding import read_only
+from localgd.core import Message, Task
+from localgd.engine.policy import Answer, Judged
+from localgd.engine.screening import misfit, not_finite
+from localgd.errors import NodeError, RemoteDiskError, RemoteError, said, trace_of
 
 
 @dataclass(frozen=True)
 class AnswerSummary:
-    """What a node answered, short of the numbers: its flags, the field that is not finite; or what is wrong with it."""
+    """What a node answered, short of the numbers: the field that is not finite, or what is wrong with it."""
 
-    flags: tuple[str, ...] = ()
     n_nodes: int = 0
     n_floats: int = 0
     blank: str = ""
@@ -36,25 +32,11 @@ class AnswerSummary:
         schema = task.schema(message)
         if wrong := misfit(answer, schema, node_id, type(task).__name__):
             return cls(n_floats=answer.n_floats, error=said(ValueError(wrong)))
-        return cls(tuple(answer.flags), answer.n_nodes, answer.n_floats, not_finite(answer, schema))
+        return cls(answer.n_nodes, answer.n_floats, not_finite(answer, schema))
 
-    def answer(self, node_id: str, schema: Schema) -> Answer:
-        """Return a report of no numbers that a policy judges as it would judge the node's own, or the error."""
-        if self.error:
-            return RemoteError(self.error, self.trace)
-        bare = Report(self.n_nodes, self.n_nodes, flags=dict.fromkeys(self.flags, 1))
-        parts: dict[str, dict[str, object]] = {}
-        for name, declared in schema.items() if self.n_nodes else ():
-            if name == self.blank or needed(declared, bare):
-                value = _nothing(declared, np.nan if name == self.blank else 0.0)
-                listed = {node_id: value} if declared.kind == "per_node" else value
-                parts.setdefault(PARTS[declared.kind], {})[name] = listed
-        return Report(bare.n_nodes, bare.n_rows, flags=bare.flags, **parts)  # type: ignore[arg-type]
-
-
-def _nothing(declared: Field, number: float) -> object:
-    """Return an array of a field's shape and dtype that takes no room."""
-    return np.broadcast_to(read_only(np.full((), number, declared.dtype), declared.dtype), declared.shape)
+    def answer(self) -> Answer:
+        """Return what a policy judges as it would judge the node's own answer."""
+        return RemoteError(self.error, self.trace) if self.error else Judged(self.n_nodes, blank=self.blank)
 
 
 @dataclass(frozen=True)
@@ -101,7 +83,7 @@ class Attempt:
     trace: str = ""
     round: int = 0
     node: str = ""
-    bad_value: bool = False
+    kind: str = ""
 
     @classmethod
     def of(cls, error: Exception) -> Self:
@@ -109,11 +91,13 @@ class Attempt:
         if isinstance(error, NodeError):
             cause = error.__cause__ or error
             return cls(error=said(cause), trace=trace_of(cause), round=error.round, node=error.node_id)
-        return cls(error=said(error), trace=trace_of(error), bad_value=isinstance(error, ValueError))
+        kind = "value" if isinstance(error, ValueError) else "disk" if isinstance(error, OSError) else ""
+        return cls(error=said(error), trace=trace_of(error), kind=kind)
 
     def failure(self, rank: int) -> Exception:
         """Return the error that the other processes raise."""
-        remote = RemoteError(f"process {rank}: {self.error}", self.trace)
         if self.node:
             return NodeError(self.round, self.node, RemoteError(self.error, self.trace))
-        return ValueError(str(remote)) if self.bad_value else remote
+        raised = RemoteDiskError if self.kind == "disk" else RemoteError
+        remote = raised(f"process {rank}: {self.error}", self.trace)
+        return ValueError(str(remote)) if self.kind == "value" else remote

@@ -71,30 +71,16 @@ def rows(context: Context) -> Table:
 
     ``data-path`` is a file of this node only, with ``label``, ``drop`` and ``categorical`` (names between commas) as in
     `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number
-    them; only there the app's own configuration may name it.
-
-    Parameters
-    ----------
-    context : Context
-        Of the node.
-
-    Raises
-    ------
-    RefusedError
-        If it names no rows, or more than those of one node.
+    them; only there the app's own configuration may name it. If it names no rows of one node, it is a `RefusedError`.
     """
     config = context.node_config
     path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))
     if path is not None:
         if not Path(str(path)).is_file():
             raise RefusedError("its data-path is no file; correct its node-config")
-        tables = load(
-            str(path),
-            label=_text(config.get("label")),
-            drop=_names(config, "drop"),
-            categorical=_names(config, "categorical"),
-        )
-        return tables[0]
+        label, (drop, categorical) = config.get("label"), (_names(config, key) for key in ("drop", "categorical"))
+        label = None if label is None else str(label)
+        return load(str(path), label=label, drop=drop, categorical=categorical)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:
         raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")
@@ -106,10 +92,6 @@ def rows(context: Context) -> Table:
     if not 0 <= place < len(tables):
         raise RefusedError(f"{bundled} has {len(tables)} nodes, so none of partition-id {place}; start as many")
     return tables[place]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _names(config: Any, key: str) -> list[str]:

@@ -33,13 +33,10 @@ from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
 KEYS: dict[str, Any] = {
+    "task": "classification",
     "method": "auto",
     "n-rounds": 500,
-    "angle-tol-deg": "",
-    "max-seconds": "",
-    "out": "",
-    "C": "",
-    "late": "",
+    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha", "late"), ""),
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
@@ -47,11 +44,7 @@ KEYS: dict[str, Any] = {
     "retries": 0,
     "timeout": 60.0,
     "poll": 0.05,
-    "data": "",
-    "scale": "",
-    "text": "",
-    "categorical": "",
-    "missing": "",
+    **dict.fromkeys(("data", "scale", "text", "categorical", "missing"), ""),
     "min-group": 1,
     "intercept": True,
     "checkpoint-seconds": 30.0,
@@ -71,11 +64,6 @@ FORGETFUL = (
 class RunConfig:
     """What a run-config asks for.
 
-    Parameters
-    ----------
-    config : mapping
-        The run-config.
-
     Examples
     --------
     >>> config = RunConfig({"method": "local-gd", "local-steps": 5, "C": ""})
@@ -91,13 +79,7 @@ class RunConfig:
         return None if value == "" else value
 
     def number(self, key: str, kind: type[int | float] = float) -> Any:
-        """Return the number that a key says, None if it is not given.
-
-        Raises
-        ------
-        ValueError
-            If it is no number.
-        """
+        """Return the number that a key says, None if it is not given; a ValueError if it is no number."""
         value = self.given(key)
         try:
             return None if value is None else kind(value)
@@ -107,18 +89,31 @@ class RunConfig:
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
         C = self.number("C")
-        options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS} | {
-            "late": self.given("late")
-        }
-        bias = C is not None and bool(self.given("intercept"))
-        return asked(self.given("method"), C=C, intercept=bias, **options)
+        options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
+        bias = (C is not None or self.given("task") == "regression") and bool(self.given("intercept"))
+        return asked(self.given("method"), C=C, alpha=self._alpha(), intercept=bias, late=self.given("late"), **options)
+
+    def _alpha(self) -> float | None:
+        """Return the penalty of a regression; None for classes."""
+        task, alpha = self.given("task"), self.number("alpha")
+        if task not in ("classification", "regression"):
+            raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
+        if task == "classification":
+            if alpha is not None:
+                raise ValueError("alpha is for numbers: add task='regression'; the penalty for classes is C")
+            return None
+        if self.given("angle-tol-deg") is not None:
+            raise ValueError("angle-tol-deg is for classes; leave it out with task='regression'")
+        return 1.0 if alpha is None else float(alpha)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""
         how, out = self.how(), None if self.given("out") is None else Path(self.given("out")).absolute()
         goal = [] if (angle := self.number("angle-tol-deg")) is None else [Angle(angle)]
         with ExitStack() as hold:
-            resumed = None if out is None else unfinished(out, hold)
+            resumed: Recipe | None = None
+            if out is not None and (record.partial(out).is_dir() or out.is_dir()):
+                resumed = record.known(hold.enter_context(record.reopened(out)))[1]
             engine = self._federation(grid)
             if resumed is None:
                 federation, recipe = prepare(engine, **self._preparation())
@@ -136,29 +131,19 @@ class RunConfig:
         return run
 
     def _federation(self, grid: Grid) -> FlowerEngine:
-        n_nodes = self.number("n-nodes", int)
-        if n_nodes is None:
-            raise ValueError(
-                "run-config: n-nodes is missing: say how many nodes there are; what is proved is about all"
-            )
-        return FlowerEngine(
-            grid,
-            n_nodes=n_nodes,
-            on_failure=self.given("on-failure"),
-            min_nodes=self.number("min-nodes", int),
-            retries=self.number("retries", int),
-            timeout=self.number("timeout"),
-            poll=self.number("poll"),
-        )
+        counts = {key.replace("-", "_"): self.number(key, int) for key in ("n-nodes", "min-nodes", "retries")}
+        if counts["n_nodes"] is None:
+            why = "n-nodes is missing: say how many nodes there are; what is proved is about all"
+            raise ValueError(f"run-config: {why}")
+        seconds = {key: self.number(key) for key in ("timeout", "poll")}
+        return FlowerEngine(grid, on_failure=self.given("on-failure"), **counts, **seconds)
 
     def _trained(
         self, federation: FlowerEngine, how: tuple[Method | Choice, Problem | None], goal: list[Angle], out: Path | None
     ) -> Run:
         """Train, with checkpoints where the run will be kept."""
-        checkpoints = None
-        if out is not None:
-            every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
-            checkpoints = Checkpoints(record.checkpoints_of(out), *every)
+        every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
+        checkpoints = None if out is None else Checkpoints(record.checkpoints_of(out), *every)
         told = [0]
 
         def on_round(info: RoundInfo) -> bool:
@@ -166,11 +151,10 @@ class RunConfig:
             if row.round == 0 and out is not None and federation.strangers:
                 LOG.warning("localgd: %s: %s", ", ".join(federation.strangers), FORGETFUL)
             for failure in federation.failures[told[0] :]:
-                LOG.warning(
-                    "localgd: round %s: node %r %s: %s", row.round, failure.node_id, failure.outcome, failure.error
-                )
+                what = (row.round, failure.node_id, failure.outcome, failure.error)
+                LOG.warning("localgd: round %s: node %r %s: %s", *what)
             told[0] = len(federation.failures)
-            LOG.info("localgd: %s", text.progress(row))
+            LOG.info("localgd: %s", text.progress(row, info.certificate))
             return False
 
         return train(
@@ -190,12 +174,11 @@ class RunConfig:
             options = dict(DATASETS[self.given("data")].options)
         if (scale := self.given("scale")) is not None:
             options["scale"] = None if scale == "none" else scale
-        for key in ("text", "categorical"):
-            if self.given(key) is not None:
-                options[key] = tuple(name.strip() for name in self.given(key).split(","))
-        if self.given("missing") is not None:
-            options["missing"] = self.given("missing")
-        return {**options, "min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
+        for key in ("text", "categorical", "missing"):
+            if (said := self.given(key)) is not None:
+                options[key] = said if key == "missing" else tuple(name.strip() for name in said.split(","))
+        options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
+        return {**options, "classes": self.given("task") == "classification"}
 
     def _config(self) -> dict[str, Any]:
         versions = {"localgd": version("localgd"), "flwr": version("flwr")}
@@ -212,19 +195,6 @@ class RunConfig:
             LOG.info("localgd: written to %s", out)
             if run.unfinished:
                 LOG.info("localgd: it can go on: the same app with a larger n-rounds and the same out")
-
-
-def unfinished(out: Path, hold: ExitStack) -> Recipe | None:
-    """Return how the rows of the run to go on with are prepared, if one was begun here, and hold it.
-
-    Raises
-    ------
-    ValueError
-        If the run that is here came to its end.
-    """
-    if record.partial(out).is_dir() or out.is_dir():
-        return record.known(hold.enter_context(record.reopened(out)))[1]
-    return None
 
 
 server = ServerApp()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -15,11 +15,20 @@ from localgd.core import Problem
 from localgd.data.recipe import Recipe
 from localgd.engine.flower import FlowerEngine
 from localgd.errors import NodeError
-from localgd.problems.certificate import Certificate
+from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin
 from localgd.rounding import FloatArray
 from localgd.run.certify import certify
 from localgd.run.goals import Angle
+
+
+def left_to_it(name: str) -> Any:
+    """Return a method that leaves what it is called for to the strategy inside."""
+
+    def method(self: Certified, *args: Any, **options: Any) -> Any:
+        return getattr(self.strategy, name)(*args, **options)
+
+    return method
 
 
 class Certified(Strategy):
@@ -62,31 +71,9 @@ class Certified(Strategy):
         self.problem, self.goal = problem, goal
         self.certificate: Certificate | None = None
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Leave it to the strategy."""
-        return self.strategy.configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Leave it to the strategy."""
-        return self.strategy.aggregate_train(server_round, replies)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Leave it to the strategy."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Leave it to the strategy."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Leave it to the strategy."""
-        self.strategy.summary()
+    configure_train, aggregate_train = left_to_it("configure_train"), left_to_it("aggregate_train")
+    configure_evaluate, aggregate_evaluate = left_to_it("configure_evaluate"), left_to_it("aggregate_evaluate")
+    summary = left_to_it("summary")
 
     def start(  # noqa: PLR0917  Flower's own signature
         self,
@@ -113,18 +100,16 @@ class Certified(Strategy):
         self.certificate = found
         log.info("localgd: %s", found.status)
         metrics = result.evaluate_metrics_serverapp.setdefault(num_rounds, MetricRecord())
-        for name, value in entries(found).items():
-            metrics[name] = value
+        for name in ("margin_low", "margin_high", "angle_deg_max"):
+            metrics[name] = getattr(found, name)
+        metrics["certified"] = float(found.verdict is Status.CERTIFIED)
         return result
 
 
 def vector(arrays: ArrayRecord) -> FloatArray:
     """Return the numbers of all arrays in their order, as one vector.
 
-    Raises
-    ------
-    ValueError
-        If there is none, as when no round of training came to its end, or they are of many classes.
+    A ValueError if there is none, as when no round of training came to its end, or they are of many classes.
     """
     parts = arrays.to_numpy_ndarrays()
     if not parts:
@@ -132,13 +117,3 @@ def vector(arrays: ArrayRecord) -> FloatArray:
     if len(parts) == 2 and parts[1].size > 1:
         raise ValueError(f"intercept has {parts[1].size} numbers; a model of two classes has one")
     return np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
-
-
-def entries(found: Certificate) -> dict[str, float]:
-    """Return the numbers of a certificate, as Flower's metrics."""
-    return {
-        "margin_low": found.margin_low,
-        "margin_high": found.margin_high,
-        "angle_deg_max": found.angle_deg_max,
-        "certified": float(str(found.verdict) == "certified"),
-    }

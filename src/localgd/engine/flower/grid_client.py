@@ -9,18 +9,9 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from localgd.engine.flower.records import (
-    MAX_MB,
-    QUERY,
-    Opened,
-    closed,
-    keys,
-    n_bytes,
-    opened,
-    printable,
-    text,
-)
-from localgd.errors import RemoteError
+from localgd.engine.flower.records import MAX_MB, QUERY, Opened, closed, keys, n_bytes, opened, text
+from localgd.engine.policy import check_apart
+from localgd.errors import RemoteError, plain
 from localgd.limits import RefusedError
 
 FATE = {3: "no answer in time", 5: "the node is offline"}
@@ -29,19 +20,9 @@ FATE = {3: "no answer in time", 5: "the node is offline"}
 
 @dataclass(eq=False)
 class GridClient:
-    """The way to the nodes of a grid.
+    """The way to the nodes of a grid; timeout, poll and max_mb are those of the engine.
 
-    Parameters
-    ----------
-    grid : Grid
-        Flower's.
-    timeout : float > 0
-        Seconds that a node has to answer; a message that is older is not run any more.
-    poll : float > 0
-        Least seconds between looks for answers; after a long wait they are a twentieth of it, as every look costs the
-        SuperLink something.
-    max_mb : float > 0
-        Largest answer that is taken.
+    A message that is older than `timeout` is not run any more; every look for answers costs the SuperLink something.
     """
 
     grid: Grid
@@ -64,10 +45,9 @@ class GridClient:
         taken = taken if len(taken) == len(messages) else [""] * len(messages)  # all or none, if it is too large
         waiting = {key: node for key, node in zip(taken, questions, strict=True) if key}
         self.bytes_down += sum(n_bytes(questions[node]) for node in waiting.values())
-        answers: dict[int, Opened | Exception] = {
-            node: ConnectionError("the SuperLink did not take the message") for node in questions
-        }
-        answers |= {node: TimeoutError(f"no answer within {self.timeout:g} s") for node in waiting.values()}
+        lost, late = "the SuperLink did not take the message", f"no answer within {self.timeout:g} s"
+        answers: dict[int, Opened | Exception] = {node: ConnectionError(lost) for node in questions}
+        answers |= {node: TimeoutError(late) for node in waiting.values()}
         begin = time.monotonic()
         while waiting:
             for reply in self.grid.pull_messages(list(waiting)):
@@ -100,37 +80,28 @@ class GridClient:
     def members(self, n_nodes: int) -> dict[str, int]:
         """Wait until so many nodes are online, ask all that are for their names; return Flower's numbers by name.
 
-        Raises
-        ------
-        TimeoutError
-            If they are fewer when the time is up, or one of them does not answer.
-        ValueError
-            If two share a name.
-        RuntimeError
-            If one answers with an error.
+        A TimeoutError if they are fewer when the time is up, or one of them does not answer; a RuntimeError if one
+        answers with an error, and a ValueError if two share a name.
         """
         names: dict[int, str] = {}
         end = time.monotonic() + self.timeout
         while True:
             online = sorted(self.grid.get_node_ids())
-            fresh = [node for node in online if node not in names]
-            if fresh and len(online) >= n_nodes:
-                names |= self._names(fresh)
-            if len(online) >= n_nodes and all(node in names for node in online):
+            silent, enough = [node for node in online if node not in names], len(online) >= n_nodes
+            if silent and enough:
+                names |= self._names(silent)
+                silent = [node for node in silent if node not in names]
+            if enough and not silent:
                 break
             if time.monotonic() >= end:
-                silent = [node for node in online if node not in names]
                 raise TimeoutError(
                     f"{len(online)} of {n_nodes} nodes are online after {self.timeout:g} s"
-                    + (f", and {silent} did not answer" if len(online) >= n_nodes else "")
+                    + (f", and {silent} did not answer" if enough else "")
                     + "; start the others, wait longer with timeout, or lower n_nodes"
                 )
             time.sleep(self.poll)
-        numbers = {name: node for node, name in names.items()}
-        if len(numbers) < len(names):
-            twice = next(name for name in numbers if list(names.values()).count(name) > 1)
-            raise ValueError(f"two nodes are called {twice!r}; give every node its own node-name")
-        return dict(sorted(numbers.items()))
+        check_apart(names.values(), "give every node its own node-name")
+        return dict(sorted((name, node) for node, name in names.items()))
 
     def _names(self, nodes: list[int]) -> dict[int, str]:
         found = {}
@@ -141,7 +112,9 @@ class GridClient:
                 if isinstance(answer, Exception):
                     raise answer
                 keys(answer.head, ("says", "node_id"))
-                found[node] = printable(answer.head["node_id"], "its name", 200)
+                found[node] = name = text(answer.head["node_id"], "its name", 200)
+                if plain(name) != name:
+                    raise RefusedError(f"its name is {name!a:.80}, and holds signs that cannot be printed")  # noqa: TRY301
             except (RemoteError, RefusedError, ConnectionError) as error:
                 remedy = "its ClientApp must answer localgd (localgd.flower.answer), and its rows must be there"
                 raise RuntimeError(f"Flower's node {node} does not tell its name ({error}); {remedy}") from error

@@ -8,7 +8,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from threadpoolctl import ThreadpoolController
 
 from localgd import serialize
-from localgd.core import Message as Asked
 from localgd.core import Task
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
-from localgd.engine.nodes import NodeStore, answer, fingerprint, packed, unpacked
+from localgd.engine.nodes import NodeStore, answer, fingerprint, state_type
 from localgd.limits import Limits, RefusedError
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
@@ -111,7 +110,10 @@ class RoundHandler:
         held = self._held(context, view, definition)
         if diary.rows.setdefault(view, held.digest) != held.digest:
             raise RefusedError("its rows have changed since this run began, so nothing that is proved would hold")
-        _admit(task, message, held.shard)
+        schema = task.schema(message)
+        sizes = {name: math.prod(field.shape) for name, field in schema.items()}
+        n_duals = sum(field.kind == "dual" for field in schema.values())
+        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows)
         key = digest(json.dumps([head["task"], view]))
         with _threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
@@ -142,13 +144,7 @@ class RoundHandler:
 
 
 def view_of(definition: Any) -> str:
-    """Return what a view goes by: a digest of the encoders that lead to it, "" for the rows as they are.
-
-    Raises
-    ------
-    RefusedError
-        If that is no list.
-    """
+    """Return what a view goes by: a digest of the list of encoders that lead to it, "" for the rows as they are."""
     if not isinstance(definition, list):
         raise RefusedError("the definition of a view must be a list of encoders")
     return digest(json.dumps(definition)) if definition else ""
@@ -157,13 +153,6 @@ def view_of(definition: Any) -> str:
 def digest(content: str) -> str:
     """Return a short name for a text."""
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-def _admit(task: Task, message: Asked, held: Any) -> None:
-    """Refuse a task beyond the limits that the node's rows carry."""
-    schema = task.schema(message)
-    sizes = {name: math.prod(field.shape) for name, field in schema.items()}
-    held.limits.admit(task, sizes, sum(field.kind == "dual" for field in schema.values()), held.n_rows)
 
 
 def _keyed(rows: str, secret: Any) -> str:
@@ -178,76 +167,61 @@ def _keyed(rows: str, secret: Any) -> str:
 
 def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
     """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
-    kind = type(error).__name__
-    if tell or isinstance(error, RefusedError):
-        said = f"{kind}: {error}"
-    else:
-        said = f"{kind} (what it says stays in the node's log; its operator may set share-errors)"
-    said = f"{who}: {said}" if who else said
+    kept = " (what it says stays in the node's log; its operator may set share-errors)"
+    words = f": {error}" if tell or isinstance(error, RefusedError) else kept
+    said = (f"{who}: " if who else "") + type(error).__name__ + words
     lines = "".join(traceback.format_tb(error.__traceback__))
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a node keeps of a task: the round that it last ran, of which session, and the states before and after it."""
+
+    round: int
+    session: str
+    before: serialize.Packed
+    after: serialize.Packed
 
 
 @dataclass(eq=False)
 class Diary:
     """What a node keeps of a run, in Flower's `Context.state`, which does not leave its SuperNode.
 
-    Parameters
-    ----------
-    views : dict
-        Definitions of the views that the server has told of.
-    rows : dict
-        Digest of the rows in each view.
-    kept : dict
-        By task: the round it last ran, the session that belongs to, and the packed states.
-    arrays : dict
-        Arrays of the packed states.
+    By view, its definition, as the server has told it, and a digest of its rows; by task, what is `Kept`, in order.
     """
 
-    views: dict[str, Any]
-    rows: dict[str, str]
-    kept: dict[str, dict[str, Any]]
-    arrays: dict[str, Array]
+    views: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, Kept] = field(default_factory=dict)
 
     @classmethod
     def of(cls, context: Context) -> Diary:
         """Return what the context holds; nothing in a new run, or after the SuperNode was started again."""
         if STATE not in context.state:
-            return cls({}, {}, {}, {})
-        entries = json.loads(str(context.state.config_records[STATE]["json"]))
-        return cls(**entries, arrays=dict(context.state.array_records[STATE_ARRAYS]))
+            return cls()
+        arrays = {name: array.numpy() for name, array in context.state.array_records[STATE_ARRAYS].items()}
+        text = str(context.state.config_records[STATE]["json"])
+        return serialize.unpack(serialize.Packed(text, arrays), cls)
 
     def write(self, context: Context) -> None:
         """Put it back into the context."""
-        entries = {"views": self.views, "rows": self.rows, "kept": self.kept}
-        context.state[STATE] = ConfigRecord({"json": json.dumps(entries)})
-        context.state[STATE_ARRAYS] = ArrayRecord(self.arrays)
+        packed = serialize.pack(self)
+        context.state[STATE] = ConfigRecord({"json": packed.text})
+        context.state[STATE_ARRAYS] = ArrayRecord({name: Array(array) for name, array in packed.arrays.items()})
 
     def recall(self, key: str, session: str, task: Task) -> NodeStore | None:
         """Return the states of a task, unless they are of another session."""
         entry = self.kept.get(key)
-        if entry is None or entry["session"] != session:
+        if entry is None or entry.session != session:
             return None
-        states = []
-        for part in ("before", "after"):
-            prefix = f"{key}/{part}/"
-            arrays = {
-                name.removeprefix(prefix): a.numpy() for name, a in self.arrays.items() if name.startswith(prefix)
-            }
-            states.append(unpacked(task, serialize.Packed(entry[part], arrays)))
-        return NodeStore(entry["round"], *states)
+        states = (serialize.unpack(state, state_type(task)) for state in (entry.before, entry.after))
+        return NodeStore(entry.round, *states)
 
     def note(self, key: str, session: str, task: Task, kept: NodeStore | None) -> None:
         """Keep the states of a task, if it has any; forget those of other sessions, and of the task run longest ago."""
         if kept is None or (kept.before is None and kept.after is None):
             return
-        others = [name for name, entry in self.kept.items() if entry["session"] != session]
-        for gone in {key, *others, *list(self.kept)[: -MOST_KEPT + 1]}:
-            self.kept.pop(gone, None)
-            self.arrays = {name: array for name, array in self.arrays.items() if not name.startswith(f"{gone}/")}
-        entry: dict[str, Any] = {"round": kept.round, "session": session}
-        for part, state in (("before", kept.before), ("after", kept.after)):
-            parts = packed(task, state)
-            entry[part] = parts.text
-            self.arrays |= {f"{key}/{part}/{name}": Array(array) for name, array in parts.arrays.items()}
-        self.kept[key] = entry
+        states = (serialize.pack(state, state_type(task, state)) for state in (kept.before, kept.after))
+        others = [(name, entry) for name, entry in self.kept.items() if name != key and entry.session == session]
+        self.kept = {**dict(others[-MOST_KEPT + 1 :]), key: Kept(kept.round, session, *states)}

@@ -14,7 +14,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from localgd import serialize
 from localgd.core import Array as Numbers
 from localgd.core import CountKey, Message, Report
-from localgd.engine.screening import PARTS
 from localgd.errors import plain
 from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray
@@ -50,10 +49,9 @@ class Opened(NamedTuple):
 
 def closed(head: Mapping[str, Any], arrays: Mapping[str, Numbers] | None = None) -> RecordDict:
     """Return head and arrays as what Flower carries."""
-    given = {name: np.asarray(array) for name, array in (arrays or {}).items()}
     raw = {
         name: Array(array.dtype.name, array.shape, RAW, array.astype(CODES[array.dtype.name]).tobytes())
-        for name, array in given.items()
+        for name, array in (arrays or {}).items()
     }
     text = json.dumps({"version": VERSION, **head}, ensure_ascii=False)
     return RecordDict({ARRAYS: ArrayRecord(raw), HEAD: ConfigRecord({JSON: text})})
@@ -65,13 +63,7 @@ def n_bytes(content: RecordDict) -> int:
 
 
 def opened(content: Any, max_mb: float) -> Opened:
-    """Return what `closed` closed.
-
-    Raises
-    ------
-    RefusedError
-        If it is anything else, or larger than `max_mb` megabytes.
-    """
+    """Return what `closed` closed; a RefusedError if it is anything else, or larger than `max_mb` megabytes."""
     if not isinstance(content, RecordDict) or set(content) != {ARRAYS, HEAD}:
         raise RefusedError("it is no message of localgd: it must hold the records 'arrays' and 'head', nothing else")
     arrays, head = content[ARRAYS], content[HEAD]
@@ -116,39 +108,14 @@ def keys(head: Mapping[str, Any], names: Collection[str]) -> None:
 
 
 def text(value: Any, what: str, most: int = MOST_TEXT) -> str:
-    """Return a text that can be written anywhere, no longer than `most`.
-
-    Raises
-    ------
-    RefusedError
-        If it is anything else.
-    """
+    """Return a text that can be written anywhere, no longer than `most`; a RefusedError if it is anything else."""
     if not isinstance(value, str) or len(value) > most or any("\ud800" <= sign <= "\udfff" for sign in value):
         raise RefusedError(f"{what} is {value!a:.80}, not a text of at most {most} characters")
     return value
 
 
-def printable(value: Any, what: str, most: int) -> str:
-    """Return a text that holds nothing that a terminal or a log would obey.
-
-    Raises
-    ------
-    RefusedError
-        If it is anything else.
-    """
-    if plain(said := text(value, what, most)) != said:
-        raise RefusedError(f"{what} is {value!a:.80}, and holds signs that cannot be printed")
-    return said
-
-
 def whole(value: Any, what: str) -> int:
-    """Return a number from 0 that float64 can hold.
-
-    Raises
-    ------
-    RefusedError
-        If it is anything else.
-    """
+    """Return a number from 0 that float64 can hold; a RefusedError if it is anything else."""
     if type(value) is not int or not 0 <= value < MOST_COUNT:  # True is an int, too
         raise RefusedError(f"{what} is {value!r:.80}, not a whole number from 0 to 2^53")
     return value
@@ -167,13 +134,7 @@ def name_of(kind: type) -> str:
 
 
 def told(thing: Any) -> dict[str, str]:
-    """Return a task, or an encoder, as its name and its fields.
-
-    Raises
-    ------
-    TypeError
-        If it is no dataclass of plain fields: only data is sent.
-    """
+    """Return a task, or an encoder, as its name and fields; a TypeError if it is no dataclass of plain ones."""
     if isinstance(thing, type) or not is_dataclass(thing):
         raise TypeError(
             f"Flower's nodes are sent data, not code: give a frozen dataclass that they know, not {thing!r}"
@@ -185,13 +146,7 @@ def told(thing: Any) -> dict[str, str]:
 
 
 def made(entry: Any, kinds: Iterable[type[Kind]], what: str) -> Kind:
-    """Return the task, or the encoder, that is told of, if it is of a kind on the list.
-
-    Raises
-    ------
-    RefusedError
-        If it is not, or its fields are not what they should be.
-    """
+    """Return the task, or the encoder, that is told of; a RefusedError if it, or a field, is not on the list."""
     if not isinstance(entry, dict) or set(entry) != {"name", "fields"}:
         raise RefusedError(f"{what} must be told as a name and fields")
     name, fields = text(entry["name"], f"the name of {what}", 200), entry["fields"]
@@ -212,13 +167,7 @@ def sent(message: Message) -> dict[str, FloatArray]:
 
 
 def received(round_: int, session: str, arrays: Mapping[str, Numbers]) -> Message:
-    """Return the message of these arrays.
-
-    Raises
-    ------
-    RefusedError
-        If they are not those of a message.
-    """
+    """Return the message of these arrays; a RefusedError if they are not those of a message."""
     extra = {name.removeprefix("extra/"): array for name, array in arrays.items() if name.startswith("extra/")}
     if "w" not in arrays or len(extra) != len(arrays) - 1 or arrays["w"].ndim != 1:
         raise RefusedError(f"its arrays are {sorted(arrays)!r:.200}, expected a vector 'w' and 'extra/…'")
@@ -233,13 +182,16 @@ ARRAY_KINDS = ("sum", "max", "min", "dual", "proof", "per_node")
 
 def reported(report: Report, rows: str, message: Message) -> RecordDict:
     """Return a report as what Flower carries, with the keyed digest of the node's rows, and what it answers."""
-    arrays: dict[str, Numbers] = {}
-    for kind in ("sum", "max", "min"):
-        arrays |= {f"{kind}/{name}": array for name, array in getattr(report, PARTS[kind]).items()}
-    arrays |= {f"dual/{name}": dual.vector for name, dual in report.duals.items()}
-    proved = {name: dual.parts for name, dual in report.duals.items() if not math.isnan(dual.parts[0])}
-    arrays |= {f"proof/{name}": np.array(parts) for name, parts in proved.items()}
-    arrays |= {f"per_node/{name}": array for name, nodes in report.per_node.items() for array in nodes.values()}
+    duals = report.duals.items()
+    parts: dict[str, Mapping[str, Numbers]] = {
+        "sum": report.sums,
+        "max": report.maxs,
+        "min": report.mins,
+        "dual": {name: dual.vector for name, dual in duals},
+        "proof": {name: np.array(dual.parts) for name, dual in duals if not math.isnan(dual.parts[0])},
+        "per_node": {name: array for name, nodes in report.per_node.items() for array in nodes.values()},
+    }
+    arrays = {f"{kind}/{name}": array for kind, part in parts.items() for name, array in part.items()}
     counts = [[list(key), count] for key, count in report.counts.items()]
     head = {"says": "report", "session": message.session, "round": message.round, "counts": counts}
     head |= {"n_nodes": report.n_nodes, "n_rows": report.n_rows, "flags": dict(report.flags), "rows": rows}
@@ -249,10 +201,7 @@ def reported(report: Report, rows: str, message: Message) -> RecordDict:
 def report_of(came: Opened, node_id: str, message: Message) -> Report:
     """Return the report of one node on this message; whether its task declares it, its schema tells.
 
-    Raises
-    ------
-    RefusedError
-        If it answers another message, or a number or a name is not what it should be.
+    A RefusedError if it answers another message, or a number or a name is not what it should be.
     """
     head, arrays = came
     keys(head, REPORT)

@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 from flwr.serverapp import Grid
 
 from localgd import serialize
-from localgd.core import Failure, Message, Report, Task
+from localgd.core import Message, Report, Task
 from localgd.engine.flower import records
 from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
 from localgd.engine.flower.records import MAX_MB, Opened
-from localgd.engine.nodes import chosen
-from localgd.engine.policy import Answer, Policy
+from localgd.engine.nodes import OTHER_ROWS
+from localgd.engine.policy import Answer, Federation, Policy
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.limits import RefusedError
@@ -26,8 +26,13 @@ BEGUN_AGAIN = (
     "are still those of before; start the run afresh, or give it a secret for the next one"
 )
 
+UNKNOWN = (
+    "it has no secret to know its rows by, so nothing says that they are those of the checkpoint; start afresh, and "
+    "give it a secret in its node-config, so that the next run can go on"
+)
 
-class FlowerEngine:
+
+class FlowerEngine(Federation):
     """Run rounds over the nodes that a Flower grid reaches.
 
     Who is online when it is made, and no one else, belongs to the federation. A node that goes offline stays a member:
@@ -78,21 +83,14 @@ class FlowerEngine:
         poll: float = 0.05,
         max_mb: float = MAX_MB,
     ) -> None:
-        self.policy = Policy(on_failure, min_nodes, retries)
+        super().__init__()
+        policy = Policy(on_failure, min_nodes, retries)
         self._client = GridClient(grid, timeout, poll, max_mb)
         self._members = self._client.members(max(1, min_nodes if n_nodes is None else n_nodes))
-        self.policy.among(len(self._members))
+        self._join(self._members, policy)
         self._definition: list[dict[str, str]] = []
-        self.floats_up = 0
-        self.floats_down = 0
-        self.failures: list[Failure] = []
         self._told: set[tuple[str, str]] = set()
         self._rows: dict[str, dict[str, str]] = {}
-
-    @property
-    def node_ids(self) -> tuple[str, ...]:
-        """Names of all nodes, sorted."""
-        return tuple(self._members)
 
     @property
     def bytes_up(self) -> int:
@@ -133,10 +131,7 @@ class FlowerEngine:
             answers = self._asked(head, message, waiting)
             return {node: self._report(node, came, task, message) for node, came in answers.items()}
 
-        report, failures, missing = self.policy.gather(ask, chosen(nodes, self.node_ids), task, message)
-        self.failures += failures
-        self.policy.settle(message, report.n_nodes, missing)
-        return report
+        return self._gathered(ask, self._chosen(nodes), task, message)[0]
 
     def _asked(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
         """Ask nodes; those that turn out not to know the view are told of it, and asked again."""
@@ -144,23 +139,20 @@ class FlowerEngine:
         lacking = [
             node for node, came in answers.items() if isinstance(came, Opened) and came.head.get("says") == "lacks"
         ]
-        strange = [node for node in lacking if self._begun_again(node)]
+        known = self._rows.get(self._view, {})
+        # who has forgotten a view that it had confirmed, and has no secret to know its rows by
+        strange = [node for node in lacking if (self._view, node) in self._told and not known.get(node)]
         lacking = [node for node in lacking if node not in strange]
         if lacking:
             self._told -= {(self._view, node) for node in lacking}
             answers |= self._once(head, message, lacking)
         return answers | dict.fromkeys(strange, RefusedError(BEGUN_AGAIN))
 
-    def _begun_again(self, node: str) -> bool:
-        """Return whether a node has forgotten a view that it had confirmed, and has no secret to know its rows by."""
-        return (self._view, node) in self._told and not self._rows.get(self._view, {}).get(node)
-
     def _once(self, head: Mapping[str, Any], message: Message, nodes: Sequence[str]) -> dict[str, Opened | Exception]:
-        arrays = records.sent(message)
-        short = records.closed({**head, "definition": None}, arrays)
-        whole = records.closed({**head, "definition": self._definition}, arrays)
-        known = {node: (self._view, node) in self._told for node in nodes}
-        answers = self._client.ask({self._members[node]: short if known[node] else whole for node in nodes})
+        told, arrays = {node: (self._view, node) in self._told for node in nodes}, records.sent(message)
+        definitions = {known: None if known else self._definition for known in set(told.values())}
+        asked = {known: records.closed({**head, "definition": it}, arrays) for known, it in definitions.items()}
+        answers = self._client.ask({self._members[node]: asked[known] for node, known in told.items()})
         self.floats_down += message.n_floats * sum(not isinstance(came, ConnectionError) for came in answers.values())
         return {node: answers[self._members[node]] for node in nodes}
 
@@ -202,19 +194,6 @@ class FlowerEngine:
         mapped._definition = [*self._definition, records.told(encode)]  # noqa: SLF001  its own kind
         return mapped
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes what a run leaves behind: the nodes keep their own."""
-        return True
-
-    def shared(self, content: bytes) -> bytes:
-        """Return it: the server is one process."""
-        return content
-
-    def agreed(self, *wishes: bool) -> tuple[bool, ...]:
-        """Return the wishes: there is nobody to ask."""
-        return wishes
-
     def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:  # noqa: ARG002  states stay there
         """Write down the keyed digests of the nodes' rows, to know them by; their states stay with Flower.
 
@@ -239,13 +218,8 @@ class FlowerEngine:
         known = self._rows.setdefault(self._view, {})
         for node in self.node_ids:
             then = before.get(node, "")
-            if not then:
-                why = "it has no secret to know its rows by, so nothing says that they are those of the checkpoint; "
-                why += "start afresh, and give it a secret in its node-config, so that the next run can go on"
-                raise NodeError(stamp, node, ValueError(why))
-            if known.setdefault(node, then) != then:
-                why = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
-                raise NodeError(stamp, node, ValueError(why))
+            if not then or known.setdefault(node, then) != then:
+                raise NodeError(stamp, node, ValueError(OTHER_ROWS if then else UNKNOWN))
 
     def release(self, session: str) -> None:
         """Tell nothing: the nodes drop what they remember of a session when they are asked in another one."""
