@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from localgd.data.arrays import split_by
-from localgd.data.columns import nearest, split_sheet, tables_of_sheets
-from localgd.data.files import read_csv, read_npz
+from localgd.data.columns import alike, nearest
+from localgd.data.files import read
 from localgd.data.table import Table
-
-_FOLDER = Path(__file__).with_name("bundled")
 
 
 @dataclass(frozen=True)
@@ -179,19 +176,14 @@ def load_dataset(name: str) -> list[Table]:
     if name not in DATASETS:
         raise ValueError(f"name={name!r} is no bundled data set{nearest(name, DATASETS)}")
     dataset = DATASETS[name]
-    path = _FOLDER / dataset.file
-    if dataset.file.endswith(".npz"):
-        table, nodes = read_npz(path, dataset.label, dataset.node)
-        return [table] if nodes is None else split_by(table, nodes)
-    sheet = read_csv(path)
+    tables = read(Path(__file__).with_name("bundled") / dataset.file, dataset.label, dataset.node)
     if name == "heart":
-        sheet = replace(sheet, frame=_heart(sheet.frame))
-    sheets = [sheet] if dataset.node is None else split_sheet(sheet, dataset.node)
-    return tables_of_sheets(sheets, dataset.label, dataset.drop)
+        tables = [replace(table, features=_heart(table.features)) for table in tables]
+    return tables if dataset.file.endswith(".npz") else alike(tables, dataset.label, dataset.drop)
 
 
-def _heart(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the heart table with two classes, and blanks where a zero stands for 'not measured'."""
+def _heart(frame: Any) -> Any:
+    """Return heart rows with two classes, and blanks where a zero stands for 'not measured'."""
     not_measured = [
         pl.when(pl.col(name).cast(pl.Float64) != 0).then(pl.col(name)).alias(name) for name in ("chol", "trestbps")
     ]

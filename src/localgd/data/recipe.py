@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
 from localgd.data.table import Table
-from localgd.data.values import as_text, finite_numbers, picked
+from localgd.data.values import as_text, finite_numbers
 from localgd.rounding import FloatArray
 from localgd.rows import Rows, Samples, Shard
 
@@ -204,7 +204,7 @@ class Recipe:
         frame = table.features
         if isinstance(frame, pl.DataFrame):
             _check_columns([c.name for c in self.columns], frame.columns, table.source)
-            blocks = list(self._blocks(table, frame, unseen))
+            blocks = list(self._blocks(table, unseen))
         else:
             blocks = [self._numbers(table, named=isinstance(features, Table))]
         if self.sparse:
@@ -217,9 +217,9 @@ class Recipe:
             out[:, start:end] = block.toarray() if isinstance(block, csr_array) else block
         return out
 
-    def _blocks(self, table: Table, frame: pl.DataFrame, unseen: Unseen) -> Iterator[Rows]:
+    def _blocks(self, table: Table, unseen: Unseen) -> Iterator[Rows]:
         """Yield the encoded columns of a frame, in order; numbers side by side go together."""
-        for kind, run in groupby(zip(self.columns, picked(frame, [c.name for c in self.columns]), strict=True), _kind):
+        for kind, run in groupby(zip(self.columns, table.series([c.name for c in self.columns]), strict=True), _kind):
             pairs: Any = list(run)
             if kind is Number:
                 values = finite_numbers([column for _, column in pairs], table.place)
