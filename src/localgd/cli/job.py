@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -54,21 +54,17 @@ class Job:
     ----------
     flags : namespace
         The flags by name.
-    out : Path or None
-        The run folder.
     place : ProcessGroup
         Which process this is.
     """
 
     flags: SimpleNamespace
-    out: Path | None
     place: ProcessGroup
 
-    @classmethod
-    def of(cls, flags: Mapping[str, Any], place: ProcessGroup) -> Job:
-        """Return the job of these flags."""
-        given = SimpleNamespace(**flags)
-        return cls(given, None if given.out is None else Path(given.out), place)
+    @property
+    def out(self) -> Path | None:
+        """The run folder."""
+        return None if self.flags.out is None else Path(self.flags.out)
 
     def run(self, recipe: Recipe | None = None) -> int:
         """Train and leave what came out; return the exit code. With a recipe, go on where a run was cut short."""
