@@ -43,8 +43,6 @@ class Dataset:
         What a missing category becomes.
     drop : tuple of str
         Columns left out.
-    notes : str
-        What a user should know.
     """
 
     name: str
@@ -62,7 +60,6 @@ class Dataset:
     text: tuple[str, ...] = ()
     missing: Literal["category", "zeros", "most-frequent"] = "category"
     drop: tuple[str, ...] = ()
-    notes: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -84,7 +81,6 @@ _ALL = (
         licence="CC BY 4.0",
         separable=True,
         missing="zeros",
-        notes="109 one-hot columns; the node 'waste' has one class; stalk_root is missing in 2480 rows",
     ),
     Dataset(
         name="sentences",
@@ -99,7 +95,6 @@ _ALL = (
         licence="CC BY 4.0",
         separable=True,
         text=("sentence",),
-        notes="5155 TF-IDF unigrams; 17 sentences occur twice",
     ),
     Dataset(
         name="heart",
@@ -117,8 +112,6 @@ _ALL = (
         # a column for the two rows without restecg, both ill, would push its coefficient to infinity
         missing="most-frequent",
         drop=("id",),
-        notes="label is num > 0; chol = 0 and trestbps = 0 mean missing; ca, thal, slope mostly missing elsewhere "
-        "than in Cleveland",
     ),
     Dataset(
         name="bladder",
@@ -133,7 +126,6 @@ _ALL = (
         licence="Artistic-2.0",
         separable=True,
         scale="standard",
-        notes="far more columns than rows; three of the five nodes have one class",
     ),
     Dataset(
         name="golub",
@@ -147,7 +139,6 @@ _ALL = (
         source="Bioconductor package multtest (Golub et al. 1999)",
         licence="LGPL",
         separable=True,
-        notes="one table: split it with a partitioner",
     ),
 )
 

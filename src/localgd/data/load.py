@@ -78,10 +78,9 @@ def load(
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
         files = _node_files(path)
-        if nodes is not None:
-            check_known("nodes", nodes, [stem_of(file) for file in files], f"{path}", "a node")
-            files = [file for file in files if stem_of(file) in set(nodes)]
-        return _load_files(files, label, None, drop, categorical)
+        check_known("nodes", nodes or (), list(files), f"{path}", "a node")
+        chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
+        return _load_files(chosen, label, None, drop, categorical)
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
@@ -103,7 +102,7 @@ def node_names(folder: str | Path) -> list[str]:
     ValueError
         If there are none, or a file is of a kind that cannot be read.
     """
-    return [stem_of(path) for path in _node_files(Path(folder))]
+    return list(_node_files(Path(folder)))
 
 
 def _near_source(path: Path) -> str:
@@ -112,7 +111,8 @@ def _near_source(path: Path) -> str:
     return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else nearest(str(path), DATASETS)
 
 
-def _node_files(folder: Path) -> list[Path]:
+def _node_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by the names of their nodes, sorted."""
     found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     files = [p for p in found if format_of(p) is not None]
     if not files:
@@ -123,12 +123,11 @@ def _node_files(folder: Path) -> list[Path]:
             raise ValueError(
                 f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)} or move it away"
             )
-    stems: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for path in files:
-        if stem_of(path) in stems:
-            raise ValueError(f"{stems[stem_of(path)]} and {path} name the same node {stem_of(path)!r}; rename one")
-        stems[stem_of(path)] = path
-    return [stems[stem] for stem in sorted(stems)]
+        if (other := named.setdefault(stem_of(path), path)) != path:
+            raise ValueError(f"{other} and {path} name the same node {stem_of(path)!r}; rename one")
+    return dict(sorted(named.items()))
 
 
 def _load_files(

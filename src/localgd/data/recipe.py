@@ -219,7 +219,8 @@ class Recipe:
 
     def _blocks(self, table: Table, unseen: Unseen) -> Iterator[Rows]:
         """Yield the encoded columns of a frame, in order; numbers side by side go together."""
-        for kind, run in groupby(zip(self.columns, table.series([c.name for c in self.columns]), strict=True), _kind):
+        series = table.series([column.name for column in self.columns])
+        for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:
                 values = finite_numbers([column for _, column in pairs], table.place)
@@ -364,10 +365,6 @@ def _is_number(value: Any) -> bool:
         return float(value) == float(value)
     except ValueError:
         return False
-
-
-def _kind(pair: tuple[Encoding, pl.Series]) -> type[Encoding]:
-    return type(pair[0])
 
 
 def _scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:

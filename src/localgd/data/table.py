@@ -82,8 +82,8 @@ class Table:
         names = features.columns if isinstance(features, pl.DataFrame) else self.names
         object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
         numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
-        object.__setattr__(self, "row_numbers", _read_only(numbers))
-        object.__setattr__(self, "labels", _read_only(np.asarray(self.labels)))
+        for part, values in (("row_numbers", numbers), ("labels", np.asarray(self.labels))):
+            object.__setattr__(self, part, frozen(values, values.dtype))
         if len(self.names) != n_columns or len(set(self.names)) != n_columns:
             twice = [repr(name) for name, count in Counter(self.names).items() if count > 1]
             said = f"two are called {twice[0]}" if twice else f"got {len(self.names)}"
@@ -97,22 +97,17 @@ class Table:
             raise ValueError(f"{self.place(row)}: the label is {self.labels.item(row)}; fill it in or remove the row")
 
     def _check_finite(self) -> None:
-        features = self.features
+        features: Any = self.features
         if isinstance(features, pl.DataFrame):
             return
-        values: Any = features.data if isinstance(features, csr_array) else features
-        bad = np.argwhere(~np.isfinite(values))
-        if bad.size == 0:
+        finite = np.isfinite(features.data if isinstance(features, csr_array) else features)
+        if finite.all():
             return
-        if isinstance(features, csr_array):
-            entry = int(bad[0, 0])
-            row = int(np.searchsorted(features.indptr, entry, side="right")) - 1
-            column, value = int(features.indices[entry]), features.data[entry]
-        else:
-            row, column = (int(i) for i in bad[0])
-            value = features[row, column]
+        places = features.tocoo().coords if isinstance(features, csr_array) else np.indices(features.shape)
+        row, column = (int(place[~finite][0]) for place in places)
         raise ValueError(
-            f"{self.place(row)}: column {self.names[column]!r} holds {value}; impute the value or remove the row"
+            f"{self.place(row)}: column {self.names[column]!r} holds {features[row, column]}; impute the value or "
+            "remove the row"
         )
 
     @property
@@ -208,11 +203,4 @@ def _dense(features: Any, source: str) -> FloatArray:
         raise ValueError(f"{source}: the array holds text ({error}); give numbers, or a frame with columns") from error
     if array.ndim != 2:
         raise ValueError(f"{source}: X must have rows and columns, got shape {array.shape}; reshape it")
-    return array
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    if array.flags.writeable:
-        array = array.copy()
-        array.flags.writeable = False
     return array

@@ -52,14 +52,10 @@ def as_numbers(columns: Sequence[pl.Series]) -> FloatArray:
     spelled = [j for j, column in enumerate(columns) if column.dtype == pl.String]
     for j in set(range(len(columns))).difference(spelled):
         numbers[j] = columns[j].cast(pl.Float64).to_numpy()
-    if spelled:
-        numbers[spelled] = _spelled_numbers(_joined([columns[j] for j in spelled])).reshape(len(spelled), -1)
+    if spelled:  # joined, as thousands of short columns would cost a call each
+        joined = pl.concat([columns[j] for j in spelled], rechunk=True)
+        numbers[spelled] = _spelled_numbers(joined).reshape(len(spelled), -1)
     return numbers.T
-
-
-def _joined(columns: Sequence[pl.Series]) -> pl.Series:
-    """Return columns as one: thousands of short ones would cost a call each."""
-    return pl.concat(columns, rechunk=True)
 
 
 def _spelled_numbers(text: pl.Series) -> FloatArray:
@@ -81,7 +77,7 @@ def not_numbers(columns: Sequence[pl.Series], numbers: FloatArray) -> NDArray[np
     spelled = np.flatnonzero(wrong.any(axis=0)).tolist()
     if spelled:
         gaps = wrong[:, spelled].T.ravel()
-        words = _joined([columns[j] for j in spelled]).filter(gaps).str.strip_chars().str.to_lowercase()
+        words = pl.concat([columns[j] for j in spelled], rechunk=True).filter(gaps).str.strip_chars().str.to_lowercase()
         gaps[gaps] = (words.is_not_null() & ~words.is_in(MISSING)).to_numpy()
         wrong[:, spelled] = gaps.reshape(len(spelled), -1).T
     return wrong
