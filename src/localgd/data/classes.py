@@ -15,16 +15,7 @@ from localgd.rows import Rows, Shard
 def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Shard:
     """Return a node's shard: y·x with y = ±1 for two classes, the rows of `expanded` for more.
 
-    Parameters
-    ----------
-    node_id : str
-        Name of the node.
-    rows : (n, d) float64 array or CSR array
-        Plain rows x of the caller's own; for two classes they become the signed ones in place.
-    codes : (n,) int array
-        Class of every row, from 0.
-    n_classes : int, at least 2
-        C, over all nodes.
+    Plain rows x of the caller's own, (n, d), become the signed ones in place; their classes, `codes`, count from 0.
 
     Examples
     --------

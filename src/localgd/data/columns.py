@@ -93,10 +93,10 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     columns = [table.series([name])[0] for table in tables]
     texts_of = [as_text(column) for column in columns]
     if found := lookalike(texts_of):
+        part, row, what = found
         raise ValueError(
-            f"{tables[found.part].place(found.row)}: column {name!r} holds {texts_of[found.part][found.row]!r}, and "
-            f"most of its values look like {found.what}; {found.remedy}, drop the column with {option('drop', name)}, "
-            f"or {declare}"
+            f"{tables[part].place(row)}: column {name!r} holds {texts_of[part][row]!r}, and most of its values look "
+            f"like {what}, drop the column with {option('drop', name)}, or {declare}"
         )
     if numbers <= present / 2:
         return False
@@ -136,18 +136,10 @@ def check_known(
 def alike(
     tables: Sequence[Table], label: str | None = None, drop: Collection[str] = (), categorical: Collection[str] = ()
 ) -> list[Table]:
-    """Return tables with the same columns in the same order; of frames, with types decided over all of them together.
+    """Return tables with the same columns in the same order, less those to `drop`.
 
-    Parameters
-    ----------
-    tables : sequence of Table
-        At least one; all of frames, or all of arrays.
-    label : str, optional
-        The column of a frame that holds the labels.
-    drop : collection of str
-        Columns to leave out.
-    categorical : collection of str
-        Columns of a frame to keep as text although they may look like numbers.
+    Frames lose their `label` column to the labels, and the types of all others are decided over all tables together;
+    those declared `categorical` stay text although they may look like numbers.
 
     Raises
     ------

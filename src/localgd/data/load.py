@@ -170,15 +170,10 @@ def load_unlabelled(path: str | Path) -> Table:
 
     Columns of a CSV file stay as written: the recipe knows which of them are numbers.
 
-    Parameters
-    ----------
-    path : str or Path
-        A CSV, Parquet, NPZ or svmlight file.
-
     Raises
     ------
     ValueError
-        If the file cannot be read.
+        If it is no CSV, Parquet, NPZ or svmlight file, or cannot be read.
     """
     file = Path(path)
     if not file.is_file() or format_of(file) is None:
