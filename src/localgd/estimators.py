@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -144,7 +144,10 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
-        codes = self._codes(y)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
         nodes, how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
@@ -174,13 +177,6 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         scores = self.decision_function(X)  # first, as it checks that there is a model
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
-    def _codes(self, y: NDArray[Any]) -> NDArray[np.intp]:
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        return np.asarray(codes)
-
     def _run(
         self,
         rows: Any,
@@ -189,28 +185,24 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         n_classes: int,
         how: tuple[Method | Choice, Problem | None],
     ) -> Run:
-        """Train one model, one node per name."""
+        """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
         engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
-        self._warn(run)
-        return run
-
-    def _warn(self, run: Run) -> None:
-        """Warn where the model is not what was asked for: no silent surprise in a pipeline."""
         short = self.angle_tol_deg is not None and not Angle(self.angle_tol_deg).met(run.certificate)
         to_prove = run.method.exact and run.method.problem.certified
         open_end = to_prove and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE, Status.CANCELS)
         lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
         if short or open_end or lost:
-            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=3)
+        return run
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem; a setting that has no meaning for the method is refused by name."""
-        given = {"local_steps": self.local_steps, "lr": self.lr, "weighted_by": self.weighted_by}
         # a default that the method has no use for is no setting
-        defaults = {"local_steps": 100, "lr": "auto", "weighted_by": None}
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in ("local_steps", "lr", "weighted_by")}
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
             if options:
@@ -293,7 +285,10 @@ class LocalGDRegressor(RegressorMixin, _Linear):
         rows, held = _nodes(X, groups, intercept=self.fit_intercept)
         engine = InProcess(Samples(name, rows[index], y[index]) for name, index in held)
         problem = LeastSquares(self.alpha, self.fit_intercept)
-        run = train(engine, self._method(), problem=problem, n_rounds=self.n_rounds)
+        if not self.max_mb >= 0:
+            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
+        method = auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
+        run = train(engine, method, problem=problem, n_rounds=self.n_rounds)
         if run.end is not End.DONE:
             warnings.warn(f"{run.end}: {run.certificate.status}", ConvergenceWarning, stacklevel=2)
         self.coef_ = np.array(run.w[: self.n_features_in_])
@@ -302,11 +297,6 @@ class LocalGDRegressor(RegressorMixin, _Linear):
         self.history_ = _records(run)
         self.certificate_ = run.certificate
         return self
-
-    def _method(self) -> Method | Choice:
-        if not self.max_mb >= 0:
-            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
-        return auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
 
     def predict(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row."""
