@@ -300,13 +300,8 @@ class Recipe:
         """Return the recipe as plain JSON-able values."""
         kinds = {kind: name for name, kind in _KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        return {
-            "columns": columns,
-            "classes": list(self.classes),
-            "intercept": self.intercept,
-            "sparse": self.sparse,
-            "unseen": self.unseen,
-        }
+        flags = {name: getattr(self, name) for name in ("intercept", "sparse", "unseen")}
+        return {"columns": columns, "classes": list(self.classes), **flags}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:

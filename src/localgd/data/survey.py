@@ -5,6 +5,7 @@ Values of a category column, words of a text column and the classes do leave a n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -169,8 +170,5 @@ def _document_frequencies(texts: pl.Series) -> dict[str, int]:
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
 
     words = CountVectorizer().build_analyzer()
-    frequencies: dict[str, int] = {}
-    for line in texts.drop_nulls().to_list():
-        for word in set(words(line)):
-            frequencies[word] = frequencies.get(word, 0) + 1
+    frequencies = Counter(word for line in texts.drop_nulls().to_list() for word in set(words(line)))
     return dict(sorted(frequencies.items()))
