@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -34,7 +34,23 @@ from localgd.run.history import Run
 from localgd.run.loop import train
 
 
-class LocalGDClassifier(ClassifierMixin, BaseEstimator):
+class _Linear(BaseEstimator):
+    """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
+
+    def _scores(self, X: Any) -> FloatArray:
+        """Return X·coef + intercept."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        return np.asarray(X @ self.coef_.T + self.intercept_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+@dataclass(eq=False, repr=False)
+class LocalGDClassifier(ClassifierMixin, _Linear):
     """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
 
     By default the pooled max-margin model, ``argmin |w| s.t. y x·w >= 1``, where some plane separates the rows, else
@@ -92,30 +108,17 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
     ([1], True)
     """
 
-    def __init__(
-        self,
-        method: str | Method | Choice = "auto",
-        *,
-        C: float | None = None,
-        local_steps: int = 100,
-        n_rounds: int = 500,
-        lr: float | Literal["auto", "paper"] = "auto",
-        angle_tol_deg: float | None = None,
-        fit_intercept: bool = True,
-        weighted_by: Weighting | None = None,
-        random_state: int | None = None,
-        multi_class: Literal["softmax", "ovr"] = "softmax",
-    ) -> None:
-        self.method = method
-        self.C = C
-        self.local_steps = local_steps
-        self.n_rounds = n_rounds
-        self.lr = lr
-        self.angle_tol_deg = angle_tol_deg
-        self.fit_intercept = fit_intercept
-        self.weighted_by = weighted_by
-        self.random_state = random_state
-        self.multi_class = multi_class
+    method: str | Method | Choice = "auto"
+    _: KW_ONLY
+    C: float | None = None
+    local_steps: int = 100
+    n_rounds: int = 500
+    lr: float | Literal["auto", "paper"] = "auto"
+    angle_tol_deg: float | None = None
+    fit_intercept: bool = True
+    weighted_by: Weighting | None = None
+    random_state: int | None = None
+    multi_class: Literal["softmax", "ovr"] = "softmax"
 
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Train over the groups.
@@ -141,8 +144,11 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
-        codes = self._codes(y)
-        nodes, how = (_augmented(X, self.fit_intercept), _names(groups, len(codes))), self._how()
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
+        nodes, how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
         if apart:
@@ -163,54 +169,40 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
 
         For three or more classes (n, C), one column per class: the largest is the label.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        if len(self.classes_) > 2:
-            return np.asarray(X @ self.coef_.T + self.intercept_)
-        return np.asarray(X @ self.coef_[0] + self.intercept_[0])
+        scores = self._scores(X)
+        return scores if scores.shape[1] > 1 else scores.ravel()
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the label of every row."""
         scores = self.decision_function(X)  # first, as it checks that there is a model
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
-    def _codes(self, y: NDArray[Any]) -> NDArray[np.intp]:
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        return np.asarray(codes)
-
     def _run(
         self,
         rows: Any,
-        names: NDArray[Any],
+        held: list[tuple[str, NDArray[np.intp]]],
         codes: NDArray[np.intp],
         n_classes: int,
         how: tuple[Method | Choice, Problem | None],
     ) -> Run:
-        """Train one model, one node per name."""
-        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in _held(names))
+        """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
+        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
-        self._warn(run)
-        return run
-
-    def _warn(self, run: Run) -> None:
-        """Warn where the model is not what was asked for: no silent surprise in a pipeline."""
         short = self.angle_tol_deg is not None and not Angle(self.angle_tol_deg).met(run.certificate)
         to_prove = run.method.exact and run.method.problem.certified
         open_end = to_prove and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE, Status.CANCELS)
         lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
         if short or open_end or lost:
-            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=3)
+        return run
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem; a setting that has no meaning for the method is refused by name."""
-        given = {"local_steps": self.local_steps, "lr": self.lr, "weighted_by": self.weighted_by}
         # a default that the method has no use for is no setting
-        defaults = {"local_steps": 100, "lr": "auto", "weighted_by": None}
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in ("local_steps", "lr", "weighted_by")}
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
             if options:
@@ -220,13 +212,9 @@ class LocalGDClassifier(ClassifierMixin, BaseEstimator):
             options["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
         return asked(self.method, C=self.C, intercept=self.C is not None and self.fit_intercept, **options)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
-
-class LocalGDRegressor(RegressorMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class LocalGDRegressor(RegressorMixin, _Linear):
     """Ridge regression, or least squares, over groups of rows that are never pooled, with a certificate.
 
     The minimiser of ``|y − Xw − b|² + alpha |w|²``, the same as scikit-learn's ``Ridge(alpha)`` on the pooled rows;
@@ -265,20 +253,12 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
     ([9.0], True)
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        *,
-        fit_intercept: bool = True,
-        tol: float = 0.0,
-        n_rounds: int = 10_000,
-        max_mb: float = MOST_MB,
-    ) -> None:
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.n_rounds = n_rounds
-        self.max_mb = max_mb
+    alpha: float = 1.0
+    _: KW_ONLY
+    fit_intercept: bool = True
+    tol: float = 0.0
+    n_rounds: int = 10_000
+    max_mb: float = MOST_MB
 
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Fit over the groups.
@@ -302,10 +282,13 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
             If a value is missing or infinite, or a parameter is out of its range.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
-        rows, names = _augmented(X, self.fit_intercept), _names(groups, len(y))
-        engine = InProcess(Samples(name, rows[index], y[index]) for name, index in _held(names))
+        rows, held = _nodes(X, groups, intercept=self.fit_intercept)
+        engine = InProcess(Samples(name, rows[index], y[index]) for name, index in held)
         problem = LeastSquares(self.alpha, self.fit_intercept)
-        run = train(engine, self._method(), problem=problem, n_rounds=self.n_rounds)
+        if not self.max_mb >= 0:
+            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
+        method = auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
+        run = train(engine, method, problem=problem, n_rounds=self.n_rounds)
         if run.end is not End.DONE:
             warnings.warn(f"{run.end}: {run.certificate.status}", ConvergenceWarning, stacklevel=2)
         self.coef_ = np.array(run.w[: self.n_features_in_])
@@ -315,44 +298,23 @@ class LocalGDRegressor(RegressorMixin, BaseEstimator):
         self.certificate_ = run.certificate
         return self
 
-    def _method(self) -> Method | Choice:
-        if not self.max_mb >= 0:
-            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
-        return auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
-
     def predict(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        return np.asarray(X @ self.coef_ + self.intercept_)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
+        return self._scores(X)
 
 
-def _names(groups: ArrayLike | None, n_rows: int) -> NDArray[Any]:
-    """Return the node of every row, checked."""
+def _nodes(X: Any, groups: ArrayLike | None, *, intercept: bool) -> tuple[Any, list[tuple[str, NDArray[np.intp]]]]:
+    """Return the rows, with a column of ones if there is an intercept, and every node's name and places of rows."""
+    n_rows = X.shape[0]
     names = np.zeros(n_rows, dtype=int) if groups is None else np.asarray(groups)
     if names.shape != (n_rows,):
         raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {n_rows} rows")
     nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
     if nobody.size:
         raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
-    return names
-
-
-def _held(names: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.intp]]]:
-    """Return every node's name and the places of its rows."""
-    return ((str(name), np.flatnonzero(names == name)) for name in np.unique(names))
-
-
-def _augmented(X: Any, intercept: bool) -> Any:
-    """Return the rows with a column of ones, if there is an intercept."""
-    ones = np.ones((X.shape[0], int(intercept)))
-    parts: list[Any] = [X, ones]
-    return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
+    parts: list[Any] = [X, np.ones((n_rows, int(intercept)))]
+    rows = csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
+    return rows, [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

@@ -9,20 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localgd.cli.flags import (
-    SIGNALLED,
-    Categorical,
-    Data,
-    Drop,
-    Json,
-    Label,
-    NNodes,
-    Node,
-    Partition,
-    Scale,
-    Seed,
-    Text,
-)
+from localgd.cli import flags
 from localgd.methods.options import taken
 
 if TYPE_CHECKING:
@@ -36,16 +23,16 @@ PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
 
 
 def compare_command(
-    data: Data,
-    label: Label = None,
-    node: Node = None,
-    drop: Drop = None,
-    text_column: Text = None,
-    categorical: Categorical = None,
-    scale: Scale = None,
+    data: flags.Data,
+    label: flags.Label = None,
+    node: flags.Node = None,
+    drop: flags.Drop = None,
+    text_column: flags.Text = None,
+    categorical: flags.Categorical = None,
+    scale: flags.Scale = None,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    partition: Partition = None,
-    n_nodes: NNodes = None,
+    partition: flags.Partition = None,
+    n_nodes: flags.NNodes = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -60,11 +47,11 @@ def compare_command(
         int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
     ] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds of each method.")] = 500,
-    seed: Seed = 0,
+    seed: flags.Seed = 0,
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
     pooled: Annotated[bool, typer.Option("--pooled", help="Pool the rows to show true angles beside.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for compare.csv, compare.png and compare.svg.")] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
     import polars as pl
@@ -120,7 +107,7 @@ def compare_command(
             typer.echo(line)
         typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
     if progress.interrupted is not None:
-        raise typer.Exit(SIGNALLED + progress.interrupted)
+        raise typer.Exit(flags.SIGNALLED + progress.interrupted)
 
 
 def _options(name: str, local_steps: int | None) -> dict[str, Any]:

@@ -27,18 +27,7 @@ ROUNDS_ALONE = 20
 
 
 def demo(n_rounds: int = 500) -> dict[str, Run]:
-    """Train on the bundled mushrooms and print what each way of training gives.
-
-    Parameters
-    ----------
-    n_rounds : int
-        Rounds of each federated method.
-
-    Returns
-    -------
-    dict
-        The federated runs by method name.
-    """
+    """Train on the bundled mushrooms, print what each way of training gives, and return the federated runs by name."""
     console = Console(highlight=False)
     data = DATASETS["mushroom"]
     federation, recipe = prepare(InProcess(load_dataset("mushroom")), **data.options)
@@ -79,12 +68,8 @@ def _alone(federation: InProcess) -> Grid:
     for name, justify in (("habitat", "left"), ("rows", "right"), ("accuracy on all mushrooms", "right")):
         grid.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich's literal type
     for node_id, shard in federation.shards.items():
-        run = train(
-            federation,
-            local_gd(local_steps=LOCAL_STEPS),
-            n_rounds=ROUNDS_ALONE,
-            nodes=partial(_only, node_id),
-        )
+        method, only = local_gd(local_steps=LOCAL_STEPS), partial(_only, node_id)
+        run = train(federation, method, n_rounds=ROUNDS_ALONE, nodes=only)
         grid.add_row(node_id, str(shard.n_rows), text.percent(run.history[-1].accuracy))
     return grid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,7 +29,6 @@ from localgd.methods.method import Choice, Method
 from localgd.methods.options import BY_NAME, taken
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
-from localgd.problems.metrics import Weighting
 from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
 from localgd.report.plots import convergence
@@ -48,27 +47,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What the flags of ``localgd train`` ask for.
-
-    Parameters
-    ----------
-    flags : namespace
-        The flags by name.
-    out : Path or None
-        The run folder.
-    place : ProcessGroup
-        Which process this is.
-    """
+    """What the flags of ``localgd train`` ask for, of the process that this is among those of its `place`."""
 
     flags: SimpleNamespace
-    out: Path | None
     place: ProcessGroup
 
-    @classmethod
-    def of(cls, flags: Mapping[str, Any], place: ProcessGroup) -> Job:
-        """Return the job of these flags."""
-        given = SimpleNamespace(**flags)
-        return cls(given, None if given.out is None else Path(given.out), place)
+    @property
+    def out(self) -> Path | None:
+        """The run folder."""
+        return None if self.flags.out is None else Path(self.flags.out)
 
     def run(self, recipe: Recipe | None = None) -> int:
         """Train and leave what came out; return the exit code. With a recipe, go on where a run was cut short."""
@@ -100,12 +87,7 @@ class Job:
         split = (flags.partition, flags.n_nodes, flags.seed)
         share = (0, 1) if flags.own_data else (place.rank, place.world)
         tables = tables_of(flags.data, flags.label, flags.node, options, split, share)
-        policy: dict[str, Any] = {
-            "on_failure": flags.on_failure,
-            "min_nodes": flags.min_nodes,
-            "retries": flags.retries,
-            "n_jobs": flags.n_jobs,
-        }
+        policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
         engine: InProcess | TorchDistributed
         if place.world == 1:
             engine = InProcess(tables, **policy)
@@ -195,7 +177,9 @@ class Job:
             raise ValueError("--compare pooled needs all rows in one process; leave it out, or run without torchrun")
         progress.say("computing the pooled model, to compare with")
         try:
-            return pooled_direction(federation.shards.values(), _weighting(method))
+            # rows weigh as in the loss that the method minimises where nothing separates them
+            weighting = "num-examples" if isinstance(method, Choice) else method.task.weighted_by or "uniform"
+            return pooled_direction(federation.shards.values(), weighting)
         except ValueError as error:
             progress.say(f"no comparison: {error}")
             return None
@@ -253,23 +237,15 @@ class Job:
             typer.echo(f"it can go on: localgd resume {place} --n-rounds {2 * max(1, run.n_rounds)}")
 
 
-def _weighting(method: Method | Choice) -> Weighting:
-    """Return how rows weigh in the loss that the method minimises where nothing separates them."""
-    if isinstance(method, Choice):
-        return "num-examples"
-    return method.task.weighted_by or "uniform"
-
-
 def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     nodes = text.counted(len(federation.node_ids), "node")
     rows = text.counted(from_all(federation, Sizes(), Message()).n_rows, "row")
     columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
-    made = f" (from {recipe.summary})"
     more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
     classes = f"classes {' / '.join(str(value) for value in recipe.classes[:10])}{more}"
     what = classes if recipe.classes else "numbers to fit"
-    return f"{nodes}, {rows}, {columns}{bias}{made}; {what}; method {method}"
+    return f"{nodes}, {rows}, {columns}{bias} (from {recipe.summary}); {what}; method {method}"
 
 
 def _known(value: float) -> float | None:

@@ -74,9 +74,8 @@ def _told(results: Sequence[Result], place: Path) -> int:
     """Print what became of each, and return the exit code."""
     from localgd.experiments.claim import Word
 
-    for result in results:
-        if result.fault is not None:
-            typer.echo(result.fault, err=True)
+    for fault in (result.fault for result in results if result.fault is not None):
+        typer.echo(fault, err=True)
     for result in results:
         typer.echo(f"{result.experiment.name:15s} {result}")
     typer.echo(f"all on one page: {place}")

@@ -5,28 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import typer
 
-from localgd.cli.flags import (
-    AngleTol,
-    Categorical,
-    Data,
-    Drop,
-    Engine,
-    Json,
-    Label,
-    MinGroup,
-    NNodes,
-    Node,
-    OnFailure,
-    Partition,
-    Scale,
-    Seed,
-    Text,
-    Timeout,
-)
+from localgd.cli import flags
 from localgd.cli.options import with_method_options
 from localgd.cli.processes import process_group
 from localgd.methods.options import NAMES
@@ -35,17 +19,17 @@ from localgd.methods.options import NAMES
 @with_method_options
 def train_command(
     context: typer.Context,
-    data: Data,
-    label: Label = None,
-    node: Node = None,
-    drop: Drop = None,
-    text_column: Text = None,
-    categorical: Categorical = None,
-    scale: Scale = None,
-    min_group: MinGroup = 1,
+    data: flags.Data,
+    label: flags.Label = None,
+    node: flags.Node = None,
+    drop: flags.Drop = None,
+    text_column: flags.Text = None,
+    categorical: flags.Categorical = None,
+    scale: flags.Scale = None,
+    min_group: flags.MinGroup = 1,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    partition: Partition = None,
-    n_nodes: NNodes = None,
+    partition: flags.Partition = None,
+    n_nodes: flags.NNodes = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
@@ -59,17 +43,17 @@ def train_command(
     ] = None,
     late: Annotated[bool | None, typer.Option(help="Averaging methods: hand out the late direction.")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds.")] = 500,
-    angle_tol_deg: AngleTol = None,
+    angle_tol_deg: flags.AngleTol = None,
     margin_ratio: Annotated[float | None, typer.Option(help="Share of the pooled margin that must be proved.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Share of the nodes that take part in a round.")] = None,
-    seed: Seed = 0,
+    seed: flags.Seed = 0,
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
-    engine: Engine = None,
-    on_failure: OnFailure = "raise",
+    engine: flags.Engine = None,
+    on_failure: flags.OnFailure = "raise",
     min_nodes: Annotated[int, typer.Option(help="With --on-failure skip: fewest nodes that make a round.")] = 1,
     retries: Annotated[int, typer.Option(help="How often a node that failed is asked again in a round.")] = 0,
-    timeout: Timeout = 300.0,
+    timeout: flags.Timeout = 300.0,
     own_data: Annotated[
         bool, typer.Option(help="torch: DATA holds this process's nodes only; else each process takes its share of it.")
     ] = False,
@@ -82,14 +66,14 @@ def train_command(
         int | None, typer.Option(help="Rounds between checkpoints.", show_default="by time only")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace the run folder if it is there.")] = False,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Train over nodes that keep their rows, and certify which model came out."""
     from localgd.cli.job import Job
 
-    flags = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    with process_group(flags["engine"], timeout) as here:
-        code = Job.of(flags, here).run()
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+    with process_group(given["engine"], timeout) as here:
+        code = Job(SimpleNamespace(**given), here).run()
     raise typer.Exit(code)
 
 
@@ -100,8 +84,8 @@ def resume_command(
         float | None, typer.Option(help="Degrees that must be proved.", show_default="as begun")
     ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this time, from now on.")] = None,
-    timeout: Timeout = 300.0,
-    as_json: Json = False,
+    timeout: flags.Timeout = 300.0,
+    as_json: flags.Json = False,
 ) -> None:
     """Go on with a run that was killed, interrupted, or out of rounds, from its last checkpoint.
 
@@ -122,5 +106,5 @@ def resume_command(
             raise ValueError(f"{run}: its config.json lacks {min(missing)}: it is damaged, or of another version")
         if here.leads and not (record.checkpoints_of(record.finished(run)) / FILE).is_file():
             typer.echo("it holds no whole checkpoint, so it begins at round 0", err=True)
-        code = Job.of({**config["flags"], **given}, here).run(recipe)
+        code = Job(SimpleNamespace(**{**config["flags"], **given}), here).run(recipe)
     raise typer.Exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,9 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.columns import tables_of_sheets
-from localgd.data.files import Sheet
-from localgd.data.table import Table
-from localgd.data.values import as_text, label_array
+from localgd.data.columns import alike
+from localgd.data.table import Table, refuse_twice
+from localgd.data.values import label_array
 
 
 def from_arrays(
@@ -52,10 +50,8 @@ def from_arrays(
     """
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
-        sheet = Sheet("node-0", rows.features, source, np.arange(1, rows.n_rows + 1), as_written=False)
-        rows = tables_of_sheets([sheet], None, categorical=categorical)[0]
-    labels = _listed(y, rows, "y")
-    whole = Table("node-0", rows.features, label_array(labels), rows.names, source)
+        rows = alike([rows], categorical=categorical)[0]
+    whole = replace(rows, labels=label_array(_listed(y, rows, "y")))
     return [whole] if groups is None else split_by(whole, groups)
 
 
@@ -73,14 +69,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    text = as_text(pl.Series(_listed(groups, table, "groups"), strict=False))
-    if text.null_count():
-        raise ValueError(_gap(table, int(text.is_null().arg_true()[0]), "groups"))
-    parts = []
-    for node_id in sorted(text.unique().to_list()):
-        part = table.take((text == node_id).to_numpy().nonzero()[0], node_id)
-        parts.append(replace(part, source=f"{table.source} (node {node_id!r})"))
-    return parts
+    return table.split(pl.Series(_listed(groups, table, "groups"), strict=False), "missing entry in groups")
 
 
 def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
@@ -98,10 +87,7 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     """
     features = X
     if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
-        names = [str(name) for name in X.columns]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise ValueError(f"{source}: two columns are called {twice[0]!r}; rename one")
+        refuse_twice([str(name) for name in X.columns], source)
         # Column by column: polars' own conversion from pandas needs pyarrow.
         features = pl.DataFrame([_series(str(name), X[name]) for name in X.columns])
     elif not hasattr(X, "columns") and not issparse(X):
@@ -133,10 +119,5 @@ def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
     listed = _plain(values) if np.ndim(values) == 1 else []
     if len(listed) != table.n_rows:
         raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
-    if None in listed:
-        raise ValueError(_gap(table, listed.index(None), parameter))
+    table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")
     return listed
-
-
-def _gap(table: Table, row: int, parameter: str) -> str:
-    return f"{table.place(row)}: missing entry in {parameter}; fill it in or remove the row"

@@ -15,16 +15,7 @@ from localgd.rows import Rows, Shard
 def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int) -> Shard:
     """Return a node's shard: y·x with y = ±1 for two classes, the rows of `expanded` for more.
 
-    Parameters
-    ----------
-    node_id : str
-        Name of the node.
-    rows : (n, d) float64 array or CSR array
-        Plain rows x of the caller's own; for two classes they become the signed ones in place.
-    codes : (n,) int array
-        Class of every row, from 0.
-    n_classes : int, at least 2
-        C, over all nodes.
+    Plain rows x of the caller's own, (n, d), become the signed ones in place; their classes, `codes`, count from 0.
 
     Examples
     --------
@@ -70,14 +61,9 @@ def expanded(rows: Rows, codes: NDArray[Any], n_classes: int) -> csr_array[np.fl
     x = csr_array(rows)
     n, d = x.shape
     others = np.arange(n_classes - 1) + (np.arange(n_classes - 1) >= codes[:, None])  # every class but y, in order
-    own = np.broadcast_to(codes[:, None], others.shape)
     wide = csr_array(x[np.repeat(np.arange(n), n_classes - 1)])
-    first, second = np.minimum(own, others).ravel(), np.maximum(own, others).ravel()
-    sign = np.where(own < others, 1.0, -1.0).ravel()
-    of_row = np.repeat(np.arange(wide.shape[0]), np.diff(wide.indptr))
-    place = np.arange(wide.nnz) + wide.indptr[of_row]  # of an entry in its row's first block
-    again = place + np.diff(wide.indptr)[of_row]
-    data, columns = np.empty(2 * wide.nnz), np.empty(2 * wide.nnz, dtype=np.int64)
-    data[place], data[again] = wide.data * sign[of_row], -wide.data * sign[of_row]
-    columns[place], columns[again] = wide.indices + d * first[of_row], wide.indices + d * second[of_row]
-    return csr_array((data, columns, 2 * wide.indptr.astype(np.int64)), shape=(wide.shape[0], n_classes * d))
+    row = np.repeat(np.arange(wide.shape[0]), np.diff(wide.indptr))
+    own, other = np.repeat(codes.astype(np.int64), n_classes - 1)[row], others.ravel()[row]
+    columns = np.concatenate([wide.indices + d * own, wide.indices + d * other])
+    entries = (np.concatenate([wide.data, -wide.data]), (np.concatenate([row, row]), columns))
+    return csr_array(entries, shape=(wide.shape[0], n_classes * d))

@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from localgd.data.arrays import split_by
-from localgd.data.columns import nearest, split_sheet, tables_of_sheets
-from localgd.data.files import read_csv, read_npz
+from localgd.data.columns import alike, nearest
+from localgd.data.files import read
 from localgd.data.table import Table
-
-_FOLDER = Path(__file__).with_name("bundled")
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,6 @@ class Dataset:
         What a missing category becomes.
     drop : tuple of str
         Columns left out.
-    notes : str
-        What a user should know.
     """
 
     name: str
@@ -65,7 +60,6 @@ class Dataset:
     text: tuple[str, ...] = ()
     missing: Literal["category", "zeros", "most-frequent"] = "category"
     drop: tuple[str, ...] = ()
-    notes: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -87,7 +81,6 @@ _ALL = (
         licence="CC BY 4.0",
         separable=True,
         missing="zeros",
-        notes="109 one-hot columns; the node 'waste' has one class; stalk_root is missing in 2480 rows",
     ),
     Dataset(
         name="sentences",
@@ -102,7 +95,6 @@ _ALL = (
         licence="CC BY 4.0",
         separable=True,
         text=("sentence",),
-        notes="5155 TF-IDF unigrams; 17 sentences occur twice",
     ),
     Dataset(
         name="heart",
@@ -120,8 +112,6 @@ _ALL = (
         # a column for the two rows without restecg, both ill, would push its coefficient to infinity
         missing="most-frequent",
         drop=("id",),
-        notes="label is num > 0; chol = 0 and trestbps = 0 mean missing; ca, thal, slope mostly missing elsewhere "
-        "than in Cleveland",
     ),
     Dataset(
         name="bladder",
@@ -136,7 +126,6 @@ _ALL = (
         licence="Artistic-2.0",
         separable=True,
         scale="standard",
-        notes="far more columns than rows; three of the five nodes have one class",
     ),
     Dataset(
         name="golub",
@@ -150,7 +139,6 @@ _ALL = (
         source="Bioconductor package multtest (Golub et al. 1999)",
         licence="LGPL",
         separable=True,
-        notes="one table: split it with a partitioner",
     ),
 )
 
@@ -179,19 +167,14 @@ def load_dataset(name: str) -> list[Table]:
     if name not in DATASETS:
         raise ValueError(f"name={name!r} is no bundled data set{nearest(name, DATASETS)}")
     dataset = DATASETS[name]
-    path = _FOLDER / dataset.file
-    if dataset.file.endswith(".npz"):
-        table, nodes = read_npz(path, dataset.label, dataset.node)
-        return [table] if nodes is None else split_by(table, nodes)
-    sheet = read_csv(path)
+    tables = read(Path(__file__).with_name("bundled") / dataset.file, dataset.label, dataset.node)
     if name == "heart":
-        sheet = replace(sheet, frame=_heart(sheet.frame))
-    sheets = [sheet] if dataset.node is None else split_sheet(sheet, dataset.node)
-    return tables_of_sheets(sheets, dataset.label, dataset.drop)
+        tables = [replace(table, features=_heart(table.features)) for table in tables]
+    return tables if dataset.file.endswith(".npz") else alike(tables, dataset.label, dataset.drop)
 
 
-def _heart(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the heart table with two classes, and blanks where a zero stands for 'not measured'."""
+def _heart(frame: Any) -> Any:
+    """Return heart rows with two classes, and blanks where a zero stands for 'not measured'."""
     not_measured = [
         pl.when(pl.col(name).cast(pl.Float64) != 0).then(pl.col(name)).alias(name) for name in ("chol", "trestbps")
     ]

@@ -8,10 +8,9 @@ import io
 import re
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.data.table import IntArray, Table
+from localgd.data.arrays import split_by
+from localgd.data.columns import check_known
+from localgd.data.table import IntArray, Table, refuse_twice
 from localgd.data.values import spelled_labels
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
@@ -30,35 +31,6 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm
 _UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, csv.Error, KeyError)
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-
-
-@dataclass(frozen=True, eq=False)
-class Sheet:
-    """One node's columns as read, before types are decided over all nodes.
-
-    Parameters
-    ----------
-    node_id : str
-        Name of the node.
-    frame : polars DataFrame
-        The columns, label and node columns included.
-    source : str
-        Where it came from, as error messages say it.
-    row_numbers : (n,) int array
-        Place of every row in the source, from 1.
-    as_written : bool
-        True if every column is text from a file without types (CSV).
-    """
-
-    node_id: str
-    frame: pl.DataFrame
-    source: str
-    row_numbers: IntArray
-    as_written: bool
-
-    def place(self, row: int) -> str:
-        """Return where the row with this index came from."""
-        return f"{self.source}, row {self.row_numbers[row]}"
 
 
 def format_of(path: Path) -> str | None:
@@ -106,23 +78,55 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def read_csv(path: Path) -> Sheet:
-    """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
+def read(path: Path, label: str | None = None, node: str | None = None) -> list[Table]:
+    """Read a file of any kind: one table per entry of the column, or array, `node` if it is given, else one in all.
 
-    Columns are separated by commas; by semicolons or tabs if the header has those and no comma.
+    Labels of CSV and Parquet are still among the columns, whose types are not decided yet: `localgd.data.columns.alike`
+    does both.
+
+    Parameters
+    ----------
+    path : Path
+        A file with a `format_of`.
+    label : str, optional
+        Name of the label array of an NPZ file; ``y`` by default.
+    node : str, optional
+        Name of the column (or NPZ array) that holds every row's node.
 
     Raises
     ------
     ValueError
-        If the file is unreadable, has no rows, a column name twice, or a row with another number of fields.
+        If the file is unreadable, damaged or empty, or has no such array or column; names the row where it can.
+    """
+    match format_of(path):
+        case "svmlight" if node is None:
+            return [_svmlight(path)]
+        case "svmlight":
+            raise ValueError(f"node={node!r}: {path} has no node column; give one svmlight file per node in a folder")
+        case "npz":
+            table, nodes = _npz(path, label, node)
+            return [table] if nodes is None else split_by(table, nodes)
+        case None:
+            raise ValueError(f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)}")
+        case kind:
+            table = _csv(path) if kind == "csv" else _parquet(path)
+            if node is None:
+                return [table]
+            check_known("node", (node,), table.names, table.source)
+            frame: Any = table.features
+            return replace(table, features=frame.drop(node)).split(frame[node], f"no node in column {node!r}")
+
+
+def _csv(path: Path) -> Table:
+    """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
+
+    Columns are separated by commas; by semicolons or tabs if the header has those and no comma.
     """
     text = _text(path)
     separator = _separator(path, text)
     with _readable(path):
         header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}, row 1: two columns are called {twice[0]!r}; rename one")
+    refuse_twice(header, f"{path}, row 1")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
     try:
@@ -138,7 +142,7 @@ def read_csv(path: Path) -> Sheet:
     if frame.width > 1 and frame[:, 0].null_count():
         filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
-    return _sheet(path, frame, row_numbers, as_written=True)
+    return _framed(path, frame, row_numbers, as_written=True)
 
 
 def _separator(path: Path, text: str) -> str:
@@ -160,48 +164,24 @@ def _check_fields(path: Path, text: str, n_columns: int, separator: str) -> None
             )
 
 
-def read_parquet(path: Path) -> Sheet:
-    """Read a Parquet file; numbers, bools and text keep their types.
-
-    Raises
-    ------
-    ValueError
-        If the file is unreadable or has no rows.
-    """
+def _parquet(path: Path) -> Table:
+    """Read a Parquet file; numbers, bools and text keep their types."""
     with _readable(path):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()))
-    return _sheet(path, frame, np.arange(1, frame.height + 1), as_written=False)
+    return _framed(path, frame)
 
 
-def _sheet(path: Path, frame: pl.DataFrame, row_numbers: IntArray, *, as_written: bool) -> Sheet:
+def _framed(path: Path, frame: pl.DataFrame, row_numbers: IntArray | None = None, *, as_written: bool = False) -> Table:
     if frame.height == 0:
         raise ValueError(f"{path}: the file has no rows; add some, or remove it")
-    return Sheet(stem_of(path), frame, str(path), row_numbers, as_written)
+    return Table(stem_of(path), frame, np.zeros(0), source=str(path), row_numbers=row_numbers, as_written=as_written)
 
 
-def read_npz(path: Path, label: str | None = None, node: str | None = None) -> tuple[Table, NDArray[Any] | None]:
-    """Read an NPZ file: `X` (or CSR parts `data`, `indices`, `indptr`, `shape`), labels `y`, optionally `columns`.
+def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArray[Any] | None]:
+    """Read an NPZ file, and its node array if one is named.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    label : str, optional
-        Name of the label array; ``y`` by default. Rows for prediction may lack it: then the labels have length 0.
-    node : str, optional
-        Name of the array that holds every row's node.
-
-    Returns
-    -------
-    table : Table
-        All rows.
-    nodes : (n,) array or None
-        The node array, if asked for.
-
-    Raises
-    ------
-    ValueError
-        If the file is unreadable or pickled, or an array is missing or of the wrong shape.
+    It holds `X` (or CSR parts `data`, `indices`, `indptr`, `shape`), labels `y` (rows for prediction may lack them) and
+    optionally `columns`.
     """
     with _readable(path):
         try:
@@ -240,14 +220,8 @@ def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], shape:
     return rows
 
 
-def read_svmlight(path: Path) -> Table:
-    """Read an svmlight file (``label index:value …``); column x``i`` is index i, ``x0`` included.
-
-    Raises
-    ------
-    ValueError
-        If the file is unreadable or empty, or an entry is not ``index:value``; names the row.
-    """
+def _svmlight(path: Path) -> Table:
+    """Read an svmlight file (``label index:value …``); column x``i`` is index i, ``x0`` included."""
     labels, data, indices, indptr, row_numbers = [], [], [], [0], []
     for row, line in enumerate(_text(path).splitlines(), start=1):
         tokens = line.partition("#")[0].split()

@@ -7,12 +7,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
-from localgd.data.arrays import split_by
-from localgd.data.columns import check_known, nearest, same_width, split_sheet, tables_alike, tables_of_sheets
+from localgd.data.columns import alike, check_known, nearest, same_width
 from localgd.data.datasets import DATASETS, load_dataset
-from localgd.data.files import SUFFIXES, Sheet, format_of, read_csv, read_npz, read_parquet, read_svmlight, stem_of
+from localgd.data.files import SUFFIXES, format_of, read, stem_of
 from localgd.data.table import Table
 
 _NO_DATA = (
@@ -81,14 +78,13 @@ def load(
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
         files = _node_files(path)
-        if nodes is not None:
-            check_known("nodes", nodes, [stem_of(file) for file in files], f"{path}", "a node")
-            files = [file for file in files if stem_of(file) in set(nodes)]
-        return _load_files(files, label, drop, categorical)
+        check_known("nodes", nodes or (), list(files), f"{path}", "a node")
+        chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
+        return _load_files(chosen, label, None, drop, categorical)
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
-        return _load_file(path, label, node, drop, categorical)
+        return _load_files([path], label, node, drop, categorical)
     if str(source) in DATASETS:
         if label or node or drop or categorical:
             raise ValueError(
@@ -106,7 +102,7 @@ def node_names(folder: str | Path) -> list[str]:
     ValueError
         If there are none, or a file is of a kind that cannot be read.
     """
-    return [stem_of(path) for path in _node_files(Path(folder))]
+    return list(_node_files(Path(folder)))
 
 
 def _near_source(path: Path) -> str:
@@ -115,7 +111,8 @@ def _near_source(path: Path) -> str:
     return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else nearest(str(path), DATASETS)
 
 
-def _node_files(folder: Path) -> list[Path]:
+def _node_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by the names of their nodes, sorted."""
     found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     files = [p for p in found if format_of(p) is not None]
     if not files:
@@ -126,16 +123,15 @@ def _node_files(folder: Path) -> list[Path]:
             raise ValueError(
                 f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)} or move it away"
             )
-    stems: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for path in files:
-        if stem_of(path) in stems:
-            raise ValueError(f"{stems[stem_of(path)]} and {path} name the same node {stem_of(path)!r}; rename one")
-        stems[stem_of(path)] = path
-    return [stems[stem] for stem in sorted(stems)]
+        if (other := named.setdefault(stem_of(path), path)) != path:
+            raise ValueError(f"{other} and {path} name the same node {stem_of(path)!r}; rename one")
+    return dict(sorted(named.items()))
 
 
 def _load_files(
-    paths: Sequence[Path], label: str | None, drop: Collection[str], categorical: Collection[str]
+    paths: Sequence[Path], label: str | None, node: str | None, drop: Collection[str], categorical: Collection[str]
 ) -> list[Table]:
     formats = {path: format_of(path) for path in paths}
     framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
@@ -144,59 +140,29 @@ def _load_files(
         raise ValueError(
             f"{framed[0]} is a table with named columns but {other} holds arrays; give all nodes one format"
         )
-    if framed:
-        sheets = [read_csv(path) if formats[path] == "csv" else read_parquet(path) for path in paths]
-        return tables_of_sheets(sheets, _needed(label, sheets[0]), drop, categorical)
-    _only_frames("categorical", categorical, paths[0])
     numbered = [path for path in paths if formats[path] == "svmlight"]
     if numbered and label not in {None, "y"}:
         raise ValueError(
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [_labelled(read_npz(path, label)[0]) for path in paths if formats[path] == "npz"]
-    if numbered:
-        wide = same_width([read_svmlight(path) for path in numbered])
-        tables += [replace(table, numbered=not tables) for table in wide]  # an array's width is as it says
-    return sorted(tables_alike(tables, drop), key=lambda table: table.node_id)
-
-
-def _load_file(
-    path: Path, label: str | None, node: str | None, drop: Collection[str], categorical: Collection[str]
-) -> list[Table]:
-    kind = format_of(path)
-    if kind is None:
-        raise ValueError(f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)}")
-    if node is None:
-        return _load_files([path], label, drop, categorical)
-    if kind == "svmlight":
-        raise ValueError(f"node={node!r}: {path} has no node column; give one svmlight file per node in a folder")
-    if kind == "npz":
-        _only_frames("categorical", categorical, path)
-        table, nodes = read_npz(path, label, node)
-        return split_by(tables_alike([_labelled(table)], drop)[0], nodes)
-    sheet = read_csv(path) if kind == "csv" else read_parquet(path)
-    sheets = split_sheet(sheet, node)
-    return tables_of_sheets(sheets, _needed(label, sheets[0]), drop, categorical)
-
-
-def _needed(label: str | None, sheet: Sheet) -> str:
+    tables = [table for path in paths for table in read(path, label, node)]
+    if not framed:
+        return _arrays_alike(tables, drop, categorical)
     if label is None:
-        columns = sheet.frame.columns
-        listed = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
-        raise ValueError(f"{sheet.source}: which column is the label? Give label (--label), one of: {listed}")
-    return label
+        listed = ", ".join(tables[0].names[:20]) + (", …" if len(tables[0].names) > 20 else "")
+        raise ValueError(f"{tables[0].source}: which column is the label? Give label (--label), one of: {listed}")
+    return alike(tables, label, drop, categorical)
 
 
-def _labelled(table: Table) -> Table:
-    if table.labels.size == 0:
-        raise ValueError(f"{table.source}: no label array 'y'; save it in the file, or give label (--label)")
-    return table
-
-
-def _only_frames(parameter: str, given: Collection[str], path: Path) -> None:
-    if given:
-        raise ValueError(f"{parameter}={list(given)}: {path} holds arrays, which have none; use CSV or Parquet for it")
+def _arrays_alike(tables: Sequence[Table], drop: Collection[str], categorical: Collection[str]) -> list[Table]:
+    whole = [table for table in tables if not table.numbered]
+    for table in whole:
+        if table.labels.size == 0:
+            raise ValueError(f"{table.source}: no label array 'y'; save it in the file, or give label (--label)")
+    wide = same_width([table for table in tables if table.numbered])
+    wide = [replace(table, numbered=not whole) for table in wide]  # an array's width is as it says
+    return sorted(alike([*whole, *wide], None, drop, categorical), key=lambda table: table.node_id)
 
 
 def load_unlabelled(path: str | Path) -> Table:
@@ -204,23 +170,12 @@ def load_unlabelled(path: str | Path) -> Table:
 
     Columns of a CSV file stay as written: the recipe knows which of them are numbers.
 
-    Parameters
-    ----------
-    path : str or Path
-        A CSV, Parquet, NPZ or svmlight file.
-
     Raises
     ------
     ValueError
-        If the file cannot be read.
+        If it is no CSV, Parquet, NPZ or svmlight file, or cannot be read.
     """
     file = Path(path)
-    kind = format_of(file)
-    if not file.is_file() or kind is None:
+    if not file.is_file() or format_of(file) is None:
         raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
-    if kind == "npz":
-        return read_npz(file)[0]
-    if kind == "svmlight":
-        return read_svmlight(file)
-    sheet = read_csv(file) if kind == "csv" else read_parquet(file)
-    return Table(sheet.node_id, sheet.frame, np.zeros(0), source=sheet.source, row_numbers=sheet.row_numbers)
+    return read(file)[0]

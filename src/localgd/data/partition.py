@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
+from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table
 
 _ATTEMPTS = 100
@@ -56,16 +57,11 @@ class ByFeature:
 
     def blocks(self, table: Table, n_nodes: int, rng: np.random.Generator) -> list[IntArray]:
         """Return the row indices of every node."""
-        if self.column not in table.names:
-            raise ValueError(
-                f"column={self.column!r} is not a column of {table.source}; give one of {table.names[:20]}"
-            )
-        features: Any = table.features
-        if isinstance(features, pl.DataFrame):
-            keys = features[self.column].rank("dense").fill_null(table.n_rows + 1).to_numpy()
+        check_known("column", (self.column,), table.names, table.source)
+        if isinstance(table.features, pl.DataFrame):
+            keys = table.series([self.column])[0].rank("dense").fill_null(table.n_rows + 1).to_numpy()
         else:
-            chosen = features[:, [table.names.index(self.column)]]
-            keys = (chosen.toarray() if isinstance(chosen, csr_array) else chosen).ravel()
+            keys = csr_array(table.columns([self.column])).toarray().ravel()
         return _sorted_blocks(keys, n_nodes, rng)
 
 

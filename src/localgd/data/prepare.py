@@ -7,7 +7,7 @@ category column and words of a text column do leave, as tallies.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -87,25 +87,25 @@ def prepare(
     >>> recipe.classes, recipe.columns
     (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726, n_missing=0),))
     """
-    _check_option("scale", scale, (None, "standard"))
-    _check_option("missing", missing, get_args(Missing))
+    for parameter, value, allowed in (("scale", scale, (None, "standard")), ("missing", missing, get_args(Missing))):
+        if value not in allowed:
+            raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
     if min_group < 1 or min_group != int(min_group):
         raise ValueError(f"min_group must be a whole number of at least 1, got {min_group!r}")
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
-    numbers = tuple(name for name, kind in kinds.items() if kind in {"number", "sparse"})
-    tally = from_all(
-        engine,
-        Tally(numbers, _of_kind(kinds, "category"), _of_kind(kinds, "words"), min_group, classes),
-        Message(),
+    numbers, categories, words = (
+        tuple(name for name, kind in kinds.items() if kind in among)
+        for among in ({"number", "sparse"}, {"category"}, {"words"})
     )
+    tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
     labels = _classes(tally) if classes else ()
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
-        **_category_columns(tally, kinds, frozenset(categorical), missing),
-        **_word_columns(tally, kinds),
+        **_category_columns(tally, categories, frozenset(categorical), missing),
+        **_word_columns(tally, words),
     }
     columns = tuple(encodings[name] for name in kinds)
     # An upper bound on the non-zeros of a row: known without a round, so every node stores alike.
@@ -114,11 +114,6 @@ def prepare(
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
     recipe = Recipe(columns, labels, intercept, sparse, "error" if min_group == 1 else "zeros")
     return engine.map(recipe), recipe
-
-
-def _check_option(parameter: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
 
 
 def _check_labels(survey: Report) -> None:
@@ -204,10 +199,6 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int
     return {f"x{number}": "sparse" for number in range(first, last + 1) if number not in dropped}
 
 
-def _of_kind(kinds: Mapping[str, str], kind: str) -> tuple[str, ...]:
-    return tuple(name for name, its in kinds.items() if its == kind)
-
-
 def _too_many(name: str, how_many: str) -> str:
     return (
         f"column {name!r} has {how_many} distinct values, in more than half the rows: it looks like text or an id; "
@@ -252,9 +243,9 @@ def _number_columns(
 
 
 def _category_columns(
-    tally: Report, kinds: Mapping[str, str], declared: frozenset[str], missing: Missing
+    tally: Report, names: Sequence[str], declared: frozenset[str], missing: Missing
 ) -> dict[str, Category]:
-    values: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "category"}
+    values: dict[str, dict[str, int]] = {name: {} for name in names}
     for (name, value), count in tallies(tally, "category"):
         values[name][value] = count
     blank = {parts[0]: count for parts, count in tallies(tally, "missing")}
@@ -275,8 +266,8 @@ def _category_columns(
     return columns
 
 
-def _word_columns(tally: Report, kinds: Mapping[str, str]) -> dict[str, Words]:
-    frequency: dict[str, dict[str, int]] = {name: {} for name, kind in kinds.items() if kind == "words"}
+def _word_columns(tally: Report, names: Sequence[str]) -> dict[str, Words]:
+    frequency: dict[str, dict[str, int]] = {name: {} for name in names}
     for (name, word), count in tallies(tally, "word"):
         frequency[name][word] = count
     columns = {}

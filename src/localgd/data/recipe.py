@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
 from localgd.data.table import Table
-from localgd.data.values import as_text, finite_numbers, picked
+from localgd.data.values import as_text, finite_numbers
 from localgd.rounding import FloatArray
 from localgd.rows import Rows, Samples, Shard
 
@@ -204,7 +204,7 @@ class Recipe:
         frame = table.features
         if isinstance(frame, pl.DataFrame):
             _check_columns([c.name for c in self.columns], frame.columns, table.source)
-            blocks = list(self._blocks(table, frame, unseen))
+            blocks = list(self._blocks(table, unseen))
         else:
             blocks = [self._numbers(table, named=isinstance(features, Table))]
         if self.sparse:
@@ -217,9 +217,10 @@ class Recipe:
             out[:, start:end] = block.toarray() if isinstance(block, csr_array) else block
         return out
 
-    def _blocks(self, table: Table, frame: pl.DataFrame, unseen: Unseen) -> Iterator[Rows]:
+    def _blocks(self, table: Table, unseen: Unseen) -> Iterator[Rows]:
         """Yield the encoded columns of a frame, in order; numbers side by side go together."""
-        for kind, run in groupby(zip(self.columns, picked(frame, [c.name for c in self.columns]), strict=True), _kind):
+        series = table.series([column.name for column in self.columns])
+        for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:
                 values = finite_numbers([column for _, column in pairs], table.place)
@@ -299,13 +300,8 @@ class Recipe:
         """Return the recipe as plain JSON-able values."""
         kinds = {kind: name for name, kind in _KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        return {
-            "columns": columns,
-            "classes": list(self.classes),
-            "intercept": self.intercept,
-            "sparse": self.sparse,
-            "unseen": self.unseen,
-        }
+        flags = {name: getattr(self, name) for name in ("intercept", "sparse", "unseen")}
+        return {"columns": columns, "classes": list(self.classes), **flags}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -364,10 +360,6 @@ def _is_number(value: Any) -> bool:
         return float(value) == float(value)
     except ValueError:
         return False
-
-
-def _kind(pair: tuple[Encoding, pl.Series]) -> type[Encoding]:
-    return type(pair[0])
 
 
 def _scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:

@@ -5,6 +5,7 @@ Values of a category column, words of a text column and the classes do leave a n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from scipy.sparse import csr_array
 from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.data.recipe import plain_label
 from localgd.data.table import Table
-from localgd.data.values import as_numbers, as_text, picked
+from localgd.data.values import as_text
 
 FEW, MANY = 20, 200
 """Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
@@ -92,7 +93,7 @@ class Tally:
             for word, count in _document_frequencies(as_text(frame[name])).items():
                 if count >= self.min_group:
                     counts["word", name, word] = count
-        x: Any = _numbers(shard, self.numbers)
+        x: Any = shard.columns(self.numbers)
         if isinstance(x, csr_array):
             present = np.full(x.shape[1], float(shard.n_rows))
             peak = np.asarray(abs(x).max(axis=0).toarray()).ravel()
@@ -117,7 +118,7 @@ class Moments:
         """Return sums ``first`` = Σ(x·2⁻ᵉ − c) and ``second`` = Σ(x·2⁻ᵉ − c)² over present values."""
         exponent = message.extra["exponent"].astype(np.int64)
         center = message.extra["center"]
-        x: Any = _numbers(shard, self.numbers)
+        x: Any = shard.columns(self.numbers)
         if isinstance(x, csr_array):
             deviation = x.copy()
             deviation.data = np.ldexp(x.data, -exponent[x.indices]) - center[x.indices]
@@ -169,16 +170,5 @@ def _document_frequencies(texts: pl.Series) -> dict[str, int]:
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
 
     words = CountVectorizer().build_analyzer()
-    frequencies: dict[str, int] = {}
-    for line in texts.drop_nulls().to_list():
-        for word in set(words(line)):
-            frequencies[word] = frequencies.get(word, 0) + 1
+    frequencies = Counter(word for line in texts.drop_nulls().to_list() for word in set(words(line)))
     return dict(sorted(frequencies.items()))
-
-
-def _numbers(table: Table, names: tuple[str, ...]) -> Any:
-    """Return the number columns, NaN where missing: (n, k), dense or CSR."""
-    features: Any = table.features
-    if isinstance(features, pl.DataFrame):
-        return as_numbers(picked(features, names)).reshape(table.n_rows, len(names))
-    return table.columns(names)

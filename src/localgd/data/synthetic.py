@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
+from localgd.data.columns import nearest
 from localgd.rows import Shard
 
 
@@ -85,6 +85,5 @@ def gaussian_problem(name: str) -> list[Shard]:
     (10, (100, 50), 0.004656721)
     """
     if name not in KNOWN:
-        near = get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
-        raise ValueError(f"name={name!r} is no known problem; did you mean {near!r}? Known are {', '.join(KNOWN)}")
+        raise ValueError(f"name={name!r} is no known problem{nearest(name, KNOWN)}")
     return KNOWN[name].shards()

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.data.values import as_numbers, as_text
 from localgd.limits import Limits
 from localgd.rounding import FloatArray, frozen
 from localgd.rows import Rows
@@ -29,8 +30,8 @@ class Table:
     node_id : str
         Name of the node.
     features : polars DataFrame, (n, k) float64 array or CSR array
-        A frame has Float64 columns (numbers, null where missing) and String columns (categories or text); arrays
-        hold finite numbers.
+        A frame has Float64 columns (numbers, null where missing) and String columns (categories or text), as soon as
+        they are decided over all nodes (`localgd.data.columns.alike`); arrays hold finite numbers.
     labels : (n,) array of numbers, strings or bools
         One per row; of length 0 if the rows have none (prediction).
     names : tuple of str
@@ -42,6 +43,8 @@ class Table:
     numbered : bool, default False
         Whether columns are called by their numbers, ``x0, x1, …``, and those that the rows do not reach are zero, as
         in svmlight files.
+    as_written : bool, default False
+        Whether every column is text from a file without types (CSV), labels and node included.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
 
@@ -64,14 +67,14 @@ class Table:
     source: str = "the arrays given"
     row_numbers: IntArray | None = None
     numbered: bool = False
+    as_written: bool = False
     limits: Limits | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
         features: Any = self.features
         if not isinstance(features, pl.DataFrame):
-            sparse: bool = issparse(features)
-            features = _csr(features) if sparse else _dense(features, self.source)
+            features = _csr(features) if issparse(features) else _dense(features, self.source)
             object.__setattr__(self, "features", features)
         n_rows, n_columns = features.shape
         if n_rows == 0:
@@ -79,8 +82,8 @@ class Table:
         names = features.columns if isinstance(features, pl.DataFrame) else self.names
         object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
         numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
-        object.__setattr__(self, "row_numbers", _read_only(numbers))
-        object.__setattr__(self, "labels", _read_only(np.asarray(self.labels)))
+        for part, values in (("row_numbers", numbers), ("labels", np.asarray(self.labels))):
+            object.__setattr__(self, part, frozen(values, values.dtype))
         if len(self.names) != n_columns or len(set(self.names)) != n_columns:
             twice = [repr(name) for name, count in Counter(self.names).items() if count > 1]
             said = f"two are called {twice[0]}" if twice else f"got {len(self.names)}"
@@ -94,22 +97,17 @@ class Table:
             raise ValueError(f"{self.place(row)}: the label is {self.labels.item(row)}; fill it in or remove the row")
 
     def _check_finite(self) -> None:
-        features = self.features
+        features: Any = self.features
         if isinstance(features, pl.DataFrame):
             return
-        values: Any = features.data if isinstance(features, csr_array) else features
-        bad = np.argwhere(~np.isfinite(values))
-        if bad.size == 0:
+        finite = np.isfinite(features.data if isinstance(features, csr_array) else features)
+        if finite.all():
             return
-        if isinstance(features, csr_array):
-            entry = int(bad[0, 0])
-            row = int(np.searchsorted(features.indptr, entry, side="right")) - 1
-            column, value = int(features.indices[entry]), features.data[entry]
-        else:
-            row, column = (int(i) for i in bad[0])
-            value = features[row, column]
+        places = features.tocoo().coords if isinstance(features, csr_array) else np.indices(features.shape)
+        row, column = (int(place[~finite][0]) for place in places)
         raise ValueError(
-            f"{self.place(row)}: column {self.names[column]!r} holds {value}; impute the value or remove the row"
+            f"{self.place(row)}: column {self.names[column]!r} holds {features[row, column]}; impute the value or "
+            "remove the row"
         )
 
     @property
@@ -122,8 +120,20 @@ class Table:
         numbers: Any = self.row_numbers
         return f"{self.source}, row {numbers[row]}"
 
+    def refuse_gaps(self, gaps: Any, what: str) -> None:
+        """Raise a ValueError that names the first of the rows where something is missing, if there are any."""
+        rows = np.flatnonzero(gaps)
+        if rows.size:
+            raise ValueError(f"{self.place(int(rows[0]))}: {what}; fill it in or remove the row")
+
+    def series(self, names: Sequence[str]) -> list[pl.Series]:
+        """Return columns of a table of a frame, in this order; fast for thousands of them."""
+        frame: Any = self.features
+        held = {column.name: column for column in frame.get_columns()}
+        return [held[name] for name in names]
+
     def columns(self, names: Sequence[str]) -> Rows:
-        """Return columns of a table of arrays, in this order; those that a sparse one lacks are zero.
+        """Return columns of numbers in this order, NaN where missing; those that a sparse table lacks are zero.
 
         Examples
         --------
@@ -131,6 +141,8 @@ class Table:
         [[2.0, 0.0]]
         """
         features: Any = self.features
+        if isinstance(features, pl.DataFrame):
+            return as_numbers(self.series(names)).reshape(self.n_rows, len(names))
         if tuple(names) == self.names:
             return features  # type: ignore[no-any-return]
         at = {name: j for j, name in enumerate(self.names)}
@@ -160,6 +172,21 @@ class Table:
             row_numbers=numbers[chosen],
         )
 
+    def split(self, nodes: pl.Series, gap: str) -> list[Table]:
+        """Return one table per distinct entry of `nodes`, named by it, in sorted order; a row without has a `gap`."""
+        text = as_text(nodes)
+        self.refuse_gaps(text.is_null(), gap)
+        names = sorted(text.unique().to_list())
+        parts = [self.take((text == name).to_numpy().nonzero()[0], name) for name in names]
+        return [replace(part, source=f"{self.source} (node {part.node_id!r})") for part in parts]
+
+
+def refuse_twice(names: Sequence[str], where: str) -> None:
+    """Raise a ValueError if two columns have one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where}: two columns are called {twice[0]!r}; rename one")
+
 
 def _csr(features: Any) -> csr_array[np.float64]:
     rows = csr_array(features, dtype=np.float64)
@@ -176,11 +203,4 @@ def _dense(features: Any, source: str) -> FloatArray:
         raise ValueError(f"{source}: the array holds text ({error}); give numbers, or a frame with columns") from error
     if array.ndim != 2:
         raise ValueError(f"{source}: X must have rows and columns, got shape {array.shape}; reshape it")
-    return array
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    if array.flags.writeable:
-        array = array.copy()
-        array.flags.writeable = False
     return array

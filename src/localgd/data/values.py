@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,21 +31,6 @@ _LOOKS = {
 }
 
 
-class Lookalike(NamedTuple):
-    """A value of a text column most of whose values look like `what`, and what to do about it."""
-
-    part: int
-    row: int
-    what: str
-    remedy: str
-
-
-def picked(frame: pl.DataFrame, names: Sequence[str]) -> list[pl.Series]:
-    """Return columns of a frame, in this order; fast for thousands of them."""
-    held = {column.name: column for column in frame.get_columns()}
-    return [held[name] for name in names]
-
-
 def as_numbers(columns: Sequence[pl.Series]) -> FloatArray:
     """Return columns as numbers, shape (n, k): NaN where missing or not a number, ``true``/``false`` as 1/0.
 
@@ -58,14 +43,10 @@ def as_numbers(columns: Sequence[pl.Series]) -> FloatArray:
     spelled = [j for j, column in enumerate(columns) if column.dtype == pl.String]
     for j in set(range(len(columns))).difference(spelled):
         numbers[j] = columns[j].cast(pl.Float64).to_numpy()
-    if spelled:
-        numbers[spelled] = _spelled_numbers(_joined([columns[j] for j in spelled])).reshape(len(spelled), -1)
+    if spelled:  # joined, as thousands of short columns would cost a call each
+        joined = pl.concat([columns[j] for j in spelled], rechunk=True)
+        numbers[spelled] = _spelled_numbers(joined).reshape(len(spelled), -1)
     return numbers.T
-
-
-def _joined(columns: Sequence[pl.Series]) -> pl.Series:
-    """Return columns as one: thousands of short ones would cost a call each."""
-    return pl.concat(columns, rechunk=True)
 
 
 def _spelled_numbers(text: pl.Series) -> FloatArray:
@@ -87,26 +68,19 @@ def not_numbers(columns: Sequence[pl.Series], numbers: FloatArray) -> NDArray[np
     spelled = np.flatnonzero(wrong.any(axis=0)).tolist()
     if spelled:
         gaps = wrong[:, spelled].T.ravel()
-        words = _joined([columns[j] for j in spelled]).filter(gaps).str.strip_chars().str.to_lowercase()
+        words = pl.concat([columns[j] for j in spelled], rechunk=True).filter(gaps).str.strip_chars().str.to_lowercase()
         gaps[gaps] = (words.is_not_null() & ~words.is_in(MISSING)).to_numpy()
         wrong[:, spelled] = gaps.reshape(len(spelled), -1).T
     return wrong
 
 
 def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) -> FloatArray:
-    """Return columns as finite numbers, shape (n, k), NaN where missing.
-
-    Parameters
-    ----------
-    columns : sequence of polars Series
-        Numbers, bools, or text that spells them.
-    place : callable
-        Turns a row's index into words for the error message.
+    """Return columns of numbers, bools, or text that spells them, as finite numbers, (n, k): NaN where missing.
 
     Raises
     ------
     ValueError
-        If an entry is text or infinite; names row and value.
+        If an entry is text or infinite; names its `place` and the value.
     """
     plain = [column if is_number_type(column.dtype) else column.cast(pl.String) for column in columns]
     numbers = as_numbers(plain)
@@ -141,14 +115,13 @@ def as_text(column: pl.Series) -> pl.Series:
     return plain.set(plain == "", None)
 
 
-def lookalike(texts: Sequence[pl.Series]) -> Lookalike | None:
-    """Return the first value that looks like a number or a date, if most values of all parts of a column do.
+def lookalike(texts: Sequence[pl.Series]) -> tuple[int, int, str] | None:
+    """Return part and row of the first value that looks like a number or a date, if most of a column do, and a remedy.
 
     Examples
     --------
-    >>> found = lookalike([pl.Series(["7", "12,5"]), pl.Series(["cold"])])
-    >>> found.part, found.row, found.what
-    (0, 1, 'numbers, this one in a local style')
+    >>> lookalike([pl.Series(["7", "12,5"]), pl.Series(["cold"])])
+    (0, 1, 'numbers, this one in a local style; write plain numbers with a point, like 1234.5')
     """
     present = sum(int((~text.str.to_lowercase().is_in(MISSING)).sum()) for text in texts)
     for what, (pattern, remedy) in _LOOKS.items():
@@ -158,7 +131,7 @@ def lookalike(texts: Sequence[pl.Series]) -> Lookalike | None:
         for part, (text, mask) in enumerate(zip(texts, alike, strict=True)):
             rows = (mask & text.cast(pl.Float64, strict=False).is_null()).arg_true()
             if rows.len():
-                return Lookalike(part, int(rows[0]), what, remedy)
+                return part, int(rows[0]), f"{what}; {remedy}"
     return None
 
 
