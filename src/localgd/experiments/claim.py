@@ -14,8 +14,15 @@ import polars as pl
 
 from localgd.report.figure import Panel
 
-Params: TypeAlias = Mapping[str, str | int | float | bool | None]
+Params: TypeAlias = Mapping[str, Any]
+"""Plain values by name: text, numbers, whether, or None."""
+
 Rows: TypeAlias = list[dict[str, Any]]
+Held: TypeAlias = tuple[float, float, str, str | None]
+"""A number, the limit it is held against, the sense, and the words of a limited claim: a `Check` but for `what`."""
+
+Checks: TypeAlias = Mapping[str, Held]
+"""What is held against limits, by the number in plain words."""
 
 
 class Word(StrEnum):
@@ -137,7 +144,7 @@ class Experiment:
     run : callable
         ``run(params, seed) -> rows``: measure one cell. Rows are flat mappings with the same keys in every cell.
     judge : callable
-        ``judge(frame) -> checks``: the verdict's numbers from all rows.
+        ``judge(frame) -> checks``: the verdict's numbers from all rows, by `at_most` and `at_least`.
     draw : callable
         ``draw(frame) -> panels``: the figure from all rows.
     caption : str
@@ -155,7 +162,7 @@ class Experiment:
     quick: Sequence[Params]
     full: Sequence[Params]
     run: Callable[[Any, int], Rows]
-    judge: Callable[[pl.DataFrame], Sequence[Check]]
+    judge: Callable[[pl.DataFrame], Checks]
     draw: Callable[[pl.DataFrame], Sequence[Panel]]
     caption: str
     requires: str | None = None
@@ -163,7 +170,7 @@ class Experiment:
 
     def verdict(self, frame: pl.DataFrame) -> Verdict:
         """Return the verdict on all rows."""
-        return Verdict(tuple(self.judge(frame)))
+        return Verdict(tuple(Check(what, *held) for what, held in self.judge(frame).items()))
 
     def seed(self, params: Params) -> int:
         """Return the seed of a cell, from the names of the experiment, the data and the replicate.
@@ -196,3 +203,19 @@ def least(values: pl.Series) -> float:
     0.1
     """
     return -worst(-values)
+
+
+def at_most(limit: float, values: pl.Series | float, limits: str | None = None) -> Held:
+    """Hold a number, or the worst of several, against a limit from above; `limits` as for `Check`.
+
+    Examples
+    --------
+    >>> Check("relative error", *at_most(0.03, pl.Series([0.01, 0.02])))
+    Check(what='relative error', measured=0.02, limit=0.03, sense='at most', limits=None)
+    """
+    return worst(values) if isinstance(values, pl.Series) else values, limit, "at most", limits
+
+
+def at_least(limit: float, values: pl.Series | float, limits: str | None = None) -> Held:
+    """Hold a number, or the least of several, against a limit from below; `limits` as for `Check`."""
+    return least(values) if isinstance(values, pl.Series) else values, limit, "at least", limits
