@@ -12,7 +12,8 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -148,7 +149,8 @@ def measure(run: Callable[[Any, int], Rows], params: Params, seed: int, path: Pa
         frame = tabled(params, seed, rows)
     except Exception:  # noqa: BLE001  whatever an experiment raises must not end the others
         return traceback.format_exc()
-    _write(frame, path)
+    with whole(path) as fresh:
+        frame.write_parquet(fresh)
     return None
 
 
@@ -195,11 +197,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a file to write beside `path`, which takes its place when all is written and is gone if anything fails."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        frame.write_parquet(fresh)
+        yield fresh
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -181,6 +181,51 @@ class Experiment:
         return int.from_bytes(hashlib.sha256(json.dumps(named).encode()).digest()[:4], "big")
 
 
+@dataclass(frozen=True)
+class Result:
+    """What became of an experiment: a verdict, a failure or a reason why it was left out.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Which one.
+    n_cells : int
+        How many cells it has.
+    verdict : Verdict, optional
+        What the numbers say.
+    fault : str, optional
+        What went wrong, with its traceback.
+    skipped : str, optional
+        What it needs and how to get it.
+    quick : bool
+        Whether its cells are the quick ones.
+    earlier : bool
+        Whether an earlier run into the same folder measured it.
+    """
+
+    experiment: Experiment
+    n_cells: int = 0
+    verdict: Verdict | None = None
+    fault: str | None = None
+    skipped: str | None = None
+    quick: bool = False
+    earlier: bool = False
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word."""
+        if self.verdict is not None:
+            return str(self.verdict.word)
+        return "skipped" if self.fault is None else "failed"
+
+    def __str__(self) -> str:
+        """Return the outcome in one sentence."""
+        if self.verdict is not None:
+            return str(self.verdict)
+        said = self.skipped if self.fault is None else self.fault.splitlines()[0]
+        return f"{self.word}: {said}"
+
+
 def worst(values: pl.Series) -> float:
     """Return the largest value; NaN if there is none or any is NaN or missing, so that no check passes on nothing.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from localgd.experiments.cells import Cell, code_digest, machine, today, versions
+from localgd.experiments.cells import Cell, code_digest, machine, today, versions, whole
 from localgd.experiments.claim import Experiment, Verdict
 from localgd.report import figure
 
@@ -119,6 +118,5 @@ def _ours(marker: Path) -> bool:
 
 
 def _write_json(path: Path, entries: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    with whole(path) as fresh:
+        fresh.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
