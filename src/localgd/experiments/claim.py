@@ -71,9 +71,7 @@ class Check:
     @property
     def passes(self) -> bool:
         """Whether the number is on the right side."""
-        if self.sense == "at most":
-            return self.measured <= self.limit
-        return self.measured >= self.limit
+        return self.measured <= self.limit if self.sense == "at most" else self.measured >= self.limit
 
     @property
     def refutes(self) -> bool:
@@ -115,14 +113,11 @@ class Verdict:
 
     def __str__(self) -> str:
         """Return the word, and the limits or what failed."""
-        failed = [check for check in self.checks if not check.passes]
-        if self.word is Word.FAILS:
-            reasons = [
-                f"{'not measured: ' * math.isnan(check.measured)}{check.what}" for check in failed if check.refutes
-            ]
-        else:
-            reasons = [check.limits for check in failed if check.limits is not None]
-        return f"{self.word}: {'; '.join(reasons)}" if reasons else str(self.word)
+        refuting = [check for check in self.checks if check.refutes]
+        reasons = [f"{'not measured: ' * math.isnan(check.measured)}{check.what}" for check in refuting]
+        limits = [check.limits for check in self.checks if check.limits is not None and not check.passes]
+        said = "; ".join(reasons or limits)
+        return f"{self.word}: {said}" if said else str(self.word)
 
 
 @dataclass(frozen=True)
@@ -183,24 +178,9 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of an experiment: a verdict, a failure or a reason why it was left out.
+    """What became of an experiment: a verdict, or the fault with its traceback, or what it lacks and how to get that.
 
-    Parameters
-    ----------
-    experiment : Experiment
-        Which one.
-    n_cells : int
-        How many cells it has.
-    verdict : Verdict, optional
-        What the numbers say.
-    fault : str, optional
-        What went wrong, with its traceback.
-    skipped : str, optional
-        What it needs and how to get it.
-    quick : bool
-        Whether its cells are the quick ones.
-    earlier : bool
-        Whether an earlier run into the same folder measured it.
+    `quick` says that its cells are the quick ones, `earlier` that an earlier run into the same folder measured them.
     """
 
     experiment: Experiment

@@ -222,11 +222,10 @@ EXPERIMENT = Experiment(
     draw=draw,
     caption="Sentences from three review sites (UCI Sentiment Labelled Sentences), embedded by WordLlama, 256 numbers "
     "each. The pooled head is the max-margin direction where the pooled rows are separable and the logistic minimiser "
-    "where they are not; there Modified Local-GD is left out, and Local-GD with L > 1 has its resting point beside "
-    "it (experiment non-separable). Dashed: the "
-    "certified angle, once there is one; dotted: the heads of single sites. Accuracy is on 600 sentences that no head "
-    "saw, mean over the draws: near 600 training sentences, where the rows are only just separable, pooling does not "
-    "pay; with more sentences it does.",
+    "where they are not; there Modified Local-GD is left out, and Local-GD with L > 1 has its resting point beside it "
+    "(experiment non-separable). Dashed: the certified angle, once there is one; dotted: the heads of single sites. "
+    "Accuracy is on 600 sentences that no head saw, mean over the draws: near 600 training sentences, where the rows "
+    "are only just separable, pooling does not pay; with more sentences it does.",
     requires="embed",
     module="wordllama",
 )

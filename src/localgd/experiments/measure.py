@@ -18,6 +18,7 @@ from localgd.data.synthetic import KNOWN, gaussian_problem
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Params
+from localgd.kernels.project import dense
 from localgd.methods.method import Method
 from localgd.reference.max_margin import MaxMargin, max_margin
 from localgd.reference.minimiser import minimiser
@@ -67,8 +68,7 @@ def dealt(shards: Iterable[Shard], split: str, n_nodes: int, seed: int) -> list[
 
 def stacked(shards: Iterable[Any]) -> FloatArray:
     """Return all rows in one array: what a federation cannot do, and an experiment may."""
-    held = [shard.rows for shard in shards]
-    return np.vstack([rows if isinstance(rows, np.ndarray) else rows.toarray() for rows in held])
+    return np.vstack([dense(shard.rows) for shard in shards])
 
 
 @cache

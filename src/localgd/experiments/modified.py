@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from localgd.core import Message, Report
+from localgd.core import Report
 from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, least, worst
 from localgd.experiments.measure import angles, federation, grid, lines, over_certified, pooled, spaced
 from localgd.methods.averaging import modified_local_gd
@@ -52,22 +52,19 @@ class Watched:
 
     whole_rounds: ClassVar[str] = ""
 
-    def init(self, w0: FloatArray) -> ServerState:
+    def init(self, w0: FloatArray) -> Any:
         """Start as the merge does."""
-        state: ServerState = self.merge.init(w0)
-        return state
+        return self.merge.init(w0)
 
-    def message(self, state: ServerState) -> Message:
+    def message(self, state: ServerState) -> Any:
         """Send what the merge sends."""
-        message: Message = self.merge.message(state)
-        return message
+        return self.merge.message(state)
 
-    def step(self, state: ServerState, report: Report) -> ServerState:
+    def step(self, state: ServerState, report: Report) -> Any:
         """Keep what the round shows, and step as the merge does."""
         self.models.append(state.w)
         self.moves.append(norm(report.duals["update"].vector) / float(report.sums["weight"]))
-        following: ServerState = self.merge.step(state, report)
-        return following
+        return self.merge.step(state, report)
 
 
 def run(params: Params, seed: int) -> Rows:  # noqa: ARG001  nothing here is random
@@ -109,7 +106,9 @@ def _method(params: Params) -> Method:
 def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: like 1/k with the anchor, stuck without, bounds kept, η free of L; and what λ costs."""
     bounded, fall = frame.filter(method=ANCHORED), _halves(frame)
-    anchored, proximal = fall.filter(method=ANCHORED), fall.filter(method=PROXIMAL)
+    anchored, proximal = fall.filter(method=ANCHORED), fall.filter(method=PROXIMAL).sort("prox", descending=True)
+    steps = pl.col("local_steps")
+    most, fewest = proximal.filter(steps == steps.max()), proximal.filter(steps == steps.min())
     others = fall.filter(pl.col("method").is_in(list(UNANCHORED)))
     right = anchored.select("data", "n_rounds", right_deg="angle_deg")
     apart = others.join(right, on=["data", "n_rounds"], how="left")
@@ -132,9 +131,9 @@ def judge(frame: pl.DataFrame) -> Checks:
         "pooled margin outside its certified bracket, relative, worst round": at_most(0.0, frame["bracket_error"]),
         "true minus certified angle, worst round (degrees)": at_most(0.0, over_certified(frame)),
         "proximal form, one step size for all L: angle at the most local steps over that at the fewest, worst "
-        "λ": at_most(1.05, _most_over_fewest(proximal)),
+        "λ": at_most(1.05, most["angle_deg"] / fewest["angle_deg"]),
         "proximal form, most local steps: angle at the end over that with the next larger λ, worst λ": at_most(
-            0.95, _smaller_over_larger(proximal)
+            0.95, (most["angle_deg"] / most["angle_deg"].shift(1)).slice(1)
         ),
         "proximal form: angle at half the rounds over that at the end, slowest λ and L": at_least(
             1.8,
@@ -156,18 +155,6 @@ def _halves(frame: pl.DataFrame) -> pl.DataFrame:
         angle_fall=pl.col("angle_deg_half") / pl.col("angle_deg"),
         distance_fall=pl.col("distance_half") / pl.col("distance"),
     )
-
-
-def _most_over_fewest(proximal: pl.DataFrame) -> pl.Series:
-    steps = proximal["local_steps"]
-    most = proximal.filter(pl.col("local_steps") == steps.max()).sort("prox")
-    fewest = proximal.filter(pl.col("local_steps") == steps.min()).sort("prox")
-    return most["angle_deg"] / fewest["angle_deg"]
-
-
-def _smaller_over_larger(proximal: pl.DataFrame) -> pl.Series:
-    most = proximal.filter(pl.col("local_steps") == pl.col("local_steps").max()).sort("prox", descending=True)
-    return most.select(pl.col("angle_deg") / pl.col("angle_deg").shift(1))["angle_deg"].slice(1)
 
 
 def _reached(proximal: pl.DataFrame, anchored: pl.DataFrame) -> str:

@@ -21,18 +21,9 @@ SEEDS = (
 
 
 def page(results: Sequence[Result], facts: Mapping[str, str], path: Path, *, command: str) -> None:
-    """Write the page.
+    """Write the page to an HTML file, results in the order given; it links to files beside it, and holds the figures.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        In the order they are shown.
-    facts : mapping
-        Names and values for the foot of the page: versions, machine, date.
-    path : Path
-        HTML to write. Links to rows and figures are relative to it; figures are read from there.
-    command : str
-        The command line that makes the page again.
+    `facts` are names and values for its foot: versions, machine, date; `command` is what makes the page again.
     """
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  only this page pays for it
 

@@ -40,32 +40,23 @@ FAR = np.logspace(6, 30, 25)
 def run(params: Params, seed: int) -> Rows:  # noqa: ARG001  nothing here is random
     """Train one cell, or integrate the flow to where no run gets; return one row per time."""
     data, local_steps = params["data"], params["local_steps"]
-    if params["kind"] == "flow":
-        return _far(data)
     engine, reference = federation(data), pooled(data).direction
-    method = scaled(local_gd(local_steps=local_steps, lr="paper", loss="exponential"), engine, params["factor"])
-    done = train(engine, method, n_rounds=params["n_rounds"], reference=reference)
-    rounds = sorted({*spaced(done.n_rounds), COLLAPSE_FROM, FROM_ROUND} & set(range(1, done.n_rounds + 1)))
-    times = step_size(done.method) * local_steps * np.array(rounds, dtype=float)
-    models = flow(list(engine.shards.values()), times, loss=LOSSES["exponential"])
+    shards = list(engine.shards.values())
+    if params["kind"] == "flow":
+        constant = asymptote(shards)
+        times, known = FAR, [{"asymptote_deg": constant.angle_deg(float(t))} for t in FAR]
+    else:
+        method = scaled(local_gd(local_steps=local_steps, lr="paper", loss="exponential"), engine, params["factor"])
+        done = train(engine, method, n_rounds=params["n_rounds"], reference=reference)
+        rounds = sorted({*spaced(done.n_rounds), COLLAPSE_FROM, FROM_ROUND} & set(range(1, done.n_rounds + 1)))
+        times = step_size(done.method) * local_steps * np.array(rounds, dtype=float)
+        known = [{"round": k, "angle_deg": done.history[k].true_angle_deg} for k in rounds]
+    blank: dict[str, Any] = dict.fromkeys(("round", "time", "angle_deg", "flow_deg", "asymptote_deg"))
+    models = flow(shards, times, loss=LOSSES["exponential"])
     return [
-        _row(k, float(t), done.history[k].true_angle_deg, angle_deg(model, reference), None)
-        for k, t, model in zip(rounds, times, models, strict=True)
+        {**blank, "time": float(t), "flow_deg": angle_deg(model, reference), **row}
+        for row, t, model in zip(known, times, models, strict=True)
     ]
-
-
-def _far(data: str) -> Rows:
-    shards, reference = list(federation(data).shards.values()), pooled(data).direction
-    constant = asymptote(shards)
-    models = flow(shards, FAR, loss=LOSSES["exponential"])
-    return [
-        _row(None, float(t), None, angle_deg(model, reference), constant.angle_deg(float(t)))
-        for t, model in zip(FAR, models, strict=True)
-    ]
-
-
-def _row(k: int | None, t: float, angle: float | None, flow_angle: float, limit: float | None) -> dict[str, Any]:
-    return {"round": k, "time": t, "angle_deg": angle, "flow_deg": flow_angle, "asymptote_deg": limit}
 
 
 def judge(frame: pl.DataFrame) -> Checks:

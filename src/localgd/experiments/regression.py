@@ -7,7 +7,6 @@ pooled minimum-norm solution. Nodes hold Gaussian rows, or rows whose spans make
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -41,38 +40,29 @@ def run(params: Params, seed: int) -> Rows:
     """Run one cell down to the floor or to the last round; return one row per recorded round."""
     nodes = _nodes(params, seed)
     engine = InProcess(nodes)
-    task = _task(params, engine)
+    exact = params["local_steps"] is None
+    task = SquaresSteps() if exact else SquaresSteps(params["local_steps"], stable_lr(engine))
     rows, targets = stacked(nodes), np.concatenate([node.targets for node in nodes])
-    done = _rounds(engine, task, params["n_rounds"], np.asarray(np.linalg.lstsq(rows, targets)[0]))
-    last = len(done.errors) - 1
-    start = last * 9 // 10
-    factors = done.errors[1:] / done.errors[:-1]
-    known = {
-        "rounds_run": last,
-        "rate_measured": float((done.errors[last] / done.errors[start]) ** (1 / (last - start))),
-        "rate_predicted": _predicted(nodes, task),
-        "factor_worst": float(factors[done.errors[1:] >= ROUNDING].max()),
-        "outside": _outside(rows, done.w),
-    }
-    return [{"round": k, "error": float(done.errors[k]), **known} for k in sorted({0, *spaced(last)})]
-
-
-class Done(NamedTuple):
-    """The last model of a run, and the relative error after every round, from round 0."""
-
-    w: FloatArray
-    errors: FloatArray
-
-
-def _rounds(engine: InProcess, task: SquaresSteps, n_rounds: int, reference: FloatArray) -> Done:
-    errors: list[float] = []
+    reference = np.asarray(np.linalg.lstsq(rows, targets)[0])
+    followed: list[float] = []
 
     def solved(info: RoundInfo) -> bool:
-        errors.append(norm(info.w - reference) / norm(reference))
-        return errors[-1] <= FLOOR
+        followed.append(norm(info.w - reference) / norm(reference))
+        return followed[-1] <= FLOOR
 
     method = Method("local-squares", task, mean(), LeastSquares())
-    return Done(train(engine, method, n_rounds=n_rounds, on_round=solved).w, np.array(errors))
+    w = train(engine, method, n_rounds=params["n_rounds"], on_round=solved).w
+    errors, last = np.array(followed), len(followed) - 1
+    start = last * 9 // 10
+    factors = errors[1:] / errors[:-1]
+    known = {
+        "rounds_run": last,
+        "rate_measured": float((errors[last] / errors[start]) ** (1 / (last - start))),
+        "rate_predicted": _predicted(nodes, task),
+        "factor_worst": float(factors[errors[1:] >= ROUNDING].max()),
+        "outside": _outside(rows, w),
+    }
+    return [{"round": k, "error": float(errors[k]), **known} for k in sorted({0, *spaced(last)})]
 
 
 def _nodes(params: Params, seed: int) -> list[Samples]:
@@ -97,12 +87,6 @@ def angled(rng: np.random.Generator, theta_deg: float, n_nodes: int) -> list[Flo
     directions = np.linalg.qr(rng.standard_normal((D, (n_nodes + 1) * N_ROWS)))[0].T.reshape(-1, N_ROWS, D)
     mix = np.linalg.qr(rng.standard_normal((N_ROWS, N_ROWS)))[0] * np.linspace(0.2, 1.0, N_ROWS)
     return [mix @ (np.sqrt(cosines) * directions[0] + np.sqrt(1 - cosines) * own) for own in directions[1:]]
-
-
-def _task(params: Params, engine: InProcess) -> SquaresSteps:
-    if params["local_steps"] is None:
-        return SquaresSteps()
-    return SquaresSteps(params["local_steps"], stable_lr(engine))
 
 
 def _predicted(nodes: Sequence[Samples], task: SquaresSteps) -> float:

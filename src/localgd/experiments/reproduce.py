@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from localgd.experiments import folder
-from localgd.experiments.cells import Cell, cells, machine, prune, today, versions
+from localgd.experiments.cells import Cell, cells, made_here, prune, versions
 from localgd.experiments.claim import Experiment, Result
 from localgd.experiments.page import page
 from localgd.experiments.pool import measured
@@ -21,15 +21,7 @@ CELLS, PAGE = "cells", "index.html"
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
-    """The user stopped the run; what is finished is kept.
-
-    Parameters
-    ----------
-    number : int
-        The signal.
-    n_kept, n_cells : int
-        Cells on disk, of all.
-    """
+    """The user stopped the run by a signal of this number; what is finished is kept."""
 
     def __init__(self, number: int, n_kept: int, n_cells: int) -> None:
         super().__init__(f"stopped: {n_kept} of {n_cells} cells are kept; the same command goes on from there")
@@ -39,27 +31,16 @@ class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
 def reproduce(
     experiments: Mapping[str, Experiment], out: Path, *, quick: bool, n_jobs: int, progress: Bar
 ) -> list[Result]:
-    """Run experiments into a folder and return what became of each, in their order.
+    """Run experiments into a folder, new or ours, and return what became of each, in their order.
 
-    Parameters
-    ----------
-    experiments : mapping
-        By name.
-    out : Path
-        Folder to write, or to go on in; its parent must exist.
-    quick : bool
-        Take the quick grids instead of the full ones.
-    n_jobs : int
-        Processes; the results do not depend on it.
-    progress : Bar
-        Shows the progress, and may ask to stop.
+    The results do not depend on the number of processes, `n_jobs`. `progress` may ask to stop.
 
     Raises
     ------
     ValueError
         If `n_jobs` is below 1 or a grid is not one.
-    FileExistsError
-        If `out` holds something else.
+    FileExistsError, FileNotFoundError
+        If `out` holds something else, or its parent does not exist.
     Interrupted
         If `progress` asked to stop.
     """
@@ -85,21 +66,12 @@ def publish(results: Sequence[Result], out: Path, *, known: Mapping[str, Experim
     """Write these results, and what earlier runs of the same code left of `known`, on one page; return its path."""
     path = out / PAGE
     found = {result.experiment.name: result for result in results}
-    found |= {name: past for name, e in known.items() if name not in found and (past := _earlier(e, out))}
+    found |= {name: past for name, e in known.items() if name not in found and (past := folder.kept(out, e))}
     results = [*(found.pop(name) for name in known if name in found), *found.values()]
     modules = {result.experiment.module for result in results if not result.skipped}
     facts = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
-    page(results, {**facts, **machine(), "date": today()}, path, command=command)
+    page(results, {**facts, **made_here()}, path, command=command)
     return path
-
-
-def _earlier(experiment: Experiment, out: Path) -> Result | None:
-    past = folder.kept(out, experiment)
-    if past is None:
-        return None
-    frame, record = past
-    verdict = experiment.verdict(frame)
-    return Result(experiment, int(record["cells"]), verdict, quick=bool(record["quick"]), earlier=True)
 
 
 def missing(experiment: Experiment) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,8 @@ PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 
 LABEL_GAP = 7.0
 """Points between the axes and the labels beside them."""
+
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
 
 Style: TypeAlias = Literal["line", "dashed", "dotted", "points", "line+points"]
 _MARKS: dict[str, dict[str, Any]] = {
@@ -85,7 +87,7 @@ class Panel:
     log_y: bool = False
     levels: Sequence[tuple[float, str]] = ()
     categories: Sequence[str] = ()
-    ticks: Sequence[tuple[float, str]] = field(default=())
+    ticks: Sequence[tuple[float, str]] = ()
 
 
 def canvas(width: float, height: float, down: int, across: int) -> tuple[Any, list[Any]]:
@@ -184,16 +186,9 @@ def _draw(axes: Any, panel: Panel) -> None:
         axes.minorticks_off()
     right = float(axes.get_xlim()[1])
     for x, y, text, color in ends:
-        axes.annotate(
-            text,
-            (right if x is None else x, y),
-            xytext=(LABEL_GAP, 0),
-            textcoords="offset points",
-            annotation_clip=False,
-            va="center",
-            color=color,
-            fontsize=8.5,
-        ).set_in_layout(False)  # `_apart` makes the room
+        place, look = (right if x is None else x, y), {"va": "center", "color": color, "fontsize": 8.5}
+        label = axes.annotate(text, place, xytext=(LABEL_GAP, 0), **BESIDE, **look)
+        label.set_in_layout(False)  # `_apart` makes the room
 
 
 def _plot(axes: Any, line: Line) -> tuple[float, float, str, str] | None:
@@ -233,8 +228,7 @@ def _apart(figure: Any, axes: Any) -> None:
         text.set_position((right, up))
         if right > 2 * LABEL_GAP or abs(up) > 3:  # a thin line back to the end of the series
             line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 2}
-            tail = {"xytext": (right - 1, up), "textcoords": "offset points", "annotation_clip": False}
-            axes.annotate("", text.xy, arrowprops=line, **tail)
+            axes.annotate("", text.xy, xytext=(right - 1, up), arrowprops=line, **BESIDE)
 
 
 def _spread(wanted: Sequence[float], heights: Sequence[float], floor: float) -> FloatArray:

@@ -17,12 +17,7 @@ LOW, HIGH, ANGLE, TRUE = "#0072B2", "#D55E00", "#000000", "#009E73"  # Okabe–I
 def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     """Draw what is proved against rounds: bounds on the pooled margin (or the duality gap), the angle, the loss.
 
-    Parameters
-    ----------
-    columns : mapping
-        The columns of a history (`localgd.run.loop.Run.columns`).
-    path : Path
-        PNG to write.
+    `columns` are those of a history (`localgd.run.history.Run.columns`); `path` is the PNG to write.
     """
     rounds = np.asarray(columns["round"], dtype=float)
     late = rounds >= 1
