@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from localgd.experiments.claim import Check, Experiment
+from localgd.experiments.claim import Experiment, at_most
 from localgd.report.figure import Line, Panel
 
 
@@ -71,19 +71,18 @@ def clash(*_):
 
 
 def ill_judged(frame):
-    return [Check("no such column", frame["nowhere"].max(), 1.0)]
+    return {"no such column": at_most(1.0, frame["nowhere"].max())}
 
 
 def judge(frame):
-    steep = frame["y"].max()
-    return [
-        Check("largest y (units)", steep, 100.0),
-        Check("largest slope", frame["slope"].max(), 2.0, limits="slopes up to 2 only"),
-    ]
+    return {
+        "largest y (units)": at_most(100.0, frame["y"].max()),
+        "largest slope": at_most(2.0, frame["slope"].max(), "slopes up to 2 only"),
+    }
 
 
 def refuse(frame):
-    return [Check("largest y (units)", frame["y"].max(), 0.0)]
+    return {"largest y (units)": at_most(0.0, frame["y"].max())}
 
 
 def draw(frame):

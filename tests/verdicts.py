@@ -13,4 +13,4 @@ def measured(experiment, cells):
 
 def refuted(experiment, frame):
     """Places of the checks whose failure refutes the claim."""
-    return [k for k, check in enumerate(experiment.judge(frame)) if not check.passes and check.limits is None]
+    return [k for k, check in enumerate(experiment.verdict(frame).checks) if not check.passes and check.limits is None]

@@ -23,7 +23,7 @@ def rows():
 
 
 def failed(frame):
-    return [k for k, check in enumerate(EXPERIMENT.judge(frame)) if not check.passes and check.limits is None]
+    return [k for k, check in enumerate(EXPERIMENT.verdict(frame).checks) if not check.passes and check.limits is None]
 
 
 def where(condition, column, value):

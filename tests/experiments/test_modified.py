@@ -8,7 +8,7 @@ import pytest
 
 from localgd.experiments.claim import Word
 from localgd.experiments.measure import pooled
-from localgd.experiments.modified import ANCHORED, EXPERIMENT, PROXIMAL, UNANCHORED, draw, judge, outside, run
+from localgd.experiments.modified import ANCHORED, EXPERIMENT, PROXIMAL, UNANCHORED, draw, outside, run
 from localgd.rounding import norm
 
 DATA, N, PROX_ROUNDS = "gauss-400", 600, 200
@@ -59,7 +59,7 @@ def changed(frame, where, **values):
 
 
 def failing(frame):
-    return [at for at, check in enumerate(judge(frame)) if not check.passes]
+    return [at for at, check in enumerate(EXPERIMENT.verdict(frame).checks) if not check.passes]
 
 
 LIMIT = 9

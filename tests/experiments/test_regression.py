@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from localgd.experiments.claim import Word
-from localgd.experiments.regression import ANGLED, EXPERIMENT, GAUSSIAN, angled, draw, judge, run
+from localgd.experiments.regression import ANGLED, EXPERIMENT, GAUSSIAN, angled, draw, run
 from localgd.theory import projection_rate
 
 
@@ -31,7 +31,7 @@ def frame():
 
 
 def failing(frame):
-    return [at for at, check in enumerate(judge(frame)) if not check.passes]
+    return [at for at, check in enumerate(EXPERIMENT.verdict(frame).checks) if not check.passes]
 
 
 END = pl.col("round") == pl.col("rounds_run")

@@ -169,7 +169,7 @@ FAILURES = {
     "seed": (toy("seed", quick=[{"seed": 3, "slope": 1}]), "a param is named 'seed'"),
     "judge": (toy("judge", judge=toys.ill_judged), "judge: ColumnNotFoundError"),
     "draw": (toy("draw", draw=lambda _: []), "a figure needs at least one panel"),
-    "unchecked": (toy("unchecked", judge=lambda _: []), "needs at least one check"),
+    "unchecked": (toy("unchecked", judge=lambda _: {}), "needs at least one check"),
 }
 
 

@@ -15,7 +15,7 @@ from localgd.cli.flags import FAILED, SIGNALLED
 from localgd.experiments import NAMES, experiments
 
 if TYPE_CHECKING:
-    from localgd.experiments.reproduce import Result
+    from localgd.experiments.claim import Result
 
 EPILOG = (
     "Exit codes: 0 every claim holds, maybe with limits (or was skipped for an extra that is not installed); "

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from localgd.engine.inprocess import InProcess
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import federation, stacked
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, least, worst
+from localgd.experiments.measure import federation, grid, in_points, stacked
 from localgd.methods.averaging import local_gd
 from localgd.reference.max_margin import max_margin
-from localgd.report.figure import Line, Panel
+from localgd.report.figure import Line, Panel, Style
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.run.loop import train
@@ -33,13 +32,11 @@ TITLES = {"gauss-400-shifted": "wide Gaussian", "hard": "tall Gaussian", "mushro
 
 def cells(steps: dict[str, Sequence[int]], replicates: int) -> list[Params]:
     """Return the cells: both budgets and both step sizes for every number of local steps of every data set."""
+    both = {"lr": ("auto", "paper"), "budget": ("rounds", "steps")}
     return [
-        {"data": data, "lr": lr, "budget": budget, "local_steps": local_steps, "replicate": replicate}
+        cell
         for data, each in steps.items()
-        for lr in ("auto", "paper")
-        for budget in ("rounds", "steps")
-        for local_steps in each
-        for replicate in range(replicates)
+        for cell in grid(data=[data], **both, local_steps=each, replicate=range(replicates))
     ]
 
 
@@ -57,11 +54,10 @@ def held_out(data: str, seed: int) -> tuple[InProcess, FloatArray, FloatArray]:
 
 def run(params: Params, seed: int) -> Rows:
     """Spend one budget; one row at its end."""
-    engine, direction, rows = held_out(str(params["data"]), seed)
-    local_steps: int = params["local_steps"]  # type: ignore[assignment]  # a whole number, by `cells`
-    lr: Any = params["lr"]
+    engine, direction, rows = held_out(params["data"], seed)
+    local_steps = params["local_steps"]
     n_rounds = ROUNDS if params["budget"] == "rounds" else STEPS // local_steps
-    done = train(engine, local_gd(local_steps=local_steps, lr=lr), n_rounds=n_rounds, reference=direction)
+    done = train(engine, local_gd(local_steps=local_steps, lr=params["lr"]), n_rounds=n_rounds, reference=direction)
     last = done.history[-1]
     return [
         {
@@ -86,128 +82,85 @@ def against_one(frame: pl.DataFrame) -> pl.DataFrame:
 def against_fewer(frame: pl.DataFrame, column: str) -> pl.Series:
     """Return a column at η = 1/β and fixed rounds over that of the next smaller L, NaN where no other L is left."""
     same = ["data", "lr", "budget", "replicate"]
-    chosen = frame.filter(pl.col("lr") == "auto", pl.col("budget") == "rounds").sort(*same, "local_steps")
+    chosen = frame.filter(lr="auto", budget="rounds").sort(*same, "local_steps")
     over = chosen.with_columns(over=(pl.col(column) / pl.col(column).shift(1)).over(same))
     return over.filter(pl.col("local_steps") > pl.col("local_steps").min())["over"]
 
 
-def judge(frame: pl.DataFrame) -> list[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Compare the angles with those of one local step a round, and loss and accuracy beside them."""
     shown = against_one(frame).filter(pl.col("local_steps") > 1)
     enough = shown.filter(pl.col("rounds") >= ENOUGH)
     largest = shown.filter(pl.col("local_steps") == pl.col("local_steps").max().over("data"))
     behind = part(shown, "auto", "steps") - 1
-    return [
-        Check(
-            f"η = 1/(βL), {ROUNDS} rounds: angle away from that of L = 1, as part of it, largest",
-            worst((part(shown, "paper", "rounds") - 1).abs()),
-            0.03,
-        ),
-        Check(
-            f"η = 1/β, {ROUNDS} rounds: angle of the largest L as part of that of L = 1, largest",
-            worst(part(largest, "auto", "rounds")),
-            0.9,
-        ),
-        Check(
-            f"η = 1/β, {STEPS} steps, {ENOUGH} rounds or more: angle away from that of L = 1, as part of it, largest",
-            worst((part(enough, "auto", "steps") - 1).abs()),
-            0.05,
-        ),
-        Check(
-            f"η = 1/(βL), {STEPS} steps: angle of the largest L as part of that of L = 1, smallest",
-            least(part(largest, "paper", "steps")),
-            1.1,
-            "at least",
-        ),
-        Check(
-            f"each L at η = 1/β, {ROUNDS} rounds: angle as part of that of the next smaller L, largest",
-            worst(against_fewer(frame, "angle_deg")),
-            1.02,
-        ),
-        *_beside_the_angle(frame, shown),
-        Check(
-            f"η = 1/β, {STEPS} steps, any number of rounds: angle away from that of L = 1, as part of it, largest",
-            worst(behind.abs()),
-            0.05,
-            limits=f"at η = 1/β, {STEPS} steps spent in fewer than {ENOUGH} rounds end up to "
-            f"{100 * worst(behind):.0f}% further away than with L = 1",
-        ),
-    ]
-
-
-def _beside_the_angle(frame: pl.DataFrame, shown: pl.DataFrame) -> list[Check]:
-    """Return the checks of the loss, of what was measured at all, and of the held-out rows."""
     measured = pl.all_horizontal(pl.col("angle_deg", "loss", "accuracy", "held_out").is_finite().fill_null(value=False))
     gain = 100 * part(shown, "auto", "rounds", "held_out_gain")
-    return [
-        Check(
-            f"each L at η = 1/β, {ROUNDS} rounds: training loss as part of that of the next smaller L, largest",
-            worst(against_fewer(frame, "loss")),
-            1.0,
+    each = f"each L at η = 1/β, {ROUNDS} rounds:"
+    away = "angle away from that of L = 1, as part of it, largest"
+    return {
+        f"η = 1/(βL), {ROUNDS} rounds: {away}": at_most(0.03, (part(shown, "paper", "rounds") - 1).abs()),
+        f"η = 1/β, {ROUNDS} rounds: angle of the largest L as part of that of L = 1, largest": at_most(
+            0.9, part(largest, "auto", "rounds")
         ),
-        Check(
-            "cells in which angle, loss or an accuracy is not a number", float(frame.select(~measured).sum().item()), 0
+        f"η = 1/β, {STEPS} steps, {ENOUGH} rounds or more: {away}": at_most(
+            0.05, (part(enough, "auto", "steps") - 1).abs()
         ),
-        Check(
-            f"η = 1/β, {ROUNDS} rounds: more held-out rows right than with L = 1, smallest (points)",
-            least(gain),
+        f"η = 1/(βL), {STEPS} steps: angle of the largest L as part of that of L = 1, smallest": at_least(
+            1.1, part(largest, "paper", "steps")
+        ),
+        f"{each} angle as part of that of the next smaller L, largest": at_most(
+            1.02, against_fewer(frame, "angle_deg")
+        ),
+        f"{each} training loss as part of that of the next smaller L, largest": at_most(
+            1.0, against_fewer(frame, "loss")
+        ),
+        "cells in which angle, loss or an accuracy is not a number": at_most(
+            0, float(frame.select(~measured).sum().item())
+        ),
+        f"η = 1/β, {ROUNDS} rounds: more held-out rows right than with L = 1, smallest (points)": at_least(
             0.0,
-            "at least",
-            limits=f"nearer the pooled model is not always righter: at {ROUNDS} rounds and η = 1/β, L > 1 gets from "
-            f"{_signed(least(gain))} to {_signed(worst(gain))} points more held-out rows right than L = 1",
+            gain,
+            f"nearer the pooled model is not always righter: at {ROUNDS} rounds and η = 1/β, L > 1 gets from "
+            f"{in_points(least(gain))} to {in_points(worst(gain))} points more held-out rows right than L = 1",
         ),
-    ]
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.1f}".replace("-", "−")
+        f"η = 1/β, {STEPS} steps, any number of rounds: {away}": at_most(
+            0.05,
+            behind.abs(),
+            f"at η = 1/β, {STEPS} steps spent in fewer than {ENOUGH} rounds end up to "
+            f"{100 * worst(behind):.0f}% further away than with L = 1",
+        ),
+    }
 
 
 def part(frame: pl.DataFrame, lr: str, budget: str, column: str = "part") -> pl.Series:
     """Return the angles as parts of those of L = 1, or another column, for one step size and one budget."""
-    return frame.filter(pl.col("lr") == lr, pl.col("budget") == budget)[column]
+    return frame.filter(lr=lr, budget=budget)[column]
 
 
 def draw(frame: pl.DataFrame) -> list[Panel]:
     """Draw angle against L for either budget, and training loss and held-out accuracy for the fixed rounds."""
-    rounds, steps = (frame.filter(pl.col("budget") == budget) for budget in ("rounds", "steps"))
-    steps_label, angle = "local steps L", "angle to the pooled model (degrees)"
+    rounds, steps = (frame.filter(budget=budget) for budget in ("rounds", "steps"))
+    label, angle, title = "local steps L", "angle to the pooled model (degrees)", f"{ROUNDS} rounds"
+    right = _lines(rounds, "held_out", 100)
     return [
-        Panel(f"{ROUNDS} rounds", steps_label, angle, _lines(rounds, "angle_deg"), log_x=True),
-        Panel(f"{STEPS} steps a node", steps_label, angle, _lines(steps, "angle_deg"), log_x=True),
-        Panel(
-            f"{ROUNDS} rounds, training loss",
-            steps_label,
-            "mean logistic loss",
-            _lines(rounds, "loss"),
-            log_x=True,
-            log_y=True,
-        ),
-        Panel(
-            f"{ROUNDS} rounds, held-out rows",
-            steps_label,
-            "rows right (%)",
-            _lines(rounds, "held_out", 100),
-            log_x=True,
-        ),
+        Panel(title, label, angle, _lines(rounds, "angle_deg"), log_x=True),
+        Panel(f"{STEPS} steps a node", label, angle, _lines(steps, "angle_deg"), log_x=True),
+        Panel(f"{title}, training loss", label, "mean logistic loss", _lines(rounds, "loss"), log_x=True, log_y=True),
+        Panel(f"{title}, held-out rows", label, "rows right (%)", right, log_x=True),
     ]
 
 
 def _lines(frame: pl.DataFrame, column: str, factor: float = 1.0) -> list[Line]:
     """Return a line per data set and step size, mean over the replicates."""
-    means = (
-        frame.group_by("data", "lr", "local_steps")
-        .agg((factor * pl.col(column).mean()).alias(column))
-        .sort("local_steps")
-    )
-    lines = []
-    for color, data in enumerate(name for name in TITLES if name in means["data"]):
-        for lr, symbol in (("auto", "1/β"), ("paper", "1/(βL)")):
-            part = means.filter(pl.col("data") == data, pl.col("lr") == lr)
-            x, y = part["local_steps"].to_numpy(), part[column].to_numpy()
-            style = "line+points" if lr == "auto" else "dashed"
-            lines.append(Line(x, y, f"{TITLES[data]}, {symbol}", color, style))  # type: ignore[arg-type]
-    return lines
+    mean = (factor * pl.col(column).mean()).alias(column)
+    means = frame.group_by("data", "lr", "local_steps").agg(mean).sort("local_steps")
+    kinds: list[tuple[str, str, Style]] = [("auto", "1/β", "line+points"), ("paper", "1/(βL)", "dashed")]
+    return [
+        Line(part["local_steps"], part[column], f"{TITLES[data]}, {symbol}", color, style)
+        for color, data in enumerate(name for name in TITLES if name in means["data"])
+        for lr, symbol, style in kinds
+        for part in [means.filter(data=data, lr=lr)]
+    ]
 
 
 TEN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

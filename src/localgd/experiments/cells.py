@@ -12,7 +12,8 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -33,17 +34,7 @@ LEFTOVER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid and the file its rows are kept in.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        Whose cell it is.
-    params : Params
-        Where in the grid.
-    path : Path
-        The file, named by the cell's key.
-    """
+    """One point of an experiment's grid, and the file its rows are kept in, which is named by the cell's key."""
 
     experiment: Experiment
     params: Params
@@ -91,12 +82,6 @@ def key(experiment: Experiment, params: Params) -> str:
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@cache
-def code_digest() -> str:
-    """Return the digest of the package as it was when first asked for in this process."""
-    return digest_now()
-
-
 def digest_now() -> str:
     """Return a digest of every file of the package: code, compiled kernels' sources and bundled data."""
     root = Path(__file__).parents[1]
@@ -109,27 +94,25 @@ def digest_now() -> str:
     return digest.hexdigest()
 
 
+code_digest = cache(digest_now)
+"""The digest of the package as it was when first asked for in this process."""
+
+
 @cache
 def versions(module: str | None = None) -> Mapping[str, str]:
     """Return the versions of everything the numbers depend on; `module` is that of an extra."""
     names = ["localgd", "numpy", "scipy", "numba", "polars", "scikit-learn", *([module] if module else [])]
-    found = {"python": platform.python_version()}
+    found = dict.fromkeys(names, "unknown")
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {"python": platform.python_version(), **found}
 
 
-def machine() -> dict[str, str]:
-    """Return what computes: it may change the last bits of a number, and how long all takes."""
-    return {"machine": platform.platform(), "processor": platform.machine(), "cores": str(os.cpu_count())}
-
-
-def today() -> str:
-    """Return date and time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def made_here() -> dict[str, str]:
+    """Return what computes, which may change last bits and how long all takes, and date and time to the second."""
+    on = {"machine": platform.platform(), "processor": platform.machine(), "cores": str(os.cpu_count())}
+    return on | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def measure(run: Callable[[Any, int], Rows], params: Params, seed: int, path: Path, code: str) -> str | None:
@@ -148,7 +131,8 @@ def measure(run: Callable[[Any, int], Rows], params: Params, seed: int, path: Pa
         frame = tabled(params, seed, rows)
     except Exception:  # noqa: BLE001  whatever an experiment raises must not end the others
         return traceback.format_exc()
-    _write(frame, path)
+    with whole(path) as fresh:
+        frame.write_parquet(fresh)
     return None
 
 
@@ -173,7 +157,10 @@ def tabled(params: Params, seed: int, rows: Rows) -> pl.DataFrame:
     clashes = sorted({name for row in rows for name in row} & set(given))
     if clashes:
         raise ValueError(f"rows have {clashes}, but params (or the seed) have that name already; rename the row's key")
-    plain = [given | {name: _plain(value) for name, value in row.items()} for row in rows]
+    plain = [
+        given | {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+        for row in rows
+    ]
     return pl.DataFrame(plain, infer_schema_length=None)
 
 
@@ -191,15 +178,12 @@ def _is_key(name: str) -> bool:
     return len(name) == 32 and set(name) <= set("0123456789abcdef")
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a file to write beside `path`, which takes its place when all is written and is gone if anything fails."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        frame.write_parquet(fresh)
+        yield fresh
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -9,14 +9,13 @@ without pooling, with the angle it certifies.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import federation, pooled, stacked
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, least, worst
+from localgd.experiments.measure import federation, grid, pooled, stacked
 from localgd.methods.averaging import modified_local_gd
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, angle_deg
@@ -70,14 +69,14 @@ def fitted(name: str, estimator: Any, signed: FloatArray) -> tuple[FloatArray, s
 
 def run(params: Params, seed: int) -> Rows:
     """Fit the nine models to one set; return one row per model."""
-    data = str(params["data"])
+    data = params["data"]
     engine = federation(data, "by_label", 5) if data == "golub" else federation(data)
-    signed, reference = stacked(list(engine.shards.values())), pooled(data).direction
+    signed, reference = stacked(engine.shards.values()), pooled(data).direction
     rows = []
     for name, estimator in estimators(seed % 2**31).items():
         w, warning = fitted(name, estimator, signed)
         rows.append(_row(name, float((signed @ w > 0).mean()), angle_deg(w, reference), np.nan, warning))
-    done = train(engine, modified_local_gd(), n_rounds=int(params["n_rounds"] or 0), reference=reference)
+    done = train(engine, modified_local_gd(), n_rounds=params["n_rounds"], reference=reference)
     last = done.history[-1]
     return [*rows, _row(OURS, last.accuracy, last.true_angle_deg, last.angle_deg_max, "")]
 
@@ -86,97 +85,69 @@ def _row(name: str, accuracy: float, angle: float, certified: float, warning: st
     return {"model": name, "accuracy": accuracy, "angle_deg": angle, "certified_deg": certified, "warning": warning}
 
 
-def judge(frame: pl.DataFrame) -> Sequence[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: how many fit every row, how far apart those are, how many warn, and that ours is true."""
-    theirs, ours = frame.filter(pl.col("model") != OURS), frame.filter(pl.col("model") == OURS)
-    fit = theirs.filter(pl.col("accuracy") == 1.0)
+    theirs, ours = frame.filter(pl.col("model") != OURS), frame.filter(model=OURS)
+    fit = theirs.filter(accuracy=1.0)
     of_set = theirs.group_by("data", maintain_order=True).agg(n_fit=(pl.col("accuracy") == 1.0).sum())
     apart = fit.group_by("data").agg(farthest=pl.col("angle_deg").max())
     far = fit.filter(pl.col("angle_deg") >= FAR)
     short = theirs.filter(pl.col("accuracy") < 0.99)
-    hard = theirs.filter(pl.col("model") == HARD_MARGIN)
-    return [
-        Check(
-            "estimators of eight with training accuracy 100 %, fewest of any set",
-            least(of_set["n_fit"].cast(pl.Float64)),
-            5,
-            "at least",
+    said = short.select("model", "data", "accuracy").iter_rows()
+    named = [f"{model} gets {100 * accuracy:.1f} % on {data}" for model, data, accuracy in said]
+    return {
+        "estimators of eight with training accuracy 100 %, fewest of any set": at_least(
+            5, of_set["n_fit"].cast(pl.Float64)
         ),
-        Check(
-            "of those, angle of the farthest to the max-margin direction, smallest of any set (degrees)",
-            least(apart["farthest"]),
-            20.0,
-            "at least",
+        "of those, angle of the farthest to the max-margin direction, smallest of any set (degrees)": at_least(
+            20.0, apart["farthest"]
         ),
-        Check(
-            f"of those {FAR:g} degrees off or more, share that warned",
-            worst(far.select((pl.col("warning").fill_null("not recorded") != "").mean()).to_series()),
-            0.25,
+        f"of those {FAR:g} degrees off or more, share that warned": at_most(
+            0.25, far.select((pl.col("warning").fill_null("not recorded") != "").mean()).to_series()
         ),
-        Check(
-            "hard-margin SVC, another solver: angle to our reference, worst set (degrees)",
-            worst(hard["angle_deg"]),
-            0.1,
+        "hard-margin SVC, another solver: angle to our reference, worst set (degrees)": at_most(
+            0.1, theirs.filter(model=HARD_MARGIN)["angle_deg"]
         ),
-        Check(
-            f"{OURS}: true minus certified angle, worst set (degrees)",
-            worst(ours["angle_deg"] - ours["certified_deg"]),
-            0.0,
+        f"{OURS}: true minus certified angle, worst set (degrees)": at_most(
+            0.0, ours["angle_deg"] - ours["certified_deg"]
         ),
-        Check(
-            "estimators with training accuracy below 99 %, all sets",
-            short.height,
-            0,
-            limits=f"not every default fits every set: {', '.join(_said(short))}",
+        "estimators with training accuracy below 99 %, all sets": at_most(
+            0, short.height, f"not every default fits every set: {', '.join(named)}"
         ),
-        Check(
-            f"{OURS}: certified angle, worst set (degrees)",
-            worst(ours["certified_deg"]),
+        f"{OURS}: certified angle, worst set (degrees)": at_most(
             10.0,
-            limits=f"{OURS} itself is still {worst(ours['angle_deg']):.1f}° off at worst when its rounds end, and "
+            ours["certified_deg"],
+            f"{OURS} itself is still {worst(ours['angle_deg']):.1f}° off at worst when its rounds end, and "
             f"certifies {worst(ours['certified_deg']):.0f}°",
         ),
-    ]
+    }
 
 
-def _said(short: pl.DataFrame) -> list[str]:
-    picked = short.select("model", "data", "accuracy").iter_rows()
-    return [f"{model} gets {100 * accuracy:.1f} % on {data}" for model, data, accuracy in picked]
-
-
-def draw(frame: pl.DataFrame) -> Sequence[Panel]:
+def draw(frame: pl.DataFrame) -> list[Panel]:
     """Return one dot plot per set: models from top to bottom, angle from left to right."""
     names = [*estimators(0), OURS]
-    panels: list[Panel] = []
     sets = [name for name in NAMES if name in frame["data"]]
     across = 3 if len(sets) == 3 else 2  # the names of the models stand at the left edge only
-    for data in sets:
-        part = frame.filter(pl.col("data") == data)
-        whole = part.filter((pl.col("accuracy") == 1.0) & (pl.col("model") != OURS))
-        less = part.filter((pl.col("accuracy") < 1.0) & (pl.col("model") != OURS))
-        ours = part.filter(pl.col("model") == OURS)
-        lines = [
-            _dots(whole, names, "100 % right", 1),
-            _dots(less, names, f"at least {100 * least(less['accuracy']):.4g} %", 2),
-            _dots(ours, names, "", 3),
-            Line(ours["certified_deg"], [names.index(OURS)] * ours.height, "proved bound", 3, "points"),
+    panels = []
+    for place, data in enumerate(sets):
+        part = frame.filter(data=data)
+        theirs, ours = part.filter(pl.col("model") != OURS), part.filter(model=OURS)
+        less = theirs.filter(pl.col("accuracy") < 1.0)
+        dots = [
+            (theirs.filter(accuracy=1.0), "angle_deg", "100 % right", 1),
+            (less, "angle_deg", f"at least {100 * least(less['accuracy']):.4g} %", 2),
+            (ours, "angle_deg", "", 3),
+            (ours, "certified_deg", "proved bound", 3),
         ]
-        panels.append(
-            Panel(
-                NAMES[data],
-                "degrees from the max-margin direction",
-                "",
-                [line for line in lines if len(np.atleast_1d(line.x))],
-                log_x=True,
-                categories=names if len(panels) % across == 0 else [""] * len(names),
-            )
-        )
+        lines = [
+            Line(models[angle], [names.index(name) for name in models["model"]], label, color, "points")
+            for models, angle, label, color in dots
+            if models.height
+        ]
+        left = names if place % across == 0 else [""] * len(names)
+        xlabel = "degrees from the max-margin direction"
+        panels.append(Panel(NAMES[data], xlabel, "", lines, log_x=True, categories=left))
     return panels
-
-
-def _dots(part: pl.DataFrame, names: Sequence[str], label: str, color: int) -> Line:
-    places = [names.index(name) for name in part["model"]]
-    return Line(part["angle_deg"], places, label, color, "points")
 
 
 EXPERIMENT = Experiment(
@@ -185,8 +156,8 @@ EXPERIMENT = Experiment(
     claim="On separable rows most linear classifiers of scikit-learn reach a training accuracy of 100 %, and yet stand "
     "between 0 and more than 20 degrees from the max-margin direction; accuracy does not tell them apart and few warn.",
     source="ours; why the loss alone does not settle it: Soudry et al. 2018",
-    quick=[{"data": data, "n_rounds": 300} for data in ("golub", "mushroom", "gauss-400")],
-    full=[{"data": data, "n_rounds": 2000} for data in NAMES],
+    quick=grid(data=("golub", "mushroom", "gauss-400"), n_rounds=[300]),
+    full=grid(data=NAMES, n_rounds=[2000]),
     run=run,
     judge=judge,
     draw=draw,

@@ -14,8 +14,15 @@ import polars as pl
 
 from localgd.report.figure import Panel
 
-Params: TypeAlias = Mapping[str, str | int | float | bool | None]
+Params: TypeAlias = Mapping[str, Any]
+"""Plain values by name: text, numbers, whether, or None."""
+
 Rows: TypeAlias = list[dict[str, Any]]
+Held: TypeAlias = tuple[float, float, str, str | None]
+"""A number, the limit it is held against, the sense, and the words of a limited claim: a `Check` but for `what`."""
+
+Checks: TypeAlias = Mapping[str, Held]
+"""What is held against limits, by the number in plain words."""
 
 
 class Word(StrEnum):
@@ -64,9 +71,7 @@ class Check:
     @property
     def passes(self) -> bool:
         """Whether the number is on the right side."""
-        if self.sense == "at most":
-            return self.measured <= self.limit
-        return self.measured >= self.limit
+        return self.measured <= self.limit if self.sense == "at most" else self.measured >= self.limit
 
     @property
     def refutes(self) -> bool:
@@ -108,14 +113,11 @@ class Verdict:
 
     def __str__(self) -> str:
         """Return the word, and the limits or what failed."""
-        failed = [check for check in self.checks if not check.passes]
-        if self.word is Word.FAILS:
-            reasons = [
-                f"{'not measured: ' * math.isnan(check.measured)}{check.what}" for check in failed if check.refutes
-            ]
-        else:
-            reasons = [check.limits for check in failed if check.limits is not None]
-        return f"{self.word}: {'; '.join(reasons)}" if reasons else str(self.word)
+        refuting = [check for check in self.checks if check.refutes]
+        reasons = [f"{'not measured: ' * math.isnan(check.measured)}{check.what}" for check in refuting]
+        limits = [check.limits for check in self.checks if check.limits is not None and not check.passes]
+        said = "; ".join(reasons or limits)
+        return f"{self.word}: {said}" if said else str(self.word)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Experiment:
     run : callable
         ``run(params, seed) -> rows``: measure one cell. Rows are flat mappings with the same keys in every cell.
     judge : callable
-        ``judge(frame) -> checks``: the verdict's numbers from all rows.
+        ``judge(frame) -> checks``: the verdict's numbers from all rows, by `at_most` and `at_least`.
     draw : callable
         ``draw(frame) -> panels``: the figure from all rows.
     caption : str
@@ -155,7 +157,7 @@ class Experiment:
     quick: Sequence[Params]
     full: Sequence[Params]
     run: Callable[[Any, int], Rows]
-    judge: Callable[[pl.DataFrame], Sequence[Check]]
+    judge: Callable[[pl.DataFrame], Checks]
     draw: Callable[[pl.DataFrame], Sequence[Panel]]
     caption: str
     requires: str | None = None
@@ -163,7 +165,7 @@ class Experiment:
 
     def verdict(self, frame: pl.DataFrame) -> Verdict:
         """Return the verdict on all rows."""
-        return Verdict(tuple(self.judge(frame)))
+        return Verdict(tuple(Check(what, *held) for what, held in self.judge(frame).items()))
 
     def seed(self, params: Params) -> int:
         """Return the seed of a cell, from the names of the experiment, the data and the replicate.
@@ -172,6 +174,36 @@ class Experiment:
         """
         named = [self.name, params.get("data"), params.get("replicate")]
         return int.from_bytes(hashlib.sha256(json.dumps(named).encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an experiment: a verdict, or the fault with its traceback, or what it lacks and how to get that.
+
+    `quick` says that its cells are the quick ones, `earlier` that an earlier run into the same folder measured them.
+    """
+
+    experiment: Experiment
+    n_cells: int = 0
+    verdict: Verdict | None = None
+    fault: str | None = None
+    skipped: str | None = None
+    quick: bool = False
+    earlier: bool = False
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word."""
+        if self.verdict is not None:
+            return str(self.verdict.word)
+        return "skipped" if self.fault is None else "failed"
+
+    def __str__(self) -> str:
+        """Return the outcome in one sentence."""
+        if self.verdict is not None:
+            return str(self.verdict)
+        said = self.skipped if self.fault is None else self.fault.splitlines()[0]
+        return f"{self.word}: {said}"
 
 
 def worst(values: pl.Series) -> float:
@@ -196,3 +228,19 @@ def least(values: pl.Series) -> float:
     0.1
     """
     return -worst(-values)
+
+
+def at_most(limit: float, values: pl.Series | float, limits: str | None = None) -> Held:
+    """Hold a number, or the worst of several, against a limit from above; `limits` as for `Check`.
+
+    Examples
+    --------
+    >>> Check("relative error", *at_most(0.03, pl.Series([0.01, 0.02])))
+    Check(what='relative error', measured=0.02, limit=0.03, sense='at most', limits=None)
+    """
+    return worst(values) if isinstance(values, pl.Series) else values, limit, "at most", limits
+
+
+def at_least(limit: float, values: pl.Series | float, limits: str | None = None) -> Held:
+    """Hold a number, or the least of several, against a limit from below; `limits` as for `Check`."""
+    return least(values) if isinstance(values, pl.Series) else values, limit, "at least", limits

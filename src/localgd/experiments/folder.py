@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from localgd.experiments.cells import Cell, code_digest, machine, today, versions
-from localgd.experiments.claim import Experiment, Verdict
+from localgd.experiments.cells import Cell, code_digest, made_here, versions, whole
+from localgd.experiments.claim import Experiment, Result, Verdict
 from localgd.report import figure
 
 MARKER = "reproduce.json"
@@ -44,8 +44,10 @@ def take(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out {out} is a file; choose another name")
     out.mkdir(exist_ok=True)
-    marker = out / MARKER
-    if not _ours(marker):
+    marker, ours = out / MARKER, False
+    with suppress(OSError, ValueError):
+        ours = json.loads(marker.read_text(encoding="utf-8")) == MAKER
+    if not ours:
         if any(out.iterdir()):
             raise FileExistsError(
                 f"--out {out} holds something that localgd reproduce did not write ({min(out.iterdir()).name}); "
@@ -62,7 +64,8 @@ def write(out: Path, experiment: Experiment, cells: list[Cell], frame: pl.DataFr
     with tempfile.TemporaryDirectory(prefix=".fresh-", dir=folder) as made:
         fresh = Path(made)
         frame.write_csv(fresh / "rows.csv")
-        frame.write_parquet(fresh / "rows.parquet", metadata=_facts(experiment))
+        facts = {"experiment": experiment.name, **made_here(), **versions(experiment.module)}
+        frame.write_parquet(fresh / "rows.parquet", metadata=facts)
         figure.save(experiment.draw(frame), fresh / "figure")
         _write_json(fresh / "verdict.json", _verdict(experiment, verdict, cells, quick=quick))
         for name in FILES:
@@ -70,14 +73,18 @@ def write(out: Path, experiment: Experiment, cells: list[Cell], frame: pl.DataFr
     return verdict
 
 
-def kept(out: Path, experiment: Experiment) -> tuple[pl.DataFrame, dict[str, Any]] | None:
-    """Return the rows and the record that an earlier run of this very code left; None if there are none."""
+def kept(out: Path, experiment: Experiment) -> Result | None:
+    """Return what an earlier run of this very code found, judged anew from its rows; None if there is nothing."""
     folder = out / experiment.name
     try:
         found = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
-        return (pl.read_parquet(folder / "rows.parquet"), found) if found.get("code") == code_digest() else None
+        if found.get("code") != code_digest():
+            return None
+        frame = pl.read_parquet(folder / "rows.parquet")
     except (OSError, ValueError, pl.exceptions.PolarsError):
         return None
+    n_cells, quick = int(found["cells"]), bool(found["quick"])
+    return Result(experiment, n_cells, experiment.verdict(frame), quick=quick, earlier=True)
 
 
 def write_failure(out: Path, experiment: Experiment, fault: str, *, quick: bool, word: str = "failed") -> None:
@@ -87,10 +94,6 @@ def write_failure(out: Path, experiment: Experiment, fault: str, *, quick: bool,
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     _write_json(folder / "verdict.json", _named(experiment) | {"word": word, "text": fault, "quick": quick})
-
-
-def _facts(experiment: Experiment) -> dict[str, str]:
-    return {"experiment": experiment.name, "date": today(), **machine(), **versions(experiment.module)}
 
 
 def _named(experiment: Experiment) -> dict[str, Any]:
@@ -111,14 +114,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _ours(marker: Path) -> bool:
-    try:
-        return bool(json.loads(marker.read_text(encoding="utf-8")) == MAKER)
-    except (OSError, ValueError):
-        return False
-
-
 def _write_json(path: Path, entries: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    with whole(path) as fresh:
+        fresh.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,19 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import cast
+from typing import Any
 
 import polars as pl
 from scipy.stats import spearmanr
 
 from localgd.data.synthetic import GaussianProblem
 from localgd.engine.inprocess import InProcess
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import federation, pooled, stacked
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, least
+from localgd.experiments.measure import federation, grid, lines, pooled, stacked
 from localgd.methods.averaging import local_gd, modified_local_gd
 from localgd.methods.method import Method
 from localgd.reference.max_margin import max_margin
-from localgd.report.figure import Line, Panel
+from localgd.report.figure import Panel
 from localgd.rounding import FloatArray
 from localgd.run.history import Run
 from localgd.run.loop import train
@@ -40,14 +40,15 @@ N_NODES = 5
 
 def cells(data: dict[str, int], splits: Sequence[str], shifts: Sequence[float], rounds: int) -> list[Params]:
     """Return the cells: every split of every data set, dealt as many times as said, and the Gaussian shifts."""
-    deals: list[Params] = [
-        {"data": name, "split": split, "shift": None, "replicate": i}
-        for name, replicates in data.items()
-        for split in splits
-        for i in range(replicates)
+    both = {"method": (LOCAL, MODIFIED), "rounds": [rounds]}
+    return [
+        *(
+            cell
+            for name, replicates in data.items()
+            for cell in grid(data=[name], split=splits, shift=[None], replicate=range(replicates), **both)
+        ),
+        *grid(data=["gaussian"], split=[None], shift=shifts, replicate=[0], **both),
     ]
-    deals += [{"data": "gaussian", "split": None, "shift": shift, "replicate": 0} for shift in shifts]
-    return [{**deal, "method": method, "rounds": rounds} for deal in deals for method in (LOCAL, MODIFIED)]
 
 
 @cache
@@ -57,7 +58,7 @@ def problem(data: str, split: str | None, shift: float | None, seed: int) -> tup
         engine, direction = federation(data, split, N_NODES, seed), pooled(data).direction
     else:
         engine = InProcess(GaussianProblem(10, 30, 400, shift, 0).shards())
-        direction = max_margin(stacked(list(engine.shards.values()))).direction
+        direction = max_margin(stacked(engine.shards.values())).direction
     return engine, direction, diversity(local_directions(list(engine.shards.values())))
 
 
@@ -71,10 +72,9 @@ def method_of(name: str, engine: InProcess) -> Method:
 
 def run(params: Params, seed: int) -> Rows:
     """Train one cell; one row per target, with NaN rounds if it was not reached."""
-    shift = cast("float | None", params["shift"])
-    engine, direction, unlike = problem(str(params["data"]), cast("str | None", params["split"]), shift, seed)
-    n_rounds = int(params["rounds"] or 0)
-    done = train(engine, method_of(str(params["method"]), engine), n_rounds=n_rounds, reference=direction)
+    engine, direction, unlike = problem(params["data"], params["split"], params["shift"], seed)
+    n_rounds = params["rounds"]
+    done = train(engine, method_of(params["method"], engine), n_rounds=n_rounds, reference=direction)
     shared = {
         "diversity_deg": unlike.mean_deg,
         "diversity_max_deg": unlike.max_deg,
@@ -89,97 +89,81 @@ def reached(done: Run, target: float) -> float:
     return next((float(row.round) for row in done.history if row.true_angle_deg <= target), math.nan)
 
 
-def correlation(frame: pl.DataFrame, method: str) -> float:
-    """Return the smallest rank correlation over the data sets of diversity with rounds; not reached ranks last."""
+def correlation(frame: pl.DataFrame, method: str) -> pl.Series:
+    """Return for every data set the rank correlation of diversity with rounds; not reached ranks last."""
     dealt = aimed(frame, method).filter(pl.col("split").is_not_null())
     found = [
         float(spearmanr(part["diversity_deg"], part["reached"].fill_nan(math.inf)).statistic)
         for _, part in dealt.group_by("data", maintain_order=True)
     ]
-    return least(pl.Series(found, dtype=pl.Float64))
+    return pl.Series(found, dtype=pl.Float64)
 
 
 def aimed(frame: pl.DataFrame, method: str) -> pl.DataFrame:
     """Return the rows of a method at its own target."""
-    return frame.filter(pl.col("method") == method, pl.col("target_deg") == AIM[method])
+    return frame.filter(method=method, target_deg=AIM[method])
 
 
 def counted(frame: pl.DataFrame, method: str) -> str:
     """Return how many runs of a method reach each target, in words."""
-    found = [
-        frame.filter(pl.col("method") == method, pl.col("target_deg") == target)["reached"].is_finite()
-        for target in TARGETS
-    ]
+    found = [frame.filter(method=method, target_deg=target)["reached"].is_finite() for target in TARGETS]
     targets, counts = ", ".join(f"{target:.0f}" for target in TARGETS), ", ".join(str(each.sum()) for each in found)
     return f"{NAMES[method]} reaches {targets} degrees in {counts} of {len(found[0])} runs"
 
 
-def judge(frame: pl.DataFrame) -> list[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Ask that every deal nears the pooled direction, and whether unlike nodes need more rounds."""
     n = frame["rounds"].max()
     local, modified = aimed(frame, LOCAL), aimed(frame, MODIFIED)
-    within = frame.filter(pl.col("target_deg") == min(TARGETS))["reached"].is_finite()
-    return [
-        Check(
-            "Local-GD, still falling: final angle as part of that after a quarter of the rounds, largest",
-            worst(local["end_deg"] / local["quarter_deg"]),
-            0.9,
+    within = frame.filter(target_deg=min(TARGETS))["reached"].is_finite()
+    return {
+        "Local-GD, still falling: final angle as part of that after a quarter of the rounds, largest": at_most(
+            0.9, local["end_deg"] / local["quarter_deg"]
         ),
-        Check(
-            "Modified Local-GD: final angle as part of that after a quarter of the rounds, largest",
-            worst(modified["end_deg"] / modified["quarter_deg"]),
-            0.5,
+        "Modified Local-GD: final angle as part of that after a quarter of the rounds, largest": at_most(
+            0.5, modified["end_deg"] / modified["quarter_deg"]
         ),
-        Check(f"Local-GD: largest angle after {n!s} rounds, degrees", worst(local["end_deg"]), AIM[LOCAL]),
-        Check(f"Modified Local-GD: largest angle after {n!s} rounds, degrees", worst(modified["end_deg"]), 10.0),
-        *(
-            Check(
-                f"{name}: rank correlation of diversity and rounds to {AIM[method]:.0f} degrees, smallest",
-                correlation(frame, method),
+        f"Local-GD: largest angle after {n!s} rounds, degrees": at_most(AIM[LOCAL], local["end_deg"]),
+        f"Modified Local-GD: largest angle after {n!s} rounds, degrees": at_most(10.0, modified["end_deg"]),
+        **{
+            f"{name}: rank correlation of diversity and rounds to {AIM[method]:.0f} degrees, smallest": at_least(
                 0.5,
-                "at least",
-                limits=f"how far apart the nodes' own directions are does not tell the rounds of {name}",
+                correlation(frame, method),
+                f"how far apart the nodes' own directions are does not tell the rounds of {name}",
             )
             for method, name in NAMES.items()
-        ),
-        Check(
-            f"share of the runs within {min(TARGETS):.0f} degree after {n!s} rounds",
-            float(within.sum()) / len(within),
+        },
+        f"share of the runs within {min(TARGETS):.0f} degree after {n!s} rounds": at_least(
             1.0,
-            "at least",
-            limits=f"within {n!s} rounds {counted(frame, LOCAL)}, and none of them is nearer than "
+            float(within.sum()) / len(within),
+            f"within {n!s} rounds {counted(frame, LOCAL)}, and none of them is nearer than "
             f"{least(local['end_deg']):.1f} degrees at the end; {counted(frame, MODIFIED)}",
         ),
-    ]
+    }
 
 
 def draw(frame: pl.DataFrame) -> list[Panel]:
     """Draw rounds against diversity for either method, and the Gaussian nodes moved apart."""
-    gaussian = frame.filter(pl.col("shift").is_not_null(), pl.col("target_deg") == min(TARGETS)).sort("shift")
-    apart = []
-    for color, (method, name) in enumerate(NAMES.items()):
-        part = gaussian.filter(pl.col("method") == method)
-        apart.append(Line(part["shift"].to_numpy(), part["end_deg"].to_numpy(), name, color, "line+points"))
-    n = frame["rounds"].max()
-    title = f"Gaussian nodes after {n!s} rounds"
-    last = Panel(
-        title, "shift of the nodes' means (in spreads of one node)", "angle to the pooled model (degrees)", apart
-    )
+    gaussian = frame.filter(pl.col("shift").is_not_null(), target_deg=min(TARGETS)).sort("shift")
+    apart = lines(gaussian, "method", "shift", "end_deg", NAMES, style="line+points")
+    title, shift = f"Gaussian nodes after {frame['rounds'].max()!s} rounds", "shift of the nodes' means"
+    last = Panel(title, f"{shift} (in spreads of one node)", "angle to the pooled model (degrees)", apart)
     return [_speed(frame, LOCAL), _speed(frame, MODIFIED), last]
 
 
 def _speed(frame: pl.DataFrame, method: str) -> Panel:
     shown = aimed(frame, method).filter(pl.col("split").is_not_null())
-    n = cast("int", shown["rounds"].max())
-    missed = 1.25 * n
-    lines = []
-    for color, ((data,), part) in enumerate(shown.group_by("data", maintain_order=True)):
-        rounds = part["reached"].fill_nan(missed).to_numpy()
-        lines.append(Line(part["diversity_deg"].to_numpy(), rounds, str(data), color + 1, "points"))
-    levels = [(missed, f"not in {n} rounds")] if shown["reached"].is_nan().any() else []
-    ylabel = f"rounds to {AIM[method]:.0f} degrees"
-    xlabel = "mean angle between nodes' directions (degrees)"
-    return Panel(NAMES[method], xlabel, ylabel, lines, log_y=True, levels=levels)
+    n: Any = shown["rounds"].max()
+    dots = shown.with_columns(pl.col("reached").fill_nan(1.25 * n))
+    levels = [(1.25 * n, f"not in {n} rounds")] if shown["reached"].is_nan().any() else []
+    return Panel(
+        NAMES[method],
+        "mean angle between nodes' directions (degrees)",
+        f"rounds to {AIM[method]:.0f} degrees",
+        lines(dots, "data", "diversity_deg", "reached", color=1, style="points"),
+        log_y=True,
+        levels=levels,
+    )
 
 
 EXPERIMENT = Experiment(

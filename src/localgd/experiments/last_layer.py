@@ -22,8 +22,8 @@ import polars as pl
 from localgd.data.datasets import load_dataset
 from localgd.engine.inprocess import InProcess
 from localgd.errors import extra
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import spaced, stacked
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, least, worst
+from localgd.experiments.measure import angles, at_quarter, grid, in_points, lines, over_certified, spaced, stacked
 from localgd.methods.averaging import local_gd, modified_local_gd
 from localgd.methods.method import Method
 from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction
@@ -69,7 +69,7 @@ def split(n_sentences: int, seed: int) -> tuple[list[Shard], FloatArray]:
 
 def run(params: Params, seed: int) -> Rows:
     """Train all heads of one cell; return a row per head, and one per recorded round for those trained in rounds."""
-    shards, held_out = split(int(params["n_sentences"] or 0), seed)
+    shards, held_out = split(params["n_sentences"], seed)
     margin = pooled_margin(shards)
     reference = pooled_direction(shards)
     here = {"separable": bool(margin > 0), "margin": margin}
@@ -81,11 +81,10 @@ def run(params: Params, seed: int) -> Rows:
 
     rows = [row(POOLED, reference), *(row(ALONE + shard.node_id, pooled_direction([shard])) for shard in shards)]
     for head, method in METHODS.items() if margin > 0 else [(FEDERATED, METHODS[FEDERATED])]:
-        done = train(InProcess(shards), method, n_rounds=int(params["n_rounds"] or 0), reference=reference)
+        done = train(InProcess(shards), method, n_rounds=params["n_rounds"], reference=reference)
         for k in spaced(done.n_rounds):
             kept = done.history[k]
-            seen = {"round": k, "angle_deg": kept.true_angle_deg, "certified_deg": kept.angle_deg_max}
-            rows.append(row(head, done.w, **seen, low=kept.low, high=kept.high, last=k == done.n_rounds))
+            rows.append(row(head, done.w, **angles(kept), low=kept.low, high=kept.high, last=k == done.n_rounds))
     return rows
 
 
@@ -97,7 +96,7 @@ def pooled_margin(shards: Sequence[Shard]) -> float:
         return 0.0
 
 
-def judge(frame: pl.DataFrame) -> Sequence[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: true certificate, federated near the pooled head and as right, sites alone not."""
     cell = ["n_sentences", "replicate"]
     ends = frame.filter(pl.col("last"))
@@ -106,161 +105,106 @@ def judge(frame: pl.DataFrame) -> Sequence[Check]:
         .group_by(cell)
         .agg(alone_deg=pl.col("angle_deg").min(), alone_percent=pl.col("held_out_percent").max())
     )
-    pooled = ends.filter(pl.col("head") == POOLED).select(*cell, pooled_percent="held_out_percent")
+    pooled = ends.filter(head=POOLED).select(*cell, pooled_percent="held_out_percent")
     beside = ends.join(alone, on=cell, how="left").join(pooled, on=cell, how="left")
-    ours = beside.filter(pl.col("head") == FEDERATED)
-    anchored = beside.filter((pl.col("head") == MODIFIED) & pl.col("separable"))
-    return [
-        *_proofs(frame),
-        *_accuracy(ours),
-        Check(
-            f"{FEDERATED}: angle over that of the nearest site's own head, worst cell",
-            worst(ours["angle_deg"] / ours["alone_deg"]),
-            0.5,
+    ours = beside.filter(head=FEDERATED)
+    anchored = beside.filter(pl.col("separable"), head=MODIFIED)
+    return {
+        **_proofs(frame),
+        **_accuracy(ours),
+        f"{FEDERATED}: angle over that of the nearest site's own head, worst cell": at_most(
+            0.5, ours["angle_deg"] / ours["alone_deg"]
         ),
-        Check(
-            f"{MODIFIED}, separable: angle over that of the nearest site's own head, worst cell",
-            worst(anchored["angle_deg"] / anchored["alone_deg"]),
-            0.75,
+        f"{MODIFIED}, separable: angle over that of the nearest site's own head, worst cell": at_most(
+            0.75, anchored["angle_deg"] / anchored["alone_deg"]
         ),
-        *_how_near(frame, ours),
-    ]
+        **_how_near(frame, ours),
+    }
 
 
-def _how_near(frame: pl.DataFrame, ours: pl.DataFrame) -> list[Check]:
+def _how_near(frame: pl.DataFrame, ours: pl.DataFrame) -> Checks:
     """Return the checks of the angle left: still falling where the rows are separable, a few degrees where not."""
     cell = ["n_sentences", "replicate"]
-    early = frame.filter((pl.col("head") == FEDERATED) & (pl.col("round") <= pl.col("n_rounds") / 4))
-    before = early.sort("round").group_by(cell).agg(before_deg=pl.col("angle_deg").last())
+    before = at_quarter(frame.filter(head=FEDERATED), cell, "n_rounds")
     apart = ours.filter("separable").join(before, on=cell, how="left")
     beside = ours.filter(~pl.col("separable"))["angle_deg"]
     left, after = apart["angle_deg"], f"after {worst(frame['n_rounds']):.0f} rounds"
-    return [
-        Check(
-            f"{FEDERATED}, separable: final angle as part of that after a quarter of the rounds, worst cell",
-            worst(left / apart["before_deg"]),
-            0.9,
+    return {
+        f"{FEDERATED}, separable: final angle as part of that after a quarter of the rounds, worst cell": at_most(
+            0.9, left / apart["before_deg"]
         ),
-        Check(f"{FEDERATED}, not separable: angle to the pooled head {after}, worst cell (degrees)", worst(beside), 10),
-        Check(
-            f"{FEDERATED}, separable: angle to the pooled head {after}, worst cell (degrees)",
-            worst(left),
+        f"{FEDERATED}, not separable: angle to the pooled head {after}, worst cell (degrees)": at_most(10, beside),
+        f"{FEDERATED}, separable: angle to the pooled head {after}, worst cell (degrees)": at_most(
             5.0,
-            limits=f"where the rows are separable, {FEDERATED} is {after} still between {least(left):.1f}° and "
+            left,
+            f"where the rows are separable, {FEDERATED} is {after} still between {least(left):.1f}° and "
             f"{worst(left):.1f}° from the pooled head, and falling",
         ),
-        Check(
-            f"{FEDERATED}, not separable: the same angle, held against reaching the pooled head",
-            worst(beside),
+        f"{FEDERATED}, not separable: the same angle, held against reaching the pooled head": at_most(
             1.0,
-            limits=f"where they are not, it is {after} between {least(beside):.1f}° and {worst(beside):.1f}° beside "
+            beside,
+            f"where they are not, it is {after} between {least(beside):.1f}° and {worst(beside):.1f}° beside "
             "the pooled head, and with L > 1 it stays beside it",
         ),
-    ]
+    }
 
 
-def _proofs(frame: pl.DataFrame) -> list[Check]:
+def _proofs(frame: pl.DataFrame) -> Checks:
     """Return the checks of what was proved: separable or not, the bounds on γ*, the certified angles."""
     n, separable = pl.col("n_sentences"), pl.col("separable")
     wrong = ((n <= SEPARABLE_TO) & ~separable) | ((n >= NOT_FROM) & separable)
     bracket = frame.filter(separable & pl.col("low").is_not_nan())
-    certified = frame.filter(pl.col("certified_deg").is_not_nan())
-    return [
-        Check(
-            f"share of rows from cells not separable at {SEPARABLE_TO} sentences or fewer, or separable at {NOT_FROM} "
-            "or more",
-            worst(frame.select(wrong.cast(pl.Float64).mean()).to_series()),
-            0.0,
-        ),
-        Check(
-            "proved low bound over γ* − 1, and γ* over proved high bound − 1, worst round",
-            worst(pl.concat([bracket["low"] / bracket["margin"], bracket["margin"] / bracket["high"]])) - 1,
-            1e-9,
-        ),
-        Check(
-            "true minus certified angle, worst round (degrees)",
-            worst(certified["angle_deg"] - certified["certified_deg"]),
-            0.0,
-        ),
-    ]
+    outside = pl.concat([bracket["low"] / bracket["margin"], bracket["margin"] / bracket["high"]]) - 1
+    return {
+        f"share of rows from cells not separable at {SEPARABLE_TO} sentences or fewer, or separable at {NOT_FROM} "
+        "or more": at_most(0.0, frame.select(wrong.cast(pl.Float64).mean()).to_series()),
+        "proved low bound over γ* − 1, and γ* over proved high bound − 1, worst round": at_most(1e-9, outside),
+        "true minus certified angle, worst round (degrees)": at_most(0.0, over_certified(frame)),
+    }
 
 
-def _accuracy(ours: pl.DataFrame) -> list[Check]:
+def _accuracy(ours: pl.DataFrame) -> Checks:
     """Return the checks of held-out accuracy against the pooled head and the best site's own."""
     gain = ours["held_out_percent"] - ours["alone_percent"]
     pooled_gain = ours["pooled_percent"] - ours["alone_percent"]
-    return [
-        Check(
-            f"{FEDERATED}: held-out accuracy below the pooled head's, worst cell (points)",
-            worst(pooled_gain - gain),
-            3.0,
+    return {
+        f"{FEDERATED}: held-out accuracy below the pooled head's, worst cell (points)": at_most(
+            3.0, pooled_gain - gain
         ),
-        Check(
-            f"{FEDERATED}: held-out accuracy above the best site's own head, worst cell (points)",
-            least(gain),
+        f"{FEDERATED}: held-out accuracy above the best site's own head, worst cell (points)": at_least(
             0.0,
-            "at least",
-            limits=f"pooling is not always worth it: {FEDERATED} is between {_signed(least(gain))} and "
-            f"{_signed(worst(gain))} points better on held-out sentences than the best site's own head, and the pooled "
-            f"head between {_signed(least(pooled_gain))} and {_signed(worst(pooled_gain))}",
+            gain,
+            f"pooling is not always worth it: {FEDERATED} is between {in_points(least(gain))} and "
+            f"{in_points(worst(gain))} points better on held-out sentences than the best site's own head, and the "
+            f"pooled head between {in_points(least(pooled_gain))} and {in_points(worst(pooled_gain))}",
         ),
-    ]
+    }
 
 
-def _signed(points: float) -> str:
-    return f"{points:+.1f}".replace("-", "−")
-
-
-def draw(frame: pl.DataFrame) -> Sequence[Panel]:
+def draw(frame: pl.DataFrame) -> list[Panel]:
     """Return angle against rounds at the largest separable n, and angle and held-out accuracy against n."""
     n = int(worst(frame.filter(pl.col("separable"))["n_sentences"]))
-    one = frame.filter((pl.col("n_sentences") == n) & (pl.col("replicate") == 0)).sort("round")
-    heads = [
-        POOLED,
-        FEDERATED,
-        MODIFIED,
-        *(head for head in one["head"].unique(maintain_order=True).sort() if head.startswith(ALONE)),
-    ]
-    lines = []
-    for head in (FEDERATED, MODIFIED):
-        path, color = one.filter(pl.col("head") == head), heads.index(head)
-        lines += [
-            Line(path["round"], path["angle_deg"], head, color),
-            Line(path["round"], path["certified_deg"], "certified", color, "dashed"),
-        ]
-    levels = [
-        (float(angle), head)
-        for head, angle in one.filter(pl.col("head").str.starts_with(ALONE)).select("head", "angle_deg").iter_rows()
-    ]
-    angle = "angle to the pooled head (degrees)"
-    means = (
-        frame.filter(pl.col("last"))
-        .group_by("head", "n_sentences")
-        .agg(pl.col("angle_deg", "held_out_percent").mean())
-        .sort("n_sentences")
-    )
+    one = frame.filter(n_sentences=n, replicate=0).sort("round")
+    alone = one.filter(pl.col("head").str.starts_with(ALONE))
+    heads = [POOLED, FEDERATED, MODIFIED, *alone["head"].unique().sort()]
+    paths = []
+    for color, head in enumerate((FEDERATED, MODIFIED), start=1):
+        path = one.filter(head=head)
+        paths.append(Line(path["round"], path["angle_deg"], head, color))
+        paths.append(Line(path["round"], path["certified_deg"], "certified", color, "dashed"))
+    levels = [(float(angle), head) for head, angle in alone.select("head", "angle_deg").iter_rows()]
+    mean = pl.col("angle_deg", "held_out_percent").mean()
+    means = frame.filter(pl.col("last")).group_by("head", "n_sentences").agg(mean).sort("n_sentences")
 
-    def against_n(column: str, chosen: Sequence[str]) -> list[Line]:
-        found = {head: means.filter(pl.col("head") == head) for head in chosen}
-        return [
-            Line(part["n_sentences"], part[column], head, heads.index(head), "line+points")
-            for head, part in found.items()
-        ]
+    def against_n(column: str, first: int) -> list[Line]:
+        names = {head: head for head in heads[first:]}
+        return lines(means, "head", "n_sentences", column, names, color=first, style="line+points")
 
+    angle, size = "angle to the pooled head (degrees)", "training sentences"
     return [
-        Panel(f"{n} sentences, separable", "rounds", angle, lines, log_x=True, log_y=True, levels=levels),
-        Panel("when the rounds end", "training sentences", angle, against_n("angle_deg", heads[1:])),
-        Panel(
-            "held-out sentences of all sites", "training sentences", "right (%)", against_n("held_out_percent", heads)
-        ),
-    ]
-
-
-def _cells(sizes: Sequence[int], n_replicates: int, n_rounds: int) -> list[dict[str, Any]]:
-    return [
-        {"data": "sentences", "n_sentences": n, "n_rounds": n_rounds, "replicate": replicate}
-        for n in sizes
-        for replicate in range(n_replicates)
+        Panel(f"{n} sentences, separable", "rounds", angle, paths, log_x=True, log_y=True, levels=levels),
+        Panel("when the rounds end", size, angle, against_n("angle_deg", 1)),
+        Panel("held-out sentences of all sites", size, "right (%)", against_n("held_out_percent", 0)),
     ]
 
 
@@ -271,18 +215,17 @@ EXPERIMENT = Experiment(
     "pooled training would give: it tends to it where the rows are separable, and rests a few degrees beside it where "
     "they are not. It predicts as well; a head trained at one site alone does not get there.",
     source="ours, an application of Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2",
-    quick=_cells((600, 1500), 1, 300),
-    full=_cells((300, 600, 1500, 2400), 3, 500),
+    quick=grid(data=["sentences"], n_sentences=(600, 1500), n_rounds=[300], replicate=[0]),
+    full=grid(data=["sentences"], n_sentences=(300, 600, 1500, 2400), n_rounds=[500], replicate=range(3)),
     run=run,
     judge=judge,
     draw=draw,
     caption="Sentences from three review sites (UCI Sentiment Labelled Sentences), embedded by WordLlama, 256 numbers "
     "each. The pooled head is the max-margin direction where the pooled rows are separable and the logistic minimiser "
-    "where they are not; there Modified Local-GD is left out, and Local-GD with L > 1 has its resting point beside "
-    "it (experiment non-separable). Dashed: the "
-    "certified angle, once there is one; dotted: the heads of single sites. Accuracy is on 600 sentences that no head "
-    "saw, mean over the draws: near 600 training sentences, where the rows are only just separable, pooling does not "
-    "pay; with more sentences it does.",
+    "where they are not; there Modified Local-GD is left out, and Local-GD with L > 1 has its resting point beside it "
+    "(experiment non-separable). Dashed: the certified angle, once there is one; dotted: the heads of single sites. "
+    "Accuracy is on 600 sentences that no head saw, mean over the draws: near 600 training sentences, where the rows "
+    "are only just separable, pooling does not pay; with more sentences it does.",
     requires="embed",
     module="wordllama",
 )

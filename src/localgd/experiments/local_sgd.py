@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import federation, pooled, spaced
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, worst
+from localgd.experiments.measure import angles, at_quarter, federation, grid, over_certified, pooled, spaced
 from localgd.methods.averaging import local_gd, local_sgd
 from localgd.methods.method import Method
 from localgd.report.figure import Line, Panel
@@ -31,41 +31,31 @@ KIND = ["data", "batch", "replacement"]
 
 def cells(data: Sequence[str], kinds: Sequence[tuple[int, bool]], replicates: int, rounds: int) -> list[Params]:
     """Return one full-batch cell per data set (batch None), and every kind of mini-batch with every seed."""
-    found: list[Params] = []
-    for name in data:
-        found.append(_cell(name, None, False, 0, rounds))
-        found += [_cell(name, batch, again, i, rounds) for batch, again in kinds for i in range(replicates)]
-    return found
-
-
-def _cell(data: str, batch: int | None, replacement: bool, replicate: int, rounds: int) -> Params:
-    return {"data": data, "batch": batch, "replacement": replacement, "replicate": replicate, "rounds": rounds}
+    return [
+        cell
+        for name in data
+        for kind, seeds in [((None, False), 1), *((kind, replicates) for kind in kinds)]
+        for cell in grid(data=[name], batch=kind[:1], replacement=kind[1:], replicate=range(seeds), rounds=[rounds])
+    ]
 
 
 def method(params: Params, seed: int) -> Method:
     """Return Local-SGD as a cell asks for it, or Local-GD for its full batches; both with η = 1/β."""
     if params["batch"] is None:
         return local_gd(local_steps=LOCAL_STEPS)
-    batch, again = int(params["batch"]), bool(params["replacement"])
+    batch, again = params["batch"], params["replacement"]
     return local_sgd(local_steps=LOCAL_STEPS, batch_size=batch, replacement=again, seed=seed)
 
 
 def run(params: Params, seed: int) -> Rows:
     """Train one cell; one row per spaced round."""
-    data = str(params["data"])
-    answer = pooled(data)
-    done = train(
-        federation(data, SPLITS.get(data)),
-        method(params, seed),
-        n_rounds=int(params["rounds"] or 0),
-        reference=answer.direction,
-    )
+    data = params["data"]
+    answer, engine = pooled(data), federation(data, SPLITS.get(data))
+    done = train(engine, method(params, seed), n_rounds=params["rounds"], reference=answer.direction)
     shown = [done.history[k] for k in spaced(done.n_rounds)]
     return [
         {
-            "round": row.round,
-            "angle_deg": row.true_angle_deg,
-            "certified_deg": row.angle_deg_max,
+            **angles(row),
             "low": row.low / answer.margin_high,
             "high": row.high / answer.margin_low,
             "loss": row.loss,
@@ -76,10 +66,8 @@ def run(params: Params, seed: int) -> Rows:
 
 def ends(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the last row of every run, with the angle about a quarter of the way (`before_deg`)."""
-    quarter = frame.filter(pl.col("round") <= pl.col("rounds") / 4)
-    before = quarter.sort("round").group_by(RUN).agg(before_deg=pl.col("angle_deg").last())
     last = frame.filter(pl.col("round") == pl.col("rounds"))
-    return last.join(before, on=RUN, how="left", nulls_equal=True).sort(RUN)
+    return last.join(at_quarter(frame, RUN, "rounds"), on=RUN, how="left", nulls_equal=True).sort(RUN)
 
 
 def over_seeds(frame: pl.DataFrame) -> pl.DataFrame:
@@ -103,36 +91,28 @@ def compared(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def judge(frame: pl.DataFrame) -> list[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Hold certificate, spread, agreement with full batches and progress against their limits."""
-    proved = frame.filter(pl.col("certified_deg").is_finite())
     counts = frame.group_by(RUN).agg(n=pl.col("certified_deg").is_finite().sum())
-    outside = pl.concat([frame["low"] - 1, 1 - frame["high"]])
     kinds, last = compared(frame), ends(frame)
-    rounds, fewest = last["rounds"].max(), least(counts["n"].cast(pl.Int64))
-    left = worst(last["angle_deg"])
-    return [
-        Check(
-            "largest excess of the true angle over the certified one, degrees",
-            worst(proved["angle_deg"] - proved["certified_deg"]),
-            0.0,
+    rounds, left = last["rounds"].max(), worst(last["angle_deg"])
+    return {
+        "largest excess of the true angle over the certified one, degrees": at_most(0.0, over_certified(frame)),
+        "fewest of the rounds shown that have a certified angle, over the runs": at_least(
+            5, counts["n"].cast(pl.Int64)
         ),
-        Check("fewest of the rounds shown that have a certified angle, over the runs", fewest, 5, "at least"),
-        Check("largest excess of the pooled margin over its bracket, as part of it", worst(outside), 0.0),
-        Check("largest spread of the final angle over seeds, as part of its mean", worst(kinds["spread"]), 0.05),
-        Check("final mean angle away from that of full batches, as part of it", worst(kinds["excess"]), 0.05),
-        Check(
-            "final angle as part of that after a quarter of the rounds, largest",
-            worst(last["angle_deg"] / last["before_deg"]),
-            0.9,
+        "largest excess of the pooled margin over its bracket, as part of it": at_most(
+            0.0, pl.concat([frame["low"] - 1, 1 - frame["high"]])
         ),
-        Check(
-            f"largest angle after {rounds!s} rounds, degrees",
-            left,
-            5.0,
-            limits=f"the rate is 1/log: up to {left:.0f} degrees are left after {rounds!s} rounds",
+        "largest spread of the final angle over seeds, as part of its mean": at_most(0.05, kinds["spread"]),
+        "final mean angle away from that of full batches, as part of it": at_most(0.05, kinds["excess"]),
+        "final angle as part of that after a quarter of the rounds, largest": at_most(
+            0.9, last["angle_deg"] / last["before_deg"]
         ),
-    ]
+        f"largest angle after {rounds!s} rounds, degrees": at_most(
+            5.0, left, f"the rate is 1/log: up to {left:.0f} degrees are left after {rounds!s} rounds"
+        ),
+    }
 
 
 def draw(frame: pl.DataFrame) -> list[Panel]:
@@ -144,12 +124,9 @@ def _panel(frame: pl.DataFrame, data: str) -> Panel:
     lines = []
     for color, ((_, batch, again), part) in enumerate(over_seeds(frame).group_by(KIND, maintain_order=True)):
         name = "all rows" if batch is None else f"{batch} row{'s' * (batch != 1)}{', with repl.' * again}"
-        low, high = part["low_deg"].to_numpy(), part["high_deg"].to_numpy()
-        lines.append(Line(part["round"].to_numpy(), part["angle_deg"].to_numpy(), name, color, low=low, high=high))
+        lines.append(Line(part["round"], part["angle_deg"], name, color, low=part["low_deg"], high=part["high_deg"]))
     highest = frame.group_by("round").agg(pl.col("certified_deg").nan_max()).sort("round")
-    proof = Line(
-        highest["round"].to_numpy(), highest["certified_deg"].to_numpy(), "certified", len(lines), style="dashed"
-    )
+    proof = Line(highest["round"], highest["certified_deg"], "certified", len(lines), style="dashed")
     return Panel(TITLES[data], "round", "angle to the pooled model (degrees)", [*lines, proof], log_x=True)
 
 

@@ -21,14 +21,13 @@ import numpy as np
 import polars as pl
 
 from localgd.engine.inprocess import InProcess
-from localgd.experiments.claim import Check, Experiment, Params, Rows, worst
-from localgd.experiments.measure import dealt, federation, pooled_minimiser, scaled
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_most
+from localgd.experiments.measure import dealt, federation, lines, pooled_minimiser, scaled, step_size
 from localgd.losses import Logistic
 from localgd.methods.averaging import local_gd
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
-from localgd.rules.local import GradientSteps
 from localgd.run.loop import train
 from localgd.theory import drift_bias
 
@@ -59,7 +58,7 @@ def nodes_of(params: Params, seed: int) -> list[Shard]:
     if params["data"] == "heart":
         shards = list(federation("heart").shards.values())
     else:
-        shards = gaussian_nodes(float(params["noise"] or 0), seed)
+        shards = gaussian_nodes(params["noise"], seed)
     return dealt(shards, "iid", len(shards), seed) if params["alike"] else shards
 
 
@@ -70,15 +69,15 @@ def mean_loss(shards: Sequence[Shard], w: FloatArray) -> float:
 
 def run(params: Params, seed: int) -> Rows:
     """Run one cell to its resting point; return one row."""
-    shards, local_steps, factor = nodes_of(params, seed), int(params["local_steps"] or 0), float(params["factor"] or 0)
+    shards, local_steps, factor = nodes_of(params, seed), params["local_steps"], params["factor"]
     engine, best = InProcess(shards), pooled_minimiser(shards)
     method = scaled(local_gd(local_steps=local_steps), engine, factor)
     start = np.zeros_like(best) if params["start"] == "zero" else best
-    half = int(params["n_rounds"] or 0) // 2
+    half = params["n_rounds"] // 2
     halfway = train(engine, method, n_rounds=half, w0=start).w
     w = train(engine, method, n_rounds=half, w0=halfway).w
     away, length = w - best, norm(best)
-    predicted = drift_bias(shards, best, _lr(method.task), local_steps)
+    predicted = drift_bias(shards, best, step_size(method), local_steps)
     lowest = mean_loss(shards, best)
     return [
         {
@@ -92,58 +91,41 @@ def run(params: Params, seed: int) -> Rows:
     ]
 
 
-def _lr(task: Any) -> float:
-    if not isinstance(task, GradientSteps) or isinstance(task.lr, str):
-        raise TypeError(f"{task!r} has no step size")
-    return task.lr
-
-
-def judge(frame: pl.DataFrame) -> Sequence[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: one step is exact, more are off by the first-order law, alike nodes less, and how far."""
-    one = frame.filter(pl.col("local_steps") == 1)
-    own = frame.filter((pl.col("local_steps") > 1) & ~pl.col("alike"))
-    walked = own.filter(pl.col("start") == "minimiser")
+    settled = frame.filter(pl.col("local_steps") > 1)
+    own = settled.filter(~pl.col("alike"))
+    walked = own.filter(start="minimiser")
     far = (pl.col("drift") > SMALL) & pl.col("drift").is_not_nan()
     small = walked.filter(~far.fill_null(value=False))  # what is not known counts as small, and then fails
-    settled = frame.filter(pl.col("local_steps") > 1)
-    pairs = _paired(frame, pl.col("alike"))
-    starts = _paired(own, pl.col("start") == "zero")
     large = walked.filter(far)
-    return [
-        Check("L = 1 from 0: |w − w*|/|w*| at the end, worst cell", worst(one["distance"]), 1e-3),
-        Check(
-            "L > 1: part of the distance still moved in the second half, worst cell",
-            worst(settled["unsettled"] / settled["distance"]),
-            0.05,
+    near = f"η(L−1)β <= {SMALL:g}"
+    return {
+        "L = 1 from 0: |w − w*|/|w*| at the end, worst cell": at_most(1e-3, frame.filter(local_steps=1)["distance"]),
+        "L > 1: part of the distance still moved in the second half, worst cell": at_most(
+            0.05, settled["unsettled"] / settled["distance"]
         ),
-        Check(
-            f"η(L−1)β <= {SMALL:g}, unlike nodes: vector error of the first-order law, worst cell",
-            worst(small["first_order_error"]),
+        f"{near}, unlike nodes: vector error of the first-order law, worst cell": at_most(
+            0.15, small["first_order_error"]
+        ),
+        f"{near}: distance of the log-log slope of |w − w*| from 1, worst data": at_most(
+            0.1, _slopes(frame, small, "distance", 1)
+        ),
+        f"{near}: distance of the log-log slope of the loss excess from 2, worst data": at_most(
+            0.2, _slopes(frame, small, "excess", 2)
+        ),
+        "same rows dealt at random: their distance over that of the unlike nodes, worst pair": at_most(
+            0.5, _paired(frame, pl.col("alike"))
+        ),
+        "start at 0 over start at w*: relative difference of the distances, worst pair": at_most(
+            0.01, (_paired(own, pl.col("start") == "zero") - 1).abs()
+        ),
+        f"η(L−1)β > {SMALL:g}: measured over first-order distance, distance from 1, worst cell": at_most(
             0.15,
+            (large["distance"] / large["predicted"] - 1).abs(),
+            f"the law is for small ηL: {_farthest_off(large)}",
         ),
-        Check(
-            f"η(L−1)β <= {SMALL:g}: distance of the log-log slope of |w − w*| from 1, worst data",
-            worst(_slopes(frame, small, "distance", 1)),
-            0.1,
-        ),
-        Check(
-            f"η(L−1)β <= {SMALL:g}: distance of the log-log slope of the loss excess from 2, worst data",
-            worst(_slopes(frame, small, "excess", 2)),
-            0.2,
-        ),
-        Check("same rows dealt at random: their distance over that of the unlike nodes, worst pair", worst(pairs), 0.5),
-        Check(
-            "start at 0 over start at w*: relative difference of the distances, worst pair",
-            worst((starts - 1).abs()),
-            0.01,
-        ),
-        Check(
-            f"η(L−1)β > {SMALL:g}: measured over first-order distance, distance from 1, worst cell",
-            worst((large["distance"] / large["predicted"] - 1).abs()),
-            0.15,
-            limits=f"the law is for small ηL: {_farthest_off(large)}",
-        ),
-    ]
+    }
 
 
 def _farthest_off(large: pl.DataFrame) -> str:
@@ -175,36 +157,35 @@ def _slopes(frame: pl.DataFrame, small: pl.DataFrame, column: str, expected: flo
     return pl.Series(off, dtype=pl.Float64)
 
 
-def draw(frame: pl.DataFrame) -> Sequence[Panel]:
+def draw(frame: pl.DataFrame) -> list[Panel]:
     """Return distance and loss excess against η(L−1)β, and distance against noise if several were measured."""
-    shown = frame.filter((pl.col("local_steps") > 1) & (pl.col("start") == "minimiser"))
-    swept = shown.filter(SWEPT)
-    distance, excess = [], []
+    shown = frame.filter(pl.col("local_steps") > 1, start="minimiser")
+    swept = shown.filter(SWEPT).sort("drift")
+    distance = []
     for color, (data, name) in enumerate(NAMES.items(), start=1):
-        part = swept.filter(pl.col("data") == data).sort("drift")
-        own, alike = part.filter(~pl.col("alike")), part.filter(pl.col("alike"))
+        own, alike = (swept.filter(data=data, alike=dealt_anew) for dealt_anew in (False, True))
         first = own.filter(pl.col("predicted") <= 10)
         distance += [
             Line(own["drift"], own["distance"], name, color, "line+points"),
             Line(first["drift"], first["predicted"], f"first order, {SHORT[data]}", color, "dashed"),
             Line(alike["drift"], alike["distance"], f"{SHORT[data]}, dealt at random", color, "points"),
         ]
-        excess.append(Line(own["drift"], own["excess"], name, color, "line+points"))
+    excess = lines(swept.filter(alike=False), "data", "drift", "excess", NAMES, color=1, style="line+points")
     per_step = "η(L−1)β: step size × extra local steps"
     panels = [
-        Panel("distance to the pooled minimiser", per_step, "|w − w*|/|w*|", distance, log_x=True, log_y=True),
-        Panel("loss above its minimum", per_step, "(F(w) − F(w*))/F(w*)", excess, log_x=True, log_y=True),
+        Panel("distance to the pooled minimiser", per_step, "|w − w*|/|w*|", distance, True, True),
+        Panel("loss above its minimum", per_step, "(F(w) − F(w*))/F(w*)", excess, True, True),
     ]
-    noisy = shown.filter(pl.col("noise").is_not_null() & ~pl.col("alike") & (pl.col("local_steps") == 10))
-    lines = []
+    noisy = shown.filter(pl.col("noise").is_not_null(), alike=False, local_steps=10)
+    flipped = []
     for color, ((factor,), part) in enumerate(noisy.group_by("factor", maintain_order=True), start=1):
         means = part.group_by("noise").agg(pl.col("distance", "predicted").mean()).sort("noise")
         if means.height > 1:
-            lines.append(Line(100 * means["noise"], means["distance"], f"ηβ = {factor:g}", color, "line+points"))
-            predicted = f"first order, ηβ = {factor:g}"
-            lines.append(Line(100 * means["noise"], means["predicted"], predicted, color, "dashed"))
-    if lines:
-        panels.append(Panel("Gaussian nodes, L = 10", "labels flipped (%)", "|w − w*|/|w*|", lines, log_y=True))
+            percent, predicted = 100 * means["noise"], f"first order, ηβ = {factor:g}"
+            flipped.append(Line(percent, means["distance"], f"ηβ = {factor:g}", color, "line+points"))
+            flipped.append(Line(percent, means["predicted"], predicted, color, "dashed"))
+    if flipped:
+        panels.append(Panel("Gaussian nodes, L = 10", "labels flipped (%)", "|w − w*|/|w*|", flipped, log_y=True))
     return panels
 
 

@@ -12,36 +12,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any
 
 from localgd.experiments import experiments
 from localgd.experiments.cells import Cell, code_digest, measure
+from localgd.report.bar import Bar
 
 LOOK_SECONDS = 0.2
 """How long a signal may wait to be noticed."""
 
 
-class Watcher(Protocol):
-    """Whoever shows the progress and hears the user's wish to stop."""
-
-    @property
-    def interrupted(self) -> int | None:
-        """The number of the signal that came, or None."""
-
-    def begin(self, n_cells: int, n_kept: int) -> None:
-        """Say how many cells there are, and how many of them are on disk already."""
-
-    def running(self, names: Sequence[str]) -> None:
-        """Show what is being measured."""
-
-    def advance(self) -> None:
-        """One more cell is done."""
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-
-
-def measured(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
+def measured(cells: Sequence[Cell], n_jobs: int, watcher: Bar) -> Iterator[tuple[Cell, str | None]]:
     """Measure cells in `n_jobs` processes; yield each when it is done, with its traceback if it failed.
 
     It ends early, without a word, if `watcher.interrupted`: what other processes do is stopped, what this one does is
@@ -51,26 +32,27 @@ def measured(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[t
         yield from _here(cells, watcher) if n_jobs == 1 else _elsewhere(cells, n_jobs, watcher)
 
 
-def _here(cells: Sequence[Cell], watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
+def _work(cell: Cell) -> tuple[Any, ...]:
+    """Return what `measure` is to be called with: no more of an experiment than another process can be sent."""
+    return cell.experiment.run, cell.params, cell.seed, cell.path, code_digest()
+
+
+def _here(cells: Sequence[Cell], watcher: Bar) -> Iterator[tuple[Cell, str | None]]:
     for cell in cells:
         if watcher.interrupted is not None:
             return
         watcher.running([str(cell)])
-        yield cell, measure(cell.experiment.run, cell.params, cell.seed, cell.path, code_digest())
+        yield cell, measure(*_work(cell))
 
 
-def _elsewhere(cells: Sequence[Cell], n_jobs: int, watcher: Watcher) -> Iterator[tuple[Cell, str | None]]:
+def _elsewhere(cells: Sequence[Cell], n_jobs: int, watcher: Bar) -> Iterator[tuple[Cell, str | None]]:
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(n_jobs, len(cells)), mp_context=multiprocessing.get_context("spawn"), initializer=_settle
-    )
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(n_jobs, len(cells)), mp_context=spawn, initializer=_settle)
     waiting: dict[Future[str | None], Cell] = {}
     try:
         with _without_ctrl_c():  # workers inherit this: Ctrl-C is for the parent to answer
-            for cell in cells:
-                waiting[pool.submit(measure, cell.experiment.run, cell.params, cell.seed, cell.path, code_digest())] = (
-                    cell
-                )
+            waiting |= {pool.submit(measure, *_work(cell)): cell for cell in cells}
         while waiting and watcher.interrupted is None:
             watcher.running([str(cell) for cell in list(waiting.values())[:n_jobs]])
             done, _ = wait(waiting, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)

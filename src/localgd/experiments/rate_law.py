@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from localgd.experiments.claim import Check, Experiment, Params, Rows, worst
-from localgd.experiments.measure import federation, pooled, scaled, spaced, step_size
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, worst
+from localgd.experiments.measure import federation, grid, lines, pooled, scaled, spaced, step_size
 from localgd.losses import LOSSES
 from localgd.methods.averaging import local_gd
-from localgd.report.figure import Line, Panel
+from localgd.report.figure import Line, Panel, Style
 from localgd.rounding import angle_deg
 from localgd.run.loop import train
 from localgd.theory import asymptote, flow
@@ -31,71 +33,53 @@ SMALL, LARGE = 0.1, 1.0
 """ηLβ, the step size of a round in units of the theorem's: the flow's regime, and the theorem's own."""
 
 FROM_ROUND, COLLAPSE_FROM = 200, 50
+STYLES: tuple[Style, ...] = ("line", "dashed", "dotted")
 FAR = np.logspace(6, 30, 25)
 
 
 def run(params: Params, seed: int) -> Rows:  # noqa: ARG001  nothing here is random
     """Train one cell, or integrate the flow to where no run gets; return one row per time."""
-    if params["kind"] == "flow":
-        return _far(str(params["data"]))
-    data, local_steps, factor = str(params["data"]), int(params["local_steps"] or 0), float(params["factor"] or 0)
+    data, local_steps = params["data"], params["local_steps"]
     engine, reference = federation(data), pooled(data).direction
-    method = scaled(local_gd(local_steps=local_steps, lr="paper", loss="exponential"), engine, factor)
-    done = train(engine, method, n_rounds=int(params["n_rounds"] or 0), reference=reference)
-    rounds = sorted({*spaced(done.n_rounds), COLLAPSE_FROM, FROM_ROUND} & set(range(1, done.n_rounds + 1)))
-    times = step_size(done) * local_steps * np.array(rounds, dtype=float)
-    models = flow(list(engine.shards.values()), times, loss=LOSSES["exponential"])
+    shards = list(engine.shards.values())
+    if params["kind"] == "flow":
+        constant = asymptote(shards)
+        times, known = FAR, [{"asymptote_deg": constant.angle_deg(float(t))} for t in FAR]
+    else:
+        method = scaled(local_gd(local_steps=local_steps, lr="paper", loss="exponential"), engine, params["factor"])
+        done = train(engine, method, n_rounds=params["n_rounds"], reference=reference)
+        rounds = sorted({*spaced(done.n_rounds), COLLAPSE_FROM, FROM_ROUND} & set(range(1, done.n_rounds + 1)))
+        times = step_size(done.method) * local_steps * np.array(rounds, dtype=float)
+        known = [{"round": k, "angle_deg": done.history[k].true_angle_deg} for k in rounds]
+    blank: dict[str, Any] = dict.fromkeys(("round", "time", "angle_deg", "flow_deg", "asymptote_deg"))
+    models = flow(shards, times, loss=LOSSES["exponential"])
     return [
-        _row(k, float(t), done.history[k].true_angle_deg, angle_deg(model, reference), None)
-        for k, t, model in zip(rounds, times, models, strict=True)
+        {**blank, "time": float(t), "flow_deg": angle_deg(model, reference), **row}
+        for row, t, model in zip(known, times, models, strict=True)
     ]
 
 
-def _far(data: str) -> Rows:
-    shards, reference = list(federation(data).shards.values()), pooled(data).direction
-    constant = asymptote(shards)
-    models = flow(shards, FAR, loss=LOSSES["exponential"])
-    return [
-        _row(None, float(t), None, angle_deg(model, reference), constant.angle_deg(float(t)))
-        for t, model in zip(FAR, models, strict=True)
-    ]
-
-
-def _row(k: int | None, t: float, angle: float | None, flow_angle: float, limit: float | None) -> dict[str, Any]:
-    return {"round": k, "time": t, "angle_deg": angle, "flow_deg": flow_angle, "asymptote_deg": limit}
-
-
-def judge(frame: pl.DataFrame) -> Sequence[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: flow against Local-GD, asymptote against flow, collapse; and the theorem's own step size."""
-    late = frame.filter(pl.col("round") >= FROM_ROUND)
-    regime = late.filter((pl.col("factor") == SMALL) & (pl.col("kind") == "problem"))
-    far = frame.filter((pl.col("kind") == "flow") & (pl.col("time") >= 1e12))
-    return [
-        Check(
-            f"flow against Local-GD from round {FROM_ROUND}, {regime['data'].n_unique()} problems, "
-            f"ηL = {SMALL}/β: relative error, worst point",
-            worst(_off(regime, "flow_deg", "angle_deg")),
-            0.03,
+    regime = frame.filter(pl.col("round") >= FROM_ROUND, factor=SMALL, kind="problem")
+    far = frame.filter(pl.col("time") >= 1e12, kind="flow")
+    problems, parting = regime["data"].n_unique(), spread(frame, LARGE)
+    return {
+        f"flow against Local-GD from round {FROM_ROUND}, {problems} problems, ηL = {SMALL}/β: relative error, worst "
+        "point": at_most(0.03, _off(regime, "flow_deg", "angle_deg")),
+        "problems in that comparison": at_least(3.0, float(problems)),
+        "asymptote against flow from t = 1e12, every row a support vector: relative error, worst point": at_most(
+            0.02, _off(far, "asymptote_deg", "flow_deg")
         ),
-        Check("problems in that comparison", float(regime["data"].n_unique()), 3.0, "at least"),
-        Check(
-            "asymptote against flow from t = 1e12, every row a support vector: relative error, worst point",
-            worst(_off(far, "asymptote_deg", "flow_deg")),
+        f"collapse: spread of the angle over L at equal ηLk, round {COLLAPSE_FROM} on, ηL = {SMALL}/β, worst "
+        "round": at_most(0.02, spread(frame, SMALL)),
+        f"the theorem's own step size ηL = {LARGE}/β: the same spread": at_most(
             0.02,
+            parting,
+            f"the collapse needs ηL well below 1/β; at ηL = 1/β the curves for different L differ by up to "
+            f"{100 * worst(parting):.0f} % from round {COLLAPSE_FROM} on",
         ),
-        Check(
-            f"collapse: spread of the angle over L at equal ηLk, round {COLLAPSE_FROM} on, ηL = {SMALL}/β, worst round",
-            worst(spread(frame, SMALL)),
-            0.02,
-        ),
-        Check(
-            f"the theorem's own step size ηL = {LARGE}/β: the same spread",
-            worst(spread(frame, LARGE)),
-            0.02,
-            limits=f"the collapse needs ηL well below 1/β; at ηL = 1/β the curves for different L differ by up to "
-            f"{100 * worst(spread(frame, LARGE)):.0f} % from round {COLLAPSE_FROM} on",
-        ),
-    ]
+    }
 
 
 def _off(part: pl.DataFrame, predicted: str, measured: str) -> pl.Series:
@@ -107,9 +91,7 @@ def spread(frame: pl.DataFrame, factor: float) -> pl.Series:
 
     NaN where a value of L is missing or has no angle: what was not measured did not collapse.
     """
-    same = frame.filter(
-        (pl.col("kind") == "collapse") & (pl.col("factor") == factor) & (pl.col("round") >= COLLAPSE_FROM)
-    )
+    same = frame.filter(pl.col("round") >= COLLAPSE_FROM, kind="collapse", factor=factor)
     angle = pl.col("angle_deg").fill_null(math.nan)
     by_time = same.group_by(pl.col("time").round_sig_figs(9)).agg(
         spread=angle.nan_max() / angle.nan_min() - 1, n=pl.col("local_steps").filter(angle.is_not_nan()).n_unique()
@@ -117,48 +99,42 @@ def spread(frame: pl.DataFrame, factor: float) -> pl.Series:
     return by_time.select(pl.when(pl.col("n") == len(STEPS)).then("spread").otherwise(math.nan)).to_series()
 
 
-def draw(frame: pl.DataFrame) -> Sequence[Panel]:
+def draw(frame: pl.DataFrame) -> list[Panel]:
     """Return prediction and measurement, their relative error, the collapse, and the flow's far end."""
     time, angle = "ηLk, the flow's time (1 over row length²)", "angle to the pooled model (degrees)"
-    measured = frame.filter(pl.col("kind") == "problem")
     both, error = [], []
-    for color, data in enumerate(name for name in PROBLEMS if name in measured["data"].unique()):
-        part = measured.filter(pl.col("data") == data).sort("round")
+    problems = frame.filter(kind="problem").sort("round")
+    for color, data in enumerate(name for name in PROBLEMS if name in problems["data"]):
+        part = problems.filter(data=data)
         both.append(Line(part["time"], part["angle_deg"], "", color, "points"))
         both.append(Line(part["time"], part["flow_deg"], data, color, "dashed"))
         error.append(Line(part["round"], 100 * _off(part, "flow_deg", "angle_deg"), data, color))
-    far = frame.filter(pl.col("kind") == "flow").sort("time")
+    far = frame.filter(kind="flow").sort("time")
     ends = [
         Line(far["time"], far["flow_deg"], "flow", 1),
         Line(far["time"], far["asymptote_deg"], "asymptote", 2, "dashed"),
     ]
-    return [
+    panels = [
         Panel("Local-GD (dots) and flow (dashes)", time, angle, both, True, True),
         Panel("Error of the prediction", "rounds", "relative error (%)", error, True, levels=[(3.0, "3 %")]),
         Panel("The flow far out, every row supporting", time, angle, ends, True, True),
-        *(_collapse(frame, factor, time, angle) for factor in (SMALL, LARGE)),
     ]
+    for factor in (SMALL, LARGE):
+        same = frame.filter(kind="collapse", factor=factor).sort("local_steps", "time")
+        by_steps = zip(lines(same, "local_steps", "time", "angle_deg", "L = {}"), cycle(STYLES), strict=False)
+        styled = [replace(line, style=style) for line, style in by_steps]
+        panels.append(Panel(f"All L against ηLk, ηL = {factor:g}/β", time, angle, styled, True, True))
+    return panels
 
 
-def _collapse(frame: pl.DataFrame, factor: float, time: str, angle: str) -> Panel:
-    part = frame.filter((pl.col("kind") == "collapse") & (pl.col("factor") == factor)).sort("time")
-    styles = ("line", "dashed", "dotted")
-    lines = [
-        Line(one["time"], one["angle_deg"], f"L = {steps}", color, styles[color % 3])  # type: ignore[arg-type]
-        for color, steps in enumerate(sorted(part["local_steps"].unique()))
-        for one in [part.filter(pl.col("local_steps") == steps)]
-    ]
-    return Panel(f"All L against ηLk, ηL = {factor:g}/β", time, angle, lines, True, True)
-
-
-def _grid(problems: Sequence[str], steps: Sequence[int], n_rounds: int) -> list[dict[str, Any]]:
-    shared = {"n_rounds": n_rounds}
+def _grid(problems: Sequence[str], n_rounds: int) -> list[Params]:
+    shared = {"n_rounds": [n_rounds]}
     return [
-        *({"kind": "problem", "data": data, "local_steps": 10, "factor": SMALL, **shared} for data in problems),
+        *grid(kind=["problem"], data=problems, local_steps=[10], factor=[SMALL], **shared),
         *(
-            {"kind": "collapse", "data": ALL_SUPPORT, "local_steps": local_steps, "factor": factor, **shared}
+            cell
             for factor in (SMALL, LARGE)
-            for local_steps in steps
+            for cell in grid(kind=["collapse"], data=[ALL_SUPPORT], local_steps=STEPS, factor=[factor], **shared)
         ),
         {"kind": "flow", "data": ALL_SUPPORT, "local_steps": None, "factor": None, "n_rounds": None},
     ]
@@ -172,8 +148,8 @@ EXPERIMENT = Experiment(
     "|ρ⊥|/(|ŵ| log t + ρ∥) with known constants.",
     source="The rate 1/log(Lk): Zhu, Vardhan, Mazumdar, arXiv 2412.07971v2. The constant ρ: Soudry et al., JMLR 2018, "
     "section 3. The prediction of finite rounds by the flow, and its regime: ours.",
-    quick=_grid(PROBLEMS[:3], STEPS, 300),
-    full=_grid(PROBLEMS, STEPS, 3000),
+    quick=_grid(PROBLEMS[:3], 300),
+    full=_grid(PROBLEMS, 3000),
     run=run,
     judge=judge,
     draw=draw,

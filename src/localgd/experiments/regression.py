@@ -7,14 +7,13 @@ pooled minimum-norm solution. Nodes hold Gaussian rows, or rows whose spans make
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from localgd.engine.inprocess import InProcess
-from localgd.experiments.claim import Check, Experiment, Params, Rows, least, worst
-from localgd.experiments.measure import spaced, stacked
+from localgd.experiments.claim import Checks, Experiment, Params, Rows, at_least, at_most, worst
+from localgd.experiments.measure import grid, lines, spaced, stacked
 from localgd.methods.method import Method
 from localgd.problems.least_squares import LeastSquares
 from localgd.report.figure import Line, Panel
@@ -41,47 +40,38 @@ def run(params: Params, seed: int) -> Rows:
     """Run one cell down to the floor or to the last round; return one row per recorded round."""
     nodes = _nodes(params, seed)
     engine = InProcess(nodes)
-    task = _task(params, engine)
+    exact = params["local_steps"] is None
+    task = SquaresSteps() if exact else SquaresSteps(params["local_steps"], stable_lr(engine))
     rows, targets = stacked(nodes), np.concatenate([node.targets for node in nodes])
-    done = _rounds(engine, task, int(params["n_rounds"] or 0), np.asarray(np.linalg.lstsq(rows, targets)[0]))
-    last = len(done.errors) - 1
-    start = last * 9 // 10
-    factors = done.errors[1:] / done.errors[:-1]
-    known = {
-        "rounds_run": last,
-        "rate_measured": float((done.errors[last] / done.errors[start]) ** (1 / (last - start))),
-        "rate_predicted": _predicted(nodes, task),
-        "factor_worst": float(factors[done.errors[1:] >= ROUNDING].max()),
-        "outside": _outside(rows, done.w),
-    }
-    return [{"round": k, "error": float(done.errors[k]), **known} for k in sorted({0, *spaced(last)})]
-
-
-class Done(NamedTuple):
-    """The last model of a run, and the relative error after every round, from round 0."""
-
-    w: FloatArray
-    errors: FloatArray
-
-
-def _rounds(engine: InProcess, task: SquaresSteps, n_rounds: int, reference: FloatArray) -> Done:
-    errors: list[float] = []
+    reference = np.asarray(np.linalg.lstsq(rows, targets)[0])
+    followed: list[float] = []
 
     def solved(info: RoundInfo) -> bool:
-        errors.append(norm(info.w - reference) / norm(reference))
-        return errors[-1] <= FLOOR
+        followed.append(norm(info.w - reference) / norm(reference))
+        return followed[-1] <= FLOOR
 
     method = Method("local-squares", task, mean(), LeastSquares())
-    return Done(train(engine, method, n_rounds=n_rounds, on_round=solved).w, np.array(errors))
+    w = train(engine, method, n_rounds=params["n_rounds"], on_round=solved).w
+    errors, last = np.array(followed), len(followed) - 1
+    start = last * 9 // 10
+    factors = errors[1:] / errors[:-1]
+    known = {
+        "rounds_run": last,
+        "rate_measured": float((errors[last] / errors[start]) ** (1 / (last - start))),
+        "rate_predicted": _predicted(nodes, task),
+        "factor_worst": float(factors[errors[1:] >= ROUNDING].max()),
+        "outside": _outside(rows, w),
+    }
+    return [{"round": k, "error": float(errors[k]), **known} for k in sorted({0, *spaced(last)})]
 
 
 def _nodes(params: Params, seed: int) -> list[Samples]:
     """Return nodes with unlike targets: no model but the pooled ones fits them all."""
-    rng, n_nodes = np.random.default_rng(seed), int(params["n_nodes"] or 0)
+    rng, n_nodes = np.random.default_rng(seed), params["n_nodes"]
     if params["data"] == GAUSSIAN:
         blocks = list(rng.standard_normal((n_nodes, N_ROWS, D)))
     else:
-        blocks = angled(rng, float(params["theta_deg"] or 0), n_nodes)
+        blocks = angled(rng, params["theta_deg"], n_nodes)
     return [Samples(f"node-{m:02d}", block, rng.standard_normal(N_ROWS)) for m, block in enumerate(blocks)]
 
 
@@ -97,12 +87,6 @@ def angled(rng: np.random.Generator, theta_deg: float, n_nodes: int) -> list[Flo
     directions = np.linalg.qr(rng.standard_normal((D, (n_nodes + 1) * N_ROWS)))[0].T.reshape(-1, N_ROWS, D)
     mix = np.linalg.qr(rng.standard_normal((N_ROWS, N_ROWS)))[0] * np.linspace(0.2, 1.0, N_ROWS)
     return [mix @ (np.sqrt(cosines) * directions[0] + np.sqrt(1 - cosines) * own) for own in directions[1:]]
-
-
-def _task(params: Params, engine: InProcess) -> SquaresSteps:
-    if params["local_steps"] is None:
-        return SquaresSteps()
-    return SquaresSteps(int(params["local_steps"]), stable_lr(engine))
 
 
 def _predicted(nodes: Sequence[Samples], task: SquaresSteps) -> float:
@@ -124,40 +108,26 @@ def _outside(rows: FloatArray, w: FloatArray) -> float:
     return norm(w - basis @ (basis.T @ w)) / norm(w)
 
 
-def judge(frame: pl.DataFrame) -> Sequence[Check]:
+def judge(frame: pl.DataFrame) -> Checks:
     """Return the checks: solved, at the predicted rate, no round worse, of least norm, more local steps no slower."""
     ends = frame.filter(pl.col("round") == pl.col("rounds_run"))
     due = ends.filter(pl.col("rate_predicted") ** pl.col("n_rounds") <= DIGITS / 10)
-    exact = ends.filter(pl.col("local_steps").is_null())
-    steps = ends.filter(pl.col("local_steps").is_not_null())
-    return [
-        Check(
-            f"relative error at the end, worst of the cells ({due.height} of {ends.height}) whose predicted rate "
-            "leaves 1e-10",
-            worst(due["error"]),
-            DIGITS,
+    exact = pl.col("local_steps").is_null()
+    return {
+        f"relative error at the end, worst of the cells ({due.height} of {ends.height}) whose predicted rate "
+        "leaves 1e-10": at_most(DIGITS, due["error"]),
+        "share of the cells in that comparison": at_least(0.8, due.height / max(ends.height, 1)),
+        "exact local solutions: logarithm of the measured rate over that of the predicted, relative error, worst "
+        "cell": at_most(0.01, _off(ends.filter(exact))),
+        "L local steps: the same, worst cell": at_most(0.01, _off(ends.filter(~exact))),
+        "factor of a single round over the predicted rate, less 1, worst round": at_most(
+            1e-6, ends["factor_worst"] / ends["rate_predicted"] - 1
         ),
-        Check("share of the cells in that comparison", due.height / max(ends.height, 1), 0.8, "at least"),
-        Check(
-            "exact local solutions: logarithm of the measured rate over that of the predicted, relative error, worst "
-            "cell",
-            worst(_off(exact)),
-            0.01,
+        "share of the model outside the span of all rows, worst cell": at_most(1e-10, ends["outside"]),
+        "more local steps: their rate's logarithm over that of fewer, smallest (below 1: slower)": at_least(
+            0.99, _gains(ends)
         ),
-        Check("L local steps: the same, worst cell", worst(_off(steps)), 0.01),
-        Check(
-            "factor of a single round over the predicted rate, less 1, worst round",
-            worst(ends["factor_worst"] / ends["rate_predicted"] - 1),
-            1e-6,
-        ),
-        Check("share of the model outside the span of all rows, worst cell", worst(ends["outside"]), 1e-10),
-        Check(
-            "more local steps: their rate's logarithm over that of fewer, smallest (below 1: slower)",
-            least(_gains(ends)),
-            0.99,
-            "at least",
-        ),
-    ]
+    }
 
 
 def _off(ends: pl.DataFrame) -> pl.Series:
@@ -170,47 +140,28 @@ def _gains(ends: pl.DataFrame) -> pl.Series:
     return speed.select((pl.col("speed") / pl.col("speed").shift(1)).over(CELL[:3]))["speed"].drop_nulls()
 
 
-def draw(frame: pl.DataFrame) -> Sequence[Panel]:
+def draw(frame: pl.DataFrame) -> list[Panel]:
     """Return error against rounds by L, measured against predicted rate, and rate against angle."""
     ends = frame.filter(pl.col("round") == pl.col("rounds_run"))
     n_nodes = int(worst(frame.filter(pl.col("local_steps").is_not_null())["n_nodes"]))
-    by_steps = frame.filter((pl.col("theta_deg") == STEPS_AT) & (pl.col("n_nodes") == n_nodes))
+    errors, factor = _errors(frame.filter(theta_deg=STEPS_AT, n_nodes=n_nodes)), "1 − factor per round"
+    title, error = f"Error by local steps: {n_nodes} nodes at {STEPS_AT:.0f}°", "relative error to the pooled solution"
+    between = "smallest angle between the nodes' row spaces (degrees)"
+    predicted, measured = f"predicted: {factor}", f"measured: {factor}"
     return [
-        Panel(
-            f"Error by local steps: {n_nodes} nodes at {STEPS_AT:.0f}°",
-            "rounds",
-            "relative error to the pooled solution",
-            _errors(by_steps),
-            log_y=True,
-        ),
-        Panel(
-            "Rate: measured against predicted",
-            "predicted: 1 − factor per round",
-            "measured: 1 − factor per round",
-            _rates(ends),
-            log_x=True,
-            log_y=True,
-        ),
-        Panel(
-            "Rate by angle, exact local solutions",
-            "smallest angle between the nodes' row spaces (degrees)",
-            "1 − factor per round",
-            _by_angle(ends),
-            log_y=True,
-        ),
+        Panel(title, "rounds", error, errors, log_y=True),
+        Panel("Rate: measured against predicted", predicted, measured, _rates(ends), log_x=True, log_y=True),
+        Panel("Rate by angle, exact local solutions", between, factor, _by_angle(ends), log_y=True),
     ]
 
 
 def _errors(part: pl.DataFrame) -> list[Line]:
     """Return a line for every L, as far as the last but one goes: one step would squeeze the others to the left."""
-    least = pl.col("local_steps").min()
-    shown = worst(part.filter((pl.col("local_steps") != least).fill_null(value=True))["round"])
-    ordered = part.filter(pl.col("round") <= shown).sort("local_steps", "round", nulls_last=True)
-    return [
-        Line(one["round"], one["error"], "exact" if steps is None else f"L = {steps}", color)
-        for color, one in enumerate(ordered.partition_by("local_steps", maintain_order=True))
-        for steps in [one["local_steps"][0]]
-    ]
+    more = (pl.col("local_steps") != pl.col("local_steps").min()).fill_null(value=True)
+    shown = part.filter(pl.col("round") <= worst(part.filter(more)["round"]))
+    steps = shown["local_steps"].unique().sort(nulls_last=True)
+    names = {each: "exact" if each is None else f"L = {each}" for each in steps}
+    return lines(shown.sort("round"), "local_steps", "round", "error", names)
 
 
 def _rates(ends: pl.DataFrame) -> list[Line]:
@@ -234,14 +185,13 @@ def _by_angle(ends: pl.DataFrame) -> list[Line]:
     return lines
 
 
-def _grid(nodes: Sequence[int], angles: Sequence[float], steps: Sequence[int], n_rounds: int) -> list[dict[str, Any]]:
-    shared = {"n_rounds": n_rounds}
-    problems: list[dict[str, Any]] = [
-        *({"data": GAUSSIAN, "theta_deg": None, "n_nodes": n_nodes} for n_nodes in nodes),
-        *({"data": ANGLED, "theta_deg": theta, "n_nodes": n_nodes} for n_nodes in nodes for theta in angles),
+def _grid(nodes: Sequence[int], angles: Sequence[float], steps: Sequence[int], n_rounds: int) -> list[Params]:
+    problems = [
+        *grid(data=[GAUSSIAN], theta_deg=[None], n_nodes=nodes),
+        *(cell for m in nodes for cell in grid(data=[ANGLED], theta_deg=angles, n_nodes=[m])),
     ]
     return [
-        {**problem, "local_steps": local_steps, **shared}
+        {**problem, "local_steps": local_steps, "n_rounds": n_rounds}
         for problem in problems
         for local_steps in ((*steps, None) if problem["theta_deg"] in (None, STEPS_AT) else (None,))
     ]

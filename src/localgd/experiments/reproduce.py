@@ -5,106 +5,42 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 
 from localgd.experiments import folder
-from localgd.experiments.cells import Cell, cells, machine, prune, today, versions
-from localgd.experiments.claim import Experiment, Verdict
-from localgd.experiments.pool import Watcher, measured
-from localgd.report.page import Entry, page
+from localgd.experiments.cells import Cell, cells, made_here, prune, versions
+from localgd.experiments.claim import Experiment, Result
+from localgd.experiments.page import page
+from localgd.experiments.pool import measured
+from localgd.report.bar import Bar
 
 CELLS, PAGE = "cells", "index.html"
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
-    """The user stopped the run; what is finished is kept.
-
-    Parameters
-    ----------
-    number : int
-        The signal.
-    n_kept, n_cells : int
-        Cells on disk, of all.
-    """
+    """The user stopped the run by a signal of this number; what is finished is kept."""
 
     def __init__(self, number: int, n_kept: int, n_cells: int) -> None:
         super().__init__(f"stopped: {n_kept} of {n_cells} cells are kept; the same command goes on from there")
         self.number = number
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of an experiment: a verdict, a failure or a reason why it was left out.
-
-    Parameters
-    ----------
-    experiment : Experiment
-        Which one.
-    n_cells : int
-        How many cells it has.
-    verdict : Verdict, optional
-        What the numbers say.
-    fault : str, optional
-        What went wrong, with its traceback.
-    skipped : str, optional
-        What it needs and how to get it.
-    quick : bool
-        Whether its cells are the quick ones.
-    earlier : bool
-        Whether an earlier run into the same folder measured it.
-    """
-
-    experiment: Experiment
-    n_cells: int = 0
-    verdict: Verdict | None = None
-    fault: str | None = None
-    skipped: str | None = None
-    quick: bool = False
-    earlier: bool = False
-
-    @property
-    def word(self) -> str:
-        """The outcome in one word."""
-        if self.verdict is not None:
-            return str(self.verdict.word)
-        return "skipped" if self.fault is None else "failed"
-
-    def __str__(self) -> str:
-        """Return the outcome in one sentence."""
-        if self.verdict is not None:
-            return str(self.verdict)
-        said = self.skipped if self.fault is None else self.fault.splitlines()[0]
-        return f"{self.word}: {said}"
-
-
 def reproduce(
-    experiments: Mapping[str, Experiment], out: Path, *, quick: bool, n_jobs: int, progress: Watcher
+    experiments: Mapping[str, Experiment], out: Path, *, quick: bool, n_jobs: int, progress: Bar
 ) -> list[Result]:
-    """Run experiments into a folder and return what became of each, in their order.
+    """Run experiments into a folder, new or ours, and return what became of each, in their order.
 
-    Parameters
-    ----------
-    experiments : mapping
-        By name.
-    out : Path
-        Folder to write, or to go on in; its parent must exist.
-    quick : bool
-        Take the quick grids instead of the full ones.
-    n_jobs : int
-        Processes; the results do not depend on it.
-    progress : Watcher
-        Shows the progress, and may ask to stop.
+    The results do not depend on the number of processes, `n_jobs`. `progress` may ask to stop.
 
     Raises
     ------
     ValueError
         If `n_jobs` is below 1 or a grid is not one.
-    FileExistsError
-        If `out` holds something else.
+    FileExistsError, FileNotFoundError
+        If `out` holds something else, or its parent does not exist.
     Interrupted
         If `progress` asked to stop.
     """
@@ -112,7 +48,8 @@ def reproduce(
         raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
     results = {name: Result(e, skipped=lack) for name, e in experiments.items() if (lack := missing(e))}
     store = out / CELLS
-    grids = {name: _grid(e, store, quick=quick) for name, e in experiments.items() if name not in results}
+    todo = {name: e for name, e in experiments.items() if name not in results}
+    grids = {name: cells(e, e.quick if quick else e.full, store) for name, e in todo.items()}
     folder.take(out)
     for result in results.values():
         folder.write_failure(out, result.experiment, str(result.skipped), quick=quick, word=result.word)
@@ -120,8 +57,8 @@ def reproduce(
         (store / name).mkdir(parents=True, exist_ok=True)
     results |= _measured(out, grids, quick=quick, n_jobs=n_jobs, progress=progress)
     for name in grids:
-        both = (_grid(experiments[name], store, quick=True), _grid(experiments[name], store, quick=False))
-        prune(store / name, {cell.path for grid in both for cell in grid})
+        e = experiments[name]
+        prune(store / name, {cell.path for grid in (e.quick, e.full) for cell in cells(e, grid, store)})
     return [results[name] for name in experiments]
 
 
@@ -129,41 +66,12 @@ def publish(results: Sequence[Result], out: Path, *, known: Mapping[str, Experim
     """Write these results, and what earlier runs of the same code left of `known`, on one page; return its path."""
     path = out / PAGE
     found = {result.experiment.name: result for result in results}
-    found |= {name: past for name, e in known.items() if name not in found and (past := _earlier(e, out))}
+    found |= {name: past for name, e in known.items() if name not in found and (past := folder.kept(out, e))}
     results = [*(found.pop(name) for name in known if name in found), *found.values()]
-    entries = [_entry(result, out) for result in results]
     modules = {result.experiment.module for result in results if not result.skipped}
     facts = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
-    page(entries, {**facts, **machine(), "date": today()}, path, command=command)
+    page(results, {**facts, **made_here()}, path, command=command)
     return path
-
-
-def _earlier(experiment: Experiment, out: Path) -> Result | None:
-    past = folder.kept(out, experiment)
-    if past is None:
-        return None
-    frame, record = past
-    verdict = experiment.verdict(frame)
-    return Result(experiment, int(record["cells"]), verdict, quick=bool(record["quick"]), earlier=True)
-
-
-def _entry(result: Result, out: Path) -> Entry:
-    e, verdict = result.experiment, result.verdict
-    return Entry(
-        name=e.name,
-        title=e.title,
-        claim=e.claim,
-        source=e.source,
-        caption=e.caption,
-        word=result.word,
-        text=str(result),
-        checks=() if verdict is None else verdict.checks,
-        n_cells=result.n_cells,
-        svg=None if verdict is None else out / e.name / "figure.svg",
-        trace=result.fault or "",
-        quick=result.quick,
-        earlier=result.earlier,
-    )
 
 
 def missing(experiment: Experiment) -> str | None:
@@ -173,12 +81,8 @@ def missing(experiment: Experiment) -> str | None:
     return f"{experiment.name} needs the extra {experiment.requires}: pip install 'localgd[{experiment.requires}]'"
 
 
-def _grid(experiment: Experiment, store: Path, *, quick: bool) -> list[Cell]:
-    return cells(experiment, experiment.quick if quick else experiment.full, store)
-
-
 def _measured(
-    out: Path, grids: Mapping[str, list[Cell]], *, quick: bool, n_jobs: int, progress: Watcher
+    out: Path, grids: Mapping[str, list[Cell]], *, quick: bool, n_jobs: int, progress: Bar
 ) -> dict[str, Result]:
     """Measure the cells that are not on disk, and finish each experiment with its last cell."""
     n_cells = sum(map(len, grids.values()))
@@ -208,7 +112,9 @@ def _finished(out: Path, grid: list[Cell], fault: str | None, *, quick: bool) ->
     experiment = grid[0].experiment
     if fault is None:
         try:
-            verdict = folder.write(out, experiment, grid, _gathered(grid), quick=quick)
+            # In the order of the grid, whatever process measured a cell and when.
+            frame = pl.concat([pl.read_parquet(cell.path) for cell in grid], how="diagonal_relaxed")
+            verdict = folder.write(out, experiment, grid, frame, quick=quick)
             return Result(experiment, len(grid), verdict, quick=quick)
         except OSError:
             raise  # a full disk is no fault of the experiment
@@ -216,8 +122,3 @@ def _finished(out: Path, grid: list[Cell], fault: str | None, *, quick: bool) ->
             fault = f"{experiment.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
     folder.write_failure(out, experiment, fault, quick=quick)
     return Result(experiment, len(grid), fault=fault, quick=quick)
-
-
-def _gathered(grid: list[Cell]) -> pl.DataFrame:
-    """Return the rows of all cells, in the order of the grid, whatever process measured them and when."""
-    return pl.concat([pl.read_parquet(cell.path) for cell in grid], how="diagonal_relaxed")

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from localgd.report import text
-from localgd.report.progress import Patient
+from localgd.report.progress import Listener
 
 SHOWN = 60
 """Most letters of what is running."""
 
 
-class Bar:
-    """Show cells on standard error and note Ctrl-C and SIGTERM in `interrupted`.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show nothing (signals are still noted).
-    """
+class Bar(Listener):
+    """Show cells on standard error and note Ctrl-C and SIGTERM in `interrupted`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Patient(stderr=True, highlight=False, quiet=quiet)
+        super().__init__(quiet=quiet)
         self._bar = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -39,21 +31,11 @@ class Bar:
             disable=not self._console.is_terminal,
         )
         self._task: Any = None
-        self._before: dict[int, Any] = {}
-        self.interrupted: int | None = None
 
-    def __enter__(self) -> Self:
-        """Take over Ctrl-C and the polite request to end that schedulers send."""
-        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give both back."""
+    def __exit__(self, *fault: object) -> None:
+        """Take the bar away, and listen no more."""
         self._bar.stop()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        super().__exit__(*fault)
 
     def begin(self, n_cells: int, n_kept: int) -> None:
         """Say how much there is to do, and start the bar."""
@@ -69,10 +51,3 @@ class Bar:
     def advance(self) -> None:
         """One more cell is done."""
         self._bar.advance(self._task)
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(line, markup=False, soft_wrap=True)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
-        self.interrupted = number

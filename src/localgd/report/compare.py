@@ -31,27 +31,8 @@ def compare(
 ) -> dict[str, Run]:
     """Run every method until the smallest angle is proved, its rounds are spent, or nothing is left to gain.
 
-    Parameters
-    ----------
-    engine : Engine
-        The federation.
-    methods : mapping from name to method
-        What to compare.
-    problem : Problem, optional
-        What all of them look for; default is what each is for.
-    n_rounds : int
-        Most rounds of each.
-    angles : sequence of float
-        Degrees to be proved; the smallest is the goal.
-    reference : (d,) float64 array, optional
-        Pooled direction, where pooling is allowed.
-    on_round, on_method : callable, optional
-        Called after every round, and with every method's name before it starts. A true answer to a round ends it all.
-
-    Returns
-    -------
-    dict
-        The runs by name.
+    Without a `problem` every method looks for what it is for. `reference` is the pooled direction, where pooling is
+    allowed. `on_round` is called after every round, and its true answer ends it all; `on_method` before every method.
     """
     runs: dict[str, Run] = {}
     stopped = False

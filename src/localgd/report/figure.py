@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from localgd.report.axes import plain_log_axis
 from localgd.rounding import FloatArray
 
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
@@ -18,6 +17,8 @@ PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 
 LABEL_GAP = 7.0
 """Points between the axes and the labels beside them."""
+
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
 
 Style: TypeAlias = Literal["line", "dashed", "dotted", "points", "line+points"]
 _MARKS: dict[str, dict[str, Any]] = {
@@ -86,7 +87,44 @@ class Panel:
     log_y: bool = False
     levels: Sequence[tuple[float, str]] = ()
     categories: Sequence[str] = ()
-    ticks: Sequence[tuple[float, str]] = field(default=())
+    ticks: Sequence[tuple[float, str]] = ()
+
+
+def canvas(width: float, height: float, down: int, across: int) -> tuple[Any, list[Any]]:
+    """Return a matplotlib figure that no window shows, and its axes, bare but for a faint grid."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  half a second that only figures pay
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(down, across, squeeze=False).ravel())
+    for axes in grid:
+        axes.grid(visible=True, which="major", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid
+
+
+def plain_log_axis(axis: Any, values: FloatArray) -> None:
+    """Scale an axis by the logarithm where its values allow it, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415  as above
+
+    if values.size < 2 or not values.min() > 0 or values.max() == values.min():
+        return
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    decades = np.log10(values.max() / values.min())
+    axis.set_major_locator(
+        LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12 if decades < 6 else 7)
+    )
+    axis.set_minor_locator(NullLocator())
+    powers = values.min() < 1e-4 or values.max() > 1e6
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value) if powers else f"{value:g}"))
+
+
+def _power(value: float) -> str:
+    """Return 10ᵏ, or 2·10ᵏ and 5·10ᵏ between."""
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    digit = round(value / 10.0**exponent)
+    return f"{'' if digit == 1 else f'{digit}·'}$10^{{{exponent}}}$"
 
 
 def figure_of(panels: Sequence[Panel]) -> Any:
@@ -97,16 +135,11 @@ def figure_of(panels: Sequence[Panel]) -> Any:
     ValueError
         If there is no panel, or one shows nothing.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  half a second that only figures pay
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     if not panels:
         raise ValueError("a figure needs at least one panel")
     across = 2 if len(panels) in (2, 4) else min(3, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(4.7 * across, 3.7 * down), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = np.atleast_1d(figure.subplots(down, across)).ravel()
+    figure, grid = canvas(4.7 * across, 3.7 * down, down, across)
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel)
     for axes in grid[len(panels) :]:
@@ -133,17 +166,11 @@ def save(panels: Sequence[Panel], stem: Path) -> tuple[Path, Path]:
 
 def _draw(axes: Any, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=11, loc="left")
-    axes.set_xlabel(panel.xlabel)
-    axes.set_ylabel(panel.ylabel)
-    axes.grid(visible=True, which="major", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    ends: list[tuple[float | None, float, str, str]] = [
-        end for line in panel.lines if (end := _plot(axes, line)) is not None
-    ]
+    axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
+    ends: list[tuple[float | None, float, str, str]] = [end for line in panel.lines if (end := _plot(axes, line))]
     if not axes.lines:
         raise ValueError(f"panel {panel.title!r} shows nothing: none of its lines has a finite point")
-    shown = [np.asarray(line.get_xydata()) for line in axes.lines]
-    points = np.concatenate(shown)
+    points = np.concatenate([np.asarray(line.get_xydata()) for line in axes.lines])
     if panel.log_x:
         plain_log_axis(axes.xaxis, points[:, 0])
     if panel.log_y:
@@ -159,16 +186,9 @@ def _draw(axes: Any, panel: Panel) -> None:
         axes.minorticks_off()
     right = float(axes.get_xlim()[1])
     for x, y, text, color in ends:
-        axes.annotate(
-            text,
-            (right if x is None else x, y),
-            xytext=(LABEL_GAP, 0),
-            textcoords="offset points",
-            annotation_clip=False,
-            va="center",
-            color=color,
-            fontsize=8.5,
-        ).set_in_layout(False)  # `_apart` makes the room
+        place, look = (right if x is None else x, y), {"va": "center", "color": color, "fontsize": 8.5}
+        label = axes.annotate(text, place, xytext=(LABEL_GAP, 0), **BESIDE, **look)
+        label.set_in_layout(False)  # `_apart` makes the room
 
 
 def _plot(axes: Any, line: Line) -> tuple[float, float, str, str] | None:
@@ -208,8 +228,7 @@ def _apart(figure: Any, axes: Any) -> None:
         text.set_position((right, up))
         if right > 2 * LABEL_GAP or abs(up) > 3:  # a thin line back to the end of the series
             line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 2}
-            tail = {"xytext": (right - 1, up), "textcoords": "offset points", "annotation_clip": False}
-            axes.annotate("", text.xy, arrowprops=line, **tail)
+            axes.annotate("", text.xy, xytext=(right - 1, up), arrowprops=line, **BESIDE)
 
 
 def _spread(wanted: Sequence[float], heights: Sequence[float], floor: float) -> FloatArray:

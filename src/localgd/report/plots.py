@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from localgd.report.axes import plain_log_axis
+from localgd.report.figure import canvas, plain_log_axis
+from localgd.rounding import FloatArray
 
 LOW, HIGH, ANGLE, TRUE = "#0072B2", "#D55E00", "#000000", "#009E73"  # Okabe–Ito: safe for colour-blind readers
-
-
-Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     """Draw what is proved against rounds: bounds on the pooled margin (or the duality gap), the angle, the loss.
 
-    Parameters
-    ----------
-    columns : mapping
-        The columns of a history (`localgd.run.loop.Run.columns`).
-    path : Path
-        PNG to write.
+    `columns` are those of a history (`localgd.run.history.Run.columns`); `path` is the PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  half a second that only figures pay
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     rounds = np.asarray(columns["round"], dtype=float)
     late = rounds >= 1
     x = rounds[late]
@@ -37,9 +27,7 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
         for name in ("low", "high", "angle_deg_max", "true_angle_deg", "loss", "gap", "accuracy")
     )
     numbers = not np.isfinite(accuracy).any()  # of real targets there is none
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    margins, angles, losses = figure.subplots(1, 3)
+    figure, (margins, angles, losses) = canvas(11, 3.4, 1, 3)
     if np.isfinite(gap).any():
         _line(margins, x, gap, HIGH, "at most", above=True)
         margins.set(title="Objective above its least, proved", ylabel="duality gap")
@@ -60,15 +48,13 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     losses.set(title="Training loss", ylabel="objective" if numbers else "mean loss per row")
     for axes in (margins, angles, losses):
         axes.set_xlabel("rounds")
-        axes.grid(visible=True, which="major", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
             plain_log_axis(axes.xaxis, x)
             plain_log_axis(axes.yaxis, np.concatenate([line.get_ydata() for line in axes.lines]))
     figure.savefig(path, dpi=130)
 
 
-def _line(axes: Any, x: Floats, y: Floats, color: str, label: str = "", *, above: bool = True) -> bool:
+def _line(axes: Any, x: FloatArray, y: FloatArray, color: str, label: str = "", *, above: bool = True) -> bool:
     """Draw the finite part of a line and name it at its end; return whether there was any."""
     finite = np.isfinite(y)
     if not finite.any():

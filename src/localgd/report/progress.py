@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from rich.console import Console
@@ -26,46 +26,65 @@ class Patient(Console):
         self.quiet = True
 
 
-class Progress:
-    """Show rounds on standard error and turn Ctrl-C and SIGTERM into a clean stop after the round.
-
-    `interrupted` is the number of the signal that came, or None.
+class Listener:
+    """Print lines on standard error, and note Ctrl-C and SIGTERM in `interrupted`, the number of the signal, or None.
 
     Parameters
     ----------
     quiet : bool
-        Show nothing (signals still stop cleanly).
+        Show nothing (signals are still noted).
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Patient(stderr=True, highlight=False, quiet=quiet)
-        self._status: Any = None
         self._before: dict[int, Any] = {}
-        self._next = 1
-        self._told = 0
-        self._pressed = 0.0
         self.interrupted: int | None = None
 
     def __enter__(self) -> Self:
         """Take over Ctrl-C and the polite request to end that schedulers send."""
         self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give both back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+        self.interrupted = number
+
+
+class Progress(Listener):
+    """Show rounds on standard error and turn Ctrl-C and SIGTERM into a clean stop after the round."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._status: Any = None
+        self._next = 1
+        self._told = 0
+        self._pressed = 0.0
+
+    def __enter__(self) -> Self:
+        """Listen, and show what is going on if there is a terminal."""
+        super().__enter__()
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give both back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, *fault: object) -> None:
+        """Listen no more."""
+        super().__exit__(*fault)
         if self._status is not None:
             self._status.stop()
 
     def say(self, line: str) -> None:
         """Print a line, and show it as what is going on."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        super().say(line)
         if self._status is not None:
             self._status.update(line)
 
@@ -93,7 +112,7 @@ class Progress:
                 self._next = self._next * 5 // 2 if str(self._next)[0] == "2" else self._next * 2
         return self.interrupted is not None
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  as above
         now = time.monotonic()
         if self.interrupted is not None:
             if now - self._pressed < AGAIN_SECONDS:

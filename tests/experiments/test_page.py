@@ -9,8 +9,8 @@ from importlib.resources import files
 
 import pytest
 
-from localgd.experiments.claim import Check, Verdict, Word
-from localgd.report.page import SYMBOLS, Entry, page
+from localgd.experiments.claim import Check, Experiment, Result, Verdict, Word
+from localgd.experiments.page import SYMBOLS, page
 
 CHECKS = (
     Check("relative error", 0.0123456, 0.03),
@@ -19,6 +19,10 @@ CHECKS = (
 )
 SAID = {"title": "A & B <i>", "claim": "x < y", "source": "Zhu & others", "caption": 'Read "it" so'}
 VOID = {"meta", "img", "br"}
+
+
+def of(name):
+    return Experiment(name, **SAID, quick=(), full=(), run=None, judge=None, draw=None)
 
 
 class Reader(HTMLParser):
@@ -44,16 +48,15 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def read(tmp_path):
-    svg = tmp_path / "figure.svg"
-    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    verdict = Verdict(CHECKS)
-    entries = [
-        Entry("one", **SAID, word=str(verdict.word), text=str(verdict), checks=CHECKS, n_cells=3, svg=svg, quick=True),
-        Entry("two", **SAID, word="skipped", text="skipped: pip install 'localgd[embed]'"),
-        Entry("three", **SAID, word="failed", text="failed: cell <5>", trace="Traceback: <module>"),
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "figure.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    results = [
+        Result(of("one"), 3, Verdict(CHECKS), quick=True),
+        Result(of("two"), skipped="pip install 'localgd[embed]'"),
+        Result(of("three"), fault="cell <5>\nTraceback: <module>"),
     ]
     path = tmp_path / "index.html"
-    page(entries, {"numpy": "2.1", "machine": "a <box>"}, path, command="localgd reproduce --out 'A B'")
+    page(results, {"numpy": "2.1", "machine": "a <box>"}, path, command="localgd reproduce --out 'A B'")
     reader = Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     assert reader.open == []
@@ -101,12 +104,10 @@ def test_everything_is_said_in_words_and_text_stays_text(read):
 def test_every_word_of_a_verdict_has_a_sign_of_its_own():
     assert {str(word) for word in Word} | {"failed", "skipped"} == set(SYMBOLS)
     assert len(set(SYMBOLS.values())) == len(SYMBOLS)
-    with pytest.raises(ValueError, match="word must be one of"):
-        Entry("one", **SAID, word="maybe", text="")
 
 
 def test_the_template_has_a_colour_for_every_word_and_both_lights():
-    template = files("localgd.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = files("localgd.experiments").joinpath("page.html.j2").read_text(encoding="utf-8")
     for word in SYMBOLS:
         assert f".{word.replace(' ', '-')}" in template
     for words in ("prefers-color-scheme: dark", "@media print", "@media (max-width"):
