@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +15,23 @@ import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which must be th
 from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
-from localgd import serialize
 from localgd.core import Message, Report, Task
+from localgd.engine import serialize
 from localgd.engine.policy import Answer, check_apart
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.rows import Shard
 
 OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
+
+
+@cache
+def blas_threads() -> ThreadpoolController:
+    """Return what limits BLAS to a thread a node: faster on small blocks, and no bit depends on the machine's cores.
+
+    It looks through all libraries that are loaded, which takes a while: once, as NumPy and SciPy are there by now.
+    """
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +61,6 @@ class Nodes:
         self.n_jobs = n_jobs
         self.debug = debug
         self._kept: dict[tuple[str, Task], dict[str, NodeStore]] = {}
-        # One BLAS thread per node: faster on small blocks, and the bits no longer depend on the machine's cores.
-        self._threads = ThreadpoolController()
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say."""
@@ -71,7 +79,7 @@ class Nodes:
                 fresh[node_id] = now
             return report
 
-        with self._threads.limit(limits=1, user_api="blas"):
+        with blas_threads().limit(limits=1, user_api="blas"):
             if self.n_jobs > 1 and len(nodes) > 1:
                 with ThreadPoolExecutor(self.n_jobs) as pool:
                     found = dict(zip(nodes, pool.map(on_node, nodes), strict=True))

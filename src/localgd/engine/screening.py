@@ -91,7 +91,7 @@ def _misshapen(field: Field, value: Any, task: str) -> str:
     array = value.vector if isinstance(value, Dual) else value
     if array.shape != field.shape:
         return f"has the shape {array.shape}, but {task} declares {field.shape}"
-    if array.dtype.name != field.dtype:
+    if array.dtype != field.dtype:
         return f"is of {array.dtype.name}, but {task} declares {field.dtype}"
     if field.dtype == "int64" and (np.abs(array) > LARGEST).any():
         return "holds a number beyond 2^53, which not every engine can add"

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from localgd import serialize
 from localgd.core import CountKey, Message, Report, Task
+from localgd.engine import serialize
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import Nodes
 from localgd.engine.packing import Layout, digest

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from localgd import serialize
 from localgd.core import End, Engine, Failure, Task
+from localgd.engine import serialize
 from localgd.problems.certificate import Certificate
 from localgd.run.history import Row
 

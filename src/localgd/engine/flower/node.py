@@ -9,17 +9,15 @@ import math
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, NamedTuple
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from threadpoolctl import ThreadpoolController
 
-from localgd import serialize
 from localgd.core import Task
+from localgd.engine import serialize
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
-from localgd.engine.nodes import NodeStore, answer, fingerprint, state_type
+from localgd.engine.nodes import NodeStore, answer, blas_threads, fingerprint, state_type
 from localgd.limits import Limits, RefusedError
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
@@ -40,11 +38,6 @@ class Held(NamedTuple):
 
 _HELD: dict[tuple[Any, ...], Held] = {}
 """Rows as last used, by run and node: a simulated node need not read them every round."""
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()  # it looks through all libraries that are loaded, which takes a while
 
 
 def limits_of(context: Context) -> Limits:
@@ -115,7 +108,7 @@ class RoundHandler:
         n_duals = sum(field.kind == "dual" for field in schema.values())
         held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows)
         key = digest(json.dumps([head["task"], view]))
-        with _threads().limit(limits=1, user_api="blas"):
+        with blas_threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
         answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")), message)
         diary.views[view] = definition

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from localgd import serialize
 from localgd.core import Array as Numbers
 from localgd.core import CountKey, Message, Report
+from localgd.engine import serialize
 from localgd.errors import plain
 from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray

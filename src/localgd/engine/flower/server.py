@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from flwr.serverapp import Grid
 
-from localgd import serialize
 from localgd.core import Message, Report, Task
+from localgd.engine import serialize
 from localgd.engine.flower import records
 from localgd.engine.flower.grid_client import GridClient
 from localgd.engine.flower.node import view_of
