@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels import pick
-from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
-from localgd.losses import Logistic, Loss, among
+from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, check_whole, node_weight, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
+
+StepSize: TypeAlias = float | Literal["auto", "paper"]
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
@@ -101,7 +102,7 @@ class GradientSteps:
     """
 
     local_steps: int = 100
-    lr: float | Literal["auto", "paper"] = "auto"
+    lr: StepSize = "auto"
     loss: Loss | None = None
     batch_size: int | None = None
     replacement: bool = False
@@ -113,13 +114,9 @@ class GradientSteps:
     n_samples: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.local_steps < 1 or self.local_steps != int(self.local_steps):
-            raise ValueError(f"local_steps must be a whole number of at least 1, got {self.local_steps!r}")
-        if isinstance(self.lr, str):
-            if self.lr not in ("auto", "paper"):
-                raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
-        elif not (np.isfinite(self.lr) and self.lr > 0):
+        check_whole("local_steps", self.local_steps, 1)
+        named, lr = self.lr in ("auto", "paper"), self.lr
+        if not (named if isinstance(lr, str) else np.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
@@ -146,13 +143,8 @@ class GradientSteps:
         if self.lr == "paper":
             hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
         loss = problem.loss_for(self.loss, sizes.versus)
-        bound = replace(
-            self,
-            loss=loss,
-            weighted_by=problem.weighting_for(self.weighted_by),
-            problem=problem,
-            n_samples=sizes.n_samples,
-        )
+        weighting = problem.weighting_for(self.weighted_by)
+        bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.n_samples)
         if not isinstance(self.lr, str):
             return bound
         look = Smoothness(loss.versus)
@@ -238,53 +230,3 @@ def rows_of(samples: Batches, versus: int) -> Batches:
     if versus == 1:
         return samples
     return np.asarray((samples[:, :, None] * versus + np.arange(versus)).reshape(len(samples), -1))
-
-
-@dataclass(frozen=True)
-class Project:
-    """Project the shared model onto C_m = {v : z·v >= 1 for every row of the node}.
-
-    The λ → 0 limit of solving argmin f_m(v) + (λ/2)|v − w|² to the end (Zhu, Vardhan, Mazumdar, arXiv 2412.07971,
-    Modified Local-GD). The node keeps its dual coefficients to start from next time. A node whose own rows cannot be
-    separated stays where it is and reports the proof of that as its ``margin_upper``.
-
-    Parameters
-    ----------
-    loss : Loss
-        Only reported, never used.
-    weighted_by : "uniform" or "num-examples"
-        Node weight in the average.
-    """
-
-    state_type: ClassVar[Any] = FloatArray
-
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    weighted_by: Weighting = "uniform"
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        check_weighting(self.weighted_by)
-
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Project:  # noqa: ARG002  nothing to find
-        """Return the task for this problem."""
-        hard_margin_only(problem, "projections look for the max-margin model")
-        return replace(self, loss=among(self.loss, sizes.versus))
-
-    def schema(self, message: Message) -> Schema:
-        """Return the metrics, an update, and the flag ``inseparable``: no projection, as nothing separates the rows."""
-        return {**METRICS, **moves(message.w.size), "inseparable": Field("flag")}
-
-    def init(self, shard: Shard) -> FloatArray:
-        """Start from zero duals."""
-        return np.zeros(shard.n_rows)
-
-    def run(self, message: Message, shard: Shard, state: FloatArray) -> tuple[Report, FloatArray]:
-        """Project; report the standing at w and the weighted move."""
-        weight = node_weight(shard, self.weighted_by)
-        here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
-        projection = project(shard, message.w, warm=state)
-        report = moved(shard, here, projection.duals, weight)
-        if projection.feasible:
-            return report, projection.duals
-        stay = moved(shard, here, np.zeros(shard.n_rows), weight)
-        return replace(stay, mins=report.mins, flags={**report.flags, "inseparable": 1}), state
