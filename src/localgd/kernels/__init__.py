@@ -30,7 +30,7 @@ CACHED_ENTRIES = 1_000_000
 
 
 class Kernel(Protocol):
-    """The signature all kernels share."""
+    """The signature all kernels share, whether they need margins and w or not."""
 
     def __call__(self, shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
         """Return the coefficients a >= 0, shape (n,), of the rows in v − w."""
@@ -49,8 +49,7 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     >>> pick(Shard("tall", np.ones((50, 3))), local_steps=10) is reference.coefficients
     True
     """
-    sparse = isinstance(shard.rows, csr_array)
-    stored = shard.rows.nnz if isinstance(shard.rows, csr_array) else shard.rows.size
+    sparse, stored = isinstance(shard.rows, csr_array), shard.rows.size
     share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_samples)
     if local_steps == 1:
         return reference.coefficients

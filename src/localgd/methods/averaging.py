@@ -28,11 +28,7 @@ def _averaging(name: str, merge: Merge, loss: AnyLoss, **fields: Any) -> Method:
 
 
 def local_gd(
-    *,
-    local_steps: int = 100,
-    lr: StepSize = "auto",
-    loss: AnyLoss = None,
-    weighted_by: Weighting | None = None,
+    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
@@ -150,11 +146,7 @@ def modified_local_gd(
 
 
 def fedexp(
-    *,
-    local_steps: int = 100,
-    lr: StepSize = "auto",
-    loss: AnyLoss = None,
-    weighted_by: Weighting | None = None,
+    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
 ) -> Method:
     """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
 
@@ -182,7 +174,7 @@ def normalised_local_gd(
     *,
     local_steps: int = 100,
     lr: StepSize = "paper",
-    loss: str | Loss = "exponential",
+    loss: AnyLoss = "exponential",
     weighted_by: Weighting | None = None,
 ) -> Method:
     """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.

@@ -92,18 +92,7 @@ class HardMargin(ByMargins):
     ) -> MarginProof:
         """Return what is proved of the model that a round began with, from the round's report.
 
-        Parameters
-        ----------
-        proof : MarginProof
-            What was proved before.
-        state : ServerState
-            The server's state that the round began with.
-        report : Report
-            What the nodes said.
-        duals : sequence of Dual
-            Dual vectors of the same rows from elsewhere.
-        whole : bool
-            Whether all nodes spoke.
+        Dual vectors of the same rows from elsewhere may help.
         """
         last = round_dual(report) or proof.dual
         model = state.readout
@@ -131,21 +120,8 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
     max over γ in [low, high] of min(acos(margin/γ), ∠(w, s) + acos(γ·mass/|s|)). The first rises and the second falls
     with γ, so at any split the larger of the two is a bound; bisection finds the split where they meet.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model.
-    margin : float
-        Lower bound on min z_i·w/|w|.
-    dual : Dual
-        Any dual vector, w itself included.
-    low, high : float
-        Bounds on γ*.
-
-    Returns
-    -------
-    float
-        Degrees; 90 or more says nothing.
+    It takes the model (d,), a lower bound on its own margin min z_i·w/|w|, and any dual vector, w itself included; 90
+    or more says nothing.
 
     Examples
     --------
@@ -184,27 +160,12 @@ def certificate(
     node_high: float = math.inf,
     cancels: bool = False,
 ) -> Certificate:
-    """Return what is proved about w.
+    """Return what is proved about w, a model of length (d,), and the rows.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model.
-    margin : float
-        Lower bound on min z_i·w over all rows of all nodes; NaN if not all nodes spoke.
-    duals : sequence of Dual
-        Dual vectors of the same rows.
-    before : Certificate, optional
-        What is proved of the same rows already.
-    node_high : float
-        Smallest upper bound on γ* that a single node found for its own rows.
-    cancels : bool
-        Whether a node's own rows cancel to within rounding.
-
-    Raises
-    ------
-    ArithmeticError
-        If the bounds cross: a fault of a node, the proof or this program, and nothing of it is published.
+    `margin` is a lower bound on min z_i·w over all rows of all nodes, NaN if not all nodes spoke; the duals are of the
+    same rows, of which `before` is proved already. `node_high` is the smallest upper bound on γ* that a single node
+    found for its own rows; `cancels` says that those of a node cancel to within rounding. Bounds that cross are a fault
+    of a node, the proof or this program: an ArithmeticError, and nothing of it is published.
     """
     before = Certificate() if before is None else before
     length = norm(w)

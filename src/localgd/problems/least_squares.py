@@ -191,13 +191,7 @@ class LeastSquares:
 
 
 def least_squares(problem: Problem) -> LeastSquares:
-    """Return the problem, if it is one of squared loss.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
-    """
+    """Return the problem, if it is one of squared loss; refuse another one."""
     if not isinstance(problem, LeastSquares):
         raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
             f"it fits real targets, and cannot look for the {problem.kind} model; take auto, or another method"
@@ -260,13 +254,7 @@ class Squares:
 
 
 def check_targets(shard: Samples) -> None:
-    """Refuse signed rows.
-
-    Raises
-    ------
-    TypeError
-        If that is what the node holds.
-    """
+    """Refuse a node that holds signed rows."""
     if not isinstance(shard, Samples):
         raise TypeError(f"node {shard.node_id!r} holds signed rows; give Samples, with real targets")
 

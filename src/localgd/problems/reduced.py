@@ -101,11 +101,9 @@ class Reduced:
     def blurred(self, report: Report) -> float:
         """Return a bound on what the error of the residuals does to h."""
         own, last = float(report.sums["blur_pull"]), float(report.sums["blur_last"])
-        return (
-            own
-            if self.columns is None
-            else (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
-        )
+        if self.columns is None:
+            return own
+        return (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
 
 
 def folded(report: Report, which: str = "") -> float:

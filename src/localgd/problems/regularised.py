@@ -168,13 +168,7 @@ class Regularised(ByMargins):
 
 
 def regularised(problem: Problem) -> Regularised:
-    """Return the problem, if it is a penalised loss.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
-    """
+    """Return the problem, if it is a penalised loss; refuse another one."""
     if not isinstance(problem, Regularised):
         raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
             f"it goes down a loss over all rows, and cannot look for the {problem.kind} model; give "
@@ -184,13 +178,7 @@ def regularised(problem: Problem) -> Regularised:
 
 
 def hard_margin_only(problem: Problem, why: str) -> None:
-    """Refuse a penalised loss, and squared loss.
-
-    Raises
-    ------
-    ValueError
-        With the reason why.
-    """
+    """Refuse a penalised loss, and squared loss, and say why."""
     if not problem.by_margins:
         raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):

@@ -54,7 +54,8 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
         slope = loss.slope(margins)
         gradient = -shard.combine(weights * slope)
         # The Newton step as least squares over rows, not over the Hessian: that would square the condition number.
-        newton, _, rank, values = np.linalg.lstsq(_root(z, weights, margins, versus), _aim(weights, margins))
+        aim = np.sqrt(weights) * np.exp(-margins / 2)  # √weights · √(p/p₀) for every row, as p/p₀ = exp(−m)
+        newton, _, rank, values = np.linalg.lstsq(_root(z, weights, margins, versus), aim)
         if not w.any():
             full_rank, faint = rank, 1e-8 * values[rank - 1]
         # A direction along which every curvature fades is one along which the loss falls for ever.
@@ -74,7 +75,7 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
 
 
 def _root(z: FloatArray, weights: FloatArray, margins: FloatArray, versus: int) -> FloatArray:
-    """Return an R with RᵀR = ∇²F; with `_aim` it makes Rᵀ aim = −∇F.
+    """Return an R with RᵀR = ∇²F; with the aim it makes Rᵀ aim = −∇F.
 
     Of a sample with slopes p, p₀ = 1 − Σp and q = √p the Hessian is diag(p) − ppᵀ, its root (I − qqᵀ/(1+√p₀)) diag(q).
     """
@@ -87,11 +88,6 @@ def _root(z: FloatArray, weights: FloatArray, margins: FloatArray, versus: int) 
     share = q / (1.0 + np.exp(-loss.value(margins) / 2))[:, None, None]
     rows -= share * (q * rows).sum(axis=1, keepdims=True)
     return np.asarray(np.sqrt(weights)[:, None] * rows.reshape(z.shape))
-
-
-def _aim(weights: FloatArray, margins: FloatArray) -> FloatArray:
-    """Return √weights · √(p/p₀) for every row; p/p₀ = exp(−m)."""
-    return np.asarray(np.sqrt(weights) * np.exp(-margins / 2))
 
 
 def checked_weights(weights: FloatArray, rows: Rows) -> FloatArray:
