@@ -76,7 +76,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class StepSize(Option):
+class NumberOrWord(Option):
     """A number, or a word that the method knows."""
 
     def parsed(self, text: Any) -> Any:
@@ -101,7 +101,7 @@ OPTIONS = (
         "Gradient steps per node and round.",
         _all("100", *AVERAGING, "normalised-local-gd", "scaffold", "modified-local-gd"),
     ),
-    StepSize(
+    NumberOrWord(
         "lr",
         str,
         "Step size: a number, auto (1/smoothness) or paper (that over the local steps).",

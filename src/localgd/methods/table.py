@@ -58,20 +58,9 @@ def asked(
 
     A loss is the problem's where there is a penalty, or the method is for a minimiser; else the method's.
 
-    Parameters
-    ----------
-    name : str
-        What users call the method.
-    C : float > 0, optional
-        Penalised loss, as in scikit-learn's ``LogisticRegression``.
-    alpha : float >= 0, optional
-        Real targets, and their penalty as in scikit-learn's ``Ridge``.
-    intercept : bool
-        The last column is a bias, and free of the penalty.
-    loss : str or Loss, optional
-        Loss of a margin.
-    **options
-        The method's own, and ``late`` for `Method.late`; None is not given.
+    `C`, the penalty of a loss, is as in scikit-learn's ``LogisticRegression``; `alpha`, that of real targets, as in its
+    ``Ridge``; with `intercept` the last column is a bias, and free of either. The options are the method's own, and
+    ``late`` for `Method.late`; None is not given.
 
     Examples
     --------

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from localgd.core import Message, Report, Task
+from localgd.core import Report, Task
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
-from localgd.problems.metrics import ByMargins, Evaluate, Weighting, seen
+from localgd.problems.metrics import ByMargins, Evaluate, Weighting
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
@@ -32,7 +32,6 @@ from localgd.rounding import (
     norm,
     norm_above,
 )
-from localgd.rows import Shard
 
 CLOSE_DEG = 45.0
 """A bound above this is stated, but not called a certificate."""
@@ -79,10 +78,6 @@ class HardMargin(ByMargins):
         """Return how a method weighs the nodes: as it was told, else all alike."""
         return "uniform" if chosen is None else chosen
 
-    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
-        """Return how the shared model stands on a node."""
-        return seen(message, shard, margins, loss, weight)
-
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks, for a method of this task."""
         return Evaluate(task.loss, task.weighted_by)
@@ -94,7 +89,10 @@ class HardMargin(ByMargins):
 
         Dual vectors of the same rows from elsewhere may help.
         """
-        last = round_dual(report) or proof.dual
+        # Late updates Σ p_m (v_m − w) lean on the rows nearest to the boundary only, so |update|/mass is often the
+        # tightest bound; where nothing separates the rows, they tend to 0 while their mass does not: Gordan's proof.
+        update = report.duals.get("update")
+        last = update if update is not None and update.parts[0] > 0 else proof.dual
         model = state.readout
         found = certificate(
             model.vector,
@@ -204,13 +202,3 @@ def judged(found: Certificate, *, cancels: bool) -> Certificate:
         reason = "no model so far is proved to get every row right"
         reason += f"; the pooled margin, if any, is at most {at_most(high)}" if math.isfinite(high) else ""
     return replace(found, verdict=verdict, reason=reason)
-
-
-def round_dual(report: Report) -> Dual | None:
-    """Return the round's own update Σ p_m (v_m − w) as a dual vector; None if there is none, or it proves nothing.
-
-    Late updates lean on the rows nearest to the boundary only, so |update|/mass is often the tightest bound; where the
-    data cannot be separated the update tends to 0 while its mass does not: to within rounding that is Gordan's proof.
-    """
-    update = report.duals.get("update")
-    return update if update is not None and update.parts[0] > 0 else None

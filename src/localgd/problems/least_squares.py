@@ -124,12 +124,7 @@ class LeastSquares:
 
     def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  less of it is as good
         """Return the shapes of what a report must hold, by name."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        if message.w.size:
-            shapes |= {"pull": (n_features,)} | dict.fromkeys((*SUMMED, *RESIDUAL), ())
-        if "along" in message.extra:
-            shapes |= {f"{ALONG}pull": (n_features,)} | {f"{ALONG}{name}": () for name in SUMMED}
-        return shapes | ({"moment": (triangle_size(n_features),)} if "moments" in message.extra else {})
+        return {name: field.shape for name, field in Squares(self.intercept).schema(message).items()}
 
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""

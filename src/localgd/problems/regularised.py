@@ -137,10 +137,6 @@ class Regularised(ByMargins):
         """Return ∇F(w) from an appraisal by every node."""
         return np.asarray(self.strength(report.n_rows) * self.pull(w) - report.sums["pull"] / report.n_rows)
 
-    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:  # noqa: ARG002  its own
-        """Return how the shared model stands on a node, and what its duality gap is made of."""
-        return appraisal(shard, message.w, margins, self)
-
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own, if it is one."""
         return task if isinstance(task, Curvature) else Appraise(self)

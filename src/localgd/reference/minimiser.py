@@ -16,26 +16,11 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
     Newton's method with backtracking; where columns are dependent, the minimiser of least norm, which is the one
     gradient descent from 0 tends to.
 
-    Parameters
-    ----------
-    rows : (N, d) float64 array or CSR array
-        Signed rows, not separable.
-    weights : (N,) float64 array, >= 0, sum 1
-        Weight of each row: p_m/n_m for a row of node m.
-    versus : int, at least 1
-        Rows next to each other, of one weight, that speak for a sample: where more than one, the loss is softmax and
-        the weight of a sample is the sum of theirs.
-
-    Returns
-    -------
-    (d,) float64 array
-        w with ``|∇F(w)| <= 1e-12 · max |z_i|``.
-
-    Raises
-    ------
-    ValueError
-        If there is no minimiser because some direction separates rows without misplacing any, or if Newton's method
-        does not reach the gradient norm.
+    The rows (N, d), dense or CSR, must not be separable; a row of node m weighs p_m/n_m, all weights (N,) together 1.
+    Where `versus` rows next to each other, of one weight, speak for a sample, the loss is softmax, and the weight of a
+    sample is the sum of theirs. Returns w, shape (d,), with ``|∇F(w)| <= 1e-12 · max |z_i|``. A ValueError if there is
+    no minimiser, because some direction separates rows without misplacing any, or if Newton's method does not reach
+    that norm.
 
     Examples
     --------

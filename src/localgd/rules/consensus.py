@@ -117,15 +117,15 @@ class DualPart(MarginTask):
         projection = project(shard, message.w - vector, warm=warm)
         report = moved(shard, here, projection.duals, 1.0)
         if not projection.feasible:
-            return replace(report, flags={**report.flags, "inseparable": 1}), state
+            return report + Report(flags={"inseparable": 1}), state
         end = projection.duals
         image = shard.margins(report.duals["update"].vector - vector)
         before = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
         inner = np.array([*before, float((end - start) @ image)])
         keep = slice(-self.memory - 1, None)
         known = Memory([*state.starts, Coefficients.of(start)][keep], [*state.ends, Coefficients.of(end)][keep])
-        sums = {**report.sums, "inner": inner, "start": float(start.sum())}
-        return replace(report, sums=sums, maxs={"since": since(start, end)}), known
+        gained = Report(sums={"inner": inner, "start": float(start.sum())}, maxs={"since": since(start, end)})
+        return report + gained, known
 
 
 def since(start: FloatArray, end: FloatArray) -> float:
@@ -190,11 +190,6 @@ class Consensus(Server):
     ----------
     memory : int, at least 0
         Rounds that the acceleration looks back on; 0 is the plain iteration.
-
-    Raises
-    ------
-    ValueError
-        If `memory` is out of its range.
 
     Notes
     -----

@@ -249,9 +249,8 @@ class ControlVariates(Server):
     def _judged(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         value = self.problem.objective(report, state.w)
         if not value <= state.value + NOISE * abs(state.value):
-            return replace(
-                state, model=Dual(read_only(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
-            )
+            back = Dual(read_only(state.best + state.downhill))
+            return replace(state, model=back, ends=(), moves=(), gram=np.zeros((0, 0)))
         slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
             return replace(state, done="the gradient is 0 to within rounding")

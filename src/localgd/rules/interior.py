@@ -136,11 +136,10 @@ class InteriorPoint(MarginTask):
 
     def _summed(self, shard: Shard, state: Slacks, here: Report) -> Report:
         a, s = state.a, state.s
-        report = moved(shard, here, a, 1.0)
         pull = shard.combine(a * ((1 + s - state.margins) / s - 1))
         sums = {"curvature": triangle(shard.second_moment(a / s)), "pull": pull, "gap": float(a @ s)}
         rows = {} if shard.versus == 1 else {"rows": shard.n_rows}  # else the report's own count
-        return replace(report, sums={**report.sums, **sums, **rows})
+        return moved(shard, here, a, 1.0) + Report(sums={**sums, **rows})
 
     def _predicted(self, shard: Shard, state: Slacks, here: Report, dw: FloatArray) -> tuple[Report, Slacks]:
         """Report what the Newton step to a·s = 0 would do."""
@@ -149,8 +148,8 @@ class InteriorPoint(MarginTask):
         state = replace(state, da=-a - a * ds / s, ds=ds)
         products = [float(x @ y) for x, y in ((a, s), (a, ds), (state.da, s), (state.da, ds))]
         corrector = [shard.combine(-state.da * ds / s), shard.combine(1 / s)]
-        sums = {**here.sums, "products": products, "corrector": corrector}
-        return replace(here, sums=sums, maxs={"fastest": state.fastest}), state
+        found = Report(sums={"products": products, "corrector": corrector}, maxs={"fastest": state.fastest})
+        return here + found, state
 
     def _corrected(
         self, extra: Mapping[str, FloatArray], shard: Shard, state: Slacks, here: Report, margins: FloatArray
@@ -160,9 +159,9 @@ class InteriorPoint(MarginTask):
         ds = shard.margins(extra["correct"]) - (1 + s - state.margins)
         da = (extra["target"] - state.da * state.ds - a * s - a * ds) / s
         state = replace(state, da=da, ds=ds)
-        here = replace(here, maxs={"fastest": state.fastest})
+        here += Report(maxs={"fastest": state.fastest})
         if guess == 0.0 or guess * state.fastest.max() > NEARLY:
-            return replace(here, flags={"unguessed": 1}), state
+            return here + Report(flags={"unguessed": 1}), state
         return self._summed(shard, state.gone(guess, margins), here), state
 
 

@@ -16,7 +16,7 @@ from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, check_whole, node_weight, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, check_whole, node_weight, seen, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
@@ -34,8 +34,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -
     own = shard.combination(coefficients)
     mins = {"margin_upper": own.margin_upper} if own.known else {}
     flags = {"cancels": 1} if own.cancels else {}
-    report = updated(here, own, weight)
-    return replace(report, mins={**report.mins, **mins}, flags={**report.flags, **flags})
+    return updated(here, own, weight) + Report(mins=mins, flags=flags)
 
 
 def moves(n_features: int) -> Schema:
@@ -51,9 +50,9 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
     """
     length = norm(update.vector)
     if not math.isfinite(weight * length * length):
-        return replace(here, flags={**here.flags, "overflow": 1})
-    sums = {**here.sums, "update_sq_norm": weight * length * length}
-    return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
+        return here + Report(flags={"overflow": 1})
+    sums = {"update_sq_norm": weight * length * length}
+    return here + Report(sums=sums, duals={"update": update.weighted(weight)})
 
 
 def updates(n_features: int) -> Schema:
@@ -94,11 +93,6 @@ class GradientSteps:
         What the steps go down; `bound` sets it.
     n_samples : int
         Samples of all nodes, which a penalty is relative to; `bound` sets it.
-
-    Raises
-    ------
-    ValueError
-        If a field is out of its range.
     """
 
     local_steps: int = 100
@@ -130,11 +124,6 @@ class GradientSteps:
         """Return the task for this problem, with its step size found, by one round, if it was "auto" or "paper".
 
         β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
-
-        Raises
-        ------
-        ValueError
-            If a setting has no meaning for the problem.
         """
         if not isinstance(problem, HardMargin | Regularised):
             raise ValueError(f"it needs a loss of margins, which {problem.kind} has not")  # noqa: TRY004  a bad value
@@ -177,14 +166,14 @@ class GradientSteps:
         if isinstance(self.problem, Regularised):
             return self._penalised(lr, self.problem, message, shard)
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
-        here = self.problem.metrics(message, shard, margins, loss, weight)
+        here = seen(message, shard, margins, loss, weight)
         steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches)
         a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
         report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
             return report
-        return replace(report, flags={**report.flags, "underflow": 1})
+        return report + Report(flags={"underflow": 1})
 
     def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""

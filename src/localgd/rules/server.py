@@ -176,11 +176,6 @@ class Momentum:
     nesterov : bool
         False is SlowMo (Wang et al., ICLR 2020, arXiv 1910.00643), True the outer step of DiLoCo (Douillard et al.,
         arXiv 2311.08105).
-
-    Raises
-    ------
-    ValueError
-        If a field is out of its range.
     """
 
     momentum: float = 0.9
@@ -188,7 +183,6 @@ class Momentum:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        """Check every field once."""
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be at least 0 and below 1, got {self.momentum!r}")
         if not (math.isfinite(self.server_lr) and self.server_lr > 0):
@@ -205,20 +199,15 @@ class Momentum:
 class Extrapolation:
     """FedExP: the update made longer where the nodes pull apart.
 
-    η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With projections it is
-    Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it. The first part of
-    its chain.
+    η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With projections it
+    is Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it. The first part
+    of its chain.
 
     Parameters
     ----------
     relaxation : float in (0, 1]
         ρ: 1/2 is FedExP (Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604), 1 is Pierra (Math. Programming 28,
         1984).
-
-    Raises
-    ------
-    ValueError
-        If `relaxation` is out of its range.
 
     Examples
     --------
@@ -232,7 +221,6 @@ class Extrapolation:
     relaxation: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the share once."""
         if not 0 < self.relaxation <= 1:
             raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
 
