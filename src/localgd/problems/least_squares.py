@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -36,16 +36,9 @@ ALONG = "along_"
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What the server knows of the rows.
+    """What the server knows of the rows: the problem with the intercept taken out, and what nodes have sent so far.
 
-    Parameters
-    ----------
-    reduced : Reduced
-        The problem with the intercept taken out.
-    first : Report, optional
-        The residuals of w = 0, if anybody has looked at them.
-    known : Spectrum, optional
-        The spectrum of XᵀX, if nodes have sent that.
+    That is what the residuals of w = 0 say, and the spectrum of XᵀX.
     """
 
     reduced: Reduced
@@ -53,24 +46,12 @@ class Facts:
     known: Spectrum | None = None
 
 
-@runtime_checkable
-class Solves(Protocol):
-    """A server's state that keeps what is known of the rows itself, and F of its model up to date."""
-
-    @property
-    def facts(self) -> Facts | None:
-        """What is known of the rows, once there was a round."""
-
-    @property
-    def value(self) -> float:
-        """F(w), as far as it is known."""
-
-
 @dataclass(frozen=True, eq=False)
 class SquaresProof:
     """What is proved of a run's model so far, the model that it is about, and what is known of the rows.
 
-    Servers that solve keep the facts themselves; there is None here then.
+    The state of a server that solves keeps the ``facts`` itself, and F of its model as ``value``; there is None here
+    then.
     """
 
     certificate: SquaresCertificate = field(default_factory=SquaresCertificate)
@@ -130,7 +111,7 @@ class LeastSquares:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
         if "square" in report.sums:
             return self.objective(report, state.w), math.nan
-        return state.value if isinstance(state, Solves) else math.nan, math.nan
+        return state.value if hasattr(state, "facts") else math.nan, math.nan
 
     def objective(self, report: Report, w: FloatArray) -> float:
         """Return F(w) from a look at the residuals."""
@@ -169,7 +150,7 @@ class LeastSquares:
         """
         model = state.readout
         if whole and "square" in report.sums:
-            solves = isinstance(state, Solves)
+            solves = hasattr(state, "facts")
             facts = (state.facts if solves else proof.facts) or self.begun(report, model.vector)
             kept = None if solves else facts
             astray = math.inf if math.isnan(model.error) else model.error

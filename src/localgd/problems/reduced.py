@@ -24,20 +24,9 @@ SURE = 1 + 32 * UNIT_ROUNDOFF
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """The problem with the intercept taken out, as the server knows it.
+    """The problem with the intercept taken out, as the server knows it: α, N, and d, the intercept's column included.
 
-    Parameters
-    ----------
-    alpha : float, at least 0
-        α.
-    n_rows : int
-        N, rows of all nodes.
-    n_columns : int
-        d, the intercept's column included.
-    columns : (d − 1,) float64 array, optional
-        s, the sums of the other columns; None without an intercept.
-    columns_error : float
-        A bound on the error of s.
+    `columns` (d − 1,) are s, the sums of the other columns, with a bound on their error; None without an intercept.
 
     Examples
     --------

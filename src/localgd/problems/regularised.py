@@ -200,16 +200,19 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     sure = int(np.count_nonzero(slope > CERTAIN))
     off = shard.margin_error(norm(w))
     blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
-    sums: dict[str, Any] = {"risk": risk, "pull": shard.combine(slope), "drift": shard.combine_error(slope)}
-    sums["blur"] = blur
+    pull, drift = shard.combine(slope), shard.combine_error(slope)
+    sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
+    flags: dict[str, int] = {}
     if problem.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
-        sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    flags = {} if np.isfinite(sums.get("odds", 0.0)).all() else {"far": 1}
-    sums = {name: value for name, value in sums.items() if name != "odds" or not flags}
-    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius}, flags={**here.flags, **flags})
+        by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
+        if np.isfinite(by_class).all():
+            sums["odds"] = by_class
+        else:
+            flags["far"] = 1
+    return here + Report(sums=sums, maxs={"radius": shard.radius}, flags=flags)
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
@@ -265,7 +268,7 @@ class Curvature(Appraise):
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
-        return replace(report, sums={**report.sums, "curvature": curvature}), state
+        return report + Report(sums={"curvature": curvature}), state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:

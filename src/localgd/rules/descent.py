@@ -61,10 +61,7 @@ class DescentState(ServerState):
 class Descending(Server):
     """What Newton's method and L-BFGS share: a direction from every accepted point, and backtracking. One round a step.
 
-    Parameters
-    ----------
-    problem : Regularised
-        The objective; `bound` sets it.
+    They go down the problem, which `bound` sets.
     """
 
     whole_rounds: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"

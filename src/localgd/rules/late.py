@@ -14,15 +14,10 @@ from localgd.rules.server import Additive, Chain, Server, ServerState
 
 @dataclass(frozen=True)
 class Late(Server):
-    """Hand out the late direction w_k − w_j, with j at most k/2 and near to it, instead of w_k.
+    """Hand out the late direction w_k − w_j of a merge that only adds, j at most k/2 and near to it, instead of w_k.
 
     On separable data ``w(t) = ŵ log t + ρ + o(1)``, and the constant ρ cancels. What was added since round j is itself
     a combination of rows with coefficients >= 0, so its certificate is the same theorem.
-
-    Parameters
-    ----------
-    merge : Additive
-        What makes the model, by adding to it.
     """
 
     hard_margin_as: ClassVar[str] = "the late direction is no model, and a penalised loss has a finite minimiser"

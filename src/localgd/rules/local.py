@@ -153,18 +153,15 @@ class GradientSteps:
         here = appraisals(d, self.problem) if waits else METRICS
         return here if waits and self.variates else {**here, **updates(d)}
 
+    @np.errstate(over="ignore", invalid="ignore")  # far too large a step: the loop says so, without a warning a node
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the metrics at w and the weighted update."""
         if isinstance(self.lr, str):
             raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
-        # A step size far too large overflows; the loop sees that and says so, without a warning from every node.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._steps(self.lr * float(message.extra.get("scale", 1.0)), message, shard), state
-
-    def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
+        lr = self.lr * float(message.extra.get("scale", 1.0))
         weight, loss = node_weight(shard, self.weighted_by), self.problem.loss_for(self.loss, shard.versus)
         if isinstance(self.problem, Regularised):
-            return self._penalised(lr, self.problem, message, shard)
+            return self._penalised(lr, self.problem, message, shard), state
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
         here = seen(message, shard, margins, loss, weight)
         steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches)
@@ -172,8 +169,8 @@ class GradientSteps:
         report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
-            return report
-        return report + Report(flags={"underflow": 1})
+            return report, state
+        return report + Report(flags={"underflow": 1}), state
 
     def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""

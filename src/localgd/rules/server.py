@@ -250,11 +250,6 @@ class Anchored(Server):
 
     With the mean of projections the limit is the hard-margin vector itself, while the plain mean stops at some point of
     the intersection (Zhu, Vardhan, Mazumdar, arXiv 2412.07971; Halpern 1967).
-
-    Parameters
-    ----------
-    merge : Chain
-        What is shrunk.
     """
 
     hard_margin_as: ClassVar[str] = "an anchor at 0 takes the model away from a finite minimiser"

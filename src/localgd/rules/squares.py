@@ -36,18 +36,9 @@ def at(w: FloatArray, astray: float = math.inf) -> Dual:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A model that the nodes have looked at.
+    """A model that the nodes have looked at: `base` (d,) is it with the intercept at its best.
 
-    Parameters
-    ----------
-    model : Dual
-        The model.
-    base : (d,) float64 array
-        It, with the intercept at its best.
-    h : (k,) float64 array
-        Half of the way down.
-    residual : float
-        |y − Xw|.
+    `h` (k,) is half of the way down from there, and `residual` |y − Xw|.
     """
 
     model: Dual
