@@ -109,9 +109,9 @@ class GradientSteps:
 
     def __post_init__(self) -> None:
         check_whole("local_steps", self.local_steps, 1)
-        named, lr = self.lr in ("auto", "paper"), self.lr
-        if not (named if isinstance(lr, str) else np.isfinite(lr) and lr > 0):
-            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
+        lr = self.lr
+        if lr not in ("auto", "paper") and (isinstance(lr, str) or not (np.isfinite(lr) and lr > 0)):
+            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {lr!r}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
         if not (np.isfinite(self.prox) and self.prox >= 0):
