@@ -35,8 +35,8 @@ from localgd.data.classes import expanded
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
 from localgd.reference.max_margin import MaxMargin, max_margin
-from localgd.rules.local import Project
-from localgd.rules.server import chain, extrapolation, mean
+from localgd.rules.project import Project
+from localgd.rules.server import Extrapolation, chain, mean
 
 Samples: TypeAlias = "tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]"
 
@@ -73,7 +73,7 @@ METHODS: dict[str, Method] = {
     "consensus": consensus(),
     "consensus, plain": consensus(memory=0),
     "interior-point": interior_point(),
-    "extrapolated projections": Method("extrapolated-projections", Project(), chain(mean(), extrapolation())),
+    "extrapolated projections": Method("extrapolated-projections", Project(), chain(mean(), Extrapolation())),
 }
 
 

@@ -13,8 +13,8 @@ from localgd import InProcess, Method, Report, Shard, auto, from_arrays, prepare
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual
 from localgd.rules.local import GradientSteps
-from localgd.rules.normalised import normalised
-from localgd.rules.server import chain, extrapolation, mean, momentum
+from localgd.rules.normalised import Normalised
+from localgd.rules.server import Extrapolation, Momentum, chain, mean
 
 
 def cut_short(step):
@@ -99,7 +99,7 @@ def test_a_node_that_reports_no_number_leaves_no_certificate_about_its_rows(reas
 
 @pytest.mark.parametrize(
     "merge",
-    [normalised(), mean(), chain(mean(), extrapolation()), chain(mean(), momentum())],
+    [Normalised(), mean(), chain(mean(), Extrapolation()), chain(mean(), Momentum())],
     ids=lambda merge: type(merge).__name__,
 )
 @pytest.mark.parametrize("seed", [329, 449, 836])

@@ -13,9 +13,10 @@ from localgd import InProcess
 from localgd.kernels import pick
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential
+from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps
-from localgd.rules.normalised import NormalisedState, normalised
-from localgd.rules.server import Momentum, chain, late, mean, momentum
+from localgd.rules.normalised import Normalised, NormalisedState
+from localgd.rules.server import Momentum, chain, mean
 
 D, LR, STEPS = 3, 0.05, 4
 
@@ -45,10 +46,10 @@ def plus(a, b, share=Fraction(1)):
 @pytest.mark.parametrize(
     "merge",
     [
-        late(mean()),
-        late(chain(mean(), momentum(momentum=0.7, server_lr=0.9))),
-        late(chain(mean(), momentum(momentum=0.9, server_lr=0.7, nesterov=True))),
-        late(normalised()),
+        Late(mean()),
+        Late(chain(mean(), Momentum(momentum=0.7, server_lr=0.9))),
+        Late(chain(mean(), Momentum(momentum=0.9, server_lr=0.7, nesterov=True))),
+        Late(Normalised()),
     ],
     ids=["mean", "slowmo", "nesterov", "normalised"],
 )
@@ -90,7 +91,7 @@ def test_a_step_that_raised_the_loss_is_undone_tails_included():
     shards = random_rows(12, n_nodes=3, n=3, d=D)
     engine = InProcess(shards)
     task = GradientSteps(local_steps=STEPS, lr=200.0, loss=Exponential())
-    merge = late(normalised())
+    merge = Late(Normalised())
     state = merge.init(np.zeros(D))
     undone = 0
     losses = []

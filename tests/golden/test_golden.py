@@ -21,8 +21,8 @@ from localgd import (
 from localgd.data.synthetic import KNOWN
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
-from localgd.rules.local import Project
-from localgd.rules.server import chain, extrapolation, mean
+from localgd.rules.project import Project
+from localgd.rules.server import Extrapolation, chain, mean
 
 
 @pytest.mark.parametrize("name", ["gauss-400", "gauss-400-shifted", "hard", "many-nodes"])
@@ -47,7 +47,7 @@ def test_modified_local_gd_is_near_two_degrees_after_500_rounds_and_the_plain_av
 @pytest.mark.parametrize(("relaxation", "angle"), [(0.5, 10.656), (1.0, 15.102)], ids=["FedExP", "Pierra"])
 def test_extrapolated_projections_reach_the_intersection_early_and_are_stuck_there(relaxation, angle):
     """Published: stuck at about 15 degrees (relaxation 1). Sooner than the plain average, and at a worse point."""
-    method = Method("extrapolated", Project(), chain(mean(), extrapolation(relaxation)))
+    method = Method("extrapolated", Project(), chain(mean(), Extrapolation(relaxation)))
     run = train(federation("gauss-400"), method, n_rounds=500, reference=answer("gauss-400").direction)
     assert run.history[-1].true_angle_deg == pytest.approx(angle, abs=0.01)
     assert run.history[100].true_angle_deg == pytest.approx(run.history[-1].true_angle_deg, abs=1e-6)

@@ -50,9 +50,10 @@ from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
 from localgd.problems.triangle import symmetric
 from localgd.rules.consensus import DualPart
-from localgd.rules.local import GradientSteps, Project
+from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.probes import TemperedDual
+from localgd.rules.project import Project
 from localgd.run.certify import certify
 
 GUARD = Limits()

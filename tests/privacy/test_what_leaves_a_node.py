@@ -16,8 +16,8 @@ from localgd.engine.screening import PARTS
 from localgd.methods.served import TASKS
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
-from localgd.rules.local import Project
 from localgd.rules.probes import TemperedDual
+from localgd.rules.project import Project
 from privacy.declared import PAGE, declared, page
 
 N = {"node-0": 31, "node-1": 37, "node-2": 41}

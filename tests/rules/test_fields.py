@@ -41,11 +41,13 @@ from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.rules.consensus import Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
-from localgd.rules.local import GradientSteps, Project
+from localgd.rules.late import Late
+from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
-from localgd.rules.server import Anchored, Chain, Extrapolation, Late, Momentum, anchored, chain, late, mean, momentum
+from localgd.rules.project import Project
+from localgd.rules.server import Anchored, Chain, Extrapolation, Momentum, chain, mean
 from localgd.rules.squares import ConjugateGradients, NormalEquations
 from localgd.run.checkpoint import Checkpoints
 
@@ -272,8 +274,8 @@ TABLE = {
     ),
     Squares: (once(TARGETS), Squares(), {"intercept": True}),
     Chain: (over(STEPS), mean(), {"parts": (Momentum(0.5),)}),
-    Anchored: (over(STEPS), anchored(mean()), {"merge": chain(mean(), momentum())}),
-    Late: (over(STEPS), late(mean()), {"merge": chain(mean(), momentum())}),
+    Anchored: (over(STEPS), Anchored(mean()), {"merge": chain(mean(), Momentum())}),
+    Late: (over(STEPS), Late(mean()), {"merge": chain(mean(), Momentum())}),
     Extrapolation: (part_over(Project()), Extrapolation(), {"relaxation": 1.0}),
     Momentum: (part_over(STEPS), Momentum(), {"momentum": 0.5, "server_lr": 0.7, "nesterov": True}),
     Normalised: (over(STEPS), Normalised(), {}),

@@ -10,8 +10,9 @@ from localgd import Exponential, InProcess, Method, Shard, local_gd, local_sgd, 
 from localgd.losses import Logistic
 from localgd.reference.max_margin import pooled_gd
 from localgd.rounding import angle_deg
-from localgd.rules.local import GradientSteps, Project
-from localgd.rules.server import anchored, mean
+from localgd.rules.local import GradientSteps
+from localgd.rules.project import Project
+from localgd.rules.server import Anchored, mean
 
 
 def relative(a, b):
@@ -67,7 +68,7 @@ def test_the_proximal_form_tends_to_the_projection_as_the_pull_weakens():
 def test_the_anchor_shrinks_by_k_over_k_plus_one():
     shards = random_rows(5)
     plain = train(InProcess(shards), Method("plain", Project(), mean()), n_rounds=1)
-    shrunk = train(InProcess(shards), Method("anchored", Project(), anchored(mean())), n_rounds=1)
+    shrunk = train(InProcess(shards), Method("anchored", Project(), Anchored(mean())), n_rounds=1)
     np.testing.assert_allclose(shrunk.w, plain.w / 2, rtol=SAME_ORDER)
 
 

@@ -17,8 +17,8 @@ from localgd.core import Message, Report
 from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual
-from localgd.rules.local import Project
-from localgd.rules.server import chain, extrapolation, mean, spread
+from localgd.rules.project import Project
+from localgd.rules.server import Extrapolation, chain, mean, spread
 
 
 def report_of(moves, error=0.0, mass=1.0):
@@ -39,7 +39,7 @@ def test_the_move_is_that_of_the_formula(relaxation):
     factor = max(1.0, relaxation * (share @ np.square(moves).sum(1)) / (average @ average))
     assert factor > 1.1
     report = InProcess(shards).round(Project(weighted_by="num-examples"), Message(0, w))
-    merge = chain(mean(), extrapolation(relaxation))
+    merge = chain(mean(), Extrapolation(relaxation))
     found = merge.step(merge.init(w), report)
     np.testing.assert_allclose(found.w, w + factor * average, rtol=SAME_ORDER)
 
@@ -53,7 +53,7 @@ def test_nodes_that_agree_are_not_extrapolated_to_the_last_bit():
 
 def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magnitude():
     shards = [Shard("a", [[1.0, 1e-5]]), Shard("b", [[-1.0, 1e-5]])]
-    run = train(InProcess(shards), Method("pierra", Project(), chain(mean(), extrapolation(1.0))), n_rounds=1)
+    run = train(InProcess(shards), Method("pierra", Project(), chain(mean(), Extrapolation(1.0))), n_rounds=1)
     np.testing.assert_allclose(run.w, [0.0, 1e5], rtol=1e-9)
     assert run.certificate.angle_deg_max < 0.1
 
@@ -72,7 +72,7 @@ def test_rows_almost_opposite_are_met_in_one_round_instead_of_ten_orders_of_magn
 )
 def test_what_says_nothing_is_not_extrapolated(moves, error):
     report, w = report_of(moves, error), np.array([1.0, 2.0])
-    merge, plain = chain(mean(), extrapolation(1.0)), mean()
+    merge, plain = chain(mean(), Extrapolation(1.0)), mean()
     assert np.array_equal(merge.step(merge.init(w), report).w, plain.step(plain.init(w), report).w)
 
 
@@ -92,7 +92,7 @@ def test_squares_beyond_float64_end_in_a_status_not_a_claim():
 @pytest.mark.parametrize("relaxation", [0.0, -1.0, 1.5, math.nan])
 def test_a_share_out_of_range_is_refused(relaxation):
     with pytest.raises(ValueError, match="relaxation must be"):
-        chain(mean(), extrapolation(relaxation))
+        chain(mean(), Extrapolation(relaxation))
 
 
 @given(
@@ -101,7 +101,7 @@ def test_a_share_out_of_range_is_refused(relaxation):
 def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(apart, mass, error, before):
     report = report_of([[1.0, apart], [1.0, -apart], [1.0, 0.0]], error, mass)
     factor = max(1.0, 0.5 * spread(report))
-    merge = chain(mean(), extrapolation())
+    merge = chain(mean(), Extrapolation())
     state = replace(merge.init(np.zeros(2)), model=Dual.proved(np.zeros(2), before, 0.0), round=1)
     found = merge.step(state, report).model
     if math.isfinite(found.mass):
@@ -114,7 +114,7 @@ def test_mass_and_error_grow_with_the_factor_and_are_rounded_to_the_safe_side(ap
 def test_error_and_mass_cover_the_rounding_of_an_extrapolated_model(relaxation):
     """Replay a run in exact fractions with the factors it used: |w − Σ α_i z_i| <= error, Σ α_i >= mass."""
     shards = random_rows(4, n_nodes=3, n=3, d=3, shift=3.0)
-    engine, task, merge = InProcess(shards), Project(), chain(mean(), extrapolation(relaxation))
+    engine, task, merge = InProcess(shards), Project(), chain(mean(), Extrapolation(relaxation))
     state = merge.init(np.zeros(3))
     exact, mass, factors = [Fraction(0)] * 3, Fraction(0), []
     duals = {shard.node_id: np.zeros(shard.n_rows) for shard in shards}
@@ -149,7 +149,7 @@ def test_bounds_hold_whatever_the_factor(seed, shift, name, exponent, fraction):
     """Step sizes from 1e-300 to 1e300, nodes unlike each other, and half of them absent."""
     shards = random_rows(seed, 3, 3, 3, shift)
     pooled = max_margin(stacked(shards))
-    pierra = Method("pierra", Project(), chain(mean(), extrapolation(1.0)))
+    pierra = Method("pierra", Project(), chain(mean(), Extrapolation(1.0)))
     method = fedexp(local_steps=3, lr=10.0**exponent) if name == "fedexp" else METHODS.get(name, pierra)
     nodes = None if fraction is None else SampledNodes(fraction, seed)
     run = train(InProcess(shards), method, n_rounds=15, nodes=nodes, reference=pooled.direction)

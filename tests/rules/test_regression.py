@@ -13,7 +13,7 @@ from localgd import End, InProcess, LeastSquares, Method, NodeError, local_gd, m
 from localgd.core import Message
 from localgd.rows import Samples
 from localgd.rules.local_squares import SquaresSteps, stable_lr
-from localgd.rules.server import chain, extrapolation, mean
+from localgd.rules.server import Extrapolation, chain, mean
 
 D = 30
 
@@ -104,7 +104,7 @@ def test_many_local_steps_tend_to_the_exact_solution():
 
 @pytest.mark.parametrize(
     "merge",
-    [mean(), chain(mean(), extrapolation()), chain(mean(), extrapolation(1.0))],
+    [mean(), chain(mean(), Extrapolation()), chain(mean(), Extrapolation(1.0))],
     ids=["mean", "FedExP", "Pierra"],
 )
 def test_averaged_exact_solutions_converge_linearly_to_the_pooled_interpolant_of_least_norm(merge):
@@ -164,7 +164,7 @@ def test_the_report_holds_sums_only_and_claims_no_mass():
 
 
 @pytest.mark.parametrize("start", [None, np.ones(D)], ids=["from 0", "from elsewhere"])
-@pytest.mark.parametrize("merge", [mean(), chain(mean(), extrapolation())], ids=["mean", "FedExP"])
+@pytest.mark.parametrize("merge", [mean(), chain(mean(), Extrapolation())], ids=["mean", "FedExP"])
 def test_train_runs_it_with_the_objective_and_true_bounds(merge, start):
     nodes = nodes_of()
     x, y = pooled(nodes)

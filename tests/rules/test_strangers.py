@@ -18,9 +18,11 @@ from common import examples
 from localgd import InProcess, Method, NodeError, Report, Shard, Status, train
 from localgd.losses import Exponential, Logistic
 from localgd.rounding import Dual, angle_deg
-from localgd.rules.local import GradientSteps, Project
-from localgd.rules.normalised import normalised
-from localgd.rules.server import anchored, chain, extrapolation, late, mean, momentum
+from localgd.rules.late import Late
+from localgd.rules.local import GradientSteps
+from localgd.rules.normalised import Normalised
+from localgd.rules.project import Project
+from localgd.rules.server import Anchored, Extrapolation, Momentum, chain, mean
 
 CASES = examples(10_000)
 
@@ -175,8 +177,8 @@ def case(seed):
     prox = min(1 / lr, 10 ** rng.uniform(-1, 1)) if rng.random() < 0.3 else 0.0
     batch = 1 if rng.random() < 0.2 else None
     task = GradientSteps(steps, lr, loss, batch, prox=prox, seed=seed) if rng.random() < 0.8 else Project()
-    merges = (mean(), anchored(mean()), chain(mean(), momentum(0.7)), chain(mean(), extrapolation()), late(mean()))
-    merge = (*merges, normalised())[int(rng.integers(6))]
+    merges = (mean(), Anchored(mean()), chain(mean(), Momentum(0.7)), chain(mean(), Extrapolation()), Late(mean()))
+    merge = (*merges, Normalised())[int(rng.integers(6))]
     strange = Strange(task, seed, CHANGES[int(rng.integers(len(CHANGES)))], loss=loss)
     if rng.random() < 0.1:
         strange = replace(strange, wrong=WRONG[int(rng.integers(len(WRONG)))])

@@ -13,8 +13,8 @@ from localgd import InProcess, Method, Shard, train
 from localgd.losses import Logistic
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
-from localgd.rules.local import Project
-from localgd.rules.server import anchored, mean
+from localgd.rules.project import Project
+from localgd.rules.server import Anchored, mean
 from localgd.theory import anchored_residual, diversity, flow, flow_angle, flow_loss, projection_rate, round_drift
 
 LATE = [1e6, 1e12, 1e20, 1e30]
@@ -70,7 +70,7 @@ def test_anchored_projections_never_exceed_the_bound_on_their_residual(name, wei
     margin = max_margin(stacked(shards)).margin_low
     task, engine = Project(weighted_by=weighted_by), InProcess(shards)
     for k in (1, 2, 5, 20):
-        w = train(engine, Method("anchored", task, anchored(mean())), n_rounds=k).w
+        w = train(engine, Method("anchored", task, Anchored(mean())), n_rounds=k).w
         image = train(engine, Method("plain", task, mean()), n_rounds=1, w0=w).w
         assert np.linalg.norm(w - image) <= anchored_residual(margin, k).value
 

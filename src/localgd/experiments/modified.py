@@ -22,16 +22,16 @@ from localgd.methods.method import Method
 from localgd.reference.max_margin import MaxMargin
 from localgd.report.figure import Line, Panel
 from localgd.rounding import FloatArray, norm
-from localgd.rules.local import Project
-from localgd.rules.server import ServerState, chain, extrapolation, mean
+from localgd.rules.project import Project
+from localgd.rules.server import Extrapolation, ServerState, chain, mean
 from localgd.run.loop import train
 from localgd.theory import anchored_residual
 
 ANCHORED, PROXIMAL = "anchored", "proximal"
 UNANCHORED = {
     "plain mean": mean(),
-    "extrapolated, ρ = 1/2": chain(mean(), extrapolation(0.5)),
-    "extrapolated, ρ = 1": chain(mean(), extrapolation(1.0)),
+    "extrapolated, ρ = 1/2": chain(mean(), Extrapolation(0.5)),
+    "extrapolated, ρ = 1": chain(mean(), Extrapolation(1.0)),
 }
 """Merges of the same projections without the anchor; ρ = 1/2 is FedExP's, ρ = 1 is Pierra's."""
 

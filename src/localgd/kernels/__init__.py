@@ -10,7 +10,8 @@ rounding error does not grow with the number of steps, and Σ a_i is the mass th
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 from scipy.sparse import csr_array
 
@@ -29,11 +30,8 @@ CACHED_ENTRIES = 1_000_000
 """Dense rows up to here (8 MB) stay in cache, where two BLAS passes a step beat one compiled pass (`benchmarks/`)."""
 
 
-class Kernel(Protocol):
-    """The signature all kernels share."""
-
-    def __call__(self, shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
-        """Return the coefficients a >= 0, shape (n,), of the rows in v − w."""
+Kernel: TypeAlias = Callable[[Shard, FloatArray, FloatArray, Steps], FloatArray]
+"""From shard, w, margins z_i·w and steps to the coefficients; some need neither w nor the margins."""
 
 
 def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versus: int = 1) -> Kernel:
@@ -49,8 +47,7 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     >>> pick(Shard("tall", np.ones((50, 3))), local_steps=10) is reference.coefficients
     True
     """
-    sparse = isinstance(shard.rows, csr_array)
-    stored = shard.rows.nnz if isinstance(shard.rows, csr_array) else shard.rows.size
+    sparse, stored = isinstance(shard.rows, csr_array), shard.rows.size
     share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_samples)
     if local_steps == 1:
         return reference.coefficients

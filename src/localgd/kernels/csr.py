@@ -63,12 +63,7 @@ def _steps(
     return a
 
 
-def coefficients(
-    shard: Shard,
-    w: FloatArray,
-    margins: FloatArray,  # noqa: ARG001  every kernel has one signature; here margins come with the steps
-    steps: Steps,
-) -> FloatArray:
+def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     rows: Any = shard.rows
     columns = rows.indices.astype(np.uint32)

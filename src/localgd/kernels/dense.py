@@ -63,12 +63,7 @@ def compiled(steps: Steps) -> tuple[Batches, int, float, int, float]:
     return batches, steps.local_steps, steps.lr, steps.loss.loss_id, steps.shrink
 
 
-def coefficients(
-    shard: Shard,
-    w: FloatArray,
-    margins: FloatArray,  # noqa: ARG001  every kernel has one signature; here margin and gradient are one pass
-    steps: Steps,
-) -> FloatArray:
+def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     rows = np.ascontiguousarray(shard.rows)
     return np.asarray(_steps(rows, w, *compiled(steps)))

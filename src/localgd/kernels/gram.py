@@ -12,12 +12,7 @@ from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
 
-def coefficients(
-    shard: Shard,
-    w: FloatArray,  # noqa: ARG001  every kernel has one signature; here the margins say all about w
-    margins: FloatArray,
-    steps: Steps,
-) -> FloatArray:
+def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     gram = shard.gram
     a = np.zeros(shard.n_rows)

@@ -101,29 +101,16 @@ class Face(NamedTuple):
 def project(shard: Shard, w: FloatArray, warm: FloatArray | None = None) -> Projection:
     """Project w onto C = {v : z·v >= 1 for every signed row z of the shard}.
 
-    ``argmin_{v in C} ½|v − w|² = w + Zᵀα``, where α >= 0 maximises ``α·(1 − Zw) − ½|Zᵀα|²``.
+    ``argmin_{v in C} ½|v − w|² = w + Zᵀα``, where α >= 0 maximises ``α·(1 − Zw) − ½|Zᵀα|²``. The lengths of the rows Z,
+    (n, d), dense or CSR, may differ widely: every tolerance is per row. `warm` are the duals (n,) >= 0 of a nearby
+    projection; they change the time, not the answer (up to rounding).
 
-    Parameters
-    ----------
-    shard : Shard
-        The rows Z, (n, d), dense or CSR. Their lengths may differ widely: every tolerance is per row.
-    w : (d,) float64 array
-        The point to project.
-    warm : (n,) float64 array, >= 0, optional
-        Duals of a nearby projection; they change the time, not the answer (up to rounding).
+    The duals are exactly 0 if w is feasible. Margins reach 1 to 1e-11 plus rounding, a few eps times
+    ``|z|·(|w|·(entries of a row) + Σ α_i |z_i|)``; where |w|·|z| exceeds 1e15 they drown in it. C is empty exactly if
+    the rows are not separable (Gordan); margins of at most 1e-8 of the row lengths count as none.
 
-    Returns
-    -------
-    Projection
-        Its duals are exactly 0 if w is feasible. Margins reach 1 to 1e-11 plus rounding, a few eps times
-        ``|z|·(|w|·(entries of a row) + Σ α_i |z_i|)``; where |w|·|z| exceeds 1e15 they drown in it. C is empty exactly
-        if the rows are not separable (Gordan); margins of at most 1e-8 of the row lengths count as none.
-
-    Raises
-    ------
-    ArithmeticError
-        If rounding stops the ascent before every margin reaches 1 (rows dependent up to about 1e-12), or if the duals,
-        about 1/margin², do not fit float64.
+    An ArithmeticError if rounding stops the ascent before every margin reaches 1 (rows dependent up to about 1e-12), or
+    if the duals, about 1/margin², do not fit float64.
 
     Notes
     -----

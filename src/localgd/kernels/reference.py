@@ -41,24 +41,10 @@ class Steps:
     batches: Batches | None = None
 
 
-def coefficients(
-    shard: Shard,
-    w: FloatArray,
-    margins: FloatArray,
-    steps: Steps,
-) -> FloatArray:
-    """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps.
+def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
+    """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps from w, shape (d,).
 
-    Parameters
-    ----------
-    shard : Shard
-        The node's rows, (n, d).
-    w : (d,) float64 array
-        The shared model the node starts from.
-    margins : (n,) float64 array
-        z_i·w, known already from the evaluation of w.
-    steps : Steps
-        What to do.
+    The `margins` z_i·w, shape (n,), are known already from the evaluation of w.
     """
     rows: Any = shard.rows
     a = np.zeros(shard.n_rows)

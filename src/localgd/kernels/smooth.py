@@ -21,22 +21,9 @@ def descend(
 ) -> FloatArray:
     """Return v after the steps ``v ← v − lr (−(1/b) Σ slope(z_i·v) z_i + decay·v + prox (v − w) + shift)``.
 
-    What it holds of the rows is held against the limits of the shard, as v may leave the node.
-
-    Parameters
-    ----------
-    shard : Shard
-        The node's rows, (n, d).
-    w : (d,) float64 array
-        Where the steps begin.
-    margins : (n,) float64 array
-        z_i·w, known already.
-    steps : Steps
-        How many steps, of what size, on which rows.
-    more : tuple of (d,) array, float, (d,) array
-        decay, prox and shift.
-    known : (n,) float64 array, optional
-        Slopes of which ``shift`` holds the mean (1/n) Σ known_i z_i.
+    What it holds of the rows is held against the limits of the shard, as v may leave the node. The margins z_i·w, shape
+    (n,), are known already; `more` is decay (d,), prox and shift (d,), and `known` (n,) are the slopes of which shift
+    holds the mean (1/n) Σ known_i z_i, if it does.
     """
     decay, prox, shift = more
     held = None if shard.limits is None else Held(shard, steps, np.unique(decay) + prox, known)
@@ -58,16 +45,7 @@ def descend(
 class Held:
     """Coefficients of the rows in v − w while steps go on: one vector for each strength that columns are pulled with.
 
-    Parameters
-    ----------
-    shard : Shard
-        The node's rows.
-    steps : Steps
-        What is done.
-    pulls : (k,) float64 array
-        The strengths.
-    known : (n,) float64 array or None
-        Slopes that every step takes off again.
+    Every step takes the `known` slopes off again, if there are some.
     """
 
     def __init__(self, shard: Shard, steps: Steps, pulls: FloatArray, known: FloatArray | None) -> None:

@@ -12,7 +12,7 @@ from localgd.methods.squares import solver
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
-from localgd.problems.triangle import MOST_MB, check_limit, megabytes
+from localgd.problems.triangle import MOST_MB, Affordable, megabytes
 
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
@@ -21,7 +21,7 @@ UNTOLD = "no plane separates the rows by more than 1e-8 of their size"
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(Affordable):
     """A choice that is made when the sizes of the data are known: by sizes and limits only, never by a clock.
 
     After the max-margin model: second-order rounds where N > d and a d×d sum is at most 2 MB, as they take some 40
@@ -29,24 +29,12 @@ class Auto:
     afforded. Where nothing separates the rows, the minimiser of the logistic loss. After a penalised minimiser:
     Newton's method up to the same size, beyond it L-BFGS. For real targets: XᵀX where it is at most `max_mb`, unless
     a penalty and few rows make conjugate gradients the cheaper way.
-
-    Parameters
-    ----------
-    max_mb : float > 0
-        Largest d×d sum that a node may be asked for, in megabytes.
-    tol : float, at least 0
-        For real targets: stop once the gradient has come down to this part of what it is at w = 0.
     """
 
     name: ClassVar[str] = "auto"
     problem: ClassVar[Problem] = HardMargin()
 
-    max_mb: float = MOST_MB
     tol: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the limit once."""
-        check_limit(self.max_mb)
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
@@ -92,17 +80,14 @@ class Auto:
 def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:
     """Return the choice of a method by problem and sizes of the data, made when training starts; see `Auto`.
 
+    It needs every node in every round.
+
     Parameters
     ----------
     max_mb : float > 0
         Largest d×d sum that a node may be asked for, in megabytes.
     tol : float, at least 0
         For real targets: stop once the gradient has come down to this part of what it is at w = 0.
-
-    Returns
-    -------
-    Auto
-        A method for `train`, which needs every node in every round.
 
     Raises
     ------

@@ -5,22 +5,30 @@ Every function returns a method for `train`, and raises ValueError if a paramete
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from localgd.core import Merge
 from localgd.losses import Loss, loss_named
 from localgd.methods.method import Method
 from localgd.problems.metrics import Weighting
-from localgd.rules.local import GradientSteps, Project
-from localgd.rules.normalised import normalised
-from localgd.rules.server import Momentum, anchored, chain, extrapolation, late, mean
+from localgd.rules.late import Late
+from localgd.rules.local import GradientSteps, StepSize
+from localgd.rules.normalised import Normalised
+from localgd.rules.project import Project
+from localgd.rules.server import Anchored, Extrapolation, Momentum, chain, mean
+
+AnyLoss: TypeAlias = str | Loss | None
+"""A loss, or its name, or None: then it is the problem's matter."""
+
+
+def _averaging(name: str, merge: Merge, loss: AnyLoss, **fields: Any) -> Method:
+    """Return local steps under a merge."""
+    steps = GradientSteps(loss=None if loss is None else loss_named(loss), **fields)
+    return Method(name, steps, merge, remedy="lower lr")
 
 
 def local_gd(
-    *,
-    local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss | None = None,
-    weighted_by: Weighting | None = None,
+    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
@@ -46,27 +54,14 @@ def local_gd(
     >>> local_gd(local_steps=10).task.local_steps
     10
     """
-    steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("local-gd", steps, mean(), remedy="lower lr")
-
-
-def _steps(
-    local_steps: int,
-    lr: float | Literal["auto", "paper"],
-    loss: str | Loss | None,
-    weighted_by: Weighting | None,
-    **more: Any,
-) -> GradientSteps:
-    """Return local steps; what is None is the problem's matter."""
-    chosen = None if loss is None else loss_named(loss)
-    return GradientSteps(local_steps=local_steps, lr=lr, loss=chosen, weighted_by=weighted_by, **more)
+    return _averaging("local-gd", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by)
 
 
 def local_sgd(
     *,
     local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss | None = None,
+    lr: StepSize = "auto",
+    loss: AnyLoss = None,
     batch_size: int = 32,
     replacement: bool = False,
     weighted_by: Weighting | None = None,
@@ -90,9 +85,8 @@ def local_sgd(
     >>> local_sgd(batch_size=16).task.batch_size
     16
     """
-    drawn: dict[str, Any] = {"batch_size": batch_size, "replacement": replacement, "seed": seed}
-    steps = _steps(local_steps, lr, loss, weighted_by, **drawn)
-    return Method("local-sgd", steps, mean(), remedy="lower lr")
+    drawn = {"batch_size": batch_size, "replacement": replacement, "seed": seed}
+    return _averaging("local-sgd", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by, **drawn)
 
 
 def modified_local_gd(
@@ -101,7 +95,7 @@ def modified_local_gd(
     prox: float | None = None,
     local_steps: int | None = None,
     lr: float | Literal["auto"] | None = None,
-    loss: str | Loss | None = None,
+    loss: AnyLoss = None,
     weighted_by: Weighting | None = None,
 ) -> Method:
     """Return Modified Local-GD: a proximal problem solved on every node, then the mean anchored at 0.
@@ -132,31 +126,27 @@ def modified_local_gd(
     'modified-local-gd'
     """
     if form == "projection":
-        ignored = [
-            name for name, value in (("prox", prox), ("local_steps", local_steps), ("lr", lr)) if value is not None
-        ]
+        own = {"prox": prox, "local_steps": local_steps, "lr": lr}
+        ignored = [name for name, value in own.items() if value is not None]
         if ignored:
             raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
         task = Project(loss=loss_named(loss or "logistic"), weighted_by=weighted_by or "uniform")
-        return Method("modified-local-gd", task, anchored(mean()), remedy="use local-gd, or form='proximal'")
+        return Method("modified-local-gd", task, Anchored(mean()), remedy="use local-gd, or form='proximal'")
     if form != "proximal":
         raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")
-    steps = _steps(
-        100 if local_steps is None else local_steps,
-        "auto" if lr is None else lr,
+    return _averaging(
+        "modified-local-gd",
+        Anchored(mean()),
         loss,
-        weighted_by,
+        local_steps=100 if local_steps is None else local_steps,
+        lr="auto" if lr is None else lr,
+        weighted_by=weighted_by,
         prox=1e-3 if prox is None else prox,
     )
-    return Method("modified-local-gd", steps, anchored(mean()), remedy="lower lr")
 
 
 def fedexp(
-    *,
-    local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss | None = None,
-    weighted_by: Weighting | None = None,
+    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
 ) -> Method:
     """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
 
@@ -175,15 +165,16 @@ def fedexp(
     >>> fedexp(local_steps=10).name
     'fedexp'
     """
-    steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("fedexp", steps, chain(mean(), extrapolation()), remedy="lower lr")
+    return _averaging(
+        "fedexp", chain(mean(), Extrapolation()), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by
+    )
 
 
 def normalised_local_gd(
     *,
     local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "paper",
-    loss: str | Loss = "exponential",
+    lr: StepSize = "paper",
+    loss: AnyLoss = "exponential",
     weighted_by: Weighting | None = None,
 ) -> Method:
     """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.
@@ -208,16 +199,17 @@ def normalised_local_gd(
     >>> type(normalised_local_gd(local_steps=10).merge).__name__
     'Late'
     """
-    steps = _steps(local_steps, lr, loss, weighted_by)
-    return Method("normalised-local-gd", steps, late(normalised()), remedy="lower lr")
+    return _averaging(
+        "normalised-local-gd", Late(Normalised()), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by
+    )
 
 
 def fedprox(
     *,
     prox: float = 0.01,
     local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss | None = None,
+    lr: StepSize = "auto",
+    loss: AnyLoss = None,
     weighted_by: Weighting | None = None,
 ) -> Method:
     """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
@@ -238,8 +230,7 @@ def fedprox(
     >>> fedprox(prox=0.1).task.prox
     0.1
     """
-    steps = _steps(local_steps, lr, loss, weighted_by, prox=prox)
-    return Method("fedprox", steps, mean(), remedy="lower lr")
+    return _averaging("fedprox", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by, prox=prox)
 
 
 def slowmo(
@@ -248,8 +239,8 @@ def slowmo(
     server_lr: float = 1.0,
     nesterov: bool = False,
     local_steps: int = 100,
-    lr: float | Literal["auto", "paper"] = "auto",
-    loss: str | Loss | None = None,
+    lr: StepSize = "auto",
+    loss: AnyLoss = None,
     weighted_by: Weighting | None = None,
 ) -> Method:
     """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
@@ -270,6 +261,5 @@ def slowmo(
     >>> slowmo(nesterov=True, server_lr=0.7, momentum=0.9).merge.parts
     (Momentum(momentum=0.9, server_lr=0.7, nesterov=True),)
     """
-    steps = _steps(local_steps, lr, loss, weighted_by)
     moving = chain(mean(), Momentum(momentum, server_lr, nesterov))
-    return Method("slowmo", steps, moving, remedy="lower lr")
+    return _averaging("slowmo", moving, loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by)

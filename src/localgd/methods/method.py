@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
-from localgd.rules.server import Late, late
+from localgd.rules.late import Late
 
 UNLIKE = {
     True: "it fits real targets, and cannot look for the {} model; take auto, or another method",
@@ -20,7 +20,14 @@ UNLIKE = {
 
 
 class LocalTask(Task, Protocol):
-    """A task that trains: it has a loss to report and a weighting of the nodes."""
+    """A task that trains: it has a loss to report and a weighting of the nodes.
+
+    One with something to find out of the problem and the data before the first round, by one round at most, also has
+    ``bound(problem, engine, sizes) -> Self``; a merge that takes something over from the problem or its task
+    ``bound(problem, task) -> Self``. Both raise ValueError where they have no meaning for the problem, and say what
+    has. A merge whose rounds do not just ask how its model stands also has ``look(state) -> Message``, for one that
+    only looks at the model.
+    """
 
     @property
     def loss(self) -> Loss | None:
@@ -29,36 +36,6 @@ class LocalTask(Task, Protocol):
     @property
     def weighted_by(self) -> Weighting | None:
         """How the nodes are weighted in the mean; None likewise."""
-
-
-@runtime_checkable
-class BoundTask(Protocol):
-    """A task that has something to find out of the problem and the data before the first round."""
-
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:
-        """Return the task for this problem on these nodes, after one round at most.
-
-        Raises
-        ------
-        ValueError
-            If it has no meaning for the problem; says what has.
-        """
-
-
-@runtime_checkable
-class BoundMerge(Protocol):
-    """A merge that has something to take over from the problem or its task."""
-
-    def bound(self, problem: Problem, task: Any) -> Self:
-        """Return the merge for this problem; raises likewise."""
-
-
-@runtime_checkable
-class LookMerge(Protocol):
-    """A merge whose rounds ask for more than how its model stands, or for something else."""
-
-    def look(self, state: Any) -> Message:
-        """Return what the nodes get in a round that only looks at the model."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +78,11 @@ class Method:
 
     def look(self, state: Any) -> Message:
         """Return what the nodes get in a round that only looks at the model."""
-        return self.merge.look(state) if isinstance(self.merge, LookMerge) else self.merge.message(state)
+        message: Message = self.merge.look(state) if hasattr(self.merge, "look") else self.merge.message(state)
+        return message
 
     def late(self, on: bool = True) -> Method:
-        """Return the method with the late direction for its model, or without; see `localgd.rules.server.Late`.
+        """Return the method with the late direction for its model, or without; see `localgd.rules.late.Late`.
 
         Examples
         --------
@@ -113,7 +91,7 @@ class Method:
         ('Late', True)
         """
         plain = self.merge.merge if isinstance(self.merge, Late) else self.merge
-        return replace(self, merge=late(plain) if on else plain)
+        return replace(self, merge=Late(plain) if on else plain)
 
     def bind(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Method:
         """Return the method for this problem on these nodes: all that was left to them is found.
@@ -126,8 +104,8 @@ class Method:
         if problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
-            task = self.task.bound(problem, engine, sizes) if isinstance(self.task, BoundTask) else self.task
-            merge = self.merge.bound(problem, task) if isinstance(self.merge, BoundMerge) else self.merge
+            task = self.task.bound(problem, engine, sizes) if hasattr(self.task, "bound") else self.task
+            merge = self.merge.bound(problem, task) if hasattr(self.merge, "bound") else self.merge
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return replace(self, task=task, merge=merge, problem=problem)

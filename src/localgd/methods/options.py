@@ -76,7 +76,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class StepSize(Option):
+class NumberOrWord(Option):
     """A number, or a word that the method knows."""
 
     def parsed(self, text: Any) -> Any:
@@ -92,32 +92,25 @@ def _all(default: str, *methods: str, **others: str) -> dict[str, str]:
 
 
 AVERAGING = ("local-gd", "local-sgd", "fedexp", "fedprox", "slowmo")
+LOCAL = (*AVERAGING, "modified-local-gd")
 SECOND_ORDER = ("auto", "interior-point", "newton", "normal-equations")
 
 OPTIONS = (
     Option(
-        "local_steps",
-        int,
-        "Gradient steps per node and round.",
-        _all("100", *AVERAGING, "normalised-local-gd", "scaffold", "modified-local-gd"),
+        "local_steps", int, "Gradient steps per node and round.", _all("100", *LOCAL, "normalised-local-gd", "scaffold")
     ),
-    StepSize(
+    NumberOrWord(
         "lr",
         str,
         "Step size: a number, auto (1/smoothness) or paper (that over the local steps).",
-        _all("auto", *AVERAGING, "scaffold", "modified-local-gd", normalised_local_gd="paper"),
+        _all("auto", *LOCAL, "scaffold", normalised_local_gd="paper"),
     ),
-    Option(
-        "loss",
-        str,
-        "logistic or exponential.",
-        _all("logistic", *AVERAGING, "modified-local-gd", normalised_local_gd="exponential"),
-    ),
+    Option("loss", str, "logistic or exponential.", _all("logistic", *LOCAL, normalised_local_gd="exponential")),
     Option(
         "weighted_by",
         str,
         "uniform or num-examples: how nodes weigh in the mean.",
-        _all("uniform; num-examples with C", *AVERAGING, "modified-local-gd", "normalised-local-gd"),
+        _all("uniform; num-examples with C", *LOCAL, "normalised-local-gd"),
     ),
     Option("batch_size", int, "rows per step.", _all("32", "local-sgd")),
     Option("replacement", bool, "draw batches with replacement.", _all("no", "local-sgd")),

@@ -10,9 +10,10 @@ from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
-from localgd.rules.local import GradientSteps, Project
+from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
+from localgd.rules.project import Project
 
 TASKS: tuple[type[Task], ...] = (
     *(Survey, Tally, Moments),

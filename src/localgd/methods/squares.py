@@ -1,4 +1,7 @@
-"""Methods for ridge and least squares, and the choice between them."""
+"""Methods for ridge and least squares, and the choice between them: give `train` a ``problem=LeastSquares(alpha=…)``.
+
+All need every node in every round.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,6 @@ def normal_equations(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Method:
     tol : float, at least 0
         Stop once the gradient has come down to this part of what it is at w = 0; 0 goes on until rounding stops it.
 
-    Returns
-    -------
-    Method
-        A method for `train` with ``problem=LeastSquares(alpha=…)``, which needs every node in every round.
-
     Examples
     --------
     >>> normal_equations().problem
@@ -41,11 +39,6 @@ def conjugate_gradients(*, tol: float = 0.0) -> Method:
     ----------
     tol : float, at least 0
         As for `normal_equations`.
-
-    Returns
-    -------
-    Method
-        A method for `train` with ``problem=LeastSquares(alpha=…)``, which needs every node in every round.
 
     Examples
     --------

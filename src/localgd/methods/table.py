@@ -7,43 +7,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import localgd
 from localgd.core import Problem
 from localgd.losses import Loss, loss_named
-from localgd.methods.auto import auto
-from localgd.methods.averaging import (
-    fedexp,
-    fedprox,
-    local_gd,
-    local_sgd,
-    modified_local_gd,
-    normalised_local_gd,
-    slowmo,
-)
-from localgd.methods.exact import consensus, interior_point, lbfgs, newton, scaffold
 from localgd.methods.method import Choice, Method
-from localgd.methods.options import taken
-from localgd.methods.squares import conjugate_gradients, normal_equations
+from localgd.methods.options import NAMES, taken
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 
-METHODS: dict[str, Callable[..., Method | Choice]] = {
-    "auto": auto,
-    "local-gd": local_gd,
-    "local-sgd": local_sgd,
-    "modified-local-gd": modified_local_gd,
-    "normalised-local-gd": normalised_local_gd,
-    "fedexp": fedexp,
-    "fedprox": fedprox,
-    "slowmo": slowmo,
-    "consensus": consensus,
-    "interior-point": interior_point,
-    "newton": newton,
-    "lbfgs": lbfgs,
-    "scaffold": scaffold,
-    "normal-equations": normal_equations,
-    "conjugate-gradients": conjugate_gradients,
-}
-"""The methods by name."""
+METHODS: dict[str, Callable[..., Method | Choice]] = {name: getattr(localgd, name.replace("-", "_")) for name in NAMES}
+"""The methods by name, which is that of a public function with dashes for its underscores."""
 
 
 def method_named(name: str, **options: Any) -> Method | Choice:
@@ -85,20 +58,9 @@ def asked(
 
     A loss is the problem's where there is a penalty, or the method is for a minimiser; else the method's.
 
-    Parameters
-    ----------
-    name : str
-        What users call the method.
-    C : float > 0, optional
-        Penalised loss, as in scikit-learn's ``LogisticRegression``.
-    alpha : float >= 0, optional
-        Real targets, and their penalty as in scikit-learn's ``Ridge``.
-    intercept : bool
-        The last column is a bias, and free of the penalty.
-    loss : str or Loss, optional
-        Loss of a margin.
-    **options
-        The method's own, and ``late`` for `Method.late`; None is not given.
+    `C`, the penalty of a loss, is as in scikit-learn's ``LogisticRegression``; `alpha`, that of real targets, as in its
+    ``Ridge``; with `intercept` the last column is a bias, and free of either. The options are the method's own, and
+    ``late`` for `Method.late`; None is not given.
 
     Examples
     --------

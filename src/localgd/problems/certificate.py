@@ -91,15 +91,11 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of ``certificate.json``; numbers that are not known are None."""
-        known = {
-            "margin_low": self.margin_low,
-            "margin_high": self.margin_high,
-            "angle_deg_max": self.angle_deg_max,
-            "angle_deg_min": self.angle_deg_min,
-            "margin": self.margin,
-            "objective": self.objective,
-            "gap": self.gap,
-            "distance": self.distance,
-        }
-        numbers = {name: value if math.isfinite(value) else None for name, value in known.items()}
-        return {"kind": self.kind, **numbers, "separable": self.separable, "status": self.status}
+        known = self.finite("margin_low", "margin_high", "angle_deg_max", "angle_deg_min", "margin")
+        known |= self.finite("objective", "gap", "distance")
+        return {"kind": self.kind, **known, "separable": self.separable, "status": self.status}
+
+    def finite(self, *names: str) -> dict[str, float | None]:
+        """Return numbers by name; those that are not known are None."""
+        values = {name: getattr(self, name) for name in names}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}

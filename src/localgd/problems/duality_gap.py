@@ -34,21 +34,10 @@ if TYPE_CHECKING:
 
 
 def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -> Certificate:
-    """Return what is proved about w, given an appraisal of it by every node.
+    """Return what is proved about w, shape (d,): objective, gap, distance and angle, given an appraisal by every node.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model.
-    report : Report
-        Sum of `localgd.problems.regularised.appraisal` over all nodes.
-    problem : Regularised
-        The objective; only the logistic loss is certified.
-
-    Returns
-    -------
-    Certificate
-        Of kind "minimiser", with objective, gap, distance and angle.
+    The report is the sum of `localgd.problems.regularised.appraisal` over all nodes. Only the logistic loss is
+    certified.
     """
     low, length = float(report.mins["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from localgd.core import Message, Report, Task
+from localgd.core import Report, Task
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
-from localgd.problems.metrics import ByMargins, Evaluate, Weighting, seen
+from localgd.problems.metrics import ByMargins, Evaluate, Weighting
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
@@ -32,7 +32,6 @@ from localgd.rounding import (
     norm,
     norm_above,
 )
-from localgd.rows import Shard
 
 CLOSE_DEG = 45.0
 """A bound above this is stated, but not called a certificate."""
@@ -79,10 +78,6 @@ class HardMargin(ByMargins):
         """Return how a method weighs the nodes: as it was told, else all alike."""
         return "uniform" if chosen is None else chosen
 
-    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
-        """Return how the shared model stands on a node."""
-        return seen(message, shard, margins, loss, weight)
-
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks, for a method of this task."""
         return Evaluate(task.loss, task.weighted_by)
@@ -92,20 +87,12 @@ class HardMargin(ByMargins):
     ) -> MarginProof:
         """Return what is proved of the model that a round began with, from the round's report.
 
-        Parameters
-        ----------
-        proof : MarginProof
-            What was proved before.
-        state : ServerState
-            The server's state that the round began with.
-        report : Report
-            What the nodes said.
-        duals : sequence of Dual
-            Dual vectors of the same rows from elsewhere.
-        whole : bool
-            Whether all nodes spoke.
+        Dual vectors of the same rows from elsewhere may help.
         """
-        last = round_dual(report) or proof.dual
+        # Late updates Σ p_m (v_m − w) lean on the rows nearest to the boundary only, so |update|/mass is often the
+        # tightest bound; where nothing separates the rows, they tend to 0 while their mass does not: Gordan's proof.
+        update = report.duals.get("update")
+        last = update if update is not None and update.parts[0] > 0 else proof.dual
         model = state.readout
         found = certificate(
             model.vector,
@@ -131,21 +118,8 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
     max over γ in [low, high] of min(acos(margin/γ), ∠(w, s) + acos(γ·mass/|s|)). The first rises and the second falls
     with γ, so at any split the larger of the two is a bound; bisection finds the split where they meet.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model.
-    margin : float
-        Lower bound on min z_i·w/|w|.
-    dual : Dual
-        Any dual vector, w itself included.
-    low, high : float
-        Bounds on γ*.
-
-    Returns
-    -------
-    float
-        Degrees; 90 or more says nothing.
+    It takes the model (d,), a lower bound on its own margin min z_i·w/|w|, and any dual vector, w itself included; 90
+    or more says nothing.
 
     Examples
     --------
@@ -184,27 +158,12 @@ def certificate(
     node_high: float = math.inf,
     cancels: bool = False,
 ) -> Certificate:
-    """Return what is proved about w.
+    """Return what is proved about w, a model of length (d,), and the rows.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model.
-    margin : float
-        Lower bound on min z_i·w over all rows of all nodes; NaN if not all nodes spoke.
-    duals : sequence of Dual
-        Dual vectors of the same rows.
-    before : Certificate, optional
-        What is proved of the same rows already.
-    node_high : float
-        Smallest upper bound on γ* that a single node found for its own rows.
-    cancels : bool
-        Whether a node's own rows cancel to within rounding.
-
-    Raises
-    ------
-    ArithmeticError
-        If the bounds cross: a fault of a node, the proof or this program, and nothing of it is published.
+    `margin` is a lower bound on min z_i·w over all rows of all nodes, NaN if not all nodes spoke; the duals are of the
+    same rows, of which `before` is proved already. `node_high` is the smallest upper bound on γ* that a single node
+    found for its own rows; `cancels` says that those of a node cancel to within rounding. Bounds that cross are a fault
+    of a node, the proof or this program: an ArithmeticError, and nothing of it is published.
     """
     before = Certificate() if before is None else before
     length = norm(w)
@@ -243,13 +202,3 @@ def judged(found: Certificate, *, cancels: bool) -> Certificate:
         reason = "no model so far is proved to get every row right"
         reason += f"; the pooled margin, if any, is at most {at_most(high)}" if math.isfinite(high) else ""
     return replace(found, verdict=verdict, reason=reason)
-
-
-def round_dual(report: Report) -> Dual | None:
-    """Return the round's own update Σ p_m (v_m − w) as a dual vector; None if there is none, or it proves nothing.
-
-    Late updates lean on the rows nearest to the boundary only, so |update|/mass is often the tightest bound; where the
-    data cannot be separated the update tends to 0 while its mass does not: to within rounding that is Gordan's proof.
-    """
-    update = report.duals.get("update")
-    return update if update is not None and update.parts[0] > 0 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -36,16 +36,9 @@ ALONG = "along_"
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What the server knows of the rows.
+    """What the server knows of the rows: the problem with the intercept taken out, and what nodes have sent so far.
 
-    Parameters
-    ----------
-    reduced : Reduced
-        The problem with the intercept taken out.
-    first : Report, optional
-        The residuals of w = 0, if anybody has looked at them.
-    known : Spectrum, optional
-        The spectrum of XᵀX, if nodes have sent that.
+    That is what the residuals of w = 0 say, and the spectrum of XᵀX.
     """
 
     reduced: Reduced
@@ -53,24 +46,12 @@ class Facts:
     known: Spectrum | None = None
 
 
-@runtime_checkable
-class Solves(Protocol):
-    """A server's state that keeps what is known of the rows itself, and F of its model up to date."""
-
-    @property
-    def facts(self) -> Facts | None:
-        """What is known of the rows, once there was a round."""
-
-    @property
-    def value(self) -> float:
-        """F(w), as far as it is known."""
-
-
 @dataclass(frozen=True, eq=False)
 class SquaresProof:
     """What is proved of a run's model so far, the model that it is about, and what is known of the rows.
 
-    Servers that solve keep the facts themselves; there is None here then.
+    The state of a server that solves keeps the ``facts`` itself, and F of its model as ``value``; there is None here
+    then.
     """
 
     certificate: SquaresCertificate = field(default_factory=SquaresCertificate)
@@ -124,18 +105,13 @@ class LeastSquares:
 
     def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  less of it is as good
         """Return the shapes of what a report must hold, by name."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        if message.w.size:
-            shapes |= {"pull": (n_features,)} | dict.fromkeys((*SUMMED, *RESIDUAL), ())
-        if "along" in message.extra:
-            shapes |= {f"{ALONG}pull": (n_features,)} | {f"{ALONG}{name}": () for name in SUMMED}
-        return shapes | ({"moment": (triangle_size(n_features),)} if "moments" in message.extra else {})
+        return {name: field.shape for name, field in Squares(self.intercept).schema(message).items()}
 
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
         if "square" in report.sums:
             return self.objective(report, state.w), math.nan
-        return state.value if isinstance(state, Solves) else math.nan, math.nan
+        return state.value if hasattr(state, "facts") else math.nan, math.nan
 
     def objective(self, report: Report, w: FloatArray) -> float:
         """Return F(w) from a look at the residuals."""
@@ -174,7 +150,7 @@ class LeastSquares:
         """
         model = state.readout
         if whole and "square" in report.sums:
-            solves = isinstance(state, Solves)
+            solves = hasattr(state, "facts")
             facts = (state.facts if solves else proof.facts) or self.begun(report, model.vector)
             kept = None if solves else facts
             astray = math.inf if math.isnan(model.error) else model.error
@@ -191,13 +167,7 @@ class LeastSquares:
 
 
 def least_squares(problem: Problem) -> LeastSquares:
-    """Return the problem, if it is one of squared loss.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
-    """
+    """Return the problem, if it is one of squared loss; refuse another one."""
     if not isinstance(problem, LeastSquares):
         raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
             f"it fits real targets, and cannot look for the {problem.kind} model; take auto, or another method"
@@ -260,13 +230,7 @@ class Squares:
 
 
 def check_targets(shard: Samples) -> None:
-    """Refuse signed rows.
-
-    Raises
-    ------
-    TypeError
-        If that is what the node holds.
-    """
+    """Refuse a node that holds signed rows."""
     if not isinstance(shard, Samples):
         raise TypeError(f"node {shard.node_id!r} holds signed rows; give Samples, with real targets")
 

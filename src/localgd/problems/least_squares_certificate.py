@@ -60,8 +60,7 @@ class SquaresCertificate(Certificate):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of ``certificate.json``; numbers that are not known are None."""
-        numbers = {name: getattr(self, name) for name in ("residual", "slope", "length_low", "relative")}
-        return super().to_dict() | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return super().to_dict() | self.finite("residual", "slope", "length_low", "relative")
 
 
 def squares_certificate(
@@ -73,27 +72,11 @@ def squares_certificate(
     *,
     astray: float = math.inf,
 ) -> SquaresCertificate:
-    """Return what is proved about w.
+    """Return what is proved about w, shape (d,), its intercept last if there is one: distance, gap, and a sentence.
 
-    Parameters
-    ----------
-    w : (d,) float64 array
-        The model, its intercept last if there is one.
-    report : Report
-        The residuals of w, by every node.
-    first : Report or None
-        The same of a model that is 0 but for its intercept; without it the length of w* has no bound of its own.
-    reduced : Reduced
-        The problem.
-    known : Spectrum, optional
-        Its spectrum, if nodes have sent what that takes.
-    astray : float
-        Upper bound on the distance of w, its intercept left out, from the span of the (centred) rows.
-
-    Returns
-    -------
-    SquaresCertificate
-        With distance, gap, and a sentence.
+    The report holds the residuals of w, by every node; `first` those of a model that is 0 but for its intercept:
+    without them the length of w* has no bound of its own. `known` is the spectrum, if nodes have sent what that takes,
+    and `astray` an upper bound on the distance of w, its intercept left out, from the span of the (centred) rows.
     """
     v = reduced.free(w)
     seen = (norm_above(reduced.downhill(w, report)) + reduced.downhill_error(w, report)) * SURE
@@ -103,9 +86,8 @@ def squares_certificate(
     square = float(report.sums["square"]) * (1 + 2 * (report.n_rows + 8) * UNIT_ROUNDOFF) + report.n_rows * TINY
     residual = (math.sqrt(square) + blur) * SURE
     length = norm_above(v)
-    objective = (
-        residual * residual + reduced.alpha * length * length
-    ) * SURE + TINY  # not **, which raises beyond float64
+    # not **, which raises beyond float64
+    objective = (residual * residual + reduced.alpha * length * length) * SURE + TINY
     distance, gap, kind = math.inf, math.inf, "ridge" if reduced.alpha > 0 else "minimum-norm"
     curved = reduced.alpha if known is None else known.curved
     if curved > 0:

@@ -24,20 +24,9 @@ SURE = 1 + 32 * UNIT_ROUNDOFF
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """The problem with the intercept taken out, as the server knows it.
+    """The problem with the intercept taken out, as the server knows it: α, N, and d, the intercept's column included.
 
-    Parameters
-    ----------
-    alpha : float, at least 0
-        α.
-    n_rows : int
-        N, rows of all nodes.
-    n_columns : int
-        d, the intercept's column included.
-    columns : (d − 1,) float64 array, optional
-        s, the sums of the other columns; None without an intercept.
-    columns_error : float
-        A bound on the error of s.
+    `columns` (d − 1,) are s, the sums of the other columns, with a bound on their error; None without an intercept.
 
     Examples
     --------
@@ -101,11 +90,9 @@ class Reduced:
     def blurred(self, report: Report) -> float:
         """Return a bound on what the error of the residuals does to h."""
         own, last = float(report.sums["blur_pull"]), float(report.sums["blur_last"])
-        return (
-            own
-            if self.columns is None
-            else (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
-        )
+        if self.columns is None:
+            return own
+        return (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
 
 
 def folded(report: Report, which: str = "") -> float:

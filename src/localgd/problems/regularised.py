@@ -137,10 +137,6 @@ class Regularised(ByMargins):
         """Return ∇F(w) from an appraisal by every node."""
         return np.asarray(self.strength(report.n_rows) * self.pull(w) - report.sums["pull"] / report.n_rows)
 
-    def metrics(self, message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:  # noqa: ARG002  its own
-        """Return how the shared model stands on a node, and what its duality gap is made of."""
-        return appraisal(shard, message.w, margins, self)
-
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own, if it is one."""
         return task if isinstance(task, Curvature) else Appraise(self)
@@ -168,13 +164,7 @@ class Regularised(ByMargins):
 
 
 def regularised(problem: Problem) -> Regularised:
-    """Return the problem, if it is a penalised loss.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
-    """
+    """Return the problem, if it is a penalised loss; refuse another one."""
     if not isinstance(problem, Regularised):
         raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
             f"it goes down a loss over all rows, and cannot look for the {problem.kind} model; give "
@@ -184,13 +174,7 @@ def regularised(problem: Problem) -> Regularised:
 
 
 def hard_margin_only(problem: Problem, why: str) -> None:
-    """Refuse a penalised loss, and squared loss.
-
-    Raises
-    ------
-    ValueError
-        With the reason why.
-    """
+    """Refuse a penalised loss, and squared loss, and say why."""
     if not problem.by_margins:
         raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):
@@ -216,16 +200,19 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     sure = int(np.count_nonzero(slope > CERTAIN))
     off = shard.margin_error(norm(w))
     blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
-    sums: dict[str, Any] = {"risk": risk, "pull": shard.combine(slope), "drift": shard.combine_error(slope)}
-    sums["blur"] = blur
+    pull, drift = shard.combine(slope), shard.combine_error(slope)
+    sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
+    flags: dict[str, int] = {}
     if problem.intercept and loss.versus == 1:
         positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
-        sums["odds"] = np.array([odds[~positive].sum(), odds[positive].sum()])
-    flags = {} if np.isfinite(sums.get("odds", 0.0)).all() else {"far": 1}
-    sums = {name: value for name, value in sums.items() if name != "odds" or not flags}
-    return replace(here, sums={**here.sums, **sums}, maxs={"radius": shard.radius}, flags={**here.flags, **flags})
+        by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
+        if np.isfinite(by_class).all():
+            sums["odds"] = by_class
+        else:
+            flags["far"] = 1
+    return here + Report(sums=sums, maxs={"radius": shard.radius}, flags=flags)
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
@@ -281,7 +268,7 @@ class Curvature(Appraise):
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
-        return replace(report, sums={**report.sums, "curvature": curvature}), state
+        return report + Report(sums={"curvature": curvature}), state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:

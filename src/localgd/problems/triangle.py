@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,29 +54,27 @@ def megabytes(n_features: int) -> float:
     return 8 * triangle_size(n_features) / 1e6
 
 
-def check_limit(max_mb: float) -> None:
-    """Refuse a limit that is none.
+@dataclass(frozen=True)
+class Affordable:
+    """What asks nodes for d×d sums, and refuses to where they are too large.
 
-    Raises
-    ------
-    ValueError
-        If it is not a positive number.
+    Parameters
+    ----------
+    max_mb : float > 0
+        Largest d×d sum that a node may be asked for, in megabytes.
     """
-    if not max_mb > 0:
-        raise ValueError(f"max_mb must be a positive number of megabytes, got {max_mb!r}")
 
+    max_mb: float = MOST_MB
 
-def check_affordable(n_features: int, max_mb: float, instead: str = "consensus") -> None:
-    """Refuse second-order rounds whose sums are too large.
+    def __post_init__(self) -> None:
+        if not self.max_mb > 0:
+            raise ValueError(f"max_mb must be a positive number of megabytes, got {self.max_mb!r}")
 
-    Raises
-    ------
-    ValueError
-        With the cost in megabytes.
-    """
-    cost = megabytes(n_features)
-    if cost > max_mb:
-        raise ValueError(
-            f"second-order rounds on {n_features} columns send {cost:,.3g} MB a node and round, more than "
-            f"max_mb={max_mb:g}; use {instead}, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
-        )
+    def check_affordable(self, n_features: int, instead: str = "consensus") -> None:
+        """Refuse sums over so many columns if they are larger than the limit, with the cost in megabytes."""
+        cost = megabytes(n_features)
+        if cost > self.max_mb:
+            raise ValueError(
+                f"second-order rounds on {n_features} columns send {cost:,.3g} MB a node and round, more than "
+                f"max_mb={self.max_mb:g}; use {instead}, which sends {n_features * 8 / 1e6:.2g} MB, or raise max_mb"
+            )

@@ -203,30 +203,8 @@ def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArra
 def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:
     """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``, for softmax Σ over samples of their weight.
 
-    ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce.
-
-    Parameters
-    ----------
-    rows : (N, d) float64 array or CSR array
-        Signed rows.
-    weights : (N,) float64 array, >= 0, sum 1
-        Weight of each row: p_m/n_m for a row of node m.
-    loss : Loss
-        ℓ, through its `slope` −ℓ'.
-    lr : float
-        Step size.
-    n_steps : int
-        Number of steps.
-
-    Returns
-    -------
-    (d,) float64 array
-        The last iterate.
-
-    Raises
-    ------
-    ValueError
-        If the weights do not fit the rows or do not sum to 1.
+    ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce, where the weight of a
+    row of node m is p_m/n_m. Returns the last iterate, shape (d,).
 
     Examples
     --------
@@ -244,22 +222,9 @@ def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: i
 def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> FloatArray:
     """Return the model that pooling the nodes' rows would give: max-margin if they are separable, else the minimiser.
 
-    Parameters
-    ----------
-    shards : iterable of Shard
-        The nodes' rows.
-    weighted_by : "uniform" or "num-examples"
-        Node weights of the objective; only the minimiser depends on them.
-
-    Returns
-    -------
-    (d,) float64 array
-        Unit max-margin direction, or the logistic minimiser.
-
-    Raises
-    ------
-    ValueError
-        If the rows have neither, as when a direction separates some of them and has the others at margin 0.
+    That is a unit direction (d,), or the minimiser of the logistic loss, which alone depends on the weights of the
+    nodes. A ValueError if the rows have neither, as when a direction separates some of them and has the others at
+    margin 0.
 
     Examples
     --------

@@ -16,26 +16,11 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
     Newton's method with backtracking; where columns are dependent, the minimiser of least norm, which is the one
     gradient descent from 0 tends to.
 
-    Parameters
-    ----------
-    rows : (N, d) float64 array or CSR array
-        Signed rows, not separable.
-    weights : (N,) float64 array, >= 0, sum 1
-        Weight of each row: p_m/n_m for a row of node m.
-    versus : int, at least 1
-        Rows next to each other, of one weight, that speak for a sample: where more than one, the loss is softmax and
-        the weight of a sample is the sum of theirs.
-
-    Returns
-    -------
-    (d,) float64 array
-        w with ``|∇F(w)| <= 1e-12 · max |z_i|``.
-
-    Raises
-    ------
-    ValueError
-        If there is no minimiser because some direction separates rows without misplacing any, or if Newton's method
-        does not reach the gradient norm.
+    The rows (N, d), dense or CSR, must not be separable; a row of node m weighs p_m/n_m, all weights (N,) together 1.
+    Where `versus` rows next to each other, of one weight, speak for a sample, the loss is softmax, and the weight of a
+    sample is the sum of theirs. Returns w, shape (d,), with ``|∇F(w)| <= 1e-12 · max |z_i|``. A ValueError if there is
+    no minimiser, because some direction separates rows without misplacing any, or if Newton's method does not reach
+    that norm.
 
     Examples
     --------
@@ -54,7 +39,8 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
         slope = loss.slope(margins)
         gradient = -shard.combine(weights * slope)
         # The Newton step as least squares over rows, not over the Hessian: that would square the condition number.
-        newton, _, rank, values = np.linalg.lstsq(_root(z, weights, margins, versus), _aim(weights, margins))
+        aim = np.sqrt(weights) * np.exp(-margins / 2)  # √weights · √(p/p₀) for every row, as p/p₀ = exp(−m)
+        newton, _, rank, values = np.linalg.lstsq(_root(z, weights, margins, versus), aim)
         if not w.any():
             full_rank, faint = rank, 1e-8 * values[rank - 1]
         # A direction along which every curvature fades is one along which the loss falls for ever.
@@ -74,7 +60,7 @@ def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:
 
 
 def _root(z: FloatArray, weights: FloatArray, margins: FloatArray, versus: int) -> FloatArray:
-    """Return an R with RᵀR = ∇²F; with `_aim` it makes Rᵀ aim = −∇F.
+    """Return an R with RᵀR = ∇²F; with the aim it makes Rᵀ aim = −∇F.
 
     Of a sample with slopes p, p₀ = 1 − Σp and q = √p the Hessian is diag(p) − ppᵀ, its root (I − qqᵀ/(1+√p₀)) diag(q).
     """
@@ -87,11 +73,6 @@ def _root(z: FloatArray, weights: FloatArray, margins: FloatArray, versus: int) 
     share = q / (1.0 + np.exp(-loss.value(margins) / 2))[:, None, None]
     rows -= share * (q * rows).sum(axis=1, keepdims=True)
     return np.asarray(np.sqrt(weights)[:, None] * rows.reshape(z.shape))
-
-
-def _aim(weights: FloatArray, margins: FloatArray) -> FloatArray:
-    """Return √weights · √(p/p₀) for every row; p/p₀ = exp(−m)."""
-    return np.asarray(np.sqrt(weights) * np.exp(-margins / 2))
 
 
 def checked_weights(weights: FloatArray, rows: Rows) -> FloatArray:

@@ -14,17 +14,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import Field, Message, Report, Schema
 from localgd.kernels.project import project
-from localgd.losses import Logistic, Loss, among
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
-from localgd.problems.regularised import hard_margin_only
+from localgd.problems.metrics import METRICS, check_whole
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
-from localgd.rules.server import ServerState
+from localgd.rules.project import MarginTask
+from localgd.rules.server import Server, ServerState, from_zero
 
 MEMORY = 40
 """Rounds that the acceleration remembers."""
@@ -65,7 +64,7 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
-class DualPart:
+class DualPart(MarginTask):
     """Improve the node's own part y of the dual, the others' given: a projection of w − y.
 
     Message: the sum w of all parts, and ``mix`` (2, h), the weights of the last h starts and ends whose combination is
@@ -76,30 +75,18 @@ class DualPart:
 
     Parameters
     ----------
-    loss : Loss
-        Only reported, never used.
-    weighted_by : "uniform" or "num-examples"
-        Node weight in the reported loss; the parts are summed as they are.
     memory : int, at least 0
         Rounds that are remembered, by the coefficients that are not 0.
     """
 
     state_type: ClassVar[Any] = Memory
+    hard_margin_as: ClassVar[str] = "its projections look for the max-margin model"
 
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    weighted_by: Weighting = "uniform"
     memory: int = MEMORY
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        check_weighting(self.weighted_by)
-        if self.memory < 0 or self.memory != int(self.memory):
-            raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
-
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> DualPart:  # noqa: ARG002  nothing to find
-        """Return the task for this problem."""
-        hard_margin_only(problem, "its projections look for the max-margin model")
-        return replace(self, loss=among(self.loss, sizes.versus))
+        super().__post_init__()
+        check_whole("memory", self.memory, 0)
 
     def schema(self, message: Message) -> Schema:
         """Return the metrics, an update, and what the acceleration is made of."""
@@ -124,22 +111,21 @@ class DualPart:
         recent = slice(len(state.ends) - mix.shape[1], None)
         starts, ends = state.starts[recent], state.ends[recent]
         start = Coefficients.mixed(mix.ravel(), [*starts, *ends], shard.n_rows)
-        weight = node_weight(shard, self.weighted_by)
-        here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
+        here = self.standing(message, shard, shard.margins(message.w))
         vector = shard.own_sum(start)
         warm = Coefficients.mixed([1.0], ends[-1:], shard.n_rows) if ends else None
         projection = project(shard, message.w - vector, warm=warm)
         report = moved(shard, here, projection.duals, 1.0)
         if not projection.feasible:
-            return replace(report, flags={**report.flags, "inseparable": 1}), state
+            return report + Report(flags={"inseparable": 1}), state
         end = projection.duals
         image = shard.margins(report.duals["update"].vector - vector)
         before = [y.dot(image) - x.dot(image) for x, y in zip(starts, ends, strict=True)]
         inner = np.array([*before, float((end - start) @ image)])
         keep = slice(-self.memory - 1, None)
         known = Memory([*state.starts, Coefficients.of(start)][keep], [*state.ends, Coefficients.of(end)][keep])
-        sums = {**report.sums, "inner": inner, "start": float(start.sum())}
-        return replace(report, sums=sums, maxs={"since": since(start, end)}), known
+        gained = Report(sums={"inner": inner, "start": float(start.sum())}, maxs={"since": since(start, end)})
+        return report + gained, known
 
 
 def since(start: FloatArray, end: FloatArray) -> float:
@@ -164,8 +150,6 @@ class ConsensusState(ServerState):
         Σ_m of where the parts were before and after each of the last rounds, oldest first.
     moves : (h, h) float64 array
         Inner products, summed over the nodes, of these rounds' moves.
-    mix : (2, h) float64 array
-        What this round starts from, as weights of the starts and ends.
     value : float
         Largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was reached with a >= 0.
     anchor, share : int, float
@@ -181,7 +165,6 @@ class ConsensusState(ServerState):
     starts: tuple[FloatArray, ...] = ()
     ends: tuple[FloatArray, ...] = ()
     moves: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    mix: FloatArray = field(default_factory=lambda: np.zeros((2, 0)))
     value: float = 0.0
     anchor: int = 0
     share: float = 0.0
@@ -193,7 +176,7 @@ class ConsensusState(ServerState):
 
 
 @dataclass(frozen=True)
-class Consensus:
+class Consensus(Server):
     """The common fixed point of the nodes' parts, by Anderson's acceleration with a way back.
 
     The next start is ``Σ θ_j ((1 − β) start_j + β end_j)``, Σ θ_j = 1, for the combination with the shortest move
@@ -208,11 +191,6 @@ class Consensus:
     memory : int, at least 0
         Rounds that the acceleration looks back on; 0 is the plain iteration.
 
-    Raises
-    ------
-    ValueError
-        If `memory` is out of its range.
-
     Notes
     -----
     Boyle & Dykstra (1986); Han (1988), *A successive projection method* (the parallel form); Walker & Ni (2011),
@@ -225,27 +203,13 @@ class Consensus:
     memory: int = MEMORY
 
     def __post_init__(self) -> None:
-        """Check the memory once."""
         if self.memory < 0 or self.memory != int(self.memory) or 0 < self.memory < LEAST_MEMORY:
             raise ValueError(f"memory must be 0 or a whole number of at least {LEAST_MEMORY}, got {self.memory!r}")
 
     def init(self, w0: FloatArray) -> ConsensusState:
-        """Start with every part at 0: the sum is what the parts say, so w0 is of no use.
-
-        Raises
-        ------
-        ValueError
-            If w0 is not 0.
-        """
-        if np.any(w0):
-            raise ValueError(
-                "w0 has no meaning for consensus, which starts from the nodes' parts of the dual; leave it out"
-            )
-        return ConsensusState(Dual(read_only(np.zeros(w0.size))))
-
-    def message(self, state: ConsensusState) -> Message:
-        """Send the sum of the parts and what the start is made of."""
-        return Message(state.round, state.w, {"mix": state.mix})
+        """Start with every part at 0: the sum is what the parts say, so w0 is of no use."""
+        start = from_zero(w0, "for consensus, which starts from the nodes' parts of the dual")
+        return ConsensusState(Dual(start), asks={"mix": np.zeros((2, 0))})
 
     def step(self, state: ConsensusState, report: Report) -> ConsensusState:
         """Return the state with the next start."""
@@ -261,7 +225,7 @@ class Consensus:
         else:
             mix[:] = np.outer([1 - state.damping, state.damping], shortest_combination(moves))
         w = sum((a * x + b * y for a, b, x, y in zip(*mix, starts, ends, strict=True)), np.zeros(state.w.size))
-        known = replace(state, starts=starts, ends=ends, moves=moves, mix=read_only(mix))
+        known = replace(state, starts=starts, ends=ends, moves=moves, asks={"mix": read_only(mix)})
         following = replace(known, model=Dual(read_only(w)), round=state.round + 1)
         # the parts move by less than their own rounding: nothing is left to gain
         settled = float(moves[-1, -1]) <= (SETTLED * UNIT_ROUNDOFF) ** 2 * float(report.sums["update_sq_norm"])

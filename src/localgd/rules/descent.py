@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
-from localgd.core import Message, Problem, Report
+from localgd.core import Problem, Report
+from localgd.problems.metrics import check_whole
 from localgd.problems.regularised import Regularised, regularised, settled
-from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric
+from localgd.problems.triangle import Affordable, symmetric
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rules.anderson import bordered, shortest_combination
-from localgd.rules.server import ServerState
+from localgd.rules.server import Server, ServerState
 
 NOISE = 1e-13
 """Objectives that differ by less than this part of themselves are the same."""
@@ -58,13 +58,10 @@ class DescentState(ServerState):
 
 
 @dataclass(frozen=True)
-class Descending:
+class Descending(Server):
     """What Newton's method and L-BFGS share: a direction from every accepted point, and backtracking. One round a step.
 
-    Parameters
-    ----------
-    problem : Regularised
-        The objective; `bound` sets it.
+    They go down the problem, which `bound` sets.
     """
 
     whole_rounds: ClassVar[str] = "the objective that its steps must bring down is a sum over all nodes"
@@ -78,10 +75,6 @@ class Descending:
     def init(self, w0: FloatArray) -> DescentState:
         """Start from w0."""
         return DescentState(Dual(w0))
-
-    def message(self, state: DescentState) -> Message:
-        """Send the point to look at."""
-        return Message(state.round, state.w)
 
     def step(self, state: DescentState, report: Report) -> DescentState:
         """Accept the point and step on, or halve the step that led to it."""
@@ -111,34 +104,15 @@ class Descending:
 
 
 @dataclass(frozen=True)
-class Newton(Descending):
+class Newton(Affordable, Descending):
     """Newton's method with backtracking, from gradient and curvature summed over the nodes.
 
     Where the curvature is singular (no penalty and dependent columns), the step of least norm.
-
-    Parameters
-    ----------
-    problem : Regularised
-        The objective; `bound` sets it.
-    max_mb : float
-        Refuse if the d×d sums are larger, in megabytes a node and round.
     """
 
-    max_mb: float = MOST_MB
-
-    def __post_init__(self) -> None:
-        """Check the limit once."""
-        check_limit(self.max_mb)
-
     def init(self, w0: FloatArray) -> DescentState:
-        """Start from w0.
-
-        Raises
-        ------
-        ValueError
-            If the d×d sums are larger than `max_mb`.
-        """
-        check_affordable(w0.size, self.max_mb)
+        """Start from w0; refuse d×d sums that are too large."""
+        self.check_affordable(w0.size)
         return super().init(w0)
 
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
@@ -162,8 +136,6 @@ class LimitedMemory(Descending):
 
     Parameters
     ----------
-    problem : Regularised
-        The objective; `bound` sets it.
     memory : int, at least 1
         Steps that are remembered, on the server alone.
 
@@ -176,9 +148,7 @@ class LimitedMemory(Descending):
     memory: int = 30
 
     def __post_init__(self) -> None:
-        """Check the memory once."""
-        if self.memory < 1 or self.memory != int(self.memory):
-            raise ValueError(f"memory must be a whole number of at least 1, got {self.memory!r}")
+        check_whole("memory", self.memory, 1)
 
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction of the two-loop recursion."""
@@ -207,10 +177,10 @@ class LimitedMemory(Descending):
 class ScaffoldState(ServerState):
     """The state of `ControlVariates`: the best point so far, and the last points and moves of the fixed point.
 
+    It asks with the gradient at w, once that is known.
+
     Parameters
     ----------
-    asks : mapping
-        ``extra`` of the next message: the gradient at w once it is known.
     value : float
         Smallest objective so far.
     best, downhill : (d,) float64 array
@@ -221,7 +191,6 @@ class ScaffoldState(ServerState):
         Inner products of the moves.
     """
 
-    asks: Mapping[str, Any] = field(default_factory=dict)
     value: float = math.inf
     best: FloatArray = field(default_factory=lambda: np.zeros(0))
     downhill: FloatArray = field(default_factory=lambda: np.zeros(0))
@@ -231,7 +200,7 @@ class ScaffoldState(ServerState):
 
 
 @dataclass(frozen=True)
-class ControlVariates:
+class ControlVariates(Server):
     """Local steps corrected by ∇F(w) − ∇F_m(w), averaged, and accelerated: two rounds a step, and no bias left.
 
     One round appraises w, the next takes the local steps with the gradient it gave. As the corrections are taken at w
@@ -241,8 +210,6 @@ class ControlVariates:
 
     Parameters
     ----------
-    problem : Regularised
-        The objective; `bound` sets it.
     memory : int, at least 0
         Moves that the acceleration looks back on; 0 is the plain iteration.
     lr : float > 0, optional
@@ -261,9 +228,7 @@ class ControlVariates:
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.memory < 0 or self.memory != int(self.memory):
-            raise ValueError(f"memory must be a whole number of at least 0, got {self.memory!r}")
+        check_whole("memory", self.memory, 0)
 
     def bound(self, problem: Problem, task: Any) -> Self:
         """Return the merge for this problem, with the task's step size if it has none of its own."""
@@ -273,10 +238,6 @@ class ControlVariates:
         """Start from w0."""
         return ScaffoldState(Dual(w0))
 
-    def message(self, state: ScaffoldState) -> Message:
-        """Send the point, and the gradient there if it is known."""
-        return Message(state.round, state.w, state.asks)
-
     def step(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         """Go on from an appraisal or from local steps."""
         following = self._moved(state, report) if state.asks else self._judged(state, report)
@@ -285,9 +246,8 @@ class ControlVariates:
     def _judged(self, state: ScaffoldState, report: Report) -> ScaffoldState:
         value = self.problem.objective(report, state.w)
         if not value <= state.value + NOISE * abs(state.value):
-            return replace(
-                state, model=Dual(read_only(state.best + state.downhill)), ends=(), moves=(), gram=np.zeros((0, 0))
-            )
+            back = Dual(read_only(state.best + state.downhill))
+            return replace(state, model=back, ends=(), moves=(), gram=np.zeros((0, 0)))
         slope = self.problem.gradient(report, state.w)
         if settled(report, slope):
             return replace(state, done="the gradient is 0 to within rounding")

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from localgd.core import DataSizes, End, Engine, Field, Message, Problem, Report, Schema
 from localgd.kernels.project import SEPARABLE
-from localgd.losses import Logistic, Loss, among
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
-from localgd.problems.regularised import hard_margin_only
-from localgd.problems.triangle import MOST_MB, check_affordable, check_limit, symmetric, triangle, triangle_size
+from localgd.problems.metrics import METRICS
+from localgd.problems.triangle import Affordable, symmetric, triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
-from localgd.rules.server import ServerState
+from localgd.rules.project import MarginTask
+from localgd.rules.server import Server, ServerState, from_zero
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""
@@ -60,7 +59,7 @@ class Slacks:
 
 
 @dataclass(frozen=True)
-class InteriorPoint:
+class InteriorPoint(MarginTask):
     """A node's part of Mehrotra's predictor–corrector method for min ½|w|² s.t. z·w >= 1.
 
     With duals a, slacks s and r = 1 + s − z·w, the Newton direction for products a·s = t solves
@@ -78,26 +77,15 @@ class InteriorPoint:
     ----------
     start : float > 0 or "auto"
         The dual that every row starts with; "auto" is 100/(N · radius²), found before the first round.
-    loss : Loss
-        Only reported, never used.
-    weighted_by : "uniform" or "num-examples"
-        Node weight in the reported loss; the answer does not depend on it.
-
-    Raises
-    ------
-    ValueError
-        If a field is out of its range.
     """
 
     state_type: ClassVar[Any] = Slacks | None
+    hard_margin_as: ClassVar[str] = "its rounds look for the max-margin model"
 
     start: float | Literal["auto"] = "auto"
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    weighted_by: Weighting = "uniform"
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        check_weighting(self.weighted_by)
+        super().__post_init__()
         number = 0.0 if isinstance(self.start, str) else self.start
         if self.start != "auto" and not 0 < number < math.inf:
             raise ValueError(f"start must be a positive number or 'auto', got {self.start!r}")
@@ -133,7 +121,7 @@ class InteriorPoint:
             return forgotten(), state
         state = self._begun(shard) if state is None else state
         margins = shard.margins(message.w)
-        here = standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by))
+        here = self.standing(message, shard, margins)
         if "correct" in extra:
             return self._corrected(extra, shard, state, here, margins)
         state = state.gone(float(extra["share"]), margins)
@@ -141,19 +129,17 @@ class InteriorPoint:
             return self._predicted(shard, state, here, extra["predict"])
         return self._summed(shard, state, here), state
 
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> InteriorPoint:  # noqa: ARG002
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:
         """Return the task for this problem, with its start found if it was "auto"."""
-        hard_margin_only(problem, "its rounds look for the max-margin model")
         start = START_MASS / sizes.n_rows / sizes.radius**2 if isinstance(self.start, str) else self.start
-        return replace(self, start=start, loss=among(self.loss, sizes.versus))
+        return replace(super().bound(problem, engine, sizes), start=start)
 
     def _summed(self, shard: Shard, state: Slacks, here: Report) -> Report:
         a, s = state.a, state.s
-        report = moved(shard, here, a, 1.0)
         pull = shard.combine(a * ((1 + s - state.margins) / s - 1))
         sums = {"curvature": triangle(shard.second_moment(a / s)), "pull": pull, "gap": float(a @ s)}
         rows = {} if shard.versus == 1 else {"rows": shard.n_rows}  # else the report's own count
-        return replace(report, sums={**report.sums, **sums, **rows})
+        return moved(shard, here, a, 1.0) + Report(sums={**sums, **rows})
 
     def _predicted(self, shard: Shard, state: Slacks, here: Report, dw: FloatArray) -> tuple[Report, Slacks]:
         """Report what the Newton step to a·s = 0 would do."""
@@ -162,8 +148,8 @@ class InteriorPoint:
         state = replace(state, da=-a - a * ds / s, ds=ds)
         products = [float(x @ y) for x, y in ((a, s), (a, ds), (state.da, s), (state.da, ds))]
         corrector = [shard.combine(-state.da * ds / s), shard.combine(1 / s)]
-        sums = {**here.sums, "products": products, "corrector": corrector}
-        return replace(here, sums=sums, maxs={"fastest": state.fastest}), state
+        found = Report(sums={"products": products, "corrector": corrector}, maxs={"fastest": state.fastest})
+        return here + found, state
 
     def _corrected(
         self, extra: Mapping[str, FloatArray], shard: Shard, state: Slacks, here: Report, margins: FloatArray
@@ -173,9 +159,9 @@ class InteriorPoint:
         ds = shard.margins(extra["correct"]) - (1 + s - state.margins)
         da = (extra["target"] - state.da * state.ds - a * s - a * ds) / s
         state = replace(state, da=da, ds=ds)
-        here = replace(here, maxs={"fastest": state.fastest})
+        here += Report(maxs={"fastest": state.fastest})
         if guess == 0.0 or guess * state.fastest.max() > NEARLY:
-            return replace(here, flags={"unguessed": 1}), state
+            return here + Report(flags={"unguessed": 1}), state
         return self._summed(shard, state.gone(guess, margins), here), state
 
 
@@ -185,8 +171,6 @@ class InteriorState(ServerState):
 
     Parameters
     ----------
-    asks : mapping
-        ``extra`` of the next message.
     base, direction : (d,) float64 array
         Where the step under way began, and where it leads.
     factor : tuple or None
@@ -199,7 +183,6 @@ class InteriorState(ServerState):
         Σ a at the start, which is 100/radius² and so tells the unit of the rows.
     """
 
-    asks: Mapping[str, Any] = field(default_factory=lambda: {"share": 0.0})
     base: FloatArray = field(default_factory=lambda: np.zeros(0))
     direction: FloatArray = field(default_factory=lambda: np.zeros(0))
     factor: Any = None
@@ -209,15 +192,10 @@ class InteriorState(ServerState):
 
 
 @dataclass(frozen=True)
-class Mehrotra:
+class Mehrotra(Affordable, Server):
     """The server of `InteriorPoint`: solves the d×d systems and agrees on the length of the steps.
 
     Two rounds a step where the guess of its length suits every node, else three; some 14 steps.
-
-    Parameters
-    ----------
-    max_mb : float
-        Refuse if the d×d sums are larger, in megabytes a node and round.
 
     Notes
     -----
@@ -226,28 +204,11 @@ class Mehrotra:
 
     whole_rounds: ClassVar[str] = "a Newton step needs the curvature of every node"
 
-    max_mb: float = MOST_MB
-
-    def __post_init__(self) -> None:
-        """Check the limit once."""
-        check_limit(self.max_mb)
-
     def init(self, w0: FloatArray) -> InteriorState:
-        """Start from equal duals at w = 0.
-
-        Raises
-        ------
-        ValueError
-            If w0 is not 0, or the d×d sums are larger than `max_mb`.
-        """
-        if np.any(w0):
-            raise ValueError("w0 has no meaning for an interior point, which starts from equal duals; leave it out")
-        check_affordable(w0.size, self.max_mb)
-        return InteriorState(Dual(read_only(np.zeros(w0.size))))
-
-    def message(self, state: InteriorState) -> Message:
-        """Send w and what is asked for."""
-        return Message(state.round, state.w, state.asks)
+        """Start from equal duals at w = 0; refuse another start, and d×d sums that are too large."""
+        start = from_zero(w0, "for an interior point, which starts from equal duals")
+        self.check_affordable(w0.size)
+        return InteriorState(Dual(start), asks={"share": 0.0})
 
     def step(self, state: InteriorState, report: Report) -> InteriorState:
         """Go on from what was asked for."""

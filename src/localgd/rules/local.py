@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import from_all
 from localgd.kernels import pick
-from localgd.kernels.project import project
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
-from localgd.losses import Logistic, Loss, among
+from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, check_whole, node_weight, seen, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
+
+StepSize: TypeAlias = float | Literal["auto", "paper"]
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
@@ -33,8 +34,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -
     own = shard.combination(coefficients)
     mins = {"margin_upper": own.margin_upper} if own.known else {}
     flags = {"cancels": 1} if own.cancels else {}
-    report = updated(here, own, weight)
-    return replace(report, mins={**report.mins, **mins}, flags={**report.flags, **flags})
+    return updated(here, own, weight) + Report(mins=mins, flags=flags)
 
 
 def moves(n_features: int) -> Schema:
@@ -50,9 +50,9 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
     """
     length = norm(update.vector)
     if not math.isfinite(weight * length * length):
-        return replace(here, flags={**here.flags, "overflow": 1})
-    sums = {**here.sums, "update_sq_norm": weight * length * length}
-    return replace(here, sums=sums, duals={**here.duals, "update": update.weighted(weight)})
+        return here + Report(flags={"overflow": 1})
+    sums = {"update_sq_norm": weight * length * length}
+    return here + Report(sums=sums, duals={"update": update.weighted(weight)})
 
 
 def updates(n_features: int) -> Schema:
@@ -93,15 +93,10 @@ class GradientSteps:
         What the steps go down; `bound` sets it.
     n_samples : int
         Samples of all nodes, which a penalty is relative to; `bound` sets it.
-
-    Raises
-    ------
-    ValueError
-        If a field is out of its range.
     """
 
     local_steps: int = 100
-    lr: float | Literal["auto", "paper"] = "auto"
+    lr: StepSize = "auto"
     loss: Loss | None = None
     batch_size: int | None = None
     replacement: bool = False
@@ -113,14 +108,10 @@ class GradientSteps:
     n_samples: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.local_steps < 1 or self.local_steps != int(self.local_steps):
-            raise ValueError(f"local_steps must be a whole number of at least 1, got {self.local_steps!r}")
-        if isinstance(self.lr, str):
-            if self.lr not in ("auto", "paper"):
-                raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
-        elif not (np.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
+        check_whole("local_steps", self.local_steps, 1)
+        lr = self.lr
+        if lr not in ("auto", "paper") and (isinstance(lr, str) or not (np.isfinite(lr) and lr > 0)):
+            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {lr!r}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
         if not (np.isfinite(self.prox) and self.prox >= 0):
@@ -133,11 +124,6 @@ class GradientSteps:
         """Return the task for this problem, with its step size found, by one round, if it was "auto" or "paper".
 
         β = curvature of the loss × the largest eigenvalue of Z_mᵀZ_m/n_m over the nodes (see `Smoothness`).
-
-        Raises
-        ------
-        ValueError
-            If a setting has no meaning for the problem.
         """
         if not isinstance(problem, HardMargin | Regularised):
             raise ValueError(f"it needs a loss of margins, which {problem.kind} has not")  # noqa: TRY004  a bad value
@@ -146,13 +132,8 @@ class GradientSteps:
         if self.lr == "paper":
             hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
         loss = problem.loss_for(self.loss, sizes.versus)
-        bound = replace(
-            self,
-            loss=loss,
-            weighted_by=problem.weighting_for(self.weighted_by),
-            problem=problem,
-            n_samples=sizes.n_samples,
-        )
+        weighting = problem.weighting_for(self.weighted_by)
+        bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.n_samples)
         if not isinstance(self.lr, str):
             return bound
         look = Smoothness(loss.versus)
@@ -172,27 +153,24 @@ class GradientSteps:
         here = appraisals(d, self.problem) if waits else METRICS
         return here if waits and self.variates else {**here, **updates(d)}
 
+    @np.errstate(over="ignore", invalid="ignore")  # far too large a step: the loop says so, without a warning a node
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the metrics at w and the weighted update."""
         if isinstance(self.lr, str):
             raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
-        # A step size far too large overflows; the loop sees that and says so, without a warning from every node.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._steps(self.lr * float(message.extra.get("scale", 1.0)), message, shard), state
-
-    def _steps(self, lr: float, message: Message, shard: Shard) -> Report:
+        lr = self.lr * float(message.extra.get("scale", 1.0))
         weight, loss = node_weight(shard, self.weighted_by), self.problem.loss_for(self.loss, shard.versus)
         if isinstance(self.problem, Regularised):
-            return self._penalised(lr, self.problem, message, shard)
+            return self._penalised(lr, self.problem, message, shard), state
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
-        here = self.problem.metrics(message, shard, margins, loss, weight)
+        here = seen(message, shard, margins, loss, weight)
         steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches)
         a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
         report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
-            return report
-        return replace(report, flags={**report.flags, "underflow": 1})
+            return report, state
+        return report + Report(flags={"underflow": 1}), state
 
     def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
@@ -238,53 +216,3 @@ def rows_of(samples: Batches, versus: int) -> Batches:
     if versus == 1:
         return samples
     return np.asarray((samples[:, :, None] * versus + np.arange(versus)).reshape(len(samples), -1))
-
-
-@dataclass(frozen=True)
-class Project:
-    """Project the shared model onto C_m = {v : z·v >= 1 for every row of the node}.
-
-    The λ → 0 limit of solving argmin f_m(v) + (λ/2)|v − w|² to the end (Zhu, Vardhan, Mazumdar, arXiv 2412.07971,
-    Modified Local-GD). The node keeps its dual coefficients to start from next time. A node whose own rows cannot be
-    separated stays where it is and reports the proof of that as its ``margin_upper``.
-
-    Parameters
-    ----------
-    loss : Loss
-        Only reported, never used.
-    weighted_by : "uniform" or "num-examples"
-        Node weight in the average.
-    """
-
-    state_type: ClassVar[Any] = FloatArray
-
-    loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
-    weighted_by: Weighting = "uniform"
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        check_weighting(self.weighted_by)
-
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Project:  # noqa: ARG002  nothing to find
-        """Return the task for this problem."""
-        hard_margin_only(problem, "projections look for the max-margin model")
-        return replace(self, loss=among(self.loss, sizes.versus))
-
-    def schema(self, message: Message) -> Schema:
-        """Return the metrics, an update, and the flag ``inseparable``: no projection, as nothing separates the rows."""
-        return {**METRICS, **moves(message.w.size), "inseparable": Field("flag")}
-
-    def init(self, shard: Shard) -> FloatArray:
-        """Start from zero duals."""
-        return np.zeros(shard.n_rows)
-
-    def run(self, message: Message, shard: Shard, state: FloatArray) -> tuple[Report, FloatArray]:
-        """Project; report the standing at w and the weighted move."""
-        weight = node_weight(shard, self.weighted_by)
-        here = standing(shard, message.w, shard.margins(message.w), self.loss, weight)
-        projection = project(shard, message.w, warm=state)
-        report = moved(shard, here, projection.duals, weight)
-        if projection.feasible:
-            return report, projection.duals
-        stay = moved(shard, here, np.zeros(shard.n_rows), weight)
-        return replace(stay, mins=report.mins, flags={**report.flags, "inseparable": 1}), state

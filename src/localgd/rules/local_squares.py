@@ -52,11 +52,6 @@ class SquaresSteps:
     weighted_by : "uniform" or "num-examples"
         Node weight in the average.
 
-    Raises
-    ------
-    ValueError
-        If a field is out of its range, or one of `local_steps` and `lr` is given without the other.
-
     Examples
     --------
     >>> from localgd.engine.inprocess import InProcess
@@ -78,7 +73,6 @@ class SquaresSteps:
     weighted_by: Weighting = "uniform"
 
     def __post_init__(self) -> None:
-        """Check every field once."""
         if self.local_steps is None and self.lr is not None:
             raise ValueError(f"lr={self.lr!r} has no meaning for the exact local solution; give local_steps, or no lr")
         if self.local_steps is not None:
@@ -89,13 +83,7 @@ class SquaresSteps:
         check_weighting(self.weighted_by)
 
     def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find
-        """Return the task for this problem.
-
-        Raises
-        ------
-        ValueError
-            If it has a penalty, or an intercept that is free of it.
-        """
+        """Return the task for this problem; refuse a penalty, and an intercept that is free of it."""
         if least_squares(problem) != LeastSquares():
             raise ValueError(f"its steps know neither penalty nor free intercept: give LeastSquares(), got {problem}")
         return self

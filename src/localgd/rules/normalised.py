@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from localgd.core import Message, Problem, Report
-from localgd.problems.regularised import hard_margin_only
+from localgd.core import Message, Report
 from localgd.rounding import FloatArray
 from localgd.rules.server import Additive, ServerState, added, mean_update, started
 
@@ -33,11 +32,7 @@ class Normalised(Additive):
     """
 
     whole_rounds: ClassVar[str] = "the loss that sets its step size is a sum over all nodes"
-
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
-        hard_margin_only(problem, "the least value of a penalised loss is not 0, so it is nothing to divide by")
-        return self
+    hard_margin_as: ClassVar[str] = "the least value of a penalised loss is not 0, so it is nothing to divide by"
 
     def init(self, w0: FloatArray) -> NormalisedState:
         """Start from w0 with the step size as it is."""
@@ -59,8 +54,3 @@ class Normalised(Additive):
         here = ServerState(state.model, state.round, tails=state.tails)
         share = min(1.0, 1.25 * state.share)
         return replace(added(state, mean_update(report)), accepted=here, loss=loss, share=share)
-
-
-def normalised() -> Normalised:
-    """Return the server of loss-normalised Local-GD; see `Normalised`."""
-    return Normalised()

@@ -43,13 +43,7 @@ class Sizes:
         return {**largest, "n_features_min": Field("min"), "shortest": Field("min"), "versus": Field("count")}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
-        """Return the node's sizes.
-
-        Raises
-        ------
-        TypeError
-            If the node holds no signed rows yet.
-        """
+        """Return the node's sizes."""
         if not isinstance(shard, Shard):
             raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
@@ -113,31 +107,17 @@ def _centred(margins: FloatArray, versus: int) -> FloatArray:
     return np.asarray((of_sample - of_sample.sum(axis=1, keepdims=True) / (versus + 1)).ravel())
 
 
-def rows_a_sample(sizes: Report) -> int:
-    """Return how many rows speak for one sample, on every node, from a report of `Sizes`.
-
-    Raises
-    ------
-    ValueError
-        If nodes differ in it.
-    """
-    nodes = {int(versus): n_nodes for (_, versus), n_nodes in sizes.counts.items()}
-    versus = max(nodes, default=1)
-    if versus > 1 and nodes[versus] != sizes.n_nodes:
-        raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
-    return versus
-
-
 def measured(engine: Engine, n_features: int | None = None, *, zeros: bool = False) -> DataSizes:
     """Return the sizes of the rows of all nodes, by one round.
 
-    Raises
-    ------
-    ValueError
-        If nodes differ in their number of features or of rows a sample, or all rows are zero, unless `zeros` may be.
+    Refuse nodes that differ in their number of features or of rows a sample, and zeros only, unless `zeros` may be.
     """
     report = from_all(engine, Sizes(), Message())
-    maxs, mins, versus = report.maxs, report.mins, rows_a_sample(report)
+    nodes = {int(versus): n_nodes for (_, versus), n_nodes in report.counts.items()}
+    versus = max(nodes, default=1)
+    if versus > 1 and nodes[versus] != report.n_nodes:
+        raise ValueError("nodes differ in their number of rows a sample (versus); give all the same classes")
+    maxs, mins = report.maxs, report.mins
     fewest, most = int(mins["n_features_min"]), int(maxs["n_features_max"])
     if fewest != most:
         raise ValueError(f"nodes differ in their number of features ({fewest} to {most}); give all the same columns")
@@ -169,13 +149,7 @@ class TemperedDual:
         return {f"dual-{place}": dual for place in range(message.extra["tau"].size)}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return the tempered dual vectors of this node.
-
-        Raises
-        ------
-        RefusedError
-            If its limits let none of them pass.
-        """
+        """Return the tempered dual vectors of this node; refuse only if its limits let none of them pass."""
         above = np.maximum(shard.margins(message.w) - message.extra["low"], 0.0)
         duals: dict[str, Dual] = {}
         refusal: RefusedError | None = None
@@ -194,18 +168,9 @@ TAUS = np.geomspace(1.0, 1e5, 21)
 
 
 def tempered_duals(engine: Engine, w: FloatArray, low: float, radius: float) -> list[Dual]:
-    """Return dual vectors for a model that brings no mass, by one round.
+    """Return dual vectors for a model w, shape (d,), that brings no mass, by one round.
 
-    Parameters
-    ----------
-    engine : Engine
-        The federation.
-    w : (d,) float64 array
-        The model, of length 1 or about.
-    low : float
-        Its smallest margin over all nodes.
-    radius : float
-        The largest row norm.
+    Its length is 1 or about, `low` its smallest margin over all nodes, and `radius` the largest row norm.
     """
     message = Message(0, w, {"low": np.asarray(low), "tau": TAUS / radius})
     return list(engine.round(TemperedDual(), message).duals.values())

@@ -1,20 +1,21 @@
 """What the server does with the sum of the reports. Only `step` makes a new shared model.
 
-Composed of small parts, as in optax: ``mean()``, ``chain(mean(), momentum(0.7))``, ``anchored(mean())``,
-``late(mean())``. Every part works on duals, so what is proved of the updates is proved of the model.
+Composed of small parts, as in optax: ``mean()``, ``chain(mean(), Momentum(0.7))``, ``Anchored(mean())``,
+``Late(mean())``. Every part works on duals, so what is proved of the updates is proved of the model.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from localgd.core import End, Message, Problem, Report
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import CANCELS, TINY, Dual, FloatArray, norm
+from localgd.rounding import CANCELS, TINY, Dual, FloatArray, norm, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class ServerState:
         What was added since some earlier rounds, which their own `round` names; None if nobody asked for them.
     kept : tuple of Dual
         What the parts of a chain remember.
+    asks : mapping
+        ``extra`` of the next message.
     """
 
     model: Dual
@@ -44,6 +47,7 @@ class ServerState:
     end: End = End.DONE
     tails: tuple[ServerState, ...] | None = None
     kept: tuple[Dual, ...] = ()
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def w(self) -> FloatArray:
@@ -66,6 +70,13 @@ def started(w0: FloatArray) -> ServerState:
     return ServerState(Dual(w0) if np.any(w0) else Dual.zeros(np.size(w0)))
 
 
+def from_zero(w0: FloatArray, why: str) -> FloatArray:
+    """Return the start 0; refuse another one, which has no meaning, and say why."""
+    if np.any(w0):
+        raise ValueError(f"w0 has no meaning {why}; leave it out")
+    return read_only(np.zeros(w0.size))
+
+
 def added(state: State, update: Dual) -> State:
     """Return the state after w ← w + update, one round later."""
     tails = None if state.tails is None else _grown(state.tails, state.round + 1, update)
@@ -80,6 +91,26 @@ def mean_update(report: Report, factor: float = 1.0) -> Dual:
     return report.duals["update"].over(float(report.sums["weight"]), factor)
 
 
+class Server:
+    """What servers do unless they say otherwise: send the model and what the state asks for, suit any problem.
+
+    `whole_rounds` is as in `localgd.core.Merge`; `hard_margin_as` says why it is for the hard margin alone, if so.
+    """
+
+    whole_rounds: ClassVar[str] = ""
+    hard_margin_as: ClassVar[str] = ""
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        if self.hard_margin_as:
+            hard_margin_only(problem, self.hard_margin_as)
+        return self
+
+    def message(self, state: Any) -> Message:
+        """Send the shared model and what is asked for."""
+        return Message(state.round, state.w, state.asks)
+
+
 class Part(Protocol):
     """A part of a chain: what becomes of the mean update before the server adds it."""
 
@@ -87,7 +118,7 @@ class Part(Protocol):
         """Return the update, and what to remember until the next round (an empty dual at first)."""
 
 
-class Additive:
+class Additive(Server):
     """A merge that makes its model by `added` alone: what it added lately is a combination of its own."""
 
 
@@ -101,17 +132,11 @@ class Chain(Additive):
         What is done to the mean update, in this order; none is the plain mean of the nodes' models.
     """
 
-    whole_rounds: ClassVar[str] = ""
-
     parts: tuple[Any, ...] = ()
 
     def init(self, w0: FloatArray) -> ServerState:
         """Start from w0 at rest."""
         return replace(started(w0), kept=tuple(Dual.zeros(np.size(w0)) for _ in self.parts))
-
-    def message(self, state: ServerState) -> Message:
-        """Send the shared model."""
-        return Message(state.round, state.w)
 
     def step(self, state: ServerState, report: Report) -> ServerState:
         """Return the state after the update."""
@@ -132,7 +157,7 @@ def chain(first: Chain, *parts: Part) -> Chain:
 
     Examples
     --------
-    >>> chain(mean(), momentum(0.7)).parts
+    >>> chain(mean(), Momentum(0.7)).parts
     (Momentum(momentum=0.7, server_lr=1.0, nesterov=False),)
     """
     return Chain((*first.parts, *parts))
@@ -151,11 +176,6 @@ class Momentum:
     nesterov : bool
         False is SlowMo (Wang et al., ICLR 2020, arXiv 1910.00643), True the outer step of DiLoCo (Douillard et al.,
         arXiv 2311.08105).
-
-    Raises
-    ------
-    ValueError
-        If a field is out of its range.
     """
 
     momentum: float = 0.9
@@ -163,7 +183,6 @@ class Momentum:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        """Check every field once."""
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be at least 0 and below 1, got {self.momentum!r}")
         if not (math.isfinite(self.server_lr) and self.server_lr > 0):
@@ -176,18 +195,13 @@ class Momentum:
         return ahead.mixed(self.server_lr, Dual.zeros(ahead.vector.size)), velocity
 
 
-def momentum(momentum: float = 0.9, *, server_lr: float = 1.0, nesterov: bool = False) -> Momentum:
-    """Return momentum on the server, for a `chain`; see `Momentum`."""
-    return Momentum(momentum, server_lr, nesterov)
-
-
 @dataclass(frozen=True)
 class Extrapolation:
     """FedExP: the update made longer where the nodes pull apart.
 
-    η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With projections it is
-    Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it. The first part of
-    its chain.
+    η Δ̄ with Δ_m = v_m − w, Δ̄ = Σ p_m Δ_m / Σ p_m and η = max(1, ρ Σ p_m |Δ_m|² / (Σ p_m |Δ̄|²)). With projections it
+    is Pierra's extrapolated parallel projection: an intersection is reached sooner, at some point of it. The first part
+    of its chain.
 
     Parameters
     ----------
@@ -195,16 +209,11 @@ class Extrapolation:
         ρ: 1/2 is FedExP (Jhunjhunwala, Wang, Joshi, ICLR 2023, arXiv 2301.09604), 1 is Pierra (Math. Programming 28,
         1984).
 
-    Raises
-    ------
-    ValueError
-        If `relaxation` is out of its range.
-
     Examples
     --------
     >>> updates = {"update": Dual.proved(np.array([2.0, 0.0]), 2.0, 0.0)}  # the sum of [1, 3] and [1, -3]
     >>> report = Report(2, 2, {"weight": 2.0, "update_sq_norm": 20.0}, duals=updates)
-    >>> merges = [chain(mean(), extrapolation(share)) for share in (0.5, 1.0)]
+    >>> merges = [chain(mean(), Extrapolation(share)) for share in (0.5, 1.0)]
     >>> [merge.step(merge.init(np.zeros(2)), report).w.round(9).tolist() for merge in merges]
     [[5.0, 0.0], [10.0, 0.0]]
     """
@@ -212,18 +221,12 @@ class Extrapolation:
     relaxation: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the share once."""
         if not 0 < self.relaxation <= 1:
             raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
 
     def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:  # noqa: ARG002
         """Return η times the mean update."""
         return mean_update(report, max(1.0, self.relaxation * spread(report))), kept
-
-
-def extrapolation(relaxation: float = 0.5) -> Extrapolation:
-    """Return FedExP's step, for a `chain`; see `Extrapolation`."""
-    return Extrapolation(relaxation)
 
 
 def spread(report: Report) -> float:
@@ -242,95 +245,25 @@ def spread(report: Report) -> float:
 
 
 @dataclass(frozen=True)
-class Anchored:
+class Anchored(Server):
     """Halpern's anchor at 0: what a chain comes to, shrunk by a_k = k/(k+1), k counted from 1.
 
     With the mean of projections the limit is the hard-margin vector itself, while the plain mean stops at some point of
     the intersection (Zhu, Vardhan, Mazumdar, arXiv 2412.07971; Halpern 1967).
-
-    Parameters
-    ----------
-    merge : Chain
-        What is shrunk.
     """
 
-    whole_rounds: ClassVar[str] = ""
+    hard_margin_as: ClassVar[str] = "an anchor at 0 takes the model away from a finite minimiser"
 
     merge: Chain = Chain()
-
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
-        hard_margin_only(problem, "an anchor at 0 takes the model away from a finite minimiser")
-        return self
 
     def init(self, w0: FloatArray) -> ServerState:
         """Start from w0."""
         return self.merge.init(w0)
 
-    def message(self, state: ServerState) -> Message:
-        """Send the shared model."""
-        return self.merge.message(state)
-
     def step(self, state: ServerState, report: Report) -> ServerState:
         """Return a_k times what the chain comes to."""
         following = self.merge.step(state, report)
         return replace(following, model=following.round / (following.round + 1) * following.model)
-
-
-def anchored(merge: Chain) -> Anchored:
-    """Return the chain with Halpern's anchor at 0; see `Anchored`."""
-    return Anchored(merge)
-
-
-@dataclass(frozen=True)
-class Late:
-    """Hand out the late direction w_k − w_j, with j at most k/2 and near to it, instead of w_k.
-
-    On separable data ``w(t) = ŵ log t + ρ + o(1)``, and the constant ρ cancels. What was added since round j is itself
-    a combination of rows with coefficients >= 0, so its certificate is the same theorem.
-
-    Parameters
-    ----------
-    merge : Additive
-        What makes the model, by adding to it.
-    """
-
-    merge: Any = Chain()
-
-    def __post_init__(self) -> None:
-        """Refuse what does not only add."""
-        if not isinstance(self.merge, Additive):
-            raise ValueError(  # noqa: TRY004  a merge of another kind is a bad value
-                f"late has no meaning for {type(self.merge).__name__}, which does not only add to it; leave it out"
-            )
-
-    @property
-    def whole_rounds(self) -> str:
-        """As the merge."""
-        return str(self.merge.whole_rounds)
-
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
-        hard_margin_only(problem, "the late direction is no model, and a penalised loss has a finite minimiser")
-        return self
-
-    def init(self, w0: FloatArray) -> Any:
-        """Start with one tail."""
-        return replace(self.merge.init(w0), tails=(ServerState(Dual.zeros(np.size(w0))),))
-
-    def message(self, state: Any) -> Message:
-        """Send what the merge sends, and the model that is handed out."""
-        plain: Message = self.merge.message(state)
-        return replace(plain, extra={"readout": state.readout.vector, **plain.extra})
-
-    def step(self, state: Any, report: Report) -> Any:
-        """Return what the merge does."""
-        return self.merge.step(state, report)
-
-
-def late(merge: Any) -> Late:
-    """Return the merge with the late direction for its model; see `Late`."""
-    return Late(merge)
 
 
 TAIL_SPACING = 1.1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from localgd.core import Message, Problem, Report
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
-from localgd.problems.spectrum import Spectrum, spectrum
-from localgd.problems.triangle import MOST_MB, check_affordable, check_limit
+from localgd.problems.spectrum import spectrum
+from localgd.problems.triangle import Affordable
 from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
-from localgd.rules.server import ServerState
+from localgd.rules.server import Server, ServerState, from_zero
 
 LOOK_EVERY = 50
 """Conjugate gradients update their residual; so often, or after a step a row, the true one takes its place."""
@@ -26,6 +26,7 @@ PROGRESS = 0.9
 
 SETTLED, SMALL = "no further round brings the gradient down in float64", "the gradient is as small as asked"
 ZERO = "the gradient is 0"
+SHORTEST = "here: the shortest solution is reached from 0"
 
 
 def at(w: FloatArray, astray: float = math.inf) -> Dual:
@@ -35,18 +36,9 @@ def at(w: FloatArray, astray: float = math.inf) -> Dual:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A model that the nodes have looked at.
+    """A model that the nodes have looked at: `base` (d,) is it with the intercept at its best.
 
-    Parameters
-    ----------
-    model : Dual
-        The model.
-    base : (d,) float64 array
-        It, with the intercept at its best.
-    h : (k,) float64 array
-        Half of the way down.
-    residual : float
-        |y − Xw|.
+    `h` (k,) is half of the way down from there, and `residual` |y − Xw|.
     """
 
     model: Dual
@@ -57,13 +49,10 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class SquaresState(ServerState):
-    """What both servers remember.
+    """What both servers remember; they ask for XᵀXv ``along`` a vector, for ``moments``, XᵀX, or for a look at w.
 
     Parameters
     ----------
-    asks : str
-        What the next message asks for: the "first" look, with what gives the column sums; a "look" at w; XᵀXv "along" a
-        vector; or "moments", XᵀX.
     facts : Facts, optional
         What is known of the rows, once there was a round.
     goal : float
@@ -72,45 +61,27 @@ class SquaresState(ServerState):
         F(w), as far as it is known.
     point : Point, optional
         The best model so far.
-    direction : (k,) float64 array
-        What comes along.
     """
 
-    asks: Literal["first", "look", "along", "moments"] = "first"
     facts: Facts | None = None
     goal: float = 0.0
     value: float = math.nan
     point: Point | None = None
-    direction: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 State = TypeVar("State", bound=SquaresState)
+Fact = TypeVar("Fact")
 
 
-def facts_of(state: SquaresState) -> Facts:
-    """Return what is known of the rows."""
-    if state.facts is None:
-        raise ValueError("nothing is known of the rows before the first round")
-    return state.facts
-
-
-def spectrum_of(state: SquaresState) -> Spectrum:
-    """Return the spectrum of XᵀX."""
-    known = facts_of(state).known
-    if known is None:
-        raise ValueError("XᵀX is not known yet")
-    return known
-
-
-def point_of(state: SquaresState) -> Point:
-    """Return the best model so far."""
-    if state.point is None:
-        raise ValueError("no model was looked at yet")
-    return state.point
+def told(fact: Fact | None) -> Fact:
+    """Return what the rounds so far have told."""
+    if fact is None:
+        raise ValueError("nothing is known of the rows before they were looked at")
+    return fact
 
 
 @dataclass(frozen=True)
-class Solving:
+class Solving(Server):
     """What both servers share: the start at 0, the messages, and the first looks.
 
     Parameters
@@ -128,7 +99,6 @@ class Solving:
     tol: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the tolerance once."""
         if not (math.isfinite(self.tol) and self.tol >= 0):
             raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}; 0 goes on until rounding stops it")
 
@@ -138,11 +108,7 @@ class Solving:
 
     def message(self, state: SquaresState) -> Message:
         """Send what is asked for, and the model only where it is to be looked at."""
-        if state.asks == "along":
-            return Message(state.round, extra={"along": facts_of(state).reduced.lifted(state.direction)})
-        if state.asks == "moments":
-            return Message(state.round, extra={"moments": np.asarray(float(state.w.size))})
-        return self.look(state)
+        return Message(state.round, extra=state.asks) if state.asks else self.look(state)
 
     def look(self, state: SquaresState) -> Message:
         """Send the model."""
@@ -150,25 +116,18 @@ class Solving:
 
     def step(self, state: Any, report: Report) -> Any:
         """Go on from what was asked for."""
-        if state.asks == "along":
-            following = self.stepped(state, of_along(report))
-        elif state.asks == "moments":
-            following = self.measured(state, report)
-        else:
-            following = self._looked(state, report)
+        following = self.answered(state, report) if state.asks else self._looked(state, report)
         return replace(following, round=state.round + 1)
 
     def _looked(self, state: Any, report: Report) -> Any:
         """Go on from a look at w; the first is at 0, the next at 0 with the intercept at its best, if there is one."""
         facts = state.facts or self.problem.begun(report, state.w)
         known, pull = facts.reduced, report.sums["pull"]
-        residual = math.sqrt(float(report.sums["square"]))
-        point = Point(
-            state.model, read_only(known.centred(state.w, pull)), read_only(known.downhill(state.w, report)), residual
-        )
+        base, h = read_only(known.centred(state.w, pull)), read_only(known.downhill(state.w, report))
+        point = Point(state.model, base, h, math.sqrt(float(report.sums["square"])))
         value = self.problem.objective(report, state.w)
         if state.facts is None and self.problem.intercept:  # the mean target: what is left is then seen in h alone
-            return replace(state, facts=facts, model=at(point.base, 0.0), value=value, asks="look")
+            return replace(state, facts=facts, model=at(point.base, 0.0), value=value)
         if state.point is None:
             facts, goal = replace(facts, first=of_residuals(report)), self.tol * norm(point.h)
             return self.begun(replace(state, facts=facts, goal=goal, value=value, point=point), report)
@@ -182,12 +141,8 @@ class Solving:
         """Go on from another point."""
         raise NotImplementedError
 
-    def stepped(self, state: Any, report: Report) -> Any:
-        """Go on from what came along."""
-        raise NotImplementedError
-
-    def measured(self, state: Any, report: Report) -> Any:
-        """Go on from XᵀX."""
+    def answered(self, state: Any, report: Report) -> Any:
+        """Go on from what the nodes have made of something else than the model."""
         raise NotImplementedError
 
 
@@ -203,11 +158,14 @@ class ConjugateState(SquaresState):
         Where |h| is as small as rounding lets it be, or as asked.
     steps : int
         Steps since the last look.
+    direction : (k,) float64 array
+        Where the next step leads.
     """
 
     h: FloatArray = field(default_factory=lambda: np.zeros(0))
     target: float = 0.0
     steps: int = 0
+    direction: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -223,16 +181,16 @@ class ConjugateGradients(Solving):
 
     def init(self, w0: FloatArray) -> ConjugateState:
         """Start from 0."""
-        return ConjugateState(_start(w0))
+        return ConjugateState(at(from_zero(w0, SHORTEST), 0.0))
 
     def begun(self, state: ConjugateState, report: Report) -> ConjugateState:
         """Go straight down from the start."""
-        point = point_of(state)
+        point = told(state.point)
         return self._aimed(state, point, report, point.h)
 
     def judged(self, state: ConjugateState, point: Point, report: Report) -> ConjugateState:
         """Go on from a look at what the last steps have reached; end where they were the last."""
-        best, h = point_of(state), point.h
+        best, h = told(state.point), point.h
         last = norm(state.h) <= state.target and not norm(h) <= norm(best.h) / 2
         state = replace(state, point=point if norm(h) <= norm(best.h) else best)
         if last:
@@ -243,78 +201,73 @@ class ConjugateGradients(Solving):
 
     def _aimed(self, state: ConjugateState, point: Point, report: Report, direction: FloatArray) -> ConjugateState:
         """Step on from a point, unless it is as good as float64 knows."""
-        known = facts_of(state).reduced
+        known = told(state.facts).reduced
         rounding = known.downhill_error(point.model.vector, report) + known.blurred(report)
         target = max(state.goal, rounding / WELL_BELOW)
         if norm(point.h) <= target:
             return _ended(state, SMALL if norm(point.h) <= state.goal else SETTLED)
-        aimed = replace(state, asks="along", model=at(point.base), h=point.h, direction=read_only(direction))
-        return replace(aimed, target=target, steps=0)
+        aimed = replace(state, model=at(point.base), h=point.h, target=target, steps=0)
+        return self._along(aimed, direction)
 
-    def stepped(self, state: ConjugateState, report: Report) -> ConjugateState:
+    def _along(self, state: ConjugateState, direction: FloatArray) -> ConjugateState:
+        """Ask for a step along that direction."""
+        ask = {"along": told(state.facts).reduced.lifted(direction)}
+        return replace(state, asks=ask, direction=read_only(direction))
+
+    def answered(self, state: ConjugateState, report: Report) -> ConjugateState:
         """Go as far along the direction as F falls, and make the next direction."""
-        known, h, direction = facts_of(state).reduced, state.h, state.direction
+        report = of_along(report)
+        known, h, direction = told(state.facts).reduced, state.h, state.direction
         image = known.of(report.sums["pull"]) + known.alpha * direction
         curved, square = float(direction @ image), float(h @ h)
         if not curved > 0:  # rounding is all that is left of this direction
-            return replace(state, asks="look", h=np.zeros(h.size))
+            return replace(state, asks={}, h=np.zeros(h.size))
         length = float(h @ direction) / curved
         value = state.value - length * float(h @ direction)
         w, h = state.w + known.lifted(length * direction), h - length * image
         direction = h + float(h @ h) / square * direction
         most = min(LOOK_EVERY, max(known.rank, 1))  # as many steps as independent rows solve it, but for rounding
         due = norm(h) <= state.target or state.steps + 1 == most
-        moved = replace(state, asks="look" if due else "along", model=at(w), value=value, steps=state.steps + 1)
-        return replace(moved, h=read_only(h), direction=read_only(direction))
+        moved = replace(state, asks={}, model=at(w), value=value, steps=state.steps + 1, h=read_only(h))
+        return replace(moved, direction=read_only(direction)) if due else self._along(moved, direction)
 
 
 @dataclass(frozen=True)
-class NormalEquations(Solving):
+class NormalEquations(Affordable, Solving):
     """XᵀX once; the server solves, and rounds that look at the residuals refine the solution while that brings more.
 
     Where only the choice of the shortest solution decides some directions, what is added is made of a sum Xᵀa that
     nodes form, by one more round, so that it lies in the span of the rows.
-
-    Parameters
-    ----------
-    max_mb : float
-        Refuse if XᵀX is larger, in megabytes a node.
 
     Notes
     -----
     Wilkinson (1963), *Rounding errors in algebraic processes*, on refinement.
     """
 
-    max_mb: float = MOST_MB
-
     def __post_init__(self) -> None:
-        """Check tolerance and limit once."""
+        Solving.__post_init__(self)
         super().__post_init__()
-        check_limit(self.max_mb)
 
     def init(self, w0: FloatArray) -> SquaresState:
-        """Start from 0.
-
-        Raises
-        ------
-        ValueError
-            If w0 is not 0, or XᵀX is larger than `max_mb`.
-        """
-        check_affordable(w0.size, self.max_mb, "conjugate-gradients")
-        return SquaresState(_start(w0))
+        """Start from 0; refuse another start, and XᵀX if it is too large."""
+        self.check_affordable(w0.size, "conjugate-gradients")
+        return SquaresState(at(from_zero(w0, SHORTEST), 0.0))
 
     def begun(self, state: SquaresState, report: Report) -> SquaresState:  # noqa: ARG002  the point says it all
         """Ask for XᵀX."""
-        return replace(state, asks="moments")
+        return replace(state, asks={"moments": np.asarray(float(state.w.size))})
 
-    def measured(self, state: SquaresState, report: Report) -> SquaresState:
-        """Solve for the first time."""
-        facts = facts_of(state)
-        return self._solved(replace(state, facts=replace(facts, known=spectrum(report, facts.reduced))))
+    def answered(self, state: SquaresState, report: Report) -> SquaresState:
+        """Solve for the first time, or add what the nodes have made of the solution."""
+        facts, asked = told(state.facts), replace(state, asks={})
+        if "moments" in state.asks:
+            return self._solved(replace(asked, facts=replace(facts, known=spectrum(report, facts.reduced))))
+        known, report = facts.reduced, of_along(report)
+        return self._moved(asked, known.of(report.sums["pull"]), told(state.point).model.error + known.error(report))
 
     def judged(self, state: SquaresState, point: Point, report: Report) -> SquaresState:  # noqa: ARG002  likewise
         """Go on from what the last solution has reached; end where it has brought little."""
-        before = point_of(state)
+        before = told(state.point)
         now, then = _missed(state, point), _missed(state, before)
         if not now <= PROGRESS * then:
             return _ended(replace(state, point=point if now < then else before), SETTLED)
@@ -322,40 +275,29 @@ class NormalEquations(Solving):
 
     def _solved(self, state: SquaresState) -> SquaresState:
         """Solve for what is left at the point."""
-        point = point_of(state)
+        point = told(state.point)
         if norm(point.h) <= state.goal or _missed(state, point) == 0.0:
             return _ended(state, SMALL if _missed(state, point) else ZERO)
-        known = spectrum_of(state)
+        known = told(told(state.facts).known)
         move = known.solved(point.h)
         if known.spans:  # a sum that nodes form is in the span of the rows, whatever it is a sum of
-            return replace(state, asks="along", direction=known.solved(move))
+            return replace(state, asks={"along": known.reduced.lifted(known.solved(move))})
         return self._moved(state, move, math.inf)
 
-    def stepped(self, state: SquaresState, report: Report) -> SquaresState:
-        """Add what the nodes have made of the solution."""
-        known = facts_of(state).reduced
-        return self._moved(state, known.of(report.sums["pull"]), point_of(state).model.error + known.error(report))
-
     def _moved(self, state: SquaresState, move: FloatArray, astray: float) -> SquaresState:
-        known, point = facts_of(state).reduced, point_of(state)
+        known, point = told(state.facts).reduced, told(state.point)
         w = point.base + known.lifted(move)
         lengths = norm(known.free(w)) + norm(known.free(point.model.vector))
         astray += 4 * UNIT_ROUNDOFF * lengths + w.size * TINY
-        return replace(state, asks="look", model=at(w, astray * (1 + 8 * UNIT_ROUNDOFF)))
+        return replace(state, model=at(w, astray * (1 + 8 * UNIT_ROUNDOFF)))
 
 
 def _missed(state: SquaresState, point: Point) -> float:
     """Return what is left to bring to 0: the residuals where there is a solution without any, else the gradient."""
-    known = spectrum_of(state)
+    known = told(told(state.facts).known)
     return point.residual if known.spans and known.independent else norm(point.h)
 
 
 def _ended(state: State, why: str) -> State:
     """Return to the best point, as there is nothing more to gain."""
-    return replace(state, done=why, asks="look", model=point_of(state).model)
-
-
-def _start(w0: FloatArray) -> Dual:
-    if np.any(w0):
-        raise ValueError("w0 has no meaning here: the shortest solution is reached from 0; leave it out")
-    return at(np.zeros(w0.size), 0.0)
+    return replace(state, done=why, asks={}, model=told(state.point).model)
