@@ -180,3 +180,15 @@ def weights_of(shards, weighted_by):
     sizes = np.array([shard.n_rows for shard in shards])
     share = sizes / sizes.sum() if weighted_by == "num-examples" else np.full(len(sizes), 1 / len(sizes))
     return np.repeat(share / sizes, sizes)
+
+
+def pooled_gd(rows, weights, loss, lr, n_steps):
+    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``, for softmax Σ over samples of their weight.
+
+    ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce, where the weight of a
+    row of node m is p_m/n_m. Returns the last iterate, shape (d,).
+    """
+    z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
+    for _ in range(n_steps):
+        w = w + lr * loss.versus * z.combine(weights * loss.slope(z.margins(w)))
+    return w

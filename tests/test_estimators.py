@@ -13,11 +13,11 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.preprocessing import scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from common import SAME_ORDER, random_rows, stacked
+from common import SAME_ORDER, pooled_gd, random_rows, stacked
 from localgd import LocalGDClassifier, Status, local_gd
 from localgd.data.classes import expanded
 from localgd.losses import Logistic
-from localgd.reference.max_margin import max_margin, pooled_gd
+from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 
 

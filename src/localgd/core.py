@@ -166,7 +166,7 @@ class Report:
             _joined(self.mins, other.mins, _elementwise(np.minimum)),
             _joined(self.counts, other.counts, int.__add__),
             _joined(self.flags, other.flags, int.__add__),
-            _joined(self.duals, other.duals, _folded),
+            _joined(self.duals, other.duals, Dual.folded),
             _joined(self.per_node, other.per_node, lambda a, b: _joined(a, b, _twice)),
         )
 
@@ -192,22 +192,14 @@ def _kept(value: Any) -> Array:
     return frozen(value, dtype if dtype in _HELD else np.float64)
 
 
-def _folded(a: Dual, b: Dual) -> Dual:
-    if a.vector.shape != b.vector.shape:
-        raise ValueError(f"reports with quantities of shapes {a.vector.shape} and {b.vector.shape} do not add")
-    return a.folded(b)
-
-
 def _twice(*_: Array) -> Array:
     raise ValueError("two reports list values of one node, and do not add")
 
 
 def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
     def added(a: Array, b: Array) -> Array:
-        if a.shape != b.shape:  # NumPy would stretch one of them
-            raise ValueError(f"reports with quantities of shapes {a.shape} and {b.shape} do not add")
-        if a.dtype != b.dtype:
-            raise ValueError(f"reports with quantities of dtypes {a.dtype} and {b.dtype} do not add")
+        if a.shape != b.shape or a.dtype != b.dtype:  # NumPy would stretch one of them
+            raise ValueError(f"quantities of {a.dtype}{a.shape} and {b.dtype}{b.shape} do not add")
         return read_only(add(a, b), a.dtype)
 
     return added

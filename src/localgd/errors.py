@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from localgd.core import Engine, Failure, Message, Report, Task
 
@@ -82,6 +83,25 @@ def extra(name: str, library: str) -> Iterator[None]:
         if error.name != library:  # it is there, and lacks something itself
             raise
         raise MissingExtraError(name, library) from error
+
+
+def check_whole(name: str, value: float, least: int) -> None:
+    """Refuse a number that is not whole, or less than the least one that has a meaning."""
+    if value < least or value != int(value):
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return ``; did you mean 'x'? known are …`` for an error message about an unknown name.
+
+    Examples
+    --------
+    >>> nearest("clas", ["class", "odor"])
+    "; did you mean 'class'? Known are: class, odor"
+    """
+    near = get_close_matches(name, list(known), n=1)
+    listed = ", ".join(list(known)[:20]) + (", …" if len(known) > 20 else "")
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
 
 
 def plain(text: str) -> str:

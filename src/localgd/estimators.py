@@ -210,7 +210,7 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
             return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
         if self.method == "local-sgd":
             options["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return asked(self.method, C=self.C, intercept=self.C is not None and self.fit_intercept, **options)
+        return asked(self.method, C=self.C, intercept=self.fit_intercept, **options)
 
 
 @dataclass(eq=False, repr=False)

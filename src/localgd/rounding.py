@@ -268,6 +268,8 @@ class Dual:
 
     def folded(self, other: Dual) -> Dual:
         """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
+        if self.vector.shape != other.vector.shape:
+            raise ValueError(f"duals of shapes {self.vector.shape} and {other.vector.shape} do not add")
         vector = self.vector + other.vector
         n_folded = max(self.n_folded, 1) + max(other.n_folded, 1)
         return Dual.proved(vector, self._mass + other._mass, self._error + other._error, n_folded)

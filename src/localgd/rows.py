@@ -190,10 +190,9 @@ class Shard:
         """|z_i|² of every row, (n, 1); in every class's part of it apart, (n, C), if there are many classes."""
         return _squares(self.rows, self.versus)
 
-    def _rest(self, shares: FloatArray) -> None:
-        """Hold shares, (n, k), against the limits, by samples."""
-        if self.limits is not None:
-            self.limits.rest(shares.reshape(self.n_samples, self.versus, -1).sum(axis=1))
+    def _by_sample(self, shares: FloatArray) -> FloatArray:
+        """Return the shares of rows, (n, k), summed over the rows that speak for one sample."""
+        return np.asarray(shares.reshape(self.n_samples, self.versus, -1).sum(axis=1))
 
     def permit(self, coefficients: FloatArray) -> None:
         """Refuse Σ c_i z_i, or one class's part of it, if it rests on fewer rows than the limits say.
@@ -206,7 +205,7 @@ class Shard:
         if self.limits is not None:
             sizes, lengths = np.abs(coefficients)[:, None], np.sqrt(self._squares)
             # by the coefficients alone, too: a few long rows with small ones would hide a short row, not cover it
-            self._rest(np.hstack([sizes * lengths, sizes * (lengths > 0)]))
+            self.limits.rest(self._by_sample(np.hstack([sizes * lengths, sizes * (lengths > 0)])))
 
     def permit_squares(self, coefficients: FloatArray, means: Rows | None = None) -> None:
         """Refuse Σ c_i z_i z_iᵀ, less s sᵀ of every sample's mean s, if it is too large or rests on too few rows.
@@ -219,7 +218,7 @@ class Shard:
         if self.limits is None:
             return
         self.limits.bear(float(self.n_features) ** 2, f"a d×d sum of {self.n_features} columns")
-        shares = (np.abs(coefficients)[:, None] * self._squares).reshape(self.n_samples, self.versus, -1).sum(axis=1)
+        shares = self._by_sample(np.abs(coefficients)[:, None] * self._squares)
         self.limits.rest(shares if means is None else np.maximum(shares - _squares(means, self.versus), 0.0))
 
     def combine(self, coefficients: FloatArray) -> FloatArray:

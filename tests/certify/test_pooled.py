@@ -9,9 +9,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import block_array, csc_array, csr_array, eye_array
 from sklearn.linear_model import LogisticRegression
 
+from common import pooled_gd
 from localgd.core import FloatArray
 from localgd.losses import Exponential, Logistic
-from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction, pooled_gd
+from localgd.reference.max_margin import NotSeparableError, max_margin, pooled_direction
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import angle_deg, norm
 from localgd.rows import Shard
@@ -319,8 +320,6 @@ def test_rows_without_a_minimiser_are_refused(rows: FloatArray) -> None:
 def test_weights_must_fit(weights: FloatArray) -> None:
     with pytest.raises(ValueError, match="weights must"):
         minimiser(np.ones((4, 2)), weights)
-    with pytest.raises(ValueError, match="weights must"):
-        pooled_gd(np.ones((4, 2)), weights, Logistic(), 1.0, 1)
 
 
 @pytest.mark.parametrize("storage", [np.asarray, csr_array])

@@ -23,7 +23,10 @@ def test_list_names_every_experiment():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("directon", "--out", "OUT"), "unknown experiment 'directon'; did you mean 'direction'? Known: direction, "),
+        (
+            ("directon", "--out", "OUT"),
+            "unknown experiment 'directon'; did you mean 'direction'? Known are: direction, ",
+        ),
         ((), "--out DIR is needed"),
         (("direction", "--out", "no/where"), "does not exist; make it first"),
         (("direction", "--out", "OUT", "--n-jobs", "0"), "--n-jobs must be at least 1, got 0"),

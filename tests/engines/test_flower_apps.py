@@ -101,7 +101,8 @@ def test_a_regression_trains_as_in_process_and_as_pooled(config, pooled, sites, 
     run = numbers(**config, out=str(out)).run(LocalGrid(client, sites))
     tables = [load(node["data-path"], label="progression")[0] for node in sites]
     here, recipe = prepare(InProcess(tables), scale="standard", min_group=8, intercept=intercept, classes=False)
-    method, problem = method_asked(config.get("method", "auto"), alpha=config.get("alpha", 1.0), intercept=intercept)
+    chosen = {"task": "regression", "alpha": config.get("alpha"), "intercept": intercept}
+    method, problem = method_asked(config.get("method", "auto"), **chosen)
     np.testing.assert_array_equal(run.w, train(here, method, problem=problem, n_rounds=500).w)
     model = read_model(out / "model.json")
     assert model.recipe == recipe
@@ -127,12 +128,12 @@ def test_a_regression_goes_on_to_the_same_bits(sites, tmp_path):
     ("config", "message"),
     [
         ({"task": "ridge"}, "task must be 'classification' or 'regression', got 'ridge'"),
-        ({"alpha": 1.0}, "alpha is for numbers: add task='regression'; the penalty for classes is C"),
+        ({"alpha": 1.0}, "alpha is for real targets: say so, by the task regression; the penalty for classes is C"),
         ({"alpha": "x", "task": "regression"}, "alpha must be a number, got 'x'"),
         ({"alpha": -1, "task": "regression"}, "alpha must be a number from 0"),
         ({"C": 1.0, "task": "regression"}, "C is for classes; for real targets there is alpha"),
         ({"loss": "logistic", "task": "regression"}, "loss is for classes"),
-        ({"angle_tol_deg": 1.0, "task": "regression"}, "angle-tol-deg is for classes; leave it out with"),
+        ({"angle_tol_deg": 1.0, "task": "regression"}, "real targets have no margins and no angle"),
         ({"method": "normal-equations"}, "normal-equations fits real targets, not classes"),
         ({"method": "local-gd", "task": "regression"}, "cannot look for the ridge solution"),
         ({"method": "local-dg"}, "did you mean 'local-gd'"),

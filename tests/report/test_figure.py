@@ -69,8 +69,6 @@ def test_the_same_panels_give_the_same_bytes(tmp_path):
     assert bytes_of[0] == bytes_of[1]
 
 
-def test_categories_and_named_ticks():
+def test_categories():
     named = Panel("t", "degrees", "", [Line([1, 2], [0, 1], style="points")], categories=["ridge", "svm"])
     assert [text.get_text() for text in figure_of([named]).axes[0].get_yticklabels()] == ["ridge", "svm"]
-    ticked = Panel("t", "size", "degrees", [Line([1, 2], [0, 1])], ticks=[(1, "small"), (2, "large")])
-    assert [text.get_text() for text in figure_of([ticked]).axes[0].get_xticklabels()] == ["small", "large"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 from sklearn.linear_model import LogisticRegression
 
-from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, random_samples, stacked
+from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, pooled_gd, random_samples, stacked
 from localgd import (
     Angle,
     InProcess,
@@ -39,7 +39,7 @@ from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import hessian
-from localgd.reference.max_margin import max_margin, pooled_direction, pooled_gd
+from localgd.reference.max_margin import max_margin, pooled_direction
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import angle_deg
 from localgd.rules.local import rows_of

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common import METHODS, SAME_ORDER, SOLVER, random_rows, stacked
+from common import METHODS, SAME_ORDER, SOLVER, pooled_gd, random_rows, stacked
 from localgd import Exponential, InProcess, Method, Shard, local_gd, local_sgd, modified_local_gd, train
 from localgd.losses import Logistic
-from localgd.reference.max_margin import pooled_gd
 from localgd.rounding import angle_deg
 from localgd.rules.local import GradientSteps
 from localgd.rules.project import Project

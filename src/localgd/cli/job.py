@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -144,23 +142,13 @@ class Job:
         given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"} | {"late": flags.late}
         given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
         loss = given.pop("loss")
-        bias = (flags.C is not None or flags.task == "regression") and flags.fit_intercept
-        return asked(flags.method, C=flags.C, alpha=self._alpha(), intercept=bias, loss=loss, **given)
-
-    def _alpha(self) -> float | None:
-        """Return the penalty of a regression; None for classes."""
-        flags = self.flags
-        if flags.task == "classification":
-            if flags.alpha is not None:
-                raise ValueError("--alpha is for numbers: add --task regression; the penalty for classes is --C")
-            return None
-        for name in ("angle_tol_deg", "margin_ratio", "compare"):
-            if getattr(flags, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')} is for classes; leave it out with --task regression")
-        return 1.0 if flags.alpha is None else float(flags.alpha)
+        given |= {name: getattr(flags, name) for name in ("task", "C", "alpha")}
+        return asked(flags.method, intercept=flags.fit_intercept, loss=loss, **given)
 
     def _goal(self) -> list[Goal]:
         flags = self.flags
+        if flags.compare and flags.task == "regression":
+            raise ValueError("--compare is for classes; leave it out with --task regression")
         if flags.compare and flags.C is not None:
             raise ValueError(
                 "--compare pooled shows the angle to the unpenalised pooled model, so it has no meaning with --C, "
@@ -186,9 +174,8 @@ class Job:
 
     def _config(self) -> dict[str, Any]:
         """Return how to do it again, from anywhere."""
-        versions = {"localgd": version("localgd"), "numpy": np.__version__, "python": platform.python_version()}
         data = str(Path(self.flags.data).resolve()) if Path(self.flags.data).exists() else self.flags.data
-        return {"flags": {**vars(self.flags), "data": data}, "versions": versions}
+        return {"flags": {**vars(self.flags), "data": data}, "versions": record.versions("localgd", "numpy")}
 
     def _saved(self, run: Run, model: Model) -> Path | None:
         """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""

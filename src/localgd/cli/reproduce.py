@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Sequence
@@ -83,8 +82,9 @@ def _told(results: Sequence[Result], place: Path) -> int:
 
 
 def _known(names: Sequence[str]) -> Sequence[str]:
+    from localgd.errors import nearest
+
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown experiment {name!r}; did you mean {near!r}? Known: {', '.join(NAMES)}")
+            raise ValueError(f"unknown experiment {name!r}{nearest(name, NAMES)}")
     return list(dict.fromkeys(names))

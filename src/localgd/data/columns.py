@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -22,22 +21,10 @@ from localgd.data.values import (
     not_numbers,
     spelled_labels,
 )
+from localgd.errors import nearest
 
 _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return ``; did you mean 'x'? known are …`` for an error message about an unknown name.
-
-    Examples
-    --------
-    >>> nearest("clas", ["class", "odor"])
-    "; did you mean 'class'? Known are: class, odor"
-    """
-    near = get_close_matches(name, list(known), n=1)
-    listed = ", ".join(list(known)[:20]) + (", …" if len(known) > 20 else "")
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
 
 
 def option(parameter: str, column: str) -> str:

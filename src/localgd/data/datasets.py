@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import polars as pl
 
-from localgd.data.columns import alike, nearest
+from localgd.data.columns import alike
 from localgd.data.files import read
 from localgd.data.table import Table
+from localgd.errors import nearest
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from localgd.data.columns import alike, check_known, nearest, same_width
+from localgd.data.columns import alike, check_known, same_width
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, format_of, read, stem_of
 from localgd.data.table import Table
+from localgd.errors import nearest
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),

@@ -15,7 +15,7 @@ from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
-from localgd.errors import from_all
+from localgd.errors import check_whole, from_all
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -90,8 +90,7 @@ def prepare(
     for parameter, value, allowed in (("scale", scale, (None, "standard")), ("missing", missing, get_args(Missing))):
         if value not in allowed:
             raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
-    if min_group < 1 or min_group != int(min_group):
-        raise ValueError(f"min_group must be a whole number of at least 1, got {min_group!r}")
+    check_whole("min_group", min_group, 1)
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from localgd.data.columns import nearest
+from localgd.errors import nearest
 from localgd.rows import Shard
 
 

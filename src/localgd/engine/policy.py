@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from localgd.core import Failure, Message, Outcome, Report, Task, in_order
 from localgd.engine.screening import misfit, not_finite
-from localgd.errors import NodeError, said, trace_of
+from localgd.errors import NodeError, check_whole, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
@@ -68,10 +68,8 @@ class Policy:
         """Check every field once."""
         if self.on_failure not in ("raise", "skip"):
             raise ValueError(f"on_failure must be 'raise' or 'skip', got {self.on_failure!r}")
-        for name, least in (("min_nodes", 1), ("retries", 0)):
-            number = getattr(self, name)
-            if number != int(number) or number < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+        check_whole("min_nodes", self.min_nodes, 1)
+        check_whole("retries", self.retries, 0)
 
     def gather(
         self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], task: Task, message: Message

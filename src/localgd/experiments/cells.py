@@ -13,11 +13,10 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import scipy.linalg  # noqa: F401  loaded before its threads are limited
 from threadpoolctl import threadpool_limits
 
 from localgd.experiments.claim import Experiment, Params, Rows
+from localgd.run import folder
 
 LEFTOVER_SECONDS = 60.0
 """A half-written file that has not grown for so long belongs to a run that was killed."""
@@ -101,12 +101,8 @@ code_digest = cache(digest_now)
 @cache
 def versions(module: str | None = None) -> Mapping[str, str]:
     """Return the versions of everything the numbers depend on; `module` is that of an extra."""
-    names = ["localgd", "numpy", "scipy", "numba", "polars", "scikit-learn", *([module] if module else [])]
-    found = dict.fromkeys(names, "unknown")
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return {"python": platform.python_version(), **found}
+    more = [module] if module else []
+    return folder.versions("localgd", "numpy", "scipy", "numba", "polars", "scikit-learn", *more)
 
 
 def made_here() -> dict[str, str]:

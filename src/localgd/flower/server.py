@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -88,23 +85,10 @@ class RunConfig:
 
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
-        C = self.number("C")
         options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
-        bias = (C is not None or self.given("task") == "regression") and bool(self.given("intercept"))
-        return asked(self.given("method"), C=C, alpha=self._alpha(), intercept=bias, late=self.given("late"), **options)
-
-    def _alpha(self) -> float | None:
-        """Return the penalty of a regression; None for classes."""
-        task, alpha = self.given("task"), self.number("alpha")
-        if task not in ("classification", "regression"):
-            raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
-        if task == "classification":
-            if alpha is not None:
-                raise ValueError("alpha is for numbers: add task='regression'; the penalty for classes is C")
-            return None
-        if self.given("angle-tol-deg") is not None:
-            raise ValueError("angle-tol-deg is for classes; leave it out with task='regression'")
-        return 1.0 if alpha is None else float(alpha)
+        options |= {"C": self.number("C"), "alpha": self.number("alpha")}
+        options |= {key: self.given(key) for key in ("task", "late")}
+        return asked(self.given("method"), intercept=bool(self.given("intercept")), **options)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""
@@ -181,9 +165,8 @@ class RunConfig:
         return {**options, "classes": self.given("task") == "classification"}
 
     def _config(self) -> dict[str, Any]:
-        versions = {"localgd": version("localgd"), "flwr": version("flwr")}
-        versions |= {"numpy": np.__version__, "python": platform.python_version()}
-        return {"flower": {key: self.given(key) for key in KEYS}, "versions": versions}
+        said = {key: self.given(key) for key in KEYS}
+        return {"flower": said, "versions": record.versions("localgd", "flwr", "numpy")}
 
     def _tell(self, run: Run, federation: FlowerEngine, out: Path | None) -> None:
         for line in text.verdict(run.certificate, run.history[-1]):

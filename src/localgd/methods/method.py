@@ -20,14 +20,7 @@ UNLIKE = {
 
 
 class LocalTask(Task, Protocol):
-    """A task that trains: it has a loss to report and a weighting of the nodes.
-
-    One with something to find out of the problem and the data before the first round, by one round at most, also has
-    ``bound(problem, engine, sizes) -> Self``; a merge that takes something over from the problem or its task
-    ``bound(problem, task) -> Self``. Both raise ValueError where they have no meaning for the problem, and say what
-    has. A merge whose rounds do not just ask how its model stands also has ``look(state) -> Message``, for one that
-    only looks at the model.
-    """
+    """A task that trains: it has a loss to report and a weighting of the nodes."""
 
     @property
     def loss(self) -> Loss | None:
@@ -36,6 +29,28 @@ class LocalTask(Task, Protocol):
     @property
     def weighted_by(self) -> Weighting | None:
         """How the nodes are weighted in the mean; None likewise."""
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A task that has something to find out before the first round, by one round at most, or a merge to take over."""
+
+    def bound(self, problem: Problem, *about: Any) -> Any:
+        """Return the task for this problem, engine and sizes, or the merge for this problem and task.
+
+        Raises
+        ------
+        ValueError
+            If it has no meaning for the problem; says what has.
+        """
+
+
+@runtime_checkable
+class LookMerge(Protocol):
+    """A merge whose rounds ask for more than how its model stands, or for something else."""
+
+    def look(self, state: Any) -> Message:
+        """Return what the nodes get in a round that only looks at the model."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,7 @@ class Method:
 
     def look(self, state: Any) -> Message:
         """Return what the nodes get in a round that only looks at the model."""
-        message: Message = self.merge.look(state) if hasattr(self.merge, "look") else self.merge.message(state)
-        return message
+        return self.merge.look(state) if isinstance(self.merge, LookMerge) else self.merge.message(state)
 
     def late(self, on: bool = True) -> Method:
         """Return the method with the late direction for its model, or without; see `localgd.rules.late.Late`.
@@ -104,8 +118,8 @@ class Method:
         if problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
-            task = self.task.bound(problem, engine, sizes) if hasattr(self.task, "bound") else self.task
-            merge = self.merge.bound(problem, task) if hasattr(self.merge, "bound") else self.merge
+            task = self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task
+            merge = self.merge.bound(problem, task) if isinstance(self.merge, Bindable) else self.merge
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return replace(self, task=task, merge=merge, problem=problem)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
 
 import localgd
 from localgd.core import Problem
+from localgd.errors import nearest
 from localgd.losses import Loss, loss_named
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import NAMES, taken
@@ -33,11 +33,10 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     10
     >>> method_named("local-dg")
     Traceback (most recent call last):
-    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known: auto, local-gd, ...
+    ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known are: auto, local-gd, ...
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown method {name!r}; did you mean {near!r}? Known: {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {name!r}{nearest(name, METHODS)}")
     known = taken(name)
     for option in options:
         if option not in known:
@@ -48,6 +47,7 @@ def method_named(name: str, **options: Any) -> Method | Choice:
 def asked(
     name: str,
     *,
+    task: str = "classification",
     C: float | None = None,
     alpha: float | None = None,
     intercept: bool = False,
@@ -58,9 +58,10 @@ def asked(
 
     A loss is the problem's where there is a penalty, or the method is for a minimiser; else the method's.
 
-    `C`, the penalty of a loss, is as in scikit-learn's ``LogisticRegression``; `alpha`, that of real targets, as in its
-    ``Ridge``; with `intercept` the last column is a bias, and free of either. The options are the method's own, and
-    ``late`` for `Method.late`; None is not given.
+    The task is "classification", or "regression" for real targets. `C`, the penalty of a loss, is as in scikit-learn's
+    ``LogisticRegression``; `alpha`, that of real targets, as in its ``Ridge``, 1 unless given. With `intercept` the
+    last column is a bias, and free of either. The options are the method's own, and ``late`` for `Method.late`; None is
+    not given.
 
     Examples
     --------
@@ -71,16 +72,21 @@ def asked(
     """
     given = {option: value for option, value in options.items() if value is not None}
     late = given.pop("late", None)
-    if alpha is not None:
+    if task not in ("classification", "regression"):
+        raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
+    if task == "regression":
         if C is not None or loss is not None:
             raise ValueError(f"{'C' if C is not None else 'loss'} is for classes; for real targets there is alpha")
-        return _late(method_named(name, **given), late), LeastSquares(alpha, intercept)
+        return _late(method_named(name, **given), late), LeastSquares(1.0 if alpha is None else alpha, intercept)
+    if alpha is not None:
+        raise ValueError("alpha is for real targets: say so, by the task regression; the penalty for classes is C")
     if not method_named(name).problem.by_margins:
         raise ValueError(f"{name} fits real targets, not classes: say so (--task regression), or take auto")
     minimises = C is not None or isinstance(method_named(name).problem, Regularised)
     if not minimises:
         return _late(method_named(name, **given, **({} if loss is None else {"loss": loss})), late), None
-    problem = Regularised(loss_named("logistic" if loss is None else loss), math.inf if C is None else C, intercept)
+    chosen = loss_named("logistic" if loss is None else loss)
+    problem = Regularised(chosen, math.inf if C is None else C, intercept and C is not None)
     return _late(method_named(name, **given), late), problem
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -46,12 +46,19 @@ class Facts:
     known: Spectrum | None = None
 
 
+@runtime_checkable
+class Solves(Protocol):
+    """A server's state that keeps what is known of the rows itself, and F(w) up to date as far as it is known."""
+
+    facts: Facts | None
+    value: float
+
+
 @dataclass(frozen=True, eq=False)
 class SquaresProof:
     """What is proved of a run's model so far, the model that it is about, and what is known of the rows.
 
-    The state of a server that solves keeps the ``facts`` itself, and F of its model as ``value``; there is None here
-    then.
+    Servers that solve keep the facts themselves; there is None here then.
     """
 
     certificate: SquaresCertificate = field(default_factory=SquaresCertificate)
@@ -111,7 +118,7 @@ class LeastSquares:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""
         if "square" in report.sums:
             return self.objective(report, state.w), math.nan
-        return state.value if hasattr(state, "facts") else math.nan, math.nan
+        return state.value if isinstance(state, Solves) else math.nan, math.nan
 
     def objective(self, report: Report, w: FloatArray) -> float:
         """Return F(w) from a look at the residuals."""
@@ -150,7 +157,7 @@ class LeastSquares:
         """
         model = state.readout
         if whole and "square" in report.sums:
-            solves = hasattr(state, "facts")
+            solves = isinstance(state, Solves)
             facts = (state.facts if solves else proof.facts) or self.begun(report, model.vector)
             kept = None if solves else facts
             astray = math.inf if math.isnan(model.error) else model.error

@@ -33,12 +33,6 @@ def check_weighting(weighted_by: str | None) -> None:
         raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
 
 
-def check_whole(name: str, value: float, least: int) -> None:
-    """Refuse a number that is not whole, or less than the least one that has a meaning."""
-    if value < least or value != int(value):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
 def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
     """Return how the shared model w stands on this node.
 
@@ -79,6 +73,10 @@ class ByMargins:
         sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing
         accuracy = float(sums["correct"]) / report.n_rows if labels else math.nan
         return float(sums["loss"]) / float(sums["weight"]), accuracy
+
+    def unproved(self, proof: Any, state: Any) -> bool:  # noqa: ARG002
+        """Return False: dual vectors speak of the hard margin only."""
+        return False
 
 
 @dataclass(frozen=True)

@@ -158,10 +158,6 @@ class Regularised(ByMargins):
             return proof
         return MinimiserProof(Certificate(kind="minimiser", reason="not every node has appraised this model"), proof.w)
 
-    def unproved(self, proof: MinimiserProof, state: Any) -> bool:  # noqa: ARG002
-        """Return False: dual vectors of the hard margin prove nothing here."""
-        return False
-
 
 def regularised(problem: Problem) -> Regularised:
     """Return the problem, if it is a penalised loss; refuse another one."""

@@ -14,8 +14,7 @@ from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
-from localgd.losses import Loss
-from localgd.reference.minimiser import checked_weights, minimiser
+from localgd.reference.minimiser import minimiser
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
 from localgd.rows import Rows, Shard
 
@@ -198,25 +197,6 @@ def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArra
         return lambda r: np.asarray(cho_solve(small, r, check_finite=False))
     normal = cho_factor(np.eye(shard.n_features) + shard.second_moment(1.0 / ratio), check_finite=False)
     return lambda r: (r - shard.margins(cho_solve(normal, shard.combine(r / ratio), check_finite=False))) / ratio
-
-
-def pooled_gd(rows: Rows, weights: FloatArray, loss: Loss, lr: float, n_steps: int) -> FloatArray:
-    """Run plain gradient descent from 0 on ``F(w) = Σ weights_i ℓ(z_i·w)``, for softmax Σ over samples of their weight.
-
-    ``w ← w + lr Σ weights_i (−ℓ'(z_i·w)) z_i``: what Local-GD with one local step must reproduce, where the weight of a
-    row of node m is p_m/n_m. Returns the last iterate, shape (d,).
-
-    Examples
-    --------
-    >>> from localgd.losses import Logistic
-    >>> pooled_gd(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.5]), Logistic(), lr=1.0, n_steps=1)
-    array([0.5 , 0.25])
-    """
-    weights = checked_weights(weights, rows)
-    z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
-    for _ in range(n_steps):
-        w = w + lr * loss.versus * z.combine(weights * loss.slope(z.margins(w)))
-    return w
 
 
 def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> FloatArray:

@@ -75,8 +75,6 @@ class Panel:
         Horizontal lines to compare with.
     categories : sequence of str
         Names for y = 0, 1, 2, … from the top instead of a numeric axis.
-    ticks : sequence of (x, text)
-        Names for places on the x axis instead of numbers.
     """
 
     title: str
@@ -87,7 +85,6 @@ class Panel:
     log_y: bool = False
     levels: Sequence[tuple[float, str]] = ()
     categories: Sequence[str] = ()
-    ticks: Sequence[tuple[float, str]] = ()
 
 
 def canvas(width: float, height: float, down: int, across: int) -> tuple[Any, list[Any]]:
@@ -181,9 +178,6 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.categories:
         axes.set_yticks(range(len(panel.categories)), panel.categories)
         axes.set_ylim(len(panel.categories) - 0.5, -0.5)
-    if panel.ticks:
-        axes.set_xticks([place for place, _ in panel.ticks], [text for _, text in panel.ticks])
-        axes.minorticks_off()
     right = float(axes.get_xlim()[1])
     for x, y, text, color in ends:
         place, look = (right if x is None else x, y), {"va": "center", "color": color, "fontsize": 8.5}

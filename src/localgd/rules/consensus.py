@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.core import Field, Message, Report, Schema
+from localgd.errors import check_whole
 from localgd.kernels.project import project
-from localgd.problems.metrics import METRICS, check_whole
+from localgd.problems.metrics import METRICS
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from localgd.core import Problem, Report
-from localgd.problems.metrics import check_whole
+from localgd.errors import check_whole
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
 from localgd.rounding import Dual, FloatArray, norm, read_only

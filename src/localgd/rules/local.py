@@ -10,13 +10,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import from_all
+from localgd.errors import check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, check_whole, node_weight, seen, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, seen, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from localgd.core import End, Engine, Failure, Task
 from localgd.engine import serialize
+from localgd.errors import check_whole
 from localgd.problems.certificate import Certificate
 from localgd.run.history import Row
 
@@ -94,8 +95,8 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         """Check both numbers once."""
-        if self.every_rounds is not None and self.every_rounds < 1:
-            raise ValueError(f"every_rounds must be a whole number of at least 1, got {self.every_rounds!r}")
+        if self.every_rounds is not None:
+            check_whole("every_rounds", self.every_rounds, 1)
         if math.isnan(self.every_seconds) or self.every_seconds < 0:
             raise ValueError(f"every_seconds must be a number of at least 0, got {self.every_seconds!r}")
 

@@ -18,11 +18,13 @@ import filecmp
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +41,12 @@ FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "chec
 
 
 def partial(folder: Path) -> Path:
-    """Return where a run is kept while it is at work.
-
-    Examples
-    --------
-    >>> partial(Path("RUN")).name
-    'RUN.partial'
-    """
+    """Return where a run is kept while it is at work: RUN.partial."""
     return folder.with_name(f"{folder.name}.partial")
 
 
 def checkpoints_of(folder: Path) -> Path:
-    """Return where the checkpoints of a run are kept while it is at work.
-
-    Examples
-    --------
-    >>> checkpoints_of(Path("RUN")).parent.name
-    'RUN.partial'
-    """
+    """Return where the checkpoints of a run are kept while it is at work."""
     return partial(folder) / CHECKPOINT
 
 
@@ -103,13 +93,7 @@ def _unfinished(folder: Path) -> str:
 
 
 def _refuse_at_work(folder: Path) -> None:
-    """Refuse a run whose folder another process holds, whatever it is called at the moment.
-
-    Raises
-    ------
-    FileExistsError
-        If it is so.
-    """
+    """Refuse a run whose folder another process holds, whatever it is called at the moment."""
     for name in (partial(folder), folder):
         with suppress(FileNotFoundError, NotADirectoryError), folder_lock(name):
             pass
@@ -296,6 +280,15 @@ def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
 def _write_json(path: Path, entries: Any) -> None:
     # no NaN or Infinity: other languages' JSON readers refuse them
     path.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the versions of Python and of these packages; "unknown" of one that says none."""
+    found = dict.fromkeys(names, "unknown")
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return {"python": platform.python_version(), **found}
 
 
 def _described(run: Run) -> dict[str, Any]:

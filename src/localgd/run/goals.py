@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from localgd.core import Problem
 from localgd.problems.certificate import Certificate
 
 
@@ -118,3 +119,11 @@ class Gap:
     def met(self, certificate: Certificate) -> bool:
         """Return whether the certificate proves it."""
         return certificate.gap <= self.share * certificate.objective
+
+
+def check_meaning(goal: Goal, problem: Problem) -> None:
+    """Refuse a goal that no certificate of this problem could ever prove."""
+    if isinstance(goal, Angle | MarginRatio) and not problem.by_margins:
+        raise ValueError(f"{goal}: real targets have no margins and no angle; give Gap(…), or leave it out")
+    if isinstance(goal, MarginRatio) and problem.kind != "max-margin":
+        raise ValueError(f"{goal}: the {problem.kind} model is not about margins; give Angle(…) or Gap(…)")

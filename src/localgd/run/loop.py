@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from localgd.core import End, Engine, Problem
+from localgd.errors import check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.rounding import FloatArray, at_most, read_only
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
-from localgd.run.goals import Goal
+from localgd.run.goals import Goal, check_meaning
 from localgd.run.history import CommunicationLog, RoundInfo, Run
 from localgd.run.stage import RunContext, Stage
 
@@ -96,6 +97,8 @@ def train(
     goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
     log, failed = CommunicationLog(engine), len(engine.failures)
     problem = method.problem if problem is None else problem
+    for wish in goals:
+        check_meaning(wish, problem)
     sizes = measured(engine, None if w0 is None else np.size(w0), zeros=not problem.by_margins)
     start = np.zeros(sizes.n_features) if w0 is None else _start(w0)
     problem = problem.among(sizes.versus)
@@ -123,8 +126,7 @@ def _check(method: Method | Choice, n_rounds: int, max_seconds: float | None) ->
     """Check what no type checker sees in an interactive session."""
     if not isinstance(method, Method | Choice):
         raise TypeError(f"method must be a Method such as auto() or local_gd(), got {method!r}")
-    if n_rounds < 0 or n_rounds != int(n_rounds):
-        raise ValueError(f"n_rounds must be a whole number of at least 0, got {n_rounds!r}")
+    check_whole("n_rounds", n_rounds, 0)
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
 
