@@ -25,7 +25,7 @@ def test_list_names_every_experiment():
     [
         (
             ("directon", "--out", "OUT"),
-            "unknown experiment 'directon'; did you mean 'direction'? Known are: direction, ",
+            "unknown experiment 'directon'; did you mean 'direction'? Known are: ",
         ),
         ((), "--out DIR is needed"),
         (("direction", "--out", "no/where"), "does not exist; make it first"),

@@ -143,18 +143,21 @@ class Strange:
 
 @dataclass(frozen=True)
 class Meddling:
-    """A merge that changes the model behind the back of what is proved of it."""
+    """A merge that changes the model behind the back of what is proved of it, or sends another one than it has."""
 
     merge: Any
     change: Any
     seed: int
+    sends: Any = honest
     whole_rounds: str = ""
 
     def init(self, w0):
         return self.merge.init(w0)
 
     def message(self, state):
-        return self.merge.message(state)
+        message = self.merge.message(state)
+        sent = self.sends(np.random.default_rng([self.seed, state.round, 1]), Dual(message.w))
+        return replace(message, w=sent.vector if isinstance(sent, Dual) else sent)
 
     def step(self, state, report):
         following = self.merge.step(state, report)
@@ -183,7 +186,8 @@ def case(seed):
     if rng.random() < 0.1:
         strange = replace(strange, wrong=WRONG[int(rng.integers(len(WRONG)))])
     if rng.random() < 0.2:
-        merge = Meddling(merge, CHANGES[int(rng.integers(len(CHANGES)))], seed)
+        change, sends = (CHANGES[int(k)] for k in rng.integers(len(CHANGES), size=2))
+        merge = Meddling(merge, change if rng.random() < 0.7 else honest, seed, sends if rng.random() < 0.5 else honest)
     return shards, Method("strange", strange, merge)
 
 

@@ -96,7 +96,7 @@ class HardMargin(ByMargins):
         model = state.readout
         found = certificate(
             model.vector,
-            float(report.mins["margin"]) if whole else math.nan,
+            float(report.mins.get("margin", math.nan)) if whole else math.nan,
             [model, *([] if last is None else [last]), *duals],
             before=proof.certificate,
             node_high=float(report.mins.get("margin_upper", math.inf)),

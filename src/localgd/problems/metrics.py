@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +20,9 @@ LARGEST = float(np.finfo(np.float64).max)
 
 METRICS: Schema = {"weight": Field("sum"), "loss": Field("sum"), "correct": Field("sum"), "margin": Field("min")}
 """What `standing` reports."""
+
+OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
+"""What of it is about a vector; of the model that is handed out, where that is another, under names of its own."""
 
 
 def node_weight(shard: Shard, weighted_by: Weighting | None) -> float:
@@ -49,14 +52,43 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weigh
 def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
     """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
 
-    The loss is that of the shared model in either case: it is what the method brings down.
+    What is right and the margin are then ``readout_correct`` and ``readout_margin``. The loss is that of the shared
+    model in either case: it is what the method brings down.
     """
     here = standing(shard, message.w, margins, loss, weight)
     if "readout" not in message.extra:
         return here
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), loss, weight)
-    return Report(1, shard.n_samples, {**there.sums, "loss": here.sums["loss"]}, mins=there.mins)
+    sums = {"weight": weight, "loss": here.sums["loss"], f"{READOUT}correct": there.sums["correct"]}
+    return Report(1, shard.n_samples, sums, mins={f"{READOUT}margin": there.mins["margin"]})
+
+
+def metrics(message: Message) -> Schema:
+    """Return the schema of `seen`."""
+    apart = READOUT if "readout" in message.extra else ""
+    return {f"{apart}{name}" if name in OF_VECTOR else name: field for name, field in METRICS.items()}
+
+
+def is_about(message: Message, w: FloatArray) -> bool:
+    """Return whether what nodes say of a model in this round is about w, and not about what else a merge may send."""
+    return np.array_equal(message.extra.get("readout", message.w), w)
+
+
+def said_of(w: FloatArray, message: Message, report: Report) -> Report:
+    """Return a report that says nothing of any other vector than w, and that of w under the plain names.
+
+    Where there is a readout, a task that has never heard of it says nothing of it.
+    """
+    about, apart = is_about(message, w), READOUT if "readout" in message.extra else ""
+    if about and not apart:
+        return report
+
+    def kept(part: Mapping[str, Any]) -> dict[str, Any]:
+        rest = {name: value for name, value in part.items() if name.removeprefix(READOUT) not in OF_VECTOR}
+        return rest | {name: part[apart + name] for name in OF_VECTOR if about and apart + name in part}
+
+    return replace(report, sums=kept(report.sums), mins=kept(report.mins))
 
 
 class ByMargins:
@@ -66,12 +98,12 @@ class ByMargins:
 
     def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  numbers only
         """Return the shapes of what a report must hold, by name."""
-        return dict.fromkeys(("loss", "weight", "correct", "margin") if whole else ("loss", "weight", "correct"), ())
+        return dict.fromkeys(("loss", "weight", *(OF_VECTOR if whole and "readout" not in message.extra else ())), ())
 
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the shared model."""
         sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing
-        accuracy = float(sums["correct"]) / report.n_rows if labels else math.nan
+        accuracy = float(sums["correct"]) / report.n_rows if labels and "correct" in sums else math.nan
         return float(sums["loss"]) / float(sums["weight"]), accuracy
 
     def unproved(self, proof: Any, state: Any) -> bool:  # noqa: ARG002
@@ -86,9 +118,9 @@ class Evaluate:
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
 
-    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
-        """Return `METRICS`."""
-        return METRICS
+    def schema(self, message: Message) -> Schema:
+        """Return `metrics`."""
+        return metrics(message)
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `seen`."""

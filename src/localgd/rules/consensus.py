@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from localgd.core import Field, Message, Report, Schema
 from localgd.errors import check_whole
 from localgd.kernels.project import project
-from localgd.problems.metrics import METRICS
+from localgd.problems.metrics import metrics
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination
@@ -98,7 +98,7 @@ class DualPart(MarginTask):
             "since": Field("max", unless="inseparable"),
         }
         flags = {"inseparable": Field("flag"), "forgotten": Field("flag")}
-        return {**METRICS, **moves(message.w.size), **gained, **flags}
+        return {**metrics(message), **moves(message.w.size), **gained, **flags}
 
     def init(self, shard: Shard) -> Memory:  # noqa: ARG002  the memory starts empty whatever the rows
         """Start from nothing."""

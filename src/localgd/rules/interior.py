@@ -12,7 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from localgd.core import DataSizes, End, Engine, Field, Message, Problem, Report, Schema
 from localgd.kernels.project import SEPARABLE
-from localgd.problems.metrics import METRICS
+from localgd.problems.metrics import metrics
 from localgd.problems.triangle import Affordable, symmetric, triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
@@ -93,7 +93,7 @@ class InteriorPoint(MarginTask):
     def schema(self, message: Message) -> Schema:
         """Return the metrics, and what is asked for."""
         d = message.w.size
-        here, fastest = {**METRICS, "forgotten": Field("flag")}, Field("max", (2,))
+        here, fastest = {**metrics(message), "forgotten": Field("flag")}, Field("max", (2,))
         if "predict" in message.extra:
             return {**here, "products": Field("sum", (4,)), "corrector": Field("sum", (2, d)), "fastest": fastest}
         sums = {"curvature": Field("sum", (triangle_size(d),)), "pull": Field("sum", (d,)), "gap": Field("sum")}

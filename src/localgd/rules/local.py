@@ -16,7 +16,7 @@ from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, seen, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, metrics, node_weight, seen, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, norm, read_only
 from localgd.rows import Shard
@@ -148,7 +148,7 @@ class GradientSteps:
         """Return the metrics, an update where one is made, and a flag ``underflow``: every gradient is 0 in float64."""
         d = message.w.size
         if isinstance(self.problem, HardMargin):
-            return {**METRICS, **moves(d), "underflow": Field("flag")}
+            return {**metrics(message), **moves(d), "underflow": Field("flag")}
         waits = "gradient" not in message.extra
         here = appraisals(d, self.problem) if waits else METRICS
         return here if waits and self.variates else {**here, **updates(d)}

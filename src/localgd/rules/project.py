@@ -10,7 +10,7 @@ import numpy as np
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss, among
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, node_weight, standing
+from localgd.problems.metrics import Weighting, check_weighting, metrics, node_weight, seen
 from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
@@ -44,7 +44,7 @@ class MarginTask:
 
     def standing(self, message: Message, shard: Shard, margins: FloatArray) -> Report:
         """Return how the shared model, whose margins are these, stands on a node."""
-        return standing(shard, message.w, margins, self.loss, node_weight(shard, self.weighted_by))
+        return seen(message, shard, margins, self.loss, node_weight(shard, self.weighted_by))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Project(MarginTask):
 
     def schema(self, message: Message) -> Schema:
         """Return the metrics, an update, and the flag ``inseparable``: no projection, as nothing separates the rows."""
-        return {**METRICS, **moves(message.w.size), "inseparable": Field("flag")}
+        return {**metrics(message), **moves(message.w.size), "inseparable": Field("flag")}
 
     def init(self, shard: Shard) -> FloatArray:
         """Start from zero duals."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import DataSizes, End, Engine, Failure, Problem, Report
+from localgd.core import DataSizes, End, Engine, Failure, Message, Problem, Report
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
+from localgd.problems.metrics import is_about, said_of
 from localgd.rounding import Dual, FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
@@ -129,9 +130,9 @@ class Stage:
         """Run a round and make the next model from it; return whether that was the last."""
         method, context, server = self.method, self.context, self.server
         final = len(context.history) >= self.limit
-        report = self._round(final=final)
+        report, told = self._round(final=final)
         whole = report.n_nodes == len(context.engine.node_ids)
-        context.note(RoundInfo(self._row(report), self.shown, server.readout.vector))
+        context.note(RoundInfo(self._row(told), self.shown, server.readout.vector))
         self.angles += [self.shown.angle_deg_max] if whole else []
         end = self._ended(report)
         if final or (whole and self._finished(report)) or (end in method.fallbacks):
@@ -158,35 +159,42 @@ class Stage:
             context.save(self)
         return False
 
-    def _round(self, *, final: bool) -> Report:
-        """Run a round, or look once more, and find out what is proved of the model it began with."""
+    def _round(self, *, final: bool) -> tuple[Report, Report]:
+        """Run a round, or look once more; return its report, and what that says of the model it began with.
+
+        Only the latter proves anything. The last look is at that model, whatever else the merge has nodes look at.
+        """
         method, context, server = self.method, self.context, self.server
         engine, so_far = context.engine, len(context.history)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         task = self.problem.look(method.task) if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
+        if final and not is_about(asked, server.readout.vector):
+            asked = Message(asked.round, server.readout.vector)
         message = replace(asked, session=self.session)
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        _check_report(report, server, self.problem.expected(message, server.w.size, whole=whole))
+        told = said_of(server.readout.vector, message, report)
+        whole = whole and is_about(message, server.readout.vector)
+        _check_report(told, server, self.problem.expected(message, server.w.size, whole=whole))
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
-            duals = self._tempered(report)
-        self.proof = self.problem.prove(self.proof, server, report, duals, whole=whole)
+            duals = self._tempered(told)
+        self.proof = self.problem.prove(self.proof, server, told, duals, whole=whole)
         self.shown = self.proof.certificate
         if report.flags.get("inseparable", 0) > 0 and End.INSEPARABLE not in method.fallbacks:
             stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
             self.shown = replace(self.shown, reason=f"{self.shown.reason}; {stopped}: {method.remedy}")
-        return report
+        return report, told
 
     def _tempered(self, report: Report) -> list[Dual]:
         """Return dual vectors for a model whose updates had no mass, by one more round."""
         model = self.server.readout.vector
         length = norm(model)
-        low = float(report.mins["margin"]) / length
+        low = float(report.mins.get("margin", 0.0)) / length
         return tempered_duals(self.context.engine, model / length, low, self.context.sizes.radius)
 
     def _following(self, report: Report, *, whole: bool) -> Any:

@@ -1,0 +1,113 @@
+"""What nodes say of one vector is never taken for proof of another: a merge may send what it does not hand out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from localgd import InProcess, LeastSquares, Method, Regularised, Shard, train
+from localgd.core import Message
+from localgd.losses import Logistic
+from localgd.problems.metrics import METRICS
+from localgd.reference.max_margin import max_margin
+from localgd.rounding import angle_deg
+from localgd.rules.late import Late
+from localgd.rules.local import GradientSteps, moves
+from localgd.rules.local_squares import SquaresSteps
+from localgd.rules.project import Project
+from localgd.rules.server import mean
+from targets import problem, spread_over
+
+TASKS = {"projections": Project(), "local steps": GradientSteps(local_steps=3, lr=0.5)}
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A merge that has the nodes look at another vector than its model, as some forms of momentum do."""
+
+    merge: Any
+    whole_rounds: str = ""
+
+    def bound(self, problem, task):
+        return replace(self, merge=self.merge.bound(problem, task))
+
+    def init(self, w0):
+        return self.merge.init(w0)
+
+    def message(self, state):
+        asked = self.merge.message(state)
+        return replace(asked, w=2 * asked.w + np.arange(asked.w.size))
+
+    def step(self, state, report):
+        return self.merge.step(state, report)
+
+
+@dataclass(frozen=True)
+class Unaware:
+    """A task of somebody who has never heard of the late direction: all that it says is about w."""
+
+    task: Any
+    loss: Any = Logistic()  # noqa: RUF009
+    weighted_by: str = "uniform"
+
+    def schema(self, message):
+        return {**METRICS, **moves(message.w.size)}
+
+    def init(self, shard):
+        return self.task.init(shard) if isinstance(self.task, Project) else None
+
+    def run(self, message, shard, state):
+        report, state = self.task.run(Message(message.round, message.w), shard, state)
+        return replace(report, flags={}), state
+
+
+MERGES = {"late": Late(mean()), "ahead": Ahead(mean()), "late and ahead": Ahead(Late(mean()))}
+
+
+@pytest.mark.parametrize("wrapped", [Unaware, lambda task: task], ids=["a stranger's", "ours"])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("merge", MERGES)
+def test_no_margin_is_that_of_another_vector(merge, task, wrapped):
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        u, z = rng.normal(size=2), rng.normal(size=(8, 2))
+        z *= np.where(z @ u >= 0, 1.0, -1.0)[:, None]
+        answer = max_margin(z)
+        told = []
+        method = Method("mine", wrapped(TASKS[task]), MERGES[merge])
+        run = train(InProcess([Shard("a", z[:4]), Shard("b", z[4:])]), method, n_rounds=3, on_round=told.append)
+        for info in told:
+            found = info.certificate
+            lowest = (z @ info.w).min() / (np.linalg.norm(info.w) or 1.0)
+            assert not found.margin > lowest + 1e-9
+            assert found.margin_low <= answer.margin_high * (1 + 1e-9)
+            assert not found.angle_deg_max + 1e-6 < angle_deg(info.w, answer.direction)
+        if run.w.any():  # the last look is at what is handed out
+            assert run.certificate.margin == pytest.approx(lowest)
+
+
+@pytest.mark.parametrize("C", [0.1, 10.0])
+def test_no_gap_is_that_of_another_vector(C):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 3)) + 0.3
+    federation, wanted = InProcess([Shard("a", z[:20]), Shard("b", z[20:])]), Regularised(C=C)
+    best = train(federation, Method("plain", GradientSteps(local_steps=1), mean()), problem=wanted, n_rounds=3000).w
+    told = []
+    method = Method("mine", GradientSteps(local_steps=2), Ahead(mean()))
+    run = train(federation, method, problem=wanted, n_rounds=5, on_round=told.append)
+    for info in told:
+        assert not np.linalg.norm(info.w - best) > info.certificate.distance * (1 + 1e-6) + 1e-6
+    assert run.certificate.distance < np.inf
+
+
+def test_no_distance_is_that_of_another_vector():
+    X, y = problem(12, 3)
+    best, told = np.linalg.lstsq(X, y)[0], []
+    method = Method("mine", SquaresSteps(), Ahead(mean()), LeastSquares())
+    train(spread_over(X, y, 2), method, n_rounds=5, on_round=told.append)
+    for info in told:
+        assert not np.linalg.norm(info.w - best) > info.certificate.distance * (1 + 1e-6) + 1e-6
+        assert not np.linalg.norm(y - X @ info.w) > info.certificate.residual * (1 + 1e-9)
