@@ -42,8 +42,8 @@ MADE = {
 }
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 
-EXTRAS = {name: np.zeros(3) for name in ("predict", "correct", "gradient", "along", "readout")} | {"moments": np.array(3.0)}
-ASKED = [{}, *({name: value} for name, value in EXTRAS.items())]
+VECTORS = ("predict", "correct", "gradient", "along", "readout")
+ASKED = [{}, {"moments": np.array(3.0)}, *({name: np.zeros(3)} for name in VECTORS)]
 """What messages may ask for beside the model."""
 
 
