@@ -291,9 +291,6 @@ class Problem(Protocol):
     def among(self, versus: int) -> Self:
         """Return the problem for samples that `versus` rows speak for."""
 
-    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:
-        """Return the shapes of what a report on this message must hold, by name; `whole` if all nodes spoke."""
-
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the model that a round began with, for the history; NaN where it has none."""
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from common import METHODS, penalised, random_rows, stacked
-from localgd import InProcess, Message, NodeError, Report, local_gd, newton, train
+from localgd import InProcess, Message, Method, NodeError, Report, local_gd, newton, train
 from localgd.core import Field
 from localgd.engine.policy import Policy
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual
+from localgd.rules.local import GradientSteps
+from localgd.rules.server import mean
 
 NODE = "node-2"
 
@@ -324,3 +326,20 @@ TASK = Declared(SOUND[NODE])
 def test_more_nodes_than_there_are_cannot_be_asked_for():
     with pytest.raises(ValueError, match="min_nodes=5: the number of nodes is 4; give at most that"):
         InProcess(random_rows(4), on_failure="skip", min_nodes=5)
+
+
+@dataclass(frozen=True)
+class Mute(GradientSteps):
+    """Somebody's task that says nothing of the loss."""
+
+    def schema(self, message):
+        return {name: field for name, field in super().schema(message).items() if name != "loss"}
+
+    def run(self, message, shard, state):
+        report, state = super().run(message, shard, state)
+        return replace(report, sums={name: value for name, value in report.sums.items() if name != "loss"}), state
+
+
+def test_a_task_that_declares_no_loss_is_told_what_a_round_needs():
+    with pytest.raises(ValueError, match="round 0: 4 nodes reported no loss; expected a number"):
+        train(InProcess(random_rows(2)), Method("mute", Mute(), mean()))

@@ -84,19 +84,8 @@ def read(path: Path, label: str | None = None, node: str | None = None) -> list[
     Labels of CSV and Parquet are still among the columns, whose types are not decided yet: `localgd.data.columns.alike`
     does both.
 
-    Parameters
-    ----------
-    path : Path
-        A file with a `format_of`.
-    label : str, optional
-        Name of the label array of an NPZ file; ``y`` by default.
-    node : str, optional
-        Name of the column (or NPZ array) that holds every row's node.
-
-    Raises
-    ------
-    ValueError
-        If the file is unreadable, damaged or empty, or has no such array or column; names the row where it can.
+    `label` names the label array of an NPZ file, ``y`` by default. A ValueError if the file is unreadable, damaged or
+    empty, or has no such array or column; it names the row where it can.
     """
     match format_of(path):
         case "svmlight" if node is None:

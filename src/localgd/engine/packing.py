@@ -47,25 +47,6 @@ class Layout:
 
     Everything is float64 here, which holds float32 and whole numbers up to 2⁵³ exactly; what comes back has the dtype
     of its field.
-
-    Examples
-    --------
-    >>> layout = Layout({"loss": Field("sum"), "margin": Field("min"), "n": Field("per_node", (), "int64")}, ("a", "b"))
-    >>> reports = [
-    ...     Report(1, rows, {"loss": loss}, mins={"margin": low}, per_node={"n": {name: np.int64(rows)}})
-    ...     for name, rows, loss, low in (("a", 10, 2.0, 0.1), ("b", 20, 3.0, 0.2))
-    ... ]
-    >>> flats = [layout.packed([reports[rank]], Rank(rank, 2), sent=5) for rank in range(2)]
-    >>> for rank in range(2):
-    ...     layout.sign(flats[rank], Rank(rank, 2), 7)
-    >>> flat = flats[0] + flats[1]
-    >>> layout.said(flat, 2)
-    (False, {7})
-    >>> total, sent = layout.report(flat, 2)
-    >>> total.n_rows, float(total.sums["loss"]), float(total.mins["margin"]), sent
-    (30, 5.0, 0.1, 10)
-    >>> {node: value.item() for node, value in total.per_node["n"].items()}
-    {'a': 10, 'b': 20}
     """
 
     schema: Schema

@@ -7,7 +7,7 @@ proves in `localgd.problems.least_squares_certificate`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -109,10 +109,6 @@ class LeastSquares:
     def among(self, versus: int) -> LeastSquares:  # noqa: ARG002  a row is a sample
         """Return it."""
         return self
-
-    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  less of it is as good
-        """Return the shapes of what a report must hold, by name."""
-        return {name: field.shape for name, field in Squares(self.intercept).schema(message).items()}
 
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return F of the shared model, from a look at it or as the server keeps it up to date, and no accuracy."""

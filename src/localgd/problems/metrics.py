@@ -96,10 +96,6 @@ class ByMargins:
 
     by_margins: ClassVar[bool] = True
 
-    def expected(self, message: Message, n_features: int, *, whole: bool) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002  numbers only
-        """Return the shapes of what a report must hold, by name."""
-        return dict.fromkeys(("loss", "weight", *(OF_VECTOR if whole and "readout" not in message.extra else ())), ())
-
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the shared model."""
         sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing

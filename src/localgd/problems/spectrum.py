@@ -18,21 +18,9 @@ from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray
 class Spectrum:
     """Eigenvalues of D⁻¹CD⁻¹ and the rounding error that is counted against each of them.
 
-    Parameters
-    ----------
-    reduced : Reduced
-        The problem.
-    scale : (k,) float64 array
-        D, powers of two: about the lengths of the columns, so that their units do not matter; ones where that cannot
-        prove them to be independent.
-    values : (k,) float64 array
-        Eigenvalues, ascending.
-    vectors : (k, k) float64 array
-        Eigenvectors, one a column.
-    doubt : float
-        A bound on the error of every eigenvalue: of the sums, of taking the mean out, of the decomposition.
-    noise : float
-        More than that error is likely to be.
+    D is `scale`, (k,), powers of two: about the lengths of the columns, so that their units do not matter; ones where
+    that cannot prove them to be independent. The `values`, (k,), ascend; the `vectors`, (k, k), are columns. An error
+    (of the sums, of taking the mean out, of the decomposition) is at most `doubt`, and hardly ever above `noise`.
     """
 
     reduced: Reduced

@@ -145,22 +145,11 @@ def since(start: FloatArray, end: FloatArray) -> float:
 class ConsensusState(ServerState):
     """The server's state: sums over the nodes of what they remember, and the best proved point so far.
 
-    Parameters
-    ----------
-    starts, ends : tuple of (d,) arrays
-        Σ_m of where the parts were before and after each of the last rounds, oldest first.
-    moves : (h, h) float64 array
-        Inner products, summed over the nodes, of these rounds' moves.
-    value : float
-        Largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was reached with a >= 0.
-    anchor, share : int, float
-        Where: in that round, at this share of the way from start to end.
-    damping : float
-        The best share of the way of the last round.
-    plain : bool
-        Whether this round starts just at the best point.
-    idle, rest, penance : int
-        Rounds since that value grew, plain rounds still to come, and how many the next way back brings.
+    Parts were at `starts` before, and at `ends` after, each of the last h rounds, oldest first; `moves`, (h, h), holds
+    the inner products of these rounds' moves. `value` is the largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was reached
+    with a >= 0: in round `anchor`, at `share` of the way from start to end; `damping` is the best share of the last
+    round. A `plain` round starts just at that point. It is `idle` rounds since that value grew, `rest` plain rounds are
+    still to come, and the next way back brings `penance` of them.
     """
 
     starts: tuple[FloatArray, ...] = ()

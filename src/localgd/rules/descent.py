@@ -34,18 +34,8 @@ SUFFICIENT = 1e-4
 class DescentState(ServerState):
     """The state of a descent: the last point accepted, its objective, and the step under way from it.
 
-    Parameters
-    ----------
-    base, direction : (d,) float64 array
-        The last point accepted, and the direction from there.
-    value, slope : float
-        F and the directional derivative there.
-    length : float
-        Share of the direction that w is ahead of `base`.
-    gradient : (d,) float64 array
-        ∇F at `base`.
-    pairs : tuple of pairs of (d,) arrays
-        Steps and changes of the gradient that L-BFGS remembers.
+    w is `length` of the `direction` ahead of `base`, where F is `value`, its `gradient` known and its derivative along
+    the direction `slope`. L-BFGS remembers `pairs` of steps and changes of the gradient.
     """
 
     base: FloatArray = field(default_factory=lambda: np.zeros(0))
@@ -177,18 +167,8 @@ class LimitedMemory(Descending):
 class ScaffoldState(ServerState):
     """The state of `ControlVariates`: the best point so far, and the last points and moves of the fixed point.
 
-    It asks with the gradient at w, once that is known.
-
-    Parameters
-    ----------
-    value : float
-        Smallest objective so far.
-    best, downhill : (d,) float64 array
-        Where it was, and a step from there that surely brings it down.
-    ends, moves : tuple of (d,) arrays
-        Where local steps led and how far that was, of the last rounds.
-    gram : (h, h) float64 array
-        Inner products of the moves.
+    It asks with the gradient at w, once that is known. F was least, `value`, at `best`, and `downhill` is a step from
+    there that surely brings it down. Local steps led to `ends`, by `moves`, whose inner products `gram` holds.
     """
 
     value: float = math.inf

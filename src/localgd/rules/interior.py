@@ -169,18 +169,8 @@ class InteriorPoint(MarginTask):
 class InteriorState(ServerState):
     """The server's state: w, what the next message asks for, and the step under way.
 
-    Parameters
-    ----------
-    base, direction : (d,) float64 array
-        Where the step under way began, and where it leads.
-    factor : tuple or None
-        Cholesky factor of I + curvature at `base`.
-    right : (d,) float64 array
-        Right-hand side for t = 0 at `base`.
-    n_rows : int
-        Rows of all nodes.
-    mass_0 : float
-        Σ a at the start, which is 100/radius² and so tells the unit of the rows.
+    That began at `base` and leads in `direction`; `factor` is the Cholesky factor of I + curvature at `base`, `right`
+    the right-hand side for t = 0 there. `mass_0` is Σ a at the start, 100/radius², and so tells the unit of the rows.
     """
 
     base: FloatArray = field(default_factory=lambda: np.zeros(0))

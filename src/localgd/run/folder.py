@@ -54,19 +54,7 @@ def checkpoints_of(folder: Path) -> Path:
 def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: bool) -> Iterator[None]:
     """Make the folder of a run that is to be at work, and hold it; its checkpoints go into `checkpoints_of` it.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder that it will be.
-    config, recipe
-        How to do it again, and how its rows are prepared.
-    force : bool
-        Start over where an unfinished run is.
-
-    Raises
-    ------
-    FileExistsError
-        If an unfinished run is there and `force` is off, or it is at work.
+    With `force` it starts over where an unfinished run is; else, or if that is at work, it is a FileExistsError.
     """
     place = partial(folder)
     _refuse_at_work(folder)
@@ -192,23 +180,8 @@ def write(
 ) -> None:
     """Write a run folder: all files into RUN.partial first, which then takes the name in one step.
 
-    Parameters
-    ----------
-    folder : Path
-        Where to; its parent must exist.
-    run, model, config
-        What to write.
-    draw : callable, optional
-        Draws ``convergence.png`` from the history's columns.
-    force : bool
-        Replace a run folder that is there already.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder is there and `force` is off, or it is no run folder.
-    OSError
-        If the disk is full or not writable; the old folder, if any, is untouched.
+    `draw` draws ``convergence.png`` from the history's columns. A run folder that is there is a FileExistsError, or
+    with `force` is replaced; if the disk is full it is untouched.
     """
     place = partial(folder)
     place.mkdir(exist_ok=True)
