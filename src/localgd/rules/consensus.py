@@ -148,8 +148,8 @@ class ConsensusState(ServerState):
     Parts were at `starts` before, and at `ends` after, each of the last h rounds, oldest first; `moves`, (h, h), holds
     the inner products of these rounds' moves. `value` is the largest dual value ``Σ a_i − ½|Σ a_i z_i|²`` that was
     reached with a >= 0: in round `anchor`, at `share` of the way from start to end; `damping` is the best share of the
-    last round. A `plain` round starts just at that point. It is `idle` rounds since that value grew, `rest` plain rounds
-    are still to come, and the next way back brings `penance` of them.
+    last round. A `plain` round starts just at that point. It is `idle` rounds since that value grew, `rest` plain
+    rounds are still to come, and the next way back brings `penance` of them.
     """
 
     starts: tuple[FloatArray, ...] = ()
