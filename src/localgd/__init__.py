@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 HOMES = {
@@ -38,7 +39,15 @@ HOMES = {
 
 MODULES = {name: f"localgd.{module}" for module, names in HOMES.items() for name in names.split()}
 
-__all__ = sorted(MODULES)  # noqa: PLE0605  what type checkers and editors see is in __init__.pyi
+OPTIONAL = {"engine.processes": "torch", "engine.torchdist": "torch"}
+"""Modules that need a library that may not be there: nobody is offered their names then."""
+
+__all__ = sorted(  # noqa: PLE0605  what type checkers and editors see is in __init__.pyi
+    name
+    for module, names in HOMES.items()
+    if module not in OPTIONAL or find_spec(OPTIONAL[module])
+    for name in names.split()
+)
 
 
 def __getattr__(name: str) -> Any:

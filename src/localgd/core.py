@@ -220,7 +220,9 @@ class Task(Protocol):
     """What a node does in a round. A frozen dataclass: its fields are its configuration.
 
     One with a memory also has ``init(shard) -> state``, what a node remembers at first, and ``state_type``, a class
-    variable that says what a state is read back as; the state of any other is None.
+    variable that says what a state is read back as; the state of any other is None. One to train with also has a
+    ``loss`` and ``weighted_by`` (`localgd.methods.method.LocalTask`), and reports what
+    `localgd.problems.metrics.seen` makes: at least the sums ``weight`` and ``loss``.
     """
 
     def schema(self, message: Message) -> Schema:
@@ -305,7 +307,11 @@ class Problem(Protocol):
 
 
 class Merge(Protocol):
-    """What the server does with the sum of the reports. Only `step` makes a new shared model."""
+    """What the server does with the sum of the reports. Only `step` makes a new shared model.
+
+    Its state is a `localgd.rules.server.ServerState`, or has all that one has: the `Dual`s ``model`` and ``readout``
+    (which is proved and handed out), ``w``, ``round``, ``done`` and ``end``.
+    """
 
     @property
     def whole_rounds(self) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from common import examples
-from localgd import Angle, InProcess, LeastSquares, NodeError, Shard, certify
+from localgd import Angle, InProcess, LeastSquares, NodeError, Shard, Status, certify
 from localgd.core import Message
 from localgd.problems.least_squares import Squares
 from localgd.problems.least_squares_certificate import squares_certificate
@@ -130,7 +130,7 @@ def test_without_the_moments_only_a_penalty_bounds_the_distance():
 def test_what_has_no_meaning_for_real_targets_is_refused():
     X, y = problem(10, 3)
     engine = spread_over(X, y, 2)
-    with pytest.raises(ValueError, match="goal=within 1° of the pooled model has no meaning for real targets"):
+    with pytest.raises(ValueError, match="goal=within 1° of the pooled model has no meaning here"):
         certify(np.ones(3), engine, problem=LeastSquares(), goal=Angle(1.0))
     with pytest.raises(ValueError, match="the model has 2 coefficients, but the rows have 3 columns"):
         certify(np.ones(2), engine, problem=LeastSquares())
@@ -140,3 +140,15 @@ def test_what_has_no_meaning_for_real_targets_is_refused():
         certify(np.ones(3), InProcess([Shard("a", X)]), problem=LeastSquares())
     with pytest.raises(NodeError, match="holds real targets, not signed rows"):
         certify(np.ones(3), engine)
+
+
+def test_a_bound_longer_than_half_the_solution_is_no_certificate():
+    X, y = problem(60, 4)
+    engine = spread_over(X, y, 3)
+    pooled = Ridge(1.0, fit_intercept=False, solver="svd").fit(X, y).coef_
+    near, far, none = (certify(w, engine, problem=LeastSquares(1.0)) for w in (pooled, -2 * pooled, 0 * pooled))
+    assert near.verdict is Status.CERTIFIED
+    assert far.verdict is none.verdict is Status.FINITE
+    assert far.distance >= 3 * np.linalg.norm(pooled) * (1 - 1e-9)
+    assert none.distance >= np.linalg.norm(pooled) * (1 - 1e-9)
+    assert certify(np.full(4, 1e100), engine, problem=LeastSquares(1.0)).verdict is Status.FINITE

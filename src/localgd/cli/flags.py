@@ -11,7 +11,10 @@ FAILED, BAD_INPUT, SHORT, SIGNALLED = 1, 2, 3, 128
 
 Data = Annotated[str, typer.Argument(help="Folder with one file per node, one table, or a bundled data set's name.")]
 Label = Annotated[str | None, typer.Option(help="Column of the classes.", show_default="y for NPZ, svmlight")]
-Node = Annotated[str | None, typer.Option(help="Column that says which node a row of a single table belongs to.")]
+Node = Annotated[
+    str | None,
+    typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
+]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")

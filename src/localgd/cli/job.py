@@ -22,7 +22,7 @@ from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
-from localgd.errors import from_all
+from localgd.errors import from_all, plain
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import BY_NAME, taken
 from localgd.methods.table import asked
@@ -230,7 +230,7 @@ def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
     more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
-    classes = f"classes {' / '.join(str(value) for value in recipe.classes[:10])}{more}"
+    classes = f"classes {' / '.join(plain(str(value)) for value in recipe.classes[:10])}{more}"
     what = classes if recipe.classes else "numbers to fit"
     return f"{nodes}, {rows}, {columns}{bias} (from {recipe.summary}); {what}; method {method}"
 

@@ -43,7 +43,9 @@ def certify_command(
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Numbers: α as in scikit-learn's Ridge; 0 for least squares.", show_default="1"),
+        typer.Option(
+            help="Numbers: α as in scikit-learn's Ridge; 0 for least squares.", show_default="the run's, or 1"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,6 +70,7 @@ def certify_command(
     from localgd.run.goals import Angle
 
     held = read_model(model)
+    begun = json.loads((model / "config.json").read_text()) if (model / "config.json").is_file() else {}
     numbers = held.classes == () or (held.classes is None and alpha is not None)
     if numbers and (C is not None or angle_tol_deg is not None):
         raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
@@ -84,20 +87,23 @@ def certify_command(
         federation, recipe = federation_of(tables, data, scale or "none", kinds, classes=not numbers)
     w = held.aligned(recipe, f"{model}")
     if numbers:
-        solution = LeastSquares(1.0 if alpha is None else alpha, recipe.intercept)
+        own = (begun.get("flags") or begun.get("flower") or {}).get("alpha") if alpha is None else alpha
+        solution = LeastSquares(1.0 if own is None else own, recipe.intercept)
         proved = certify(w, federation, problem=solution)
         typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
         return
     problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
-    found = certify(w, federation, problem=problem, goal=goal)
+    found = certify(w, federation, problem=problem, goal=goal if C is None else None)
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / look.n_rows
     if as_json:
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
         typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
-        if found.separable and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
+        if goal is not None and not goal.met(found):
+            typer.echo(f"not proved, as asked: {goal}")
+        if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
     raise typer.Exit(0 if goal is None or goal.met(found) else SHORT)
 

@@ -115,6 +115,10 @@ class Method:
         ValueError
             If it has no meaning for the problem.
         """
+        lacks = [name for name in ("schema", "run", "loss", "weighted_by") if not hasattr(self.task, name)]
+        lacks += [name for name in ("init", "message", "step", "whole_rounds") if not hasattr(self.merge, name)]
+        if lacks:
+            raise TypeError(f"{self.name}: its task or merge lacks {', '.join(lacks)}; see localgd.core.Task and Merge")
         if problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:

@@ -51,13 +51,14 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
         return replace(found, reason=f"no certificate, as the loss is {problem.loss.name}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     distance = curved_distance(w, report, problem, steep)
-    gap = distance * steep  # by convexity
+    gap = distance * steep + TINY  # by convexity
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
         distance = min(distance, math.sqrt(2 * gap / problem.strength(report.n_rows) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
         why = "the curvature is singular to within rounding, as with dependent columns"
         why = why if "curvature" in report.sums else "there is no penalty"
+        why = "rounding takes more than there is, as with a model far too long" if problem.penalised else why
         reason = (
             f"no bound on the distance to a minimiser, as {why}; the gradient of the loss has norm {at_most(steep)}"
         )

@@ -30,13 +30,16 @@ from localgd.problems.reduced import SURE, Reduced
 from localgd.problems.spectrum import Spectrum
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most, norm, norm_above
 
+CLOSE = 0.5
+"""A bound above this part of the solution's length is stated, but not called a certificate."""
+
 
 @dataclass(frozen=True)
 class SquaresCertificate(Certificate):
     """What is proved about a model of squared loss, in the unit of the rows and targets it was fitted to.
 
     `kind` is what the model is compared with: "ridge", "least-squares" (one solution) or "minimum-norm" (the shortest);
-    `objective` is F(w), and `distance` leaves an intercept out. It is certified where a distance is proved.
+    `objective` is F(w), and `distance` leaves an intercept out. It is certified within half of the solution's length.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def _judged(found: SquaresCertificate, known: Spectrum | None) -> SquaresCertifi
         name = "shortest least-squares" if found.kind == "minimum-norm" else found.kind
         where = f"within {at_most(found.distance)} of the pooled {name} solution{share}"
         reason = f"{where}; objective within {at_most(found.gap)} of its least"
-        return replace(found, verdict=Status.CERTIFIED, reason=reason)
+        return replace(found, verdict=Status.CERTIFIED if found.relative <= CLOSE else Status.FINITE, reason=reason)
     doubt = "the rank of the rows is in doubt within rounding"
     doubt = "there is no penalty and XᵀX is not known" if known is None else doubt
     at_least_so_long = f", and |w*| is at least {at_least(low)}" if low > 0 else ""

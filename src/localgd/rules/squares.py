@@ -99,8 +99,8 @@ class Solving(Server):
     tol: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.tol) and self.tol >= 0):
-            raise ValueError(f"tol must be a number of at least 0, got {self.tol!r}; 0 goes on until rounding stops it")
+        if not 0 <= self.tol < 1:
+            raise ValueError(f"tol must be at least 0 and below 1, got {self.tol!r}; 0 goes on until rounding stops it")
 
     def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002  the task knows nothing that it needs
         """Return the merge for this problem."""

@@ -72,7 +72,7 @@ def certify(
     Raises
     ------
     ValueError
-        If w is zero, not finite, or of another length than the rows, or real targets are given a goal.
+        If w is zero, not finite, or of another length than the rows, or a goal is given for another problem.
 
     Examples
     --------
@@ -85,14 +85,14 @@ def certify(
     True
     """
     w = np.asarray(w, dtype=np.float64)
-    if w.ndim != 1 or not np.isfinite(w).all() or not np.any(w):
+    if not isinstance(problem, HardMargin | Regularised | LeastSquares):
+        raise TypeError(f"problem must be HardMargin(), Regularised(…) or LeastSquares(…), got {problem!r}")
+    if goal is not None and not (isinstance(goal, Angle) and isinstance(problem, HardMargin)):
+        raise ValueError(f"goal={goal} has no meaning here: only an angle to the hard margin is looked for in rounds")
+    if w.ndim != 1 or not np.isfinite(w).all() or not (np.any(w) or isinstance(problem, LeastSquares)):
         got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
         raise ValueError(f"the model must be a finite vector other than zero, got {got}")
     if isinstance(problem, LeastSquares):
-        if goal is not None:
-            raise ValueError(
-                f"goal={goal} has no meaning for real targets, whose proof takes three rounds; leave it out"
-            )
         return _solution(w, engine, problem)
     sizes = measured(engine, w.size)
     if isinstance(problem, Regularised):

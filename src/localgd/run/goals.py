@@ -125,5 +125,7 @@ def check_meaning(goal: Goal, problem: Problem) -> None:
     """Refuse a goal that no certificate of this problem could ever prove."""
     if isinstance(goal, Angle | MarginRatio) and not problem.by_margins:
         raise ValueError(f"{goal}: real targets have no margins and no angle; give Gap(…), or leave it out")
+    if not problem.certified:
+        raise ValueError(f"{goal}: nothing is proved yet about the minimiser of this loss; leave the goal out")
     if isinstance(goal, MarginRatio) and problem.kind != "max-margin":
         raise ValueError(f"{goal}: the {problem.kind} model is not about margins; give Angle(…) or Gap(…)")

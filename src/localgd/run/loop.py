@@ -97,11 +97,11 @@ def train(
     goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
     log, failed = CommunicationLog(engine), len(engine.failures)
     problem = method.problem if problem is None else problem
-    for wish in goals:
-        check_meaning(wish, problem)
     sizes = measured(engine, None if w0 is None else np.size(w0), zeros=not problem.by_margins)
     start = np.zeros(sizes.n_features) if w0 is None else _start(w0)
     problem = problem.among(sizes.versus)
+    for wish in goals:
+        check_meaning(wish, problem)
     chosen = method.chosen(problem, sizes) if isinstance(method, Choice) else method
     about = (
         f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {sizes.n_features} columns: {problem}, {chosen.task}, "
@@ -154,6 +154,8 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Fl
             raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
         bound = method.bind(problem, context.engine, context.sizes)
         server = bound.merge.init(np.zeros(start.size) if loop.ended else start)
+        if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
+            raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
         stage = Stage(bound, problem, context, loop, server, problem.begin())
         if checkpoint is not None:
             stage.resume(checkpoint)
