@@ -154,7 +154,7 @@ def among(loss: Loss, versus: int) -> Loss:
     >>> among(Logistic(), 1), among(Logistic(), 3)
     (Logistic(), Softmax(versus=3))
     """
-    if isinstance(loss, Logistic | Softmax):
+    if type(loss) in (Logistic, Softmax):  # what is derived from one is another loss
         return Logistic() if versus == 1 else Softmax(versus)
     return loss
 

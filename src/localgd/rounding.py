@@ -211,6 +211,12 @@ class Dual:
             object.__setattr__(dual, name, value)
         return dual
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # nobody can change it
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, vector=frozen(state["vector"]))
+
     @classmethod
     def zeros(cls, n_features: int) -> Self:
         """Return the empty combination."""
@@ -264,7 +270,8 @@ class Dual:
 
     def weighted(self, weight: float) -> Dual:
         """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""
-        return Dual.proved(weight * self.vector, weight * self.mass, weight * self.error, 1)
+        known = weight if weight >= 0 else math.nan
+        return Dual.proved(weight * self.vector, known * self.mass, known * self.error, 1)
 
     def folded(self, other: Dual) -> Dual:
         """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
@@ -278,9 +285,8 @@ class Dual:
         """Return it times factor/weight, known numbers that multiply coefficients and vector alike."""
         # However they came about and were rounded does not matter; a quotient that underflows is less wrong than what
         # the mass was rounded down by; the two roundings of the vector are among those of the fold.
-        return Dual.proved(
-            factor * (self.vector / weight), factor * (self.mass / weight), factor * (self.error / weight)
-        )
+        known = factor if factor >= 0 and weight > 0 else math.nan
+        return Dual.proved(factor * (self.vector / weight), known * (self.mass / weight), known * (self.error / weight))
 
     def __add__(self, other: Dual) -> Dual:
         vector = self.vector + other.vector
@@ -295,8 +301,10 @@ class Dual:
         return Dual.proved(vector, below(share * self.mass, 2), error)
 
     def mixed(self, share: float, other: Dual) -> Dual:
-        """Return ``share·self + other`` for a share >= 0, in one go."""
+        """Return ``share·self + other``, in one go; with a share below 0 nothing is proved of it."""
         vector = share * self.vector + other.vector
+        if not share >= 0:
+            return Dual(read_only(vector))
         error = 4 * UNIT_ROUNDOFF * (share * norm(self.vector) + norm(vector)) + vector.size * TINY
         error += (share * self.error + other.error) * (1 + 1e-15)
         return Dual.proved(vector, below(share * self.mass + other.mass, 3), error)

@@ -38,19 +38,8 @@ def expanded(rows: Rows, codes: NDArray[Any], n_classes: int) -> csr_array[np.fl
     With w = W.ravel(), W one row of coefficients per class, the margin of such a row is w_y·x − w_c·x: the sample is
     right exactly if all its margins are above 0, and the max-margin w is the hard-margin multi-class model.
 
-    Parameters
-    ----------
-    rows : (n, d) float64 array or CSR array
-        Plain rows x, a last column of ones if there is a bias.
-    codes : (n,) int array
-        Class y of every row, from 0 to `n_classes` − 1.
-    n_classes : int, at least 2
-        C, over all nodes: a node may lack a class.
-
-    Returns
-    -------
-    (n·(C − 1), C·d) CSR array
-        Twice the entries of x in each row; for `Shard` with ``versus=C − 1``.
+    The plain rows x, (n, d), have a last column of ones if there is a bias; `codes`, (n,), are the classes y from 0 to
+    `n_classes` − 1, of which a node may lack some. The (n·(C − 1), C·d) rows are for `Shard` with ``versus=C − 1``.
 
     Examples
     --------

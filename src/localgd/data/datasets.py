@@ -18,32 +18,11 @@ from localgd.errors import nearest
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known about a bundled data set.
+    """What is known about a bundled data set: its name here, and what it is, as its title.
 
-    Parameters
-    ----------
-    name, title : str
-        Its name here, and what it is.
-    file : str
-        File in the folder ``bundled``.
-    rows, columns : int
-        Size of the table, label and node columns not counted.
-    nodes : tuple of str
-        Names of the natural nodes; empty if it needs a partitioner.
-    node, label : str or None
-        The columns they come from.
-    source, licence : str
-        Where it comes from, and its terms.
-    separable : bool
-        Whether the pooled rows, prepared with `options`, can be separated (with a bias).
-    scale : "standard" or None
-        Default scaling.
-    text : tuple of str
-        Columns prepared as TF-IDF.
-    missing : "category", "zeros" or "most-frequent"
-        What a missing category becomes.
-    drop : tuple of str
-        Columns left out.
+    `file` is in the folder ``bundled``; `rows` and `columns` are the size of the table, label and node columns not
+    counted; `nodes` are its natural nodes, none if it needs a partitioner. `separable` says whether the pooled rows,
+    prepared with `options` (scale, text, missing, drop, as in `prepare` and `load`) and a bias, can be separated.
     """
 
     name: str

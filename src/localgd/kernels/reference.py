@@ -18,20 +18,10 @@ Batches: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """The local steps of one round.
+    """The L local steps of one round, of size η = `lr`; `loss` gives the slopes of margins.
 
-    Parameters
-    ----------
-    local_steps : int
-        Number L of steps.
-    lr : float
-        Step size η.
-    loss : Loss
-        Gives the slopes of margins.
-    shrink : float
-        1 − ηλ, the pull towards w of the proximal form; 1 for plain steps.
-    batches : (local_steps, batch_size) int array or None
-        Rows of each step, those of a sample next to each other; None for full batches.
+    `shrink` is 1 − ηλ, the pull towards w of the proximal form, or 1. `batches`, (local_steps, batch_size), are the
+    rows of each step, those of a sample next to each other; None for full batches.
     """
 
     local_steps: int

@@ -51,6 +51,8 @@ class Certificate:
         Upper bound on F(w) − min F; inf if nothing is proved, NaN for max-margin.
     distance : float
         Upper bound on |w − w*|, the bias left out where it is free of the penalty; inf and NaN likewise.
+    objective_low : float
+        Lower bound on the F(w) that `objective` is an upper bound on; NaN likewise.
     unpenalised : bool
         Whether that loss has no penalty, so that a minimiser exists only if no plane separates the rows.
     """
@@ -67,6 +69,7 @@ class Certificate:
     distance: float = math.nan
     unpenalised: bool = False
     angle_deg_min: float = 0.0
+    objective_low: float = math.nan
 
     @property
     def separable(self) -> bool | None:

@@ -43,12 +43,14 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
     # a margin that is off by so much changes the loss of its row by no more
     off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
-    value = (problem.objective(report, w) + off) * (1 + 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF)
+    value, rounding = problem.objective(report, w), 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF
+    least, value = max(value - off, 0.0) * (1 - rounding), (value + off) * (1 + rounding)
     proved = margin if margin > 0 else -math.inf
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
-    found = replace(found, unpenalised=not problem.penalised)
-    if not isinstance(problem.loss, Logistic):
-        return replace(found, reason=f"no certificate, as the loss is {problem.loss.name}")
+    found = replace(found, unpenalised=not problem.penalised, objective_low=least)
+    if type(problem.loss) is not Logistic:  # what is derived from it is another loss
+        found = replace(found, objective=math.nan, objective_low=math.nan)
+        return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     distance = curved_distance(w, report, problem, steep)
     gap = distance * steep + TINY  # by convexity

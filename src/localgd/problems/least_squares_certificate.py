@@ -91,6 +91,8 @@ def squares_certificate(
     length = norm_above(v)
     # not **, which raises beyond float64
     objective = (residual * residual + reduced.alpha * length * length) * SURE + TINY
+    shortest = max(math.sqrt(float(report.sums["square"])) * (1 - 2 * (report.n_rows + 8) * UNIT_ROUNDOFF) - blur, 0.0)
+    least = (shortest * shortest + reduced.alpha * norm(v) ** 2) * (1 - (2 * v.size + 32) * UNIT_ROUNDOFF)
     distance, gap, kind = math.inf, math.inf, "ridge" if reduced.alpha > 0 else "minimum-norm"
     curved = reduced.alpha if known is None else known.curved
     if curved > 0:
@@ -103,7 +105,7 @@ def squares_certificate(
         gap = objective
     low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
     low = max(low, 0.0 if first is None else _length_below(v, report, first, reduced, steep), 0.0)
-    found = SquaresCertificate(kind=kind, distance=distance, gap=gap, objective=objective)
+    found = SquaresCertificate(kind=kind, distance=distance, gap=gap, objective=objective, objective_low=least)
     return _judged(replace(found, residual=residual, slope=2 * steep, length_low=low), known)
 
 

@@ -70,17 +70,18 @@ def metrics(message: Message) -> Schema:
     return {f"{apart}{name}" if name in OF_VECTOR else name: field for name, field in METRICS.items()}
 
 
-def is_about(message: Message, w: FloatArray) -> bool:
-    """Return whether what nodes say of a model in this round is about w, and not about what else a merge may send."""
-    return np.array_equal(message.extra.get("readout", message.w), w)
+def is_about(w: FloatArray, message: Message, schema: Schema) -> bool:
+    """Return whether what nodes say of a model in this round is about w, and not about what else a merge may send.
 
-
-def said_of(w: FloatArray, message: Message, report: Report) -> Report:
-    """Return a report that says nothing of any other vector than w, and that of w under the plain names.
-
-    Where there is a readout, a task that has never heard of it says nothing of it.
+    A task that has never heard of a readout speaks of the shared model, as its schema tells.
     """
-    about, apart = is_about(message, w), READOUT if "readout" in message.extra else ""
+    apart = f"{READOUT}margin" in schema
+    return np.array_equal(message.extra["readout"] if apart else message.w, w)
+
+
+def said_of(w: FloatArray, message: Message, schema: Schema, report: Report) -> Report:
+    """Return a report that says nothing of any other vector than w, and that of w under the plain names."""
+    about, apart = is_about(w, message, schema), READOUT if f"{READOUT}margin" in schema else ""
     if about and not apart:
         return report
 

@@ -20,6 +20,9 @@ from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import Shard
 
+MOST_C = 1e100
+"""Beyond, and below its inverse, products with the number of rows might leave float64."""
+
 CERTAIN = 1 - 2.0**-20
 """A slope above this is 1 as far as its complement can be told from it by float64."""
 
@@ -43,7 +46,7 @@ class Regularised(ByMargins):
     ----------
     loss : "logistic", "exponential" or Loss
         Loss of a sample's margins; only the logistic one is certified.
-    C : float > 0
+    C : float, 1e-100 to 1e100
         Inverse strength; inf for no penalty.
     intercept : bool
         The last column is a bias, and free of the penalty.
@@ -72,8 +75,8 @@ class Regularised(ByMargins):
     def __post_init__(self) -> None:
         """Check C once; a loss may be given by its name."""
         given: Any = self.C
-        if isinstance(given, str) or given is None or not given > 0:
-            raise ValueError(f"C must be a positive number (inf for no penalty), got {self.C!r}")
+        if isinstance(given, str) or given is None or not (1 / MOST_C <= given <= MOST_C or given == math.inf):
+            raise ValueError(f"C must be a positive number, 1e-100 to 1e100 (inf for no penalty), got {self.C!r}")
         object.__setattr__(self, "loss", loss_named(self.loss))
 
     @property
@@ -139,7 +142,7 @@ class Regularised(ByMargins):
 
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own, if it is one."""
-        return task if isinstance(task, Curvature) else Appraise(self)
+        return task if type(task) is Curvature else Appraise(self)
 
     def prove(
         self,
@@ -275,7 +278,7 @@ def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     """
     slope = loss.slope(margins)
     if loss.versus == 1:
-        return shard.second_moment(slope * loss.slope(-margins) if isinstance(loss, Logistic) else slope)
+        return shard.second_moment(slope * loss.slope(-margins) if type(loss) is Logistic else slope)
     places = np.arange(0, slope.size + 1, loss.versus), np.arange(slope.size)
     of_sample = csr_array((slope, places[1], places[0]), shape=(places[0].size - 1, slope.size))
     means: Any = of_sample @ shard.rows

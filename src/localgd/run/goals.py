@@ -102,7 +102,7 @@ class Gap:
 
     Examples
     --------
-    >>> Gap(1e-6).met(Certificate(objective=2.0, gap=1e-6))
+    >>> Gap(1e-6).met(Certificate(objective_low=2.0, gap=1e-6))
     True
     """
 
@@ -118,7 +118,7 @@ class Gap:
 
     def met(self, certificate: Certificate) -> bool:
         """Return whether the certificate proves it."""
-        return certificate.gap <= self.share * certificate.objective
+        return certificate.gap <= self.share * certificate.objective_low
 
 
 def check_meaning(goal: Goal, problem: Problem) -> None:

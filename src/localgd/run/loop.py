@@ -12,6 +12,7 @@ from localgd.core import End, Engine, Problem
 from localgd.errors import check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
+from localgd.problems.hard_margin import judged
 from localgd.rounding import FloatArray, at_most, read_only
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
@@ -183,6 +184,8 @@ def joined(earlier: Certificate, later: Certificate) -> Certificate:
     later = replace(later, margin_low=low, margin_high=high)
     if later.verdict is not Status.UNDECIDED:
         return later
+    if low > 0 and later.kind == "max-margin":
+        return judged(later, cancels=False)
     verdict = earlier.verdict if earlier.verdict is Status.CANCELS else Status.UNDECIDED
     reason = earlier.reason if verdict is Status.CANCELS else f"any pooled margin is at most {at_most(high)}"
     return replace(later, verdict=verdict, reason=f"{reason}; {later.reason}")

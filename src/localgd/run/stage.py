@@ -169,7 +169,7 @@ class Stage:
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         task = self.problem.look(method.task) if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
-        if final and not is_about(asked, server.readout.vector):
+        if final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
         message = replace(asked, session=self.session)
         for _ in range(LAST_LOOKS if final else 1):
@@ -177,8 +177,8 @@ class Stage:
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        told = said_of(server.readout.vector, message, report)
-        whole = whole and is_about(message, server.readout.vector)
+        about = (server.readout.vector, message, task.schema(message))
+        told, whole = said_of(*about, report), whole and is_about(*about)
         _check_report(told, server, ("loss", "weight") if self.problem.by_margins else ())
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
