@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from localgd import Exponential, Gap, InProcess, Logistic, Method, NodeError, Regularised, Shard, Status, certify, train
+from localgd import Exponential, Gap, InProcess, Logistic, Regularised, Shard, Status, certify, train
 from localgd.methods.exact import lbfgs, newton
 from localgd.problems.certificate import Certificate
 from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.regularised import Appraise, Curvature
-from localgd.rules.local import GradientSteps
-from localgd.rules.server import mean
 from localgd.run.loop import joined
 
 
@@ -66,28 +63,6 @@ def test_the_last_look_is_no_task_that_somebody_derived():
 
     assert type(Regularised(C=1.0).look(Damped())) is Appraise
     assert type(LeastSquares().look(Other())) is Squares
-
-
-@dataclass(frozen=True)
-class Half:
-    """A task that works on a part of the rows, and speaks of those alone."""
-
-    task: Any = GradientSteps(local_steps=3, lr=0.5)  # noqa: RUF009
-    loss: Any = Logistic()  # noqa: RUF009
-    weighted_by: str = "uniform"
-
-    def schema(self, message):
-        return self.task.schema(message)
-
-    def run(self, message, shard, state):
-        part = Shard(shard.node_id, shard.rows[: shard.n_rows // 2])
-        return self.task.run(message, part, state)
-
-
-def test_a_report_on_a_part_of_the_rows_is_refused():
-    engine = InProcess([Shard("a", [[1.0, 1.0], [1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]])])
-    with pytest.raises(NodeError, match="its report speaks for 2 rows; the node has 4"):
-        train(engine, Method("half", Half(), mean()), n_rounds=3)
 
 
 def test_what_an_earlier_method_proved_is_in_the_verdict_too():

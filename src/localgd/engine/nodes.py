@@ -153,8 +153,6 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
     name = type(task).__name__
     if not isinstance(report, Report):
         raise TypeError(f"{name}.run must return a Report, got {report!r}")
-    if isinstance(shard, Shard) and report.n_nodes and report.n_rows != shard.n_samples:
-        raise ValueError(f"its report speaks for {report.n_rows} rows; the node has {shard.n_samples}")
     if wrong := misfit(report, task.schema(message), shard.node_id, name):
         raise ValueError(wrong)
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
