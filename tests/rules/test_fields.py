@@ -192,7 +192,7 @@ def weighed(problem, _):
 def judged(goal, _):
     """Which of some certificates are enough."""
     shares = (0.1, 0.3, 0.5, 0.7, 0.9)
-    return [goal.met(Certificate(0, 1, 10 * x, 1 - x, objective=1.0, gap=x)) for x in shares]
+    return [goal.met(Certificate(0, 1, 10 * x, 1 - x, objective_low=1.0, gap=x)) for x in shares]
 
 
 def encoded(recipe, _):

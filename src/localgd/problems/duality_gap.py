@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from localgd.core import Report
-from localgd.losses import Logistic
+from localgd.losses import Logistic, Softmax
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.triangle import symmetric
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
@@ -49,7 +49,8 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
     found = replace(found, unpenalised=not problem.penalised, objective_low=least)
     if type(problem.loss) is not Logistic:  # what is derived from it is another loss
-        found = replace(found, objective=math.nan, objective_low=math.nan)
+        if type(problem.loss) is not Softmax:  # of which a margin that is off changes the value by more
+            found = replace(found, objective=math.nan, objective_low=math.nan)
         return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     distance = curved_distance(w, report, problem, steep)
