@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from localgd.core import Task
 from localgd.engine import serialize
@@ -193,15 +193,15 @@ class Diary:
         """Return what the context holds; nothing in a new run, or after the SuperNode was started again."""
         if STATE not in context.state:
             return cls()
-        arrays = {name: array.numpy() for name, array in context.state.array_records[STATE_ARRAYS].items()}
         text = str(context.state.config_records[STATE]["json"])
+        arrays = records.unboxed(context.state.array_records[STATE_ARRAYS])
         return serialize.unpack(serialize.Packed(text, arrays), cls)
 
     def write(self, context: Context) -> None:
         """Put it back into the context."""
         packed = serialize.pack(self)
         context.state[STATE] = ConfigRecord({"json": packed.text})
-        context.state[STATE_ARRAYS] = ArrayRecord({name: Array(array) for name, array in packed.arrays.items()})
+        context.state[STATE_ARRAYS] = records.boxed(packed.arrays)
 
     def recall(self, key: str, session: str, task: Task) -> NodeStore | None:
         """Return the states of a task, unless they are of another session."""

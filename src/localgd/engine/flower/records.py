@@ -35,6 +35,9 @@ RAW = "raw-le"
 CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8"}
 """What arrays may be made of, and NumPy's codes for that."""
 
+NAMES = {np.dtype(name): name for name in CODES}
+"""Their names, which NumPy takes long to make."""
+
 MOST_DIMS, MOST_COUNT, MOST_TEXT = 4, 2**53, 20_000
 
 Kind = TypeVar("Kind")
@@ -49,12 +52,23 @@ class Opened(NamedTuple):
 
 def closed(head: Mapping[str, Any], arrays: Mapping[str, Numbers] | None = None) -> RecordDict:
     """Return head and arrays as what Flower carries."""
-    raw = {
-        name: Array(array.dtype.name, array.shape, RAW, array.astype(CODES[array.dtype.name]).tobytes())
-        for name, array in (arrays or {}).items()
-    }
     text = json.dumps({"version": VERSION, **head}, ensure_ascii=False)
-    return RecordDict({ARRAYS: ArrayRecord(raw), HEAD: ConfigRecord({JSON: text})})
+    return RecordDict({ARRAYS: boxed(arrays or {}), HEAD: ConfigRecord({JSON: text})})
+
+
+def boxed(arrays: Mapping[str, Numbers]) -> ArrayRecord:
+    """Return arrays as what Flower carries, and keeps: their bytes as they are."""
+    return ArrayRecord(
+        {
+            name: Array(kind := NAMES[array.dtype], array.shape, RAW, array.astype(CODES[kind]).tobytes())
+            for name, array in arrays.items()
+        }
+    )
+
+
+def unboxed(record: ArrayRecord) -> dict[str, Numbers]:
+    """Return the arrays of a record, read-only; a RefusedError if one of them was not made by `boxed`."""
+    return {text(name, "a name", 500): _array(name, array) for name, array in record.items()}
 
 
 def n_bytes(content: RecordDict) -> int:
@@ -82,7 +96,7 @@ def opened(content: Any, max_mb: float) -> Opened:
         raise RefusedError(
             f"it speaks version {version!r:.20} of the protocol, this side {VERSION}; install the same localgd on both"
         )
-    return Opened(entries, {text(name, "a name", 500): _array(name, array) for name, array in arrays.items()})
+    return Opened(entries, unboxed(arrays))
 
 
 def _array(name: str, array: Array) -> Numbers:
