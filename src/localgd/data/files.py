@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
-from localgd.data.table import IntArray, Table, refuse_twice
+from localgd.data.table import IntArray, Table, check_width, refuse_twice
 from localgd.data.values import spelled_labels
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
@@ -230,8 +230,10 @@ def _svmlight(path: Path) -> Table:
             raise ValueError(
                 f"{path}, row {row}: {token!r} is not label or index:value; correct or remove it"
             ) from None
-        if indices and min(indices[indptr[-1] :], default=0) < 0:
+        here = indices[indptr[-1] :]
+        if min(here, default=0) < 0:
             raise ValueError(f"{path}, row {row}: a negative column index; number the columns from 0 or 1")
+        check_width(max(here, default=0) + 1, f"{path}, row {row}")
         indptr.append(len(indices))
         row_numbers.append(row)
     if not labels:

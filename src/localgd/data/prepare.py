@@ -15,14 +15,12 @@ from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
+from localgd.data.table import MOST_COLUMNS
 from localgd.errors import check_whole, from_all
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
 AnyEngine = TypeVar("AnyEngine", bound=Engine)
-
-MOST_COLUMNS = 10**7
-"""Of svmlight nodes: a slip in one number must not fill the memory of all."""
 
 _SPARSE_BELOW = 0.1
 """Share of entries that can be non-zero, below which the encoded rows are stored as CSR."""

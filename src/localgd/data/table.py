@@ -20,6 +20,18 @@ from localgd.rows import Rows
 IntArray: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"
 
+MOST_COLUMNS = 10**7
+"""A slip in one number must not fill the memory."""
+
+
+def check_width(n_columns: int, place: str) -> None:
+    """Refuse more columns than anybody means, before anything of their number is made."""
+    if n_columns > MOST_COLUMNS:
+        raise ValueError(
+            f"{place}: {n_columns:,} columns, more than {MOST_COLUMNS:,}; mend the number, or give the columns that "
+            "are used numbers without gaps"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -79,6 +91,7 @@ class Table:
         n_rows, n_columns = features.shape
         if n_rows == 0:
             raise ValueError(f"{self.source}: node {self.node_id!r} has no rows; add some or leave the node out")
+        check_width(n_columns, self.source)
         names = features.columns if isinstance(features, pl.DataFrame) else self.names
         object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
         numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
