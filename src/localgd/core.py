@@ -158,17 +158,7 @@ class Report:
 
     def __add__(self, other: Report) -> Report:
         """Return the report of both; a quantity with two shapes is a ValueError, and so is a node in both."""
-        return Report(
-            self.n_nodes + other.n_nodes,
-            self.n_rows + other.n_rows,
-            _joined(self.sums, other.sums, _elementwise(np.add)),
-            _joined(self.maxs, other.maxs, _elementwise(np.maximum)),
-            _joined(self.mins, other.mins, _elementwise(np.minimum)),
-            _joined(self.counts, other.counts, int.__add__),
-            _joined(self.flags, other.flags, int.__add__),
-            _joined(self.duals, other.duals, Dual.folded),
-            _joined(self.per_node, other.per_node, lambda a, b: _joined(a, b, _twice)),
-        )
+        return summed((self, other))
 
     @property
     def n_floats(self) -> int:
@@ -188,8 +178,27 @@ class Report:
 
 def _kept(value: Any) -> Array:
     """Return a read-only array, of the dtype that an array has if a report may hold it, else of float64."""
+    if type(value) is float:
+        return read_only(value)
     dtype = getattr(value, "dtype", None)  # as a dtype, for its name takes long to make
     return frozen(value, dtype if dtype in _HELD else np.float64)
+
+
+def summed(reports: Sequence[Report]) -> Report:
+    """Return the sum of reports, added up from the first to the last."""
+    report = Report.__new__(Report)
+    report.__dict__.update(  # all of it is read-only already
+        n_nodes=sum(one.n_nodes for one in reports),
+        n_rows=sum(one.n_rows for one in reports),
+        sums=_folded([one.sums for one in reports], _ADD),
+        maxs=_folded([one.maxs for one in reports], _LARGEST),
+        mins=_folded([one.mins for one in reports], _LEAST),
+        counts=_folded([one.counts for one in reports], int.__add__),
+        flags=_folded([one.flags for one in reports], int.__add__),
+        duals=_folded([one.duals for one in reports], Dual.folded),
+        per_node=_folded([one.per_node for one in reports], lambda a, b: _folded((a, b), _twice)),
+    )
+    return report
 
 
 def _twice(*_: Array) -> Array:
@@ -205,14 +214,18 @@ def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Arr
     return added
 
 
+_ADD, _LARGEST, _LEAST = map(_elementwise, (np.add, np.maximum, np.minimum))
+
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def _joined(a: Mapping[Key, Value], b: Mapping[Key, Value], add: Callable[[Any, Any], Any]) -> dict[Key, Value]:
-    out = dict(a)
-    for name, value in b.items():
-        out[name] = add(out[name], value) if name in out else value
+def _folded(parts: Sequence[Mapping[Key, Value]], add: Callable[[Any, Any], Any]) -> dict[Key, Value]:
+    out: dict[Key, Value] = {}
+    for part in parts:
+        for name, value in part.items():
+            out[name] = add(out[name], value) if name in out else value
     return out
 
 
@@ -383,7 +396,4 @@ class Engine(Protocol):
 
 def in_order(reports: Mapping[str, Report]) -> Report:
     """Add reports in the order of their node names: the fold that makes reruns identical to the last bit."""
-    total = Report()
-    for node_id in sorted(reports):
-        total = total + reports[node_id]
-    return total
+    return summed([reports[node_id] for node_id in sorted(reports)])

@@ -26,6 +26,9 @@ TINY = float(np.finfo(np.float64).tiny)
 COMFORTABLE_EXPONENT = 100
 """Rows of norm 2⁻¹⁰⁰ to 2¹⁰⁰ leave float64 room for every square and product in localgd."""
 
+LEAST_SQUARE = 2.0**-800
+"""A sum of squares from here to its inverse has lost none to underflow that counts, and none to overflow."""
+
 CANCELS = 8.0
 """A combination of rows shorter than this many times its own rounding error is said to cancel."""
 
@@ -54,18 +57,26 @@ def norm(vector: FloatArray) -> float:
     >>> f"{norm(np.array([3e-200, 4e-200])):.12g} {norm(np.array([3e200, 4e200])):.12g}"
     '5e-200 5e+200'
     """
-    largest = float(np.abs(vector).max(initial=0.0))
-    if largest == 0.0 or not math.isfinite(largest):
-        return largest
-    exponent = math.frexp(largest)[1]
-    squares = np.square(np.ldexp(vector, -exponent))
-    with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
+    with np.errstate(over="ignore"):  # what has no square, or no norm, in float64 is scaled, or infinite
+        total = float(np.add.reduce(np.square(vector)))
+        if LEAST_SQUARE <= total <= 1 / LEAST_SQUARE:
+            return math.sqrt(total)
+        largest = float(np.abs(vector).max(initial=0.0))
+        if largest == 0.0 or not math.isfinite(largest):
+            return largest
+        exponent = math.frexp(largest)[1]
+        squares = np.square(np.ldexp(vector, -exponent))
         return float(np.ldexp(np.sqrt(np.add.reduce(squares)), exponent))
 
 
 def norm_above(vector: FloatArray) -> float:
     """Return an upper bound on |v|."""
-    return norm(vector) * (1 + (2 * vector.size + 16) * UNIT_ROUNDOFF) + TINY
+    return length_above(norm(vector), vector.size)
+
+
+def length_above(length: float, size: int) -> float:
+    """Return an upper bound on |v|, given the computed one of so many entries."""
+    return length * (1 + (2 * size + 16) * UNIT_ROUNDOFF) + TINY
 
 
 def below(total: Any, terms: int) -> float:
@@ -206,9 +217,8 @@ class Dual:
             Duals of single nodes that were added up without a look at the rounding of their weights and of the sums:
             `mass` and `error` then count it.
         """
-        dual = cls(read_only(vector))
-        for name, value in (("_mass", float(mass)), ("_error", float(error)), ("n_folded", n_folded)):
-            object.__setattr__(dual, name, value)
+        dual = cls.__new__(cls)
+        dual.__dict__.update(vector=read_only(vector), _mass=float(mass), _error=float(error), n_folded=n_folded)
         return dual
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -222,12 +232,12 @@ class Dual:
         """Return the empty combination."""
         return cls.proved(np.zeros(n_features), 0.0, 0.0)
 
-    @property
+    @cached_property
     def mass(self) -> float:
         """Lower bound on Σ q_i; NaN if nothing is proved."""
         return below(self._mass, self.n_folded) if self.n_folded else self._mass
 
-    @property
+    @cached_property
     def error(self) -> float:
         """Upper bound on |s − Σ q_i z_i|; NaN if nothing is proved."""
         # n + 2 roundings (weights, the fold over n nodes, what is done with it) of what each node's error counts 8 u of
@@ -239,11 +249,16 @@ class Dual:
         return self._mass, self._error
 
     @cached_property
+    def length(self) -> float:
+        """|s|, as computed."""
+        return norm(self.vector)
+
+    @cached_property
     def length_above(self) -> float:
         """Upper bound on |s|."""
-        return norm_above(self.vector)
+        return length_above(self.length, self.vector.size)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Whether it says anything: NaN, infinite or vanishing masses do not."""
         return 0 < self.mass < math.inf and self.error < math.inf
@@ -259,7 +274,7 @@ class Dual:
     def cancels(self) -> bool:
         """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
         above_underflow = self.error > self.vector.size * TINY / UNIT_ROUNDOFF  # else the error is all absolute part
-        return self.known and above_underflow and norm(self.vector) <= CANCELS * self.error
+        return self.known and above_underflow and self.length <= CANCELS * self.error
 
     def angle(self, gamma: float) -> float:
         """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
@@ -290,7 +305,7 @@ class Dual:
 
     def __add__(self, other: Dual) -> Dual:
         vector = self.vector + other.vector
-        error = self.error + other.error + 4 * UNIT_ROUNDOFF * (norm(self.vector) + norm(vector))
+        error = self.error + other.error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector))
         return Dual.proved(vector, below(self.mass + other.mass, 2), error)
 
     def __rmul__(self, share: float) -> Dual:
@@ -305,6 +320,6 @@ class Dual:
         vector = share * self.vector + other.vector
         if not share >= 0:
             return Dual(read_only(vector))
-        error = 4 * UNIT_ROUNDOFF * (share * norm(self.vector) + norm(vector)) + vector.size * TINY
+        error = 4 * UNIT_ROUNDOFF * (share * self.length + norm(vector)) + vector.size * TINY
         error += (share * self.error + other.error) * (1 + 1e-15)
         return Dual.proved(vector, below(share * self.mass + other.mass, 3), error)

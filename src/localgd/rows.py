@@ -147,7 +147,7 @@ class Shard:
         with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
             return read_only(np.ldexp(above, exponents) + TINY)
 
-    @property
+    @cached_property
     def radius(self) -> float:
         """Upper bound on the largest row norm max |z_i|."""
         return float(self.norms.max())
@@ -161,6 +161,11 @@ class Shard:
         else:
             filled = rows.any(axis=1)
         return float(self.norms[filled].min(initial=math.inf))
+
+    @cached_property
+    def columns(self) -> Any:
+        """The rows the other way round, a view of them, (d, n)."""
+        return self.rows.T
 
     @cached_property
     def gram(self) -> FloatArray:
@@ -228,7 +233,7 @@ class Shard:
 
     def own_sum(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
-        return np.asarray(self.rows.T @ coefficients)
+        return np.asarray(self.columns @ coefficients)
 
     def combination(self, coefficients: FloatArray) -> Dual:
         """Return Σ a_i z_i as a dual vector, which proves nothing if some a_i is negative.

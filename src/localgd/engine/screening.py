@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from localgd.core import Array, Field, Kind, Report, Schema
+from localgd.core import DTYPES, Array, Field, Kind, Report, Schema
 from localgd.rounding import Dual
 
 PARTS: Mapping[Kind, str] = {
@@ -23,6 +24,9 @@ PARTS: Mapping[Kind, str] = {
 
 FORGOTTEN = "forgotten"
 """The flag of a node that has lost its state; such a report speaks for no node, and holds nothing else."""
+
+NAMES = {np.dtype(name): name for name in DTYPES}
+"""What dtypes go by, as NumPy takes long to make a name."""
 
 LARGEST = 2**53
 """Whole numbers up to here are float64 numbers, too."""
@@ -48,30 +52,31 @@ def misfit(report: Report, schema: Schema, node_id: str, task: str) -> str:
         return "" if lost and FORGOTTEN in schema else "its report speaks for no node"
     if report.n_nodes != 1 or report.n_rows < 1:
         return f"its report speaks for {report.n_nodes} nodes and {report.n_rows} rows; a node speaks for itself only"
-    held: set[str] = set()
     for kind, name, value in _entries(report):
-        held.add(name)
-        if name not in schema:
+        field = schema.get(name)
+        if field is None:
             return f"its report holds {name!r:.80}, which {task} does not declare"
-        field = schema[name]
         if field.kind != kind:
             return f"its report's {name} is of the kind {kind}, but {task} declares a {field.kind}"
         if wrong := _unlike(field, value, node_id, task):
             return f"its report's {name} {wrong}"
-    missing = sorted(name for name, field in schema.items() if _needed(field, report) and name not in held)
+    missing = sorted(name for name, field in schema.items() if _lacks(report, name, field))
     return f"its report lacks {', '.join(missing)}, which {task} declares" if missing else ""
 
 
 def _entries(report: Report) -> Iterator[tuple[Kind, str, Any]]:
     """Yield all that a report holds: its kind, the name of its field, and the value (of counts, with its key)."""
     for kind, part in PARTS.items():
-        for key, value in getattr(report, part).items():
-            yield (kind, key[0] if key else "", (key, value)) if kind == "count" else (kind, key, value)
+        held = getattr(report, part)
+        for key in held:
+            yield (kind, key[0] if key else "", (key, held[key])) if kind == "count" else (kind, key, held[key])
 
 
-def _needed(field: Field, report: Report) -> bool:
-    """Return whether a report must hold a field: tallies and flags need not be there, nor what has a reason."""
-    return field.kind not in {"count", "flag"} and not field.optional and not report.flags.get(field.unless, 0)
+def _lacks(report: Report, name: str, field: Field) -> bool:
+    """Return whether a report must hold a field and does not: it may lack tallies, flags, and what has a reason."""
+    if field.optional or field.kind in {"count", "flag"} or name in getattr(report, PARTS[field.kind]):
+        return False
+    return not report.flags.get(field.unless, 0)
 
 
 def _unlike(field: Field, value: Any, node_id: str, task: str) -> str:
@@ -91,7 +96,7 @@ def _misshapen(field: Field, value: Any, task: str) -> str:
     array = value.vector if isinstance(value, Dual) else value
     if array.shape != field.shape:
         return f"has the shape {array.shape}, but {task} declares {field.shape}"
-    if array.dtype != field.dtype:
+    if NAMES.get(array.dtype) != field.dtype:
         return f"is of {array.dtype.name}, but {task} declares {field.dtype}"
     if field.dtype == "int64" and (np.abs(array) > LARGEST).any():
         return "holds a number beyond 2^53, which not every engine can add"
@@ -110,24 +115,24 @@ def not_finite(report: Report, schema: Schema) -> str:
     >>> not_finite(Report(1, 1, {"loss": 0.1}, mins={"margin": np.inf, "margin_upper": np.inf}), schema)
     'margin'
     """
-    for kind, name, value in _entries(report):
-        values = list(value.values()) if kind == "per_node" else [value]
-        if kind not in {"count", "flag"} and not all(_sound(schema[name], one) for one in values):
-            return name
+    with np.errstate(over="ignore", invalid="ignore"):
+        for kind, name, value in _entries(report):
+            values = value.values() if kind == "per_node" else (value,)
+            if kind not in {"count", "flag"} and not all(_sound(schema[name], one) for one in values):
+                return name
     return ""
 
 
 def _sound(field: Field, value: Any) -> bool:
     if isinstance(value, Dual):
-        return _finite(value.vector) and not np.isinf(value.parts[0])
-    if (finite := _finite(value)) or field.kind not in {"min", "max"}:
-        return finite
+        return _finite(value.vector) and not math.isinf(value.parts[0])
+    if _finite(value) or field.kind not in {"min", "max"}:
+        return _finite(value)
     wrong = ~np.isfinite(value) & (value != (-np.inf if field.kind == "min" else np.inf))
     return not (wrong & (np.isnan(value) | (not field.optional))).any()
 
 
 def _finite(array: Array) -> bool:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):  # one look at each number, where all is well
-            return True
+    if math.isfinite(array.sum() if array.ndim else array):  # one look at each number, where all is well
+        return True
     return bool(np.isfinite(array).all())

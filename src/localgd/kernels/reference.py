@@ -50,5 +50,5 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
         else:
             np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
         if step + 1 < steps.local_steps:
-            drift = steps.shrink * drift + block.T @ c
+            drift = steps.shrink * drift + (shard.columns if steps.batches is None else block.T) @ c
     return a

@@ -35,7 +35,7 @@ def descend(
         slope = steps.loss.slope(margins[index] if step == 0 else np.asarray(block @ v))
         if held is not None:
             held.step(index, slope)
-        mean = np.asarray(block.T @ slope) / (slope.size / shard.versus)
+        mean = np.asarray((shard.columns if steps.batches is None else block.T) @ slope) / (slope.size / shard.versus)
         v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
     if held is not None:
         held.permit()

@@ -29,8 +29,8 @@ from localgd.rounding import (
     angle_above,
     at_least,
     at_most,
+    length_above,
     norm,
-    norm_above,
 )
 
 CLOSE_DEG = 45.0
@@ -169,7 +169,8 @@ def certificate(
     length = norm(w)
     own = math.nan
     if 0 < length < math.inf:
-        own = margin / (norm_above(w) if margin > 0 else length * (1 - (2 * w.size + 16) * UNIT_ROUNDOFF))
+        least = length * (1 - (2 * w.size + 16) * UNIT_ROUNDOFF)
+        own = margin / (length_above(length, w.size) if margin > 0 else least)
         own = own * (1 - math.copysign(4 * UNIT_ROUNDOFF, own)) - TINY
     low = before.margin_low if math.isnan(own) else max(before.margin_low, own)
     high = min([before.margin_high, node_high, *(dual.margin_upper for dual in duals)])

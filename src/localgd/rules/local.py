@@ -18,7 +18,7 @@ from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import METRICS, Weighting, check_weighting, metrics, node_weight, seen, standing
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
-from localgd.rounding import Dual, FloatArray, norm, read_only
+from localgd.rounding import Dual, FloatArray, read_only
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
 
@@ -48,7 +48,7 @@ def updated(here: Report, update: Dual, weight: float) -> Report:
     Adds the dual ``update`` p_m Δ_m, which has a mass if Δ_m does, and the sum ``update_sq_norm`` p_m |Δ_m|²; or, where
     these leave float64, the flag ``overflow``: that is no fault of the node, but of a step size that is far too large.
     """
-    length = norm(update.vector)
+    length = update.length
     if not math.isfinite(weight * length * length):
         return here + Report(flags={"overflow": 1})
     sums = {"update_sq_norm": weight * length * length}

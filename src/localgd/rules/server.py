@@ -15,7 +15,7 @@ import numpy as np
 
 from localgd.core import End, Message, Problem, Report
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import CANCELS, TINY, Dual, FloatArray, norm, read_only
+from localgd.rounding import CANCELS, TINY, Dual, FloatArray, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +236,7 @@ def spread(report: Report) -> float:
     lengths, for |Δ̄|² may underflow; squares of nodes that do only make it smaller.
     """
     weight, update = float(report.sums["weight"]), report.duals["update"]
-    mean = norm(update.vector) / weight
+    mean = update.length / weight
     noise = CANCELS * update.parts[1] / weight
     if mean <= TINY or mean <= noise:  # in this form, for an error that is not known (NaN) must not switch it off
         return 0.0
