@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, as_csr, random_rows, stacked
-from localgd import InProcess, SampledNodes, Shard, Status, train
+from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, as_csr, federation, random_rows, stacked
+from localgd import InProcess, SampledNodes, Shard, Status, auto, consensus, interior_point, local_gd, train
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 from localgd.rules.consensus import Consensus
@@ -103,6 +103,15 @@ def test_more_nodes_than_rows_each_and_one_column_work(method):
 def test_a_single_node_works(method):
     run = train(InProcess(random_rows(5)[-1:]), method, n_rounds=30)
     assert run.certificate.separable
+
+
+@pytest.mark.parametrize(
+    "method", [auto(), auto(max_mb=1e-4), consensus(), interior_point(), local_gd(local_steps=20)], ids=str
+)
+def test_real_rows_that_nothing_separates_have_one_verdict_whoever_asks(method):
+    found = train(federation("heart"), method, n_rounds=300).certificate
+    assert (found.verdict, found.separable) == (Status.CANCELS, None)
+    assert 0 < found.margin_high < 1e-11
 
 
 @methods

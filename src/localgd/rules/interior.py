@@ -14,7 +14,7 @@ from localgd.core import DataSizes, End, Engine, Field, Message, Problem, Report
 from localgd.kernels.project import SEPARABLE
 from localgd.problems.metrics import metrics
 from localgd.problems.triangle import Affordable, symmetric, triangle, triangle_size
-from localgd.rounding import Dual, FloatArray, norm, read_only
+from localgd.rounding import Dual, FloatArray, read_only
 from localgd.rows import Shard
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
@@ -32,6 +32,8 @@ TRUSTED, SHY = 0.5, 0.15
 
 SETTLED = 1e-14
 """Part of Σ a that Σ a s may be without anything left to gain."""
+
+UNBOUNDED = "the duals grow without bound"
 
 STUCK = 1e-8
 """Steps shorter than this lead nowhere: rounding has the better of the boundary."""
@@ -212,17 +214,20 @@ class Mehrotra(Affordable, Server):
 
     def _predicted(self, state: InteriorState, report: Report, share: float) -> InteriorState:
         """Factor the curvature at w and ask for the predictor."""
-        dual, mass = report.duals["update"].vector, report.duals["update"].parts[0]
+        dual = report.duals["update"]
+        mass = dual.parts[0]
         mass_0 = state.mass_0 or mass
-        if norm(dual) <= SEPARABLE * mass * math.sqrt(START_MASS / mass_0):
-            return replace(state, done="the duals grow without bound", end=End.INSEPARABLE)
+        if dual.cancels:
+            return replace(state, done=UNBOUNDED, end=End.INSEPARABLE)
         if float(report.sums["gap"]) <= SETTLED * mass:
             return replace(state, done="every row is on its side or carries no weight, to within rounding")
         try:
-            factor = cho_factor(np.eye(dual.size) + symmetric(report.sums["curvature"]))
+            factor = cho_factor(np.eye(state.w.size) + symmetric(report.sums["curvature"]))
         except LinAlgError:  # a/s spans more than float64 holds: nothing left to gain
+            if dual.length <= SEPARABLE * mass * math.sqrt(START_MASS / mass_0):
+                return replace(state, done=UNBOUNDED, end=End.INSEPARABLE)
             return replace(state, done="the curvature is singular to within rounding")
-        right = dual - state.w + report.sums["pull"]
+        right = dual.vector - state.w + report.sums["pull"]
         ask = {"share": share, "predict": cho_solve(factor, right)}
         aimed = replace(state, asks=ask, base=state.w, factor=factor, right=right)
         return replace(aimed, n_rows=int(report.sums.get("rows", report.n_rows)), mass_0=mass_0)
