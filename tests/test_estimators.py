@@ -25,9 +25,9 @@ from localgd.rounding import angle_deg
     [
         LocalGDClassifier(),
         LocalGDClassifier(C=1.0),
-        LocalGDClassifier("local-gd", n_rounds=30),
-        LocalGDClassifier("local-sgd", n_rounds=30, random_state=0),
-        LocalGDClassifier("local-gd", n_rounds=30, multi_class="ovr"),
+        LocalGDClassifier("local-gd", n_rounds=10),
+        LocalGDClassifier("local-sgd", n_rounds=10, random_state=0),
+        LocalGDClassifier("local-gd", n_rounds=10, multi_class="ovr"),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -68,7 +68,7 @@ def test_by_default_it_is_the_pooled_max_margin_model(data):
 @pytest.mark.parametrize("method", ["auto", "newton", "scaffold"])
 def test_c_is_that_of_scikit_learn_whatever_the_groups(data, fit_intercept, method):
     X, y, groups = data
-    clf = LocalGDClassifier(method, C=0.7, fit_intercept=fit_intercept, n_rounds=300).fit(X, y, groups=groups)
+    clf = LocalGDClassifier(method, C=0.7, fit_intercept=fit_intercept, n_rounds=100).fit(X, y, groups=groups)
     pooled = LogisticRegression(C=0.7, fit_intercept=fit_intercept, solver="newton-cholesky", tol=1e-12).fit(X, y)
     np.testing.assert_allclose(clf.coef_, pooled.coef_, rtol=0, atol=1e-8)
     np.testing.assert_allclose(clf.intercept_, pooled.intercept_, rtol=0, atol=1e-8)

@@ -155,7 +155,7 @@ def test_every_method_finds_the_minimiser_of_an_exponential_loss(method, n_round
 
 def test_local_sgd_under_a_penalty_hovers_around_the_minimiser():
     """Mini-batches leave noise that falls with the step size; the mean of the last models has little of it."""
-    engine, problem = InProcess(with_bias(random_rows(4, n=40), 4, 0.2)), Regularised(C=1.0)
+    engine, problem = InProcess(with_bias(random_rows(4, n_nodes=3, n=60), 4, 0.2)), Regularised(C=1.0)
     best = train(engine, newton(), problem=problem).w
     off = []
     for lr in (0.1, 0.01):
