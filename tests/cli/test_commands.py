@@ -75,6 +75,18 @@ def test_the_runs_own_model_is_certified_and_agrees_with_its_run(run, table):
     assert 0 <= json.loads(enough.stdout)["angle_deg_min"] <= own["angle_deg_max"]
 
 
+def test_a_run_with_a_penalty_is_held_against_its_own_minimiser_unless_an_angle_is_asked_for(table, tmp_path):
+    data = (table, "--label", "outcome", "--node", "site")
+    assert localgd("train", *data, "--C", "0.5", "--out", tmp_path / "RUN").returncode == 0
+    own, said, angle = (
+        json.loads(localgd("certify", tmp_path / "RUN", *data, *words, "--json").stdout)
+        for words in ((), ("--C", "0.5"), ("--angle-tol-deg", "80"))
+    )
+    assert own == said
+    assert (own["kind"], angle["kind"]) == ("minimiser", "max-margin")
+    assert own["gap"] < 1e-9
+
+
 def test_a_model_from_elsewhere_is_certified(table, tmp_path):
     np.savez(tmp_path / "other.npz", coef=np.array([[-0.1, -2.0, 0.0, 0.0, -1.0]]), intercept=np.array([6.0]))
     done = spawned("certify", tmp_path / "other.npz", table, "--label", "outcome", "--node", "site", "--json")

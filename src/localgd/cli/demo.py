@@ -55,7 +55,7 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
     if all(run.history[-1].accuracy == 1 for run in runs.values()):
         console.print("Every accuracy here looks perfect; only the angle tells which model came out.")
     console.print(
-        "Certified: proved from the sums that the habitats send. True: needs the pooled rows.\n"
+        "Proved: from the sums that the habitats send. True: needs the pooled rows.\n"
         "Next: localgd train YOUR.csv --label COLUMN --node COLUMN --out RUN",
         soft_wrap=True,
     )
@@ -81,13 +81,13 @@ def _only(node_id: str, round_: int, node_ids: Sequence[str]) -> list[str]:  # n
 
 def _together(runs: dict[str, Run], pooled: float) -> Grid:
     grid = Grid(title="All habitats together, rows kept at home", title_justify="left")
-    for name in ("method", "rounds", "accuracy", "certified", "true angle", "sent"):
+    for name in ("method", "rounds", "accuracy", "proved", "true angle", "sent"):
         grid.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for name, run in runs.items():
         last = run.history[-1]
         sent = text.megabytes(last.floats_up + last.floats_down)
-        certified = text.bound(last.angle_deg_max)
-        bound = certified if certified == "no bound" else f"≤ {certified}"
+        proved = text.bound(last.angle_deg_max)
+        bound = proved if proved == "no bound" else f"≤ {proved}"
         grid.add_row(name, str(last.round), text.percent(last.accuracy), bound, text.degrees(last.true_angle_deg), sent)
     grid.add_row("pooled rows", "", text.percent(pooled), "", "0°", "all rows")
     return grid

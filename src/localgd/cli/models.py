@@ -39,7 +39,12 @@ def certify_command(
     seed: Seed = 0,
     angle_tol_deg: AngleTol = None,
     C: Annotated[
-        float | None, typer.Option("--C", help="Compare with the minimiser of the penalised logistic loss instead.")
+        float | None,
+        typer.Option(
+            "--C",
+            help="Compare with the minimiser of the penalised logistic loss instead.",
+            show_default="the run's, unless an angle is asked for",
+        ),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -71,6 +76,7 @@ def certify_command(
 
     held = read_model(model)
     begun = json.loads((model / "config.json").read_text()) if (model / "config.json").is_file() else {}
+    own = begun.get("flags") or begun.get("flower") or {}
     numbers = held.classes == () or (held.classes is None and alpha is not None)
     if numbers and (C is not None or angle_tol_deg is not None):
         raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
@@ -87,11 +93,12 @@ def certify_command(
         federation, recipe = federation_of(tables, data, scale or "none", kinds, classes=not numbers)
     w = held.aligned(recipe, f"{model}")
     if numbers:
-        own = (begun.get("flags") or begun.get("flower") or {}).get("alpha") if alpha is None else alpha
-        solution = LeastSquares(1.0 if own is None else own, recipe.intercept)
+        alpha = own.get("alpha") if alpha is None else alpha
+        solution = LeastSquares(1.0 if alpha is None else alpha, recipe.intercept)
         proved = certify(w, federation, problem=solution)
         typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
         return
+    C = own.get("C") or None if C is None and angle_tol_deg is None else C
     problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     found = certify(w, federation, problem=problem, goal=goal if C is None else None)

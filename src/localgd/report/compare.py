@@ -93,7 +93,7 @@ def panels(runs: Mapping[str, Run]) -> list[Panel]:
         sent = [8 * (up + down) / 1e6 for up, down in zip(columns["floats_up"], columns["floats_down"], strict=True)]
         by_round.append(Line([k + 1 for k in columns["round"]], columns["angle_deg_max"], name, color))
         by_size.append(Line(sent, columns["angle_deg_max"], name, color))
-    angle = "certified angle (degrees)"
+    angle = "proved angle (degrees)"
     return [
         Panel("Proved, by rounds", "rounds", angle, by_round, log_x=True, log_y=True),
         Panel("Proved, by what is sent", "megabytes sent by and to all nodes", angle, by_size, log_x=True, log_y=True),

@@ -16,7 +16,7 @@ BYTES_PER_FLOAT = 8
 
 
 def bound(angle: float) -> str:
-    """Return a certified angle in words, rounded up.
+    """Return a proved angle in words, rounded up.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def progress(row: Row, certificate: Certificate | None = None) -> str:
         proved = f"at most {at_most(row.gap)} above its least" if row.gap < math.inf else "no bound on its excess"
         said = f"objective {row.loss:.3g}, {proved}"
     else:
-        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, certified angle {bound(row.angle_deg_max)}"
+        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, proved angle {bound(row.angle_deg_max)}"
     return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
 
 
