@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ class Message:
 
 
 Kind: TypeAlias = Literal["sum", "max", "min", "count", "flag", "per_node", "dual"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 DTYPES = ("float64", "float32", "int64")
 """What arrays of reports may be made of; of integers, those that float64 holds exactly, up to 2⁵³."""
@@ -79,7 +80,7 @@ class Field:
     Raises
     ------
     ValueError
-        If the dtype is none of these.
+        If kind or dtype is none of these.
     """
 
     kind: Kind
@@ -89,7 +90,9 @@ class Field:
     unless: str = ""
 
     def __post_init__(self) -> None:
-        """Check the dtype once."""
+        """Check kind and dtype once."""
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
@@ -392,8 +395,3 @@ class Engine(Protocol):
 
     def release(self, session: str) -> None:
         """Have the nodes drop what they remember of a session, as its run has ended."""
-
-
-def in_order(reports: Mapping[str, Report]) -> Report:
-    """Add reports in the order of their node names: the fold that makes reruns identical to the last bit."""
-    return summed([reports[node_id] for node_id in sorted(reports)])

@@ -47,8 +47,9 @@ def test_a_penalised_comparison_has_methods_of_its_own():
     done = localgd("compare", "heart", "--C", "1", "--n-rounds", "20", "--json")
     assert done.returncode == 0, done.stderr
     assert list(dict.fromkeys(row["method"] for row in json.loads(done.stdout))) == list(PENALISED)
-    refused = localgd("compare", "heart", "--C", "1", "--methods", "consensus,local-gd")
+    refused = localgd("compare", "heart", "--C", "1", "--methods", "newton,consensus")
     assert refused.returncode == 2
+    assert "newton, at most" not in refused.stderr, "it is refused before anything is trained"
     assert "consensus: it has no meaning with C=1.0" in refused.stderr
 
 

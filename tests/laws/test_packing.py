@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laws.test_report import number, reports, same, whole
-from localgd.core import Field, Report, in_order
+from localgd.core import Field, Report
 from localgd.engine.packing import Layout, Rank
+from localgd.engine.policy import in_order
 
 NODES = ("n0", "n1", "n2", "n3", "n4")
 PARTS = {"sum": "sums", "max": "maxs", "min": "mins"}

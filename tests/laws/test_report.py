@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localgd.core import Field, Report, in_order
+from localgd.core import Field, Report
+from localgd.engine.policy import in_order
 from localgd.rounding import Dual
 
 whole = st.integers(-(2**40), 2**40).map(float)  # sums of whole numbers of this size are exact: no rounding to excuse
@@ -119,6 +120,8 @@ def test_arrays_keep_their_dtype_and_cannot_be_written_to(dtype):
     assert Report(1, 1, {"q": 3, "r": np.arange(2, dtype=np.int32)}).sums["r"].dtype == np.float64
 
 
-def test_a_field_is_of_a_dtype_that_every_engine_carries():
+def test_a_field_is_of_a_kind_and_a_dtype_that_every_engine_carries():
+    with pytest.raises(ValueError, match="kind must be one of sum, max, min, count, flag, per_node, dual, got 'avg'"):
+        Field("avg")
     with pytest.raises(ValueError, match="dtype must be one of float64, float32, int64, got 'float16'"):
         Field("sum", (), "float16")

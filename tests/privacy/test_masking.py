@@ -10,7 +10,7 @@ import pytest
 
 from common import METHODS, random_rows, stacked
 from localgd import InProcess, train
-from localgd.core import in_order
+from localgd.engine.policy import in_order
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual, norm
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from localgd.core import Array, Field, Kind, Message, Report, Schema, Task
+from localgd.core import Array, Field, Kind, Message, Report, Schema, Task, summed
 from localgd.engine.screening import PARTS
 from localgd.rounding import Dual, FloatArray, read_only
 
@@ -24,8 +24,8 @@ HEAD = 3
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
 
-FOLDS = {"sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
-"""How arrays of a kind fold, and what they fold from."""
+NONE: Mapping[Kind, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf}
+"""What an array of a kind folds from."""
 
 
 class Rank(NamedTuple):
@@ -54,28 +54,27 @@ class Layout:
 
     def packed(self, reports: Collection[Report] | None, place: Rank, *, sent: int) -> FloatArray:
         """Return the array of a process: the sum of its reports, or that it has something to talk about."""
-        there = () if reports is None else tuple(reports)
+        total = summed(() if reports is None else tuple(reports))
         parts, end, width = self._at
         out = np.zeros(end + place.world * (width + 1))
-        out[:HEAD] = sum(report.n_nodes for report in there), sum(report.n_rows for report in there), sent
+        out[:HEAD] = total.n_nodes, total.n_rows, sent
         row = out[end + place.rank * width :]
         row[0] = reports is None
         folded: list[tuple[Kind, FloatArray]] = [("sum", out), ("max", row), ("min", row)]
         for kind, where in folded:
+            held = getattr(total, PARTS[kind])
             for name, part in parts[kind].items():
-                held = [getattr(report, PARTS[kind]) for report in there]
-                _fold(self.schema[name], [values[name] for values in held if name in values], where[part])
-        for name, part in parts["dual"].items():
-            duals = [report.duals[name] for report in there if name in report.duals]
-            _fold(self.schema[name], [dual.vector for dual in duals], out[part.start : part.stop - 2])
-            out[part.stop - 2 : part.stop] = np.sum([dual.parts for dual in duals], axis=0) if duals else 0.0
+                where[part] = held[name].reshape(-1) if name in held else NONE[kind]
+        for name, dual in total.duals.items():
+            part = parts["dual"][name]
+            out[part.start : part.stop - 2], out[part.stop - 2 : part.stop] = dual.vector, dual.parts
         for name, part in parts["flag"].items():
-            out[part] = sum(report.flags.get(name, 0) for report in there)
+            out[part] = total.flags.get(name, 0)
         for name, part in parts["held"].items():
-            out[part] = any(name in getattr(report, PARTS[self.schema[name].kind]) for report in there)
+            out[part] = name in getattr(total, PARTS[self.schema[name].kind])
         for name, part in parts["per_node"].items():
             table = out[part].reshape(len(self.nodes), -1)
-            for node, value in (entry for report in there for entry in report.per_node.get(name, {}).items()):
+            for node, value in total.per_node.get(name, {}).items():
                 table[self.nodes.index(node)] = 1.0, *value.reshape(-1)
         return out
 
@@ -134,21 +133,6 @@ class Layout:
     def _rows(self, flat: FloatArray, world: int) -> FloatArray:
         _, end, width = self._at
         return flat[end:-world].reshape(world, width)
-
-
-def _fold(field: Field, values: Sequence[Array], out: FloatArray) -> None:
-    """Put the fold of some arrays, in their order and dtype, into `out`."""
-    add, empty = FOLDS["sum" if field.kind == "dual" else field.kind]
-    if not values:
-        out[...] = empty
-        return
-    exact = field.dtype == "float64"
-    total: Any = out.reshape(field.shape) if exact else np.empty(field.shape, field.dtype)
-    total[...] = values[0]
-    for value in values[1:]:
-        add(total, value, out=total)
-    if not exact:
-        out[...] = total.reshape(-1)
 
 
 def _of(field: Field, numbers: FloatArray) -> Array:

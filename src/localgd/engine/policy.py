@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from localgd.core import Failure, Message, Outcome, Report, Task, in_order
+from localgd.core import Failure, Message, Outcome, Report, Task, summed
 from localgd.engine.screening import misfit, not_finite
 from localgd.errors import NodeError, check_whole, said, trace_of
 
@@ -93,6 +93,11 @@ class Policy:
                 break
         sound = {node: found for node, found in answers.items() if isinstance(found, Report) and node not in missing}
         return in_order(sound), failures, missing
+
+
+def in_order(reports: Mapping[str, Report]) -> Report:
+    """Add reports in the order of their node names: the fold that makes reruns identical to the last bit."""
+    return summed([reports[node_id] for node_id in sorted(reports)])
 
 
 def faults(answers: Mapping[str, Answer], task: Task, message: Message) -> dict[str, Exception]:

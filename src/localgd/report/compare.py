@@ -35,7 +35,9 @@ def compare(
     allowed. `on_round` is called after every round, and its true answer ends it all; `on_method` before every method.
     """
     runs: dict[str, Run] = {}
-    stopped = False
+    stopped, goal = False, Angle(min(angles))
+    for method in methods.values():  # what is refused is refused before anything is trained
+        train(engine, method, problem=problem, n_rounds=0, goal=goal)
 
     def watched(info: RoundInfo) -> bool:
         nonlocal stopped
@@ -47,7 +49,6 @@ def compare(
             break
         if on_method is not None:
             on_method(name)
-        goal = Angle(min(angles))
         runs[name] = train(
             engine, method, problem=problem, n_rounds=n_rounds, goal=goal, on_round=watched, reference=reference
         )

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from localgd.core import Array as Numbers
 from localgd.core import CountKey, Message, Report
 from localgd.engine import serialize
+from localgd.engine.screening import NAMES
 from localgd.errors import plain
 from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray
@@ -34,9 +35,6 @@ RAW = "raw-le"
 
 CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8"}
 """What arrays may be made of, and NumPy's codes for that."""
-
-NAMES = {np.dtype(name): name for name in CODES}
-"""Their names, which NumPy takes long to make."""
 
 MOST_DIMS, MOST_COUNT, MOST_TEXT = 4, 2**53, 20_000
 
