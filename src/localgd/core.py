@@ -190,17 +190,9 @@ def _kept(value: Any) -> Array:
 def summed(reports: Sequence[Report]) -> Report:
     """Return the sum of reports, added up from the first to the last."""
     report = Report.__new__(Report)
-    report.__dict__.update(  # all of it is read-only already
-        n_nodes=sum(one.n_nodes for one in reports),
-        n_rows=sum(one.n_rows for one in reports),
-        sums=_folded([one.sums for one in reports], _ADD),
-        maxs=_folded([one.maxs for one in reports], _LARGEST),
-        mins=_folded([one.mins for one in reports], _LEAST),
-        counts=_folded([one.counts for one in reports], int.__add__),
-        flags=_folded([one.flags for one in reports], int.__add__),
-        duals=_folded([one.duals for one in reports], Dual.folded),
-        per_node=_folded([one.per_node for one in reports], lambda a, b: _folded((a, b), _twice)),
-    )
+    report.__dict__.update(n_nodes=sum(one.n_nodes for one in reports), n_rows=sum(one.n_rows for one in reports))
+    for part, add in _ADDS.items():  # all of it is read-only already
+        report.__dict__[part] = _folded([getattr(one, part) for one in reports], add)
     return report
 
 
@@ -217,9 +209,6 @@ def _elementwise(add: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Arr
     return added
 
 
-_ADD, _LARGEST, _LEAST = map(_elementwise, (np.add, np.maximum, np.minimum))
-
-
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -230,6 +219,17 @@ def _folded(parts: Sequence[Mapping[Key, Value]], add: Callable[[Any, Any], Any]
         for name, value in part.items():
             out[name] = add(out[name], value) if name in out else value
     return out
+
+
+_ADDS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "sums": _elementwise(np.add),
+    "maxs": _elementwise(np.maximum),
+    "mins": _elementwise(np.minimum),
+    "counts": int.__add__,
+    "flags": int.__add__,
+    "duals": Dual.folded,
+    "per_node": lambda a, b: _folded((a, b), _twice),
+}
 
 
 class Task(Protocol):

@@ -37,6 +37,30 @@ from localgd.run.loop import train
 class _Linear(BaseEstimator):
     """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
 
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
+        """Fit over the groups.
+
+        Parameters
+        ----------
+        X : (n, d) array or CSR
+            Rows.
+        y : (n,) array
+            Labels of two classes or more; of a regressor real targets.
+        groups : (n,) array, optional
+            Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is one class only, a value is missing or infinite, or a parameter is out of its range.
+        """
+        self._fit(X, y, groups)
+        return self
+
     def _scores(self, X: Any) -> FloatArray:
         """Return X·coef + intercept."""
         check_is_fitted(self)
@@ -120,27 +144,7 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
 
-    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
-        """Train over the groups.
-
-        Parameters
-        ----------
-        X : (n, d) array or CSR
-            Rows.
-        y : (n,) array
-            Two classes or more.
-        groups : (n,) array, optional
-            Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If there is one class only, a value is missing or infinite, or a parameter is out of its range.
-        """
+    def _fit(self, X: Any, y: Any, groups: ArrayLike | None) -> None:
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
@@ -162,7 +166,6 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         histories, certificates = [_records(run) for run in runs], [run.certificate for run in runs]
         self.history_ = histories if apart else histories[0]
         self.certificate_ = certificates if apart else certificates[0]
-        return self
 
     def decision_function(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row; positive means ``classes_[1]``.
@@ -260,27 +263,7 @@ class LocalGDRegressor(RegressorMixin, _Linear):
     n_rounds: int = 10_000
     max_mb: float = MOST_MB
 
-    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
-        """Fit over the groups.
-
-        Parameters
-        ----------
-        X : (n, d) array or CSR
-            Rows.
-        y : (n,) array
-            Real targets.
-        groups : (n,) array, optional
-            Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a value is missing or infinite, or a parameter is out of its range.
-        """
+    def _fit(self, X: Any, y: Any, groups: ArrayLike | None) -> None:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         rows, held = _nodes(X, groups, intercept=self.fit_intercept)
         engine = InProcess(Samples(name, rows[index], y[index]) for name, index in held)
@@ -296,7 +279,6 @@ class LocalGDRegressor(RegressorMixin, _Linear):
         self.n_iter_ = run.n_rounds
         self.history_ = _records(run)
         self.certificate_ = run.certificate
-        return self
 
     def predict(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row."""

@@ -56,7 +56,8 @@ def compare_command(
     """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
     import polars as pl
 
-    from localgd.cli.data import federation_of, tables_of
+    from localgd.cli.data import prepared, tables_of
+    from localgd.engine.inprocess import InProcess
     from localgd.methods.table import method_named
     from localgd.problems.regularised import Regularised
     from localgd.reference.max_margin import pooled_direction
@@ -78,7 +79,8 @@ def compare_command(
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {data}")
         tables = tables_of(data, label, node, {"drop": drop, "categorical": categorical}, (partition, n_nodes, seed))
-        federation, _ = federation_of(tables, data, scale, kinds, n_jobs=n_jobs, intercept=fit_intercept)
+        engine = InProcess(tables, n_jobs=n_jobs)
+        federation, _ = prepared(engine, tables, data, scale, kinds, intercept=fit_intercept)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:

@@ -10,10 +10,9 @@ from scipy.sparse import issparse
 from localgd.data.datasets import DATASETS
 from localgd.data.load import load, node_names
 from localgd.data.partition import partition
-from localgd.data.prepare import prepare
+from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
 from localgd.data.table import Table
-from localgd.engine.inprocess import InProcess
 
 
 def tables_of(
@@ -52,8 +51,10 @@ def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:
     return nodes[rank::n_processes]
 
 
-def preparation(tables: list[Table], data: str, scale: str | None, kinds: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of `prepare` for a source."""
+def prepared(
+    engine: AnyEngine, tables: list[Table], data: str, scale: str | None, kinds: dict[str, Any], **how: Any
+) -> tuple[AnyEngine, Recipe]:
+    """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe."""
     options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
     if data in DATASETS and not Path(data).exists():
         if any(kinds.values()):
@@ -61,19 +62,4 @@ def preparation(tables: list[Table], data: str, scale: str | None, kinds: dict[s
         options = dict(DATASETS[data].options)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
-    return options
-
-
-def federation_of(
-    tables: list[Table],
-    data: str,
-    scale: str | None,
-    kinds: dict[str, Any],
-    *,
-    n_jobs: int = 1,
-    intercept: bool = True,
-    classes: bool = True,
-) -> tuple[InProcess, Recipe]:
-    """Prepare tables as rounds; return the federation of rows and the recipe that made it."""
-    options = preparation(tables, data, scale, kinds)
-    return prepare(InProcess(tables, n_jobs=n_jobs), intercept=intercept, classes=classes, **options)
+    return prepare(engine, **how, **options)

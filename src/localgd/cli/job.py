@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from localgd.cli.data import preparation, tables_of
+from localgd.cli.data import prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED
 from localgd.cli.processes import ProcessGroup
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
-from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.errors import from_all, plain
@@ -96,9 +95,8 @@ class Job:
         if recipe is not None:
             return engine.map(recipe), recipe
         kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
-        how = preparation(tables, flags.data, flags.scale, kinds)
-        classes = flags.task == "classification"
-        return prepare(engine, intercept=flags.fit_intercept, min_group=flags.min_group, classes=classes, **how)
+        how = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        return prepared(engine, tables, flags.data, flags.scale, kinds, intercept=flags.fit_intercept, **how)
 
     def _trained(
         self,

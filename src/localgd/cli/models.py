@@ -8,36 +8,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from localgd.cli.flags import (
-    SHORT,
-    AngleTol,
-    Categorical,
-    Data,
-    Drop,
-    Json,
-    Label,
-    NNodes,
-    Node,
-    Partition,
-    Scale,
-    Seed,
-    Text,
-)
+from localgd.cli import flags
 
 
 def certify_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
-    data: Data,
-    label: Label = None,
-    node: Node = None,
-    drop: Drop = None,
-    text_column: Text = None,
-    categorical: Categorical = None,
-    scale: Scale = None,
-    partition: Partition = None,
-    n_nodes: NNodes = None,
-    seed: Seed = 0,
-    angle_tol_deg: AngleTol = None,
+    data: flags.Data,
+    label: flags.Label = None,
+    node: flags.Node = None,
+    drop: flags.Drop = None,
+    text_column: flags.Text = None,
+    categorical: flags.Categorical = None,
+    scale: flags.Scale = None,
+    partition: flags.Partition = None,
+    n_nodes: flags.NNodes = None,
+    seed: flags.Seed = 0,
+    angle_tol_deg: flags.AngleTol = None,
     C: Annotated[
         float | None,
         typer.Option(
@@ -52,7 +38,7 @@ def certify_command(
             help="Numbers: α as in scikit-learn's Ridge; 0 for least squares.", show_default="the run's, or 1"
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Bound the angle between any linear model and the pooled one, or for numbers the distance; no row leaves its node.
 
@@ -62,7 +48,7 @@ def certify_command(
     model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
     until that angle is proved, or proved to be larger.
     """
-    from localgd.cli.data import federation_of, tables_of
+    from localgd.cli.data import prepared, tables_of
     from localgd.core import Message
     from localgd.data.model import read_model
     from localgd.engine.inprocess import InProcess
@@ -86,16 +72,15 @@ def certify_command(
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     options = {"drop": drop, "categorical": categorical}
     tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
+    engine, kinds = InProcess(tables), {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
     if held.recipe is not None:
-        federation, recipe = InProcess(tables).map(held.recipe), held.recipe
+        federation, recipe = engine.map(held.recipe), held.recipe
     else:
-        kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
-        federation, recipe = federation_of(tables, data, scale or "none", kinds, classes=not numbers)
+        federation, recipe = prepared(engine, tables, data, scale or "none", kinds, classes=not numbers)
     w = held.aligned(recipe, f"{model}")
     if numbers:
         alpha = own.get("alpha") if alpha is None else alpha
-        solution = LeastSquares(1.0 if alpha is None else alpha, recipe.intercept)
-        proved = certify(w, federation, problem=solution)
+        proved = certify(w, federation, problem=LeastSquares(1.0 if alpha is None else alpha, recipe.intercept))
         typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
         return
     C = own.get("C") or None if C is None and angle_tol_deg is None else C
@@ -112,7 +97,7 @@ def certify_command(
             typer.echo(f"not proved, as asked: {goal}")
         if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
-    raise typer.Exit(0 if goal is None or goal.met(found) else SHORT)
+    raise typer.Exit(0 if goal is None or goal.met(found) else flags.SHORT)
 
 
 def predict_command(

@@ -34,7 +34,7 @@ from localgd.data.model import Model
 from localgd.data.recipe import Recipe
 from localgd.run.checkpoint import FILE as SERVER
 from localgd.run.checkpoint import folder_lock
-from localgd.run.history import Row, Run
+from localgd.run.history import Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
@@ -281,9 +281,3 @@ def _described(run: Run) -> dict[str, Any]:
     method = run.method
     parts = {"problem": method.problem, "task": method.task, "merge": method.merge}
     return {"name": method.name, "why": method.why, **{name: plain(part) for name, part in parts.items()}}
-
-
-def read_history(folder: Path) -> tuple[Row, ...]:
-    """Return the history of a run folder."""
-    frame = pl.read_csv(folder / "history.csv")
-    return tuple(Row(**row) for row in frame.iter_rows(named=True))

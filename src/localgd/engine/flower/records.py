@@ -56,12 +56,11 @@ def closed(head: Mapping[str, Any], arrays: Mapping[str, Numbers] | None = None)
 
 def boxed(arrays: Mapping[str, Numbers]) -> ArrayRecord:
     """Return arrays as what Flower carries, and keeps: their bytes as they are."""
-    return ArrayRecord(
-        {
-            name: Array(kind := NAMES[array.dtype], array.shape, RAW, array.astype(CODES[kind]).tobytes())
-            for name, array in arrays.items()
-        }
-    )
+
+    def raw(array: Numbers) -> Array:
+        return Array(kind := NAMES[array.dtype], array.shape, RAW, array.astype(CODES[kind]).tobytes())
+
+    return ArrayRecord({name: raw(array) for name, array in arrays.items()})
 
 
 def unboxed(record: ArrayRecord) -> dict[str, Numbers]:
