@@ -49,8 +49,9 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
     for axes in (margins, angles, losses):
         axes.set_xlabel("rounds")
         if axes.lines:
-            plain_log_axis(axes.xaxis, x)
-            plain_log_axis(axes.yaxis, np.concatenate([line.get_ydata() for line in axes.lines]))
+            across, up = np.concatenate([line.get_xydata() for line in axes.lines]).T
+            plain_log_axis(axes.xaxis, across)
+            plain_log_axis(axes.yaxis, up)
     figure.savefig(path, dpi=130)
 
 

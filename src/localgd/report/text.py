@@ -85,7 +85,9 @@ def progress(row: Row, certificate: Certificate | None = None) -> str:
         proved = f"at most {at_most(row.gap)} above its least" if row.gap < math.inf else "no bound on its excess"
         said = f"objective {row.loss:.3g}, {proved}"
     else:
-        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, proved angle {bound(row.angle_deg_max)}"
+        angle = row.angle_deg_max
+        proved = "no bound on the angle" if math.isnan(angle) else f"angle at most {bound(angle)}"
+        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, {proved}"
     return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
 
 
