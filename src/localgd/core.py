@@ -315,6 +315,9 @@ class Problem(Protocol):
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks at the model, for a method of this task."""
 
+    def beginning(self, state: Any) -> Message:
+        """Return the message for a first look at the model of a state, by nodes that were asked nothing before."""
+
     def prove(self, proof: Any, state: Any, report: Report, duals: Sequence[Dual], *, whole: bool) -> Any:
         """Return what is proved of the model that a round began with, from its report; `whole` if all nodes spoke."""
 

@@ -198,13 +198,14 @@ class Dual:
     _mass: float = field(default=math.nan, init=False, repr=False)
     _error: float = field(default=math.nan, init=False, repr=False)
     n_folded: int = field(default=0, init=False, repr=False)
+    of: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the vector read-only."""
         object.__setattr__(self, "vector", frozen(self.vector))
 
     @classmethod
-    def proved(cls, vector: FloatArray, mass: float, error: float, n_folded: int = 0) -> Self:
+    def proved(cls, vector: FloatArray, mass: float, error: float, n_folded: int = 0, of: Any = None) -> Self:
         """Return a dual whose mass and error somebody vouches for: code that reads what another process has proved.
 
         Parameters
@@ -216,9 +217,11 @@ class Dual:
         n_folded : int, at least 0
             Duals of single nodes that were added up without a look at the rounding of their weights and of the sums:
             `mass` and `error` then count it.
+        of : object, optional
+            What tells the rows that it is a combination of from any others, on their node.
         """
-        dual = cls.__new__(cls)
-        dual.__dict__.update(vector=read_only(vector), _mass=float(mass), _error=float(error), n_folded=n_folded)
+        dual, numbers = cls.__new__(cls), {"_mass": float(mass), "_error": float(error)}
+        dual.__dict__.update(vector=read_only(vector), n_folded=n_folded, of=of, **numbers)
         return dual
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -286,7 +289,7 @@ class Dual:
     def weighted(self, weight: float) -> Dual:
         """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""
         known = weight if weight >= 0 else math.nan
-        return Dual.proved(weight * self.vector, known * self.mass, known * self.error, 1)
+        return Dual.proved(weight * self.vector, known * self.mass, known * self.error, 1, self.of)
 
     def folded(self, other: Dual) -> Dual:
         """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
@@ -301,19 +304,24 @@ class Dual:
         # However they came about and were rounded does not matter; a quotient that underflows is less wrong than what
         # the mass was rounded down by; the two roundings of the vector are among those of the fold.
         known = factor if factor >= 0 and weight > 0 else math.nan
-        return Dual.proved(factor * (self.vector / weight), known * (self.mass / weight), known * (self.error / weight))
+        vector, numbers = factor * (self.vector / weight), (known * (self.mass / weight), known * (self.error / weight))
+        return Dual.proved(vector, *numbers, of=self.of)
+
+    def _and(self, other: Dual) -> Any:
+        """Return what rows a sum is of; None if it is of several nodes', as at the server."""
+        return self.of if self.of is other.of else None
 
     def __add__(self, other: Dual) -> Dual:
         vector = self.vector + other.vector
         error = self.error + other.error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector))
-        return Dual.proved(vector, below(self.mass + other.mass, 2), error)
+        return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=self._and(other))
 
     def __rmul__(self, share: float) -> Dual:
         vector = share * self.vector
         if not share >= 0:
             return Dual(read_only(vector))
         error = share * self.error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
-        return Dual.proved(vector, below(share * self.mass, 2), error)
+        return Dual.proved(vector, below(share * self.mass, 2), error, of=self.of)
 
     def mixed(self, share: float, other: Dual) -> Dual:
         """Return ``share·self + other``, in one go; with a share below 0 nothing is proved of it."""
@@ -322,4 +330,4 @@ class Dual:
             return Dual(read_only(vector))
         error = 4 * UNIT_ROUNDOFF * (share * self.length + norm(vector)) + vector.size * TINY
         error += (share * self.error + other.error) * (1 + 1e-15)
-        return Dual.proved(vector, below(share * self.mass + other.mass, 3), error)
+        return Dual.proved(vector, below(share * self.mass + other.mass, 3), error, of=self._and(other))

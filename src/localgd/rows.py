@@ -163,6 +163,11 @@ class Shard:
         return float(self.norms[filled].min(initial=math.inf))
 
     @cached_property
+    def token(self) -> object:
+        """What a dual made of these rows is known by."""
+        return object()
+
+    @cached_property
     def columns(self) -> Any:
         """The rows the other way round, a view of them, (d, n)."""
         return self.rows.T
@@ -246,7 +251,8 @@ class Shard:
         vector = self.combine(coefficients)
         if not (coefficients >= 0).all():
             return Dual(read_only(vector))
-        return Dual.proved(vector, below(coefficients.sum(), self.n_rows), self.combine_error(coefficients))
+        mass, error = below(coefficients.sum(), self.n_rows), self.combine_error(coefficients)
+        return Dual.proved(vector, mass, error, of=self.token)
 
     def second_moment(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i z_iᵀ, shape (d, d), if that may leave the node: see `limits`."""

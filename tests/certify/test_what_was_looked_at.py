@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localgd import InProcess, LeastSquares, Method, Regularised, Shard, train
+from localgd import InProcess, LeastSquares, Method, NodeError, Regularised, Samples, Shard, auto, newton, train
 from localgd.core import Message
 from localgd.losses import Logistic
 from localgd.problems.metrics import METRICS
@@ -19,7 +19,7 @@ from localgd.rules.local import GradientSteps, moves
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.project import Project
 from localgd.rules.server import mean
-from targets import problem, spread_over
+from targets import problem, spread_over, with_ones
 
 TASKS = {"projections": Project(), "local steps": GradientSteps(local_steps=3, lr=0.5)}
 
@@ -94,7 +94,7 @@ def test_no_gap_is_that_of_another_vector(C):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(40, 3)) + 0.3
     federation, wanted = InProcess([Shard("a", z[:20]), Shard("b", z[20:])]), Regularised(C=C)
-    best = train(federation, Method("plain", GradientSteps(local_steps=1), mean()), problem=wanted, n_rounds=3000).w
+    best = train(federation, newton(), problem=wanted).w
     told = []
     method = Method("mine", GradientSteps(local_steps=2), Ahead(mean()))
     run = train(federation, method, problem=wanted, n_rounds=5, on_round=told.append)
@@ -111,3 +111,71 @@ def test_no_distance_is_that_of_another_vector():
     for info in told:
         assert not np.linalg.norm(info.w - best) > info.certificate.distance * (1 + 1e-6) + 1e-6
         assert not np.linalg.norm(y - X @ info.w) > info.certificate.residual * (1 + 1e-9)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A task of somebody that works, and looks, on rows of its own making, or at another model."""
+
+    task: Any
+    length: float = 1.0
+    moved: float = 0.0
+    loss: Any = None
+    weighted_by: str = "num-examples"
+    state_type: Any = Any
+
+    def bound(self, wanted, engine, sizes):
+        known = wanted if wanted.by_margins else LeastSquares()  # all that steps on squares can look for
+        return replace(self, task=self.task.bound(known, engine, sizes))
+
+    def schema(self, message):
+        return self.task.schema(message)
+
+    def init(self, shard):
+        return self.task.init(self.own(shard)) if hasattr(self.task, "init") else None
+
+    def own(self, shard):
+        half = -(-shard.n_rows // 2)
+        given = (shard.node_id, self.length * shard.rows[:half])
+        return Samples(*given, shard.targets[:half]) if isinstance(shard, Samples) else Shard(*given)
+
+    def run(self, message, shard, state):
+        return self.task.run(replace(message, w=message.w + self.moved), self.own(shard), state)
+
+
+@pytest.mark.parametrize("length", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+@pytest.mark.parametrize("C", [0.1, 10.0])
+def test_what_a_strangers_task_says_of_other_rows_proves_nothing_of_a_minimiser(length, moved, C):
+    z = np.random.default_rng(0).normal(size=(40, 3)) + 0.3
+    federation, wanted = InProcess([Shard("a", z[:20]), Shard("b", z[20:])]), Regularised(C=C)
+    best = train(federation, newton(), problem=wanted).w
+    task = Elsewhere(GradientSteps(local_steps=2, lr=0.5), length, moved)
+    told = []
+    run = train(federation, Method("mine", task, mean()), problem=wanted, n_rounds=60, on_round=told.append)
+    for info in told:
+        assert np.linalg.norm(info.w - best) <= info.certificate.distance * (1 + 1e-6) + 1e-6
+    assert run.certificate.distance < np.inf
+
+
+@pytest.mark.parametrize("length", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+@pytest.mark.parametrize("wanted", [LeastSquares(), LeastSquares(1.0), LeastSquares(1.0, intercept=True)], ids=str)
+def test_what_a_strangers_task_says_of_other_rows_proves_nothing_of_a_solution(length, moved, wanted):
+    X, y = problem(12, 3)
+    X = with_ones(X) if wanted.intercept else X
+    engine = spread_over(X, y, 2)
+    best, told = train(engine, auto(), problem=wanted).w, []
+    method = Method("mine", Elsewhere(SquaresSteps(), length, moved), mean(), wanted)
+    run = train(engine, method, problem=wanted, n_rounds=60, on_round=told.append)
+    for info in told:
+        assert np.linalg.norm(info.w - best) <= info.certificate.distance * (1 + 1e-6) + 1e-6
+        assert np.linalg.norm(y - X @ info.w) <= info.certificate.residual * (1 + 1e-9)
+    assert (run.certificate.distance < np.inf) == (wanted.alpha > 0)
+
+
+def test_a_combination_of_rows_of_its_own_making_is_refused_at_its_node():
+    z = np.random.default_rng(0).normal(size=(8, 2)) + 2.0
+    method = Method("mine", Elsewhere(GradientSteps(lr=0.5), 0.5, loss=Logistic()), mean())
+    with pytest.raises(NodeError, match=r"update is no combination of its own rows: make it by shard\.combination"):
+        train(InProcess([Shard("a", z)]), method, n_rounds=3)

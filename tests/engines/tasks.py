@@ -148,7 +148,7 @@ class EveryKind:
             },
             "maxs": {"most": [-1.0 - place, place], "last": np.int64(-place), **({} if odd else {"hidden": 1.0})},
             "mins": {"least": -0.5 * place, **({"bound": np.inf} if place else {})},
-            "duals": {"move": Dual.proved(np.array([1.0, place]), 1.0, 1e-9, 1), "bare": np.ones(2)},
+            "duals": {"move": Dual.proved(np.array([1.0, place]), 1.0, 1e-9, 1, shard.token), "bare": np.ones(2)},
             "per_node": {
                 "seed": {shard.node_id: np.int64(2**53 - place)},
                 "curve": {shard.node_id: np.full((2, 2), place / 3, np.float32)},

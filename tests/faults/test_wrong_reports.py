@@ -294,10 +294,9 @@ def test_what_a_schema_allows_is_taken(name):
 
 def test_a_dual_without_a_mass_is_in_order_and_one_of_infinite_mass_is_not():
     for mass, n_nodes in ((np.nan, 4), (1.0, 4), (np.inf, 3)):
-        move = Dual.proved(np.zeros(2), mass, 0.0, 1)
-        report = InProcess(random_rows(1), on_failure="skip").round(
-            Declared(sound(NODE, duals={"move": move})), Message()
-        )
+        engine = InProcess(random_rows(1), on_failure="skip")
+        move = Dual.proved(np.zeros(2), mass, 0.0, 1, engine.shards[NODE].token)
+        report = engine.round(Declared(sound(NODE, duals={"move": move})), Message())
         assert report.n_nodes == n_nodes
 
 

@@ -78,8 +78,8 @@ def replaced(rng, update):
     return replace(update, vector=rng.normal(size=update.vector.size))
 
 
-def honest(_, update):
-    return update
+def honest(*given):
+    return given[-1]
 
 
 CHANGES = (negated, cut, signs, few_bits, noise, turned, doubled, with_itself, replaced, honest)
@@ -113,17 +113,34 @@ def too_long(report):
     return replace(report, duals={"update": Dual(np.zeros(3))})
 
 
+def boastful(report):
+    return replace(report, mins={**report.mins, "margin": abs(report.mins["margin"]) + 1.0})
+
+
+def modest(report):
+    return replace(report, mins={**report.mins, "margin_upper": 1e-6})
+
+
+def cancelling(report):
+    return replace(report, flags={**report.flags, "cancels": 1})
+
+
+LIES = (boastful, modest, cancelling)
+
 WRONG = (blank, excused, no_margin, no_update, undeclared, of_another_kind, too_long)
 
 
 @dataclass(frozen=True)
 class Strange:
-    """A task of which the update, or the report, is changed at random."""
+    """A task of which the update, or the report, is changed at random; or the rows, or the model, that it works on."""
 
     task: Any
     seed: int
     change: Any = honest
     wrong: Any = None
+    lie: Any = honest
+    length: float = 1.0
+    moved: float = 0.0
     loss: Any = field(default_factory=Logistic)
     weighted_by: str = "uniform"
 
@@ -135,7 +152,12 @@ class Strange:
 
     def run(self, message, shard, state):
         rng = np.random.default_rng([self.seed, message.round])
-        report, state = self.task.run(message, shard, state)
+        if self.length != 1.0:  # rows of its own making: shorter or longer ones, of half of the node
+            shard = Shard(shard.node_id, self.length * shard.rows[: -(-shard.n_rows // 2)])
+            state = self.init(shard)
+        w = message.w + self.moved * rng.normal(size=message.w.size)
+        report, state = self.task.run(replace(message, w=w), shard, state)
+        report = self.lie(report)
         if self.wrong is not None and shard.node_id == "b":
             return self.wrong(report), state
         return replace(report, duals={"update": self.change(rng, report.duals["update"])}), state
@@ -185,6 +207,10 @@ def case(seed):
     strange = Strange(task, seed, CHANGES[int(rng.integers(len(CHANGES)))], loss=loss)
     if rng.random() < 0.1:
         strange = replace(strange, wrong=WRONG[int(rng.integers(len(WRONG)))])
+    if rng.random() < 0.3:
+        lie = (*LIES, honest)[int(rng.integers(4))]
+        length, moved = (float(rng.choice(some)) for some in ((0.5, 1.0, 2.0), (0.0, 1.0)))
+        strange = replace(strange, lie=lie, length=length, moved=moved)
     if rng.random() < 0.2:
         change, sends = (CHANGES[int(k)] for k in rng.integers(len(CHANGES), size=2))
         merge = Meddling(merge, change if rng.random() < 0.7 else honest, seed, sends if rng.random() < 0.5 else honest)

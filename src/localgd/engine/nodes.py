@@ -155,6 +155,9 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
         raise TypeError(f"{name}.run must return a Report, got {report!r}")
     if wrong := misfit(report, task.schema(message), shard.node_id, name):
         raise ValueError(wrong)
+    for field, dual in report.duals.items():
+        if dual.known and dual.of is not shard.token:
+            raise ValueError(f"its report's {field} is no combination of its own rows: make it by shard.combination(…)")
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 
 

@@ -122,7 +122,7 @@ class LeastSquares:
         return float(report.sums["square"]) + self.alpha * float(v @ v)
 
     def beginning(self, state: Any) -> Message:
-        """Return what the nodes get first: the start w = 0 and, where there is an intercept, what gives column sums."""
+        """Return the message for a first look: the model and, where there is an intercept, what gives column sums."""
         along = {"along": np.eye(1, state.w.size, state.w.size - 1)[0]} if self.intercept else {}
         return Message(state.round, state.w, along)
 

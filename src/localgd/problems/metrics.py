@@ -97,6 +97,10 @@ class ByMargins:
 
     by_margins: ClassVar[bool] = True
 
+    def beginning(self, state: Any) -> Message:
+        """Return the message for a first look at the model: that is all a look needs."""
+        return Message(state.round, state.w)
+
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the shared model."""
         sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing

@@ -17,6 +17,7 @@ from localgd.problems.certificate import Certificate, Status
 from localgd.problems.metrics import is_about, said_of
 from localgd.rounding import Dual, FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
+from localgd.rules.server import ServerState
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
 from localgd.run.goals import Goal
 from localgd.run.history import CommunicationLog, RoundInfo, Row
@@ -132,7 +133,7 @@ class Stage:
         final = len(context.history) >= self.limit
         report, told = self._round(final=final)
         whole = report.n_nodes == len(context.engine.node_ids)
-        context.note(RoundInfo(self._row(told), self.shown, server.readout.vector))
+        context.note(RoundInfo(self._row(told, report.n_nodes), self.shown, server.readout.vector))
         self.angles += [self.shown.angle_deg_max] if whole else []
         end = self._ended(report)
         if final or (whole and self._finished(report)) or (end in method.fallbacks):
@@ -165,11 +166,13 @@ class Stage:
         Only the latter proves anything. The last look is at that model, whatever else the merge has nodes look at.
         """
         method, context, server = self.method, self.context, self.server
-        engine, so_far = context.engine, len(context.history)
+        engine, so_far, own = context.engine, len(context.history), ours(method)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         task = self.problem.look(method.task) if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
-        if final and not is_about(server.readout.vector, asked, task.schema(asked)):
+        if final and not own:
+            asked = self._first_look()
+        elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
         message = replace(asked, session=self.session)
         for _ in range(LAST_LOOKS if final else 1):
@@ -177,18 +180,41 @@ class Stage:
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        about = (server.readout.vector, message, task.schema(message))
-        told, whole = said_of(*about, report), whole and is_about(*about)
-        _check_report(told, server, ("loss", "weight") if self.problem.by_margins else ())
+        state, needed = server if own else self._believed(), ("loss", "weight") if self.problem.by_margins else ()
+        _check_report(report, server, needed)
+        if own:
+            about = (server.readout.vector, message, task.schema(message))
+            told, whole = said_of(*about, report), whole and is_about(*about)
+        else:
+            told = report if final else self._looked(report, chosen)
+            whole = whole and told.n_nodes == report.n_nodes
+        _check_report(told, server, needed)
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
             duals = self._tempered(told)
-        self.proof = self.problem.prove(self.proof, server, told, duals, whole=whole)
+        self.proof = self.problem.prove(self.proof, state, told, duals, whole=whole)
         self.shown = self.proof.certificate
         if report.flags.get("inseparable", 0) > 0 and End.INSEPARABLE not in method.fallbacks:
             stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
             self.shown = replace(self.shown, reason=f"{self.shown.reason}; {stopped}: {method.remedy}")
         return report, told
+
+    def _believed(self) -> ServerState:
+        """Return what of a stranger's state may be believed: the model, and what its rows have vouched for."""
+        model = self.server.readout
+        return ServerState(model if self.problem.by_margins else Dual(model.vector), self.server.round)
+
+    def _first_look(self) -> Message:
+        """Return the message for a look of our own at a stranger's model."""
+        return replace(self.problem.beginning(self._believed()), session=self.session)
+
+    def _looked(self, report: Report, chosen: Collection[str] | None) -> Report:
+        """Return what nodes say of a stranger's model in a look of our own, and the sums of rows that it made.
+
+        Whatever else its task says may be about anything.
+        """
+        look = self.problem.look(self.method.task)
+        return self.context.engine.round(look, self._first_look(), chosen) + Report(duals=report.duals)
 
     def _tempered(self, report: Report) -> list[Dual]:
         """Return dual vectors for a model whose updates had no mass, by one more round."""
@@ -235,7 +261,7 @@ class Stage:
         remedy = f"; {self.method.remedy}" if self.method.remedy else ""
         return f"round {self.server.round} left float64{of_nodes}{remedy}"
 
-    def _row(self, report: Report) -> Row:
+    def _row(self, report: Report, n_nodes: int) -> Row:
         context, reference = self.context, self.context.reference
         loss, accuracy = self.problem.scores(report, self.server) if report.n_nodes else (math.nan, math.nan)
         return Row(
@@ -248,7 +274,7 @@ class Stage:
             margin=self.shown.margin,
             true_angle_deg=math.nan if reference is None else angle_deg(self.server.readout.vector, reference),
             gap=self.shown.gap,
-            n_nodes=report.n_nodes,
+            n_nodes=n_nodes,
             **context.log.entries(context.engine),
         )
 
@@ -278,6 +304,11 @@ class Stage:
         """Say whether no gradient is left to bring the model any nearer to what was asked for."""
         asked = bool(self.context.goals) and report.flags.get("underflow", 0) >= report.n_nodes > 0
         return self.shown.verdict is Status.STALLED or asked
+
+
+def ours(method: Method) -> bool:
+    """Return whether task and merge are of this library: those of others are believed what a shard vouches for."""
+    return all(type(part).__module__.partition(".")[0] == "localgd" for part in (method.task, method.merge))
 
 
 def _rounds(number: int) -> str:
