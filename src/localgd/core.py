@@ -172,12 +172,6 @@ class Report:
         sizes += [dual.vector.size + 2 * (not math.isnan(dual.parts[0])) for dual in self.duals.values()]
         return 2 + int(sum(sizes)) + len(self.counts) + len(self.flags)
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """All that adds number by number: sums, maxima, minima and the vectors of duals, by name."""
-        vectors = {name: dual.vector for name, dual in self.duals.items()}
-        return {**self.sums, **self.maxs, **self.mins, **vectors}
-
 
 def _kept(value: Any) -> Array:
     """Return a read-only array, of the dtype that an array has if a report may hold it, else of float64."""
@@ -237,8 +231,8 @@ class Task(Protocol):
 
     One with a memory also has ``init(shard) -> state``, what a node remembers at first, and ``state_type``, a class
     variable that says what a state is read back as; the state of any other is None. One to train with also has a
-    ``loss`` and ``weighted_by`` (`localgd.methods.method.LocalTask`), and reports what
-    `localgd.problems.metrics.seen` makes: at least the sums ``weight`` and ``loss``.
+    ``loss`` and ``weighted_by`` (`localgd.methods.method.LocalTask`), and reports what its merge needs: of
+    averages the sum ``weight`` and the dual ``update``. How the model stands, a look of the library's own tells.
     """
 
     def schema(self, message: Message) -> Schema:

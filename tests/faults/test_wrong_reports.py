@@ -72,7 +72,8 @@ def spoiled(quantity, value, rounds=(3,), times=1, nodes=(NODE,), **options):
                         found = answers[node]
                         sums, mins, duals = dict(found.sums), dict(found.mins), dict(found.duals)
                         part = mins if quantity in mins else duals if quantity in duals else sums
-                        shape = np.shape(found.arrays.get(quantity, 0.0))
+                        vectors = {name: dual.vector for name, dual in duals.items()}
+                        shape = np.shape({**sums, **mins, **vectors}.get(quantity, 0.0))
                         part.pop(quantity, None)
                         if value is not None:
                             part[quantity] = np.full(shape, value)
@@ -329,16 +330,47 @@ def test_more_nodes_than_there_are_cannot_be_asked_for():
 
 @dataclass(frozen=True)
 class Mute(GradientSteps):
-    """Somebody's task that says nothing of the loss."""
+    """Somebody's task that leaves some of it unsaid."""
+
+    unsaid: tuple[str, ...] = ()
 
     def schema(self, message):
-        return {name: field for name, field in super().schema(message).items() if name != "loss"}
+        return {name: field for name, field in super().schema(message).items() if name not in self.unsaid}
 
     def run(self, message, shard, state):
         report, state = super().run(message, shard, state)
-        return replace(report, sums={name: value for name, value in report.sums.items() if name != "loss"}), state
+        sums, mins = (
+            {name: value for name, value in part.items() if name not in self.unsaid}
+            for part in (report.sums, report.mins)
+        )
+        return replace(report, sums=sums, mins=mins), state
 
 
-def test_a_task_that_declares_no_loss_is_told_what_a_round_needs():
-    with pytest.raises(ValueError, match="round 0: 4 nodes reported no loss; expected a number"):
-        train(InProcess(random_rows(2)), Method("mute", Mute(), mean()))
+def test_a_task_need_not_say_how_the_model_stands():
+    engine = InProcess(random_rows(2))
+    plain = train(engine, local_gd(local_steps=5), n_rounds=30)
+    mute = Mute(5, unsaid=("loss", "correct", "margin", "margin_upper", "update_sq_norm"))
+    run = train(engine, Method("mute", mute, mean()), n_rounds=30)
+    np.testing.assert_array_equal(run.w, plain.w)
+    assert run.certificate.margin == plain.certificate.margin
+    assert run.certificate.angle_deg_max <= 90
+    assert [row.loss for row in run.history] == [row.loss for row in plain.history]
+    with pytest.raises(ValueError, match="round 0: the report does not fit the model: 'weight'"):
+        train(engine, Method("mute", Mute(unsaid=("weight",)), mean()))
+
+
+@dataclass(frozen=True)
+class Narrow(Mute):
+    """Somebody's task whose update NumPy would stretch."""
+
+    def schema(self, message):
+        return super().schema(message) | {"update": Field("dual", (1,))}
+
+    def run(self, message, shard, state):
+        report, state = super().run(message, shard, state)
+        return replace(report, duals={"update": Dual(np.ones(1))}), state
+
+
+def test_an_update_of_another_shape_than_the_model_is_refused():
+    with pytest.raises(ValueError, match=r"the report does not fit the model: its update has the shape \(1,\)"):
+        train(InProcess(random_rows(2)), Method("narrow", Narrow(), mean()))

@@ -132,8 +132,7 @@ def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> G
         cells = [_cell(row) for row in rows if row["method"] == name]
         last = run.history[-1]
         took = name if run.method.name == name else f"{name}: {run.method.name}"
-        bound = text.bound(last.angle_deg_max)
-        end = [bound if bound == "no bound" else f"≤ {bound}", f"acc. {text.percent(last.accuracy)}"]
+        end = [text.bound(last.angle_deg_max), f"acc. {text.percent(last.accuracy)}"]
         end += [f"true {text.degrees(last.true_angle_deg)}"] if true else []
         grid.add_row(took, *cells, "\n".join(end))
     return grid

@@ -86,8 +86,7 @@ def _together(runs: dict[str, Run], pooled: float) -> Grid:
     for name, run in runs.items():
         last = run.history[-1]
         sent = text.megabytes(last.floats_up + last.floats_down)
-        proved = text.bound(last.angle_deg_max)
-        bound = proved if proved == "no bound" else f"≤ {proved}"
-        grid.add_row(name, str(last.round), text.percent(last.accuracy), bound, text.degrees(last.true_angle_deg), sent)
+        proved, true = text.bound(last.angle_deg_max), text.degrees(last.true_angle_deg)
+        grid.add_row(name, str(last.round), text.percent(last.accuracy), proved, true, sent)
     grid.add_row("pooled rows", "", text.percent(pooled), "", "0°", "all rows")
     return grid

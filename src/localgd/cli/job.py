@@ -204,14 +204,9 @@ class Job:
             entries |= {"n_failures": len(run.failures), "out": None if place is None else str(place)}
             typer.echo(json.dumps(entries, indent=1, allow_nan=False))
             return
-        for line in text.verdict(run.certificate, last):
-            typer.echo(line)
-        for goal in goals:
-            if not goal.met(run.certificate):
-                typer.echo(f"not proved, as asked: {goal}")
-        for line in text.next_step(run.certificate):
-            typer.echo(line)
-        for line in text.failures(run.failures):
+        short = [f"not proved, as asked: {goal}" for goal in goals if not goal.met(run.certificate)]
+        said = [*text.verdict(run.certificate, last), *short, *text.next_step(run.certificate)]
+        for line in (*said, *text.failures(run.failures)):
             typer.echo(line)
         if not run.w.any() and run.method.problem.by_margins:
             typer.echo("the model is 0 in every entry: there is nothing to predict with")

@@ -21,9 +21,9 @@ def bound(angle: float) -> str:
     Examples
     --------
     >>> bound(0.8412), bound(float("nan"))
-    ('0.842°', 'no bound')
+    ('≤ 0.842°', 'no bound')
     """
-    return "no bound" if math.isnan(angle) else f"{at_most(angle)}°"
+    return "no bound" if math.isnan(angle) else f"≤ {at_most(angle)}°"
 
 
 def degrees(angle: float) -> str:
@@ -85,9 +85,7 @@ def progress(row: Row, certificate: Certificate | None = None) -> str:
         proved = f"at most {at_most(row.gap)} above its least" if row.gap < math.inf else "no bound on its excess"
         said = f"objective {row.loss:.3g}, {proved}"
     else:
-        angle = row.angle_deg_max
-        proved = "no bound on the angle" if math.isnan(angle) else f"angle at most {bound(angle)}"
-        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, {proved}"
+        said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, angle {bound(row.angle_deg_max)}"
     return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
 
 

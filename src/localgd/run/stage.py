@@ -168,10 +168,13 @@ class Stage:
         method, context, server = self.method, self.context, self.server
         engine, so_far, own = context.engine, len(context.history), ours(method)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
-        task = self.problem.look(method.task) if final else method.task
+        # of a stranger's state: the model, and what its rows have vouched for; of targets not even that
+        model = server.readout if self.problem.by_margins else Dual(server.readout.vector)
+        state, look = server if own else ServerState(model, server.round), self.problem.look(method.task)
+        first, task = self.problem.beginning(state), look if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
         if final and not own:
-            asked = self._first_look()
+            asked = first
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
         message = replace(asked, session=self.session)
@@ -180,15 +183,16 @@ class Stage:
             whole = report.n_nodes == len(engine.node_ids)
             if whole:
                 break
-        state, needed = server if own else self._believed(), ("loss", "weight") if self.problem.by_margins else ()
-        _check_report(report, server, needed)
         if own:
             about = (server.readout.vector, message, task.schema(message))
             told, whole = said_of(*about, report), whole and is_about(*about)
         else:
-            told = report if final else self._looked(report, chosen)
+            told = report
+            if not final:  # whatever else a stranger's task says may be about anything
+                told = engine.round(look, replace(first, session=self.session), chosen) + Report(duals=report.duals)
             whole = whole and told.n_nodes == report.n_nodes
-        _check_report(told, server, needed)
+        if min(float(found.sums.get("weight", 1.0)) for found in (report, told)) <= 0:
+            raise ValueError(f"round {server.round}: {report.n_nodes} nodes reported no weight of rows")
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
             duals = self._tempered(told)
@@ -198,23 +202,6 @@ class Stage:
             stopped = "stopped, as a projection needs rows that are separable by more than 1e-8 of their length"
             self.shown = replace(self.shown, reason=f"{self.shown.reason}; {stopped}: {method.remedy}")
         return report, told
-
-    def _believed(self) -> ServerState:
-        """Return what of a stranger's state may be believed: the model, and what its rows have vouched for."""
-        model = self.server.readout
-        return ServerState(model if self.problem.by_margins else Dual(model.vector), self.server.round)
-
-    def _first_look(self) -> Message:
-        """Return the message for a look of our own at a stranger's model."""
-        return replace(self.problem.beginning(self._believed()), session=self.session)
-
-    def _looked(self, report: Report, chosen: Collection[str] | None) -> Report:
-        """Return what nodes say of a stranger's model in a look of our own, and the sums of rows that it made.
-
-        Whatever else its task says may be about anything.
-        """
-        look = self.problem.look(self.method.task)
-        return self.context.engine.round(look, self._first_look(), chosen) + Report(duals=report.duals)
 
     def _tempered(self, report: Report) -> list[Dual]:
         """Return dual vectors for a model whose updates had no mass, by one more round."""
@@ -227,6 +214,9 @@ class Stage:
         """Return the server's next state: the same one, if a method that needs all nodes lacks some."""
         if whole or not self.method.whole_rounds:
             try:
+                update = report.duals.get("update")
+                if update is not None and update.vector.shape != self.server.w.shape:
+                    raise ValueError(f"its update has the shape {update.vector.shape}")  # noqa: TRY301  said below
                 return self.method.merge.step(self.server, report)
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
                 raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
@@ -313,20 +303,3 @@ def ours(method: Method) -> bool:
 
 def _rounds(number: int) -> str:
     return f"{number} round{'s were' if number > 1 else ' was'}"
-
-
-def _check_report(report: Report, state: Any, needed: Collection[str]) -> None:
-    """Refuse what no round of training adds up to, before anything is proved of it: nodes agree on what is wrong."""
-    if not report.n_nodes:
-        return
-    parts = report.arrays
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys([*needed, *({"margin"} & parts.keys())], ())
-    shapes |= {name: state.w.shape for name in ("update", "pull") if name in parts}
-    for name, shape in shapes.items():
-        if name not in parts or parts[name].shape != shape:
-            sent = f"{name} of the shape {parts[name].shape}" if name in parts else f"no {name}"
-            raise ValueError(
-                f"round {state.round}: {report.n_nodes} nodes reported {sent}; expected {shape or 'a number'}"
-            )
-    if parts.get("weight", 1.0) <= 0 or parts.get("margin", 0.0) == np.inf:
-        raise ValueError(f"round {state.round}: {report.n_nodes} nodes reported no weight of rows, or no margin")
