@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localgd import InProcess, LeastSquares, Method, NodeError, Regularised, Samples, Shard, auto, newton, train
+from localgd import (
+    InProcess,
+    LeastSquares,
+    Method,
+    NodeError,
+    Regularised,
+    Samples,
+    Shard,
+    auto,
+    newton,
+    normal_equations,
+    train,
+)
 from localgd.core import Message
 from localgd.losses import Logistic
 from localgd.problems.metrics import METRICS
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import angle_deg
+from localgd.rounding import Dual, angle_deg
 from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps, moves
 from localgd.rules.local_squares import SquaresSteps
@@ -179,3 +191,40 @@ def test_a_combination_of_rows_of_its_own_making_is_refused_at_its_node():
     method = Method("mine", Elsewhere(GradientSteps(lr=0.5), 0.5, loss=Logistic()), mean())
     with pytest.raises(NodeError, match=r"update is no combination of its own rows: make it by shard\.combination"):
         train(InProcess([Shard("a", z)]), method, n_rounds=3)
+
+
+@dataclass(frozen=True)
+class Boastful:
+    """A merge of somebody whose state holds facts that no node has sent: curvature a million times what it is."""
+
+    merge: Any
+    whole_rounds: str = "its sums are of all nodes"
+
+    def bound(self, wanted, task):
+        return replace(self, merge=self.merge.bound(wanted, task))
+
+    def init(self, w0):
+        return self.merge.init(w0)
+
+    def message(self, state):
+        return self.merge.message(state)
+
+    def step(self, state, report):
+        following = self.merge.step(state, report)
+        facts = following.facts
+        if facts is None or facts.known is None:
+            return following
+        steep = replace(facts, known=replace(facts.known, values=1e6 * facts.known.values))
+        return replace(following, facts=steep, model=Dual(following.model.vector + 1e-3))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_facts_that_a_strangers_merge_keeps_prove_nothing_of_a_solution(alpha):
+    X, y = problem(12, 3)
+    engine, wanted = spread_over(X, y, 2), LeastSquares(alpha)
+    best, own = train(engine, auto(), problem=wanted).w, normal_equations()
+    method, told = Method("mine", own.task, Boastful(own.merge), wanted), []
+    train(engine, method, problem=wanted, n_rounds=20, on_round=told.append)
+    assert any(1e-4 < np.linalg.norm(info.w - best) < 1e-2 for info in told)
+    for info in told:
+        assert np.linalg.norm(info.w - best) <= info.certificate.distance * (1 + 1e-6) + 1e-12
