@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from localgd.experiments.claim import Experiment, at_most
+from localgd.experiments.reproduce import Interrupted, reproduce
 from localgd.report.figure import Line, Panel
 
 
@@ -107,11 +108,20 @@ def toy(name="toy", run=line, **changes):
     return Experiment(name=name, run=run, **(options | changes))
 
 
+def run(out, *chosen, quick=True, n_jobs=1, watcher=None):
+    watcher = watcher or Silent()
+    results = reproduce({e.name: e for e in chosen}, out, quick=quick, n_jobs=n_jobs, progress=watcher)
+    return results, watcher
+
+
+def kept(out, name="toy"):
+    return sorted((out / "cells" / name).glob("*.parquet"))
+
+
 def main():
     """Run slow toys with the real progress bar, as the command does: OUT N_CELLS."""
     import sys
 
-    from localgd.experiments.reproduce import Interrupted, reproduce
     from localgd.report.bar import Bar
 
     chosen = {"slow": toy("slow", slow, quick=grid(*range(int(sys.argv[2]))))}

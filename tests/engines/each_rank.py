@@ -12,6 +12,7 @@ import pytest
 
 from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
 from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
+from engines.test_contract import assert_same_report
 from localgd import (
     InProcess,
     LeastSquares,
@@ -63,17 +64,6 @@ class Odd:
         listed = {"n": {shard.node_id: np.int64(place)}}
         flags = {"late": 1} if late else {}
         return Report(1, shard.n_rows, sums, {"high": place}, mins, counts, flags, per_node=listed), state + 1
-
-
-def assert_same_report(found: Report, expected: Report):
-    tallies = ("n_nodes", "n_rows", "counts", "flags", "per_node")
-    assert [getattr(found, part) for part in tallies] == [getattr(expected, part) for part in tallies]
-    for part in ("sums", "maxs", "mins"):
-        one, other = getattr(found, part), getattr(expected, part)
-        assert one.keys() == other.keys()
-        for name, value in other.items():
-            np.testing.assert_allclose(one[name], value, rtol=OTHER_ORDER, atol=0)
-            assert not one[name].flags.writeable
 
 
 def test_reports_of_any_shapes_add_up_as_in_one_process():
