@@ -304,8 +304,11 @@ class Dual:
         # However they came about and were rounded does not matter; a quotient that underflows is less wrong than what
         # the mass was rounded down by; the two roundings of the vector are among those of the fold.
         known = factor if factor >= 0 and weight > 0 else math.nan
-        vector, numbers = factor * (self.vector / weight), (known * (self.mass / weight), known * (self.error / weight))
-        return Dual.proved(vector, *numbers, of=self.of)
+        vector, mass = factor * (self.vector / weight), known * (self.mass / weight)
+        error = known * (self.error / weight)
+        if not self.n_folded:  # what was not folded has counted nothing in advance
+            mass, error = below(mass, 2), error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
+        return Dual.proved(vector, mass, error, of=self.of)
 
     def _and(self, other: Dual) -> Any:
         """Return what rows a sum is of; None if it is of several nodes', as at the server."""

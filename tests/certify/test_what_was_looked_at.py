@@ -193,6 +193,22 @@ def test_a_combination_of_rows_of_its_own_making_is_refused_at_its_node():
         train(InProcess([Shard("a", z)]), method, n_rounds=3)
 
 
+@pytest.mark.parametrize("mass", [-1.0, 0.0, 1e-300, 1.0, np.inf])
+def test_a_mass_that_no_shard_vouches_for_is_refused_whatever_it_is(mass):
+    """One of 0 adds nothing to what others prove, but its vector would be taken for a sum of rows."""
+
+    @dataclass(frozen=True)
+    class Vouching(GradientSteps):
+        def run(self, message, shard, state):
+            report, state = super().run(message, shard, state)
+            own = Dual.proved(np.array([3.0, -1.0]), mass, 0.0)
+            return replace(report, duals={"update": own if shard.node_id == "b" else report.duals["update"]}), state
+
+    z = np.random.default_rng(0).normal(size=(8, 2)) + 2.0
+    with pytest.raises(NodeError, match="update is no combination of its own rows"):
+        train(InProcess([Shard("a", z[:4]), Shard("b", z[4:])]), Method("mine", Vouching(lr=0.5), mean()), n_rounds=3)
+
+
 @dataclass(frozen=True)
 class Boastful:
     """A merge of somebody whose state holds facts that no node has sent: curvature a million times what it is."""

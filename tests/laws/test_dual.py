@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -27,3 +28,15 @@ def test_no_copy_of_a_proof_can_be_changed():
         assert again.mass == dual.mass
         with pytest.raises(ValueError, match="read-only"):
             again.vector[0] = 0.0
+
+
+def test_a_quotient_taken_again_and_again_counts_its_rounding():
+    """A merge of somebody may divide as often as it likes: what the exact numbers make of it is within the error."""
+    first = dual = Shard("a", np.array([[0.1, 0.7, 1 / 3]])).combination(np.array([1.0]))
+    total, rng = Fraction(1), np.random.default_rng(0)
+    for weight, factor in rng.uniform(0.5, 2.0, (1500, 2)):
+        dual, total = dual.over(weight, factor), total * Fraction(factor) / Fraction(weight)
+    exact = [Fraction(entry) * total for entry in first.vector]
+    moved = math.hypot(*(float(Fraction(entry) - wanted) for entry, wanted in zip(dual.vector, exact, strict=True)))
+    assert 0 < moved <= dual.error
+    assert Fraction(dual.mass) <= total
