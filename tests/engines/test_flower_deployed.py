@@ -86,7 +86,7 @@ def test_a_stranger_is_refused(fleet):
         fleet.end("stranger")
 
 
-@pytest.mark.timeout(1700)  # some fifty rounds, of 5 to 13 seconds each, more on a machine that has other work
+@pytest.mark.timeout(1700)  # some hundred rounds, of 5 to 13 seconds each, on a machine that may have other work
 def test_the_contract_is_kept(fleet, tmp_path):
     """The suite that every engine passes runs in the server, over the SuperNodes."""
     results = tmp_path / "results.json"
