@@ -310,14 +310,10 @@ class Dual:
             mass, error = below(mass, 2), error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
         return Dual.proved(vector, mass, error, of=self.of)
 
-    def _and(self, other: Dual) -> Any:
-        """Return what rows a sum is of; None if it is of several nodes', as at the server."""
-        return self.of if self.of is other.of else None
-
     def __add__(self, other: Dual) -> Dual:
         vector = self.vector + other.vector
         error = self.error + other.error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector))
-        return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=self._and(other))
+        return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=self.of if self.of is other.of else None)
 
     def __rmul__(self, share: float) -> Dual:
         vector = share * self.vector
@@ -333,4 +329,5 @@ class Dual:
             return Dual(read_only(vector))
         error = 4 * UNIT_ROUNDOFF * (share * self.length + norm(vector)) + vector.size * TINY
         error += (share * self.error + other.error) * (1 + 1e-15)
-        return Dual.proved(vector, below(share * self.mass + other.mass, 3), error, of=self._and(other))
+        mass, of = below(share * self.mass + other.mass, 3), self.of if self.of is other.of else None
+        return Dual.proved(vector, mass, error, of=of)

@@ -27,10 +27,8 @@ MOST_COLUMNS = 10**7
 def check_width(n_columns: int, place: str) -> None:
     """Refuse more columns than anybody means, before anything of their number is made."""
     if n_columns > MOST_COLUMNS:
-        raise ValueError(
-            f"{place}: {n_columns:,} columns, more than {MOST_COLUMNS:,}; mend the number, or give the columns that "
-            "are used numbers without gaps"
-        )
+        most = f"more than {MOST_COLUMNS:,}; mend the number, or leave no gaps"
+        raise ValueError(f"{place}: {n_columns:,} columns, {most}")
 
 
 @dataclass(frozen=True, eq=False)

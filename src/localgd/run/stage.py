@@ -186,10 +186,9 @@ class Stage:
         if own:
             about = (server.readout.vector, message, task.schema(message))
             told, whole = said_of(*about, report), whole and is_about(*about)
-        else:
-            told = report
-            if not final:  # whatever else a stranger's task says may be about anything
-                told = engine.round(look, replace(first, session=self.session), chosen) + Report(duals=report.duals)
+        else:  # whatever else a stranger's task says may be about anything
+            there = replace(first, session=self.session)
+            told = report if final else engine.round(look, there, chosen) + Report(duals=report.duals)
             whole = whole and told.n_nodes == report.n_nodes
         if min(float(found.sums.get("weight", 1.0)) for found in (report, told)) <= 0:
             raise ValueError(f"round {server.round}: {report.n_nodes} nodes reported no weight of rows")
