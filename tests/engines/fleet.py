@@ -153,6 +153,11 @@ class Fleet:
             *("--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())),
         )
 
+    def again(self, name):
+        """Stop a SuperNode, and start it anew."""
+        self.end(name)
+        self.supernode(name, self.configs[int(name)])
+
     def flwr(self, *args):
         """The command's last JSON object."""
         done = subprocess.run(
@@ -179,11 +184,12 @@ class Fleet:
         return self.flwr("run", str(app), "lab", "--run-config", words)["run-id"]
 
     def told(self, run_id):
-        """What the ServerApp has logged."""
+        """What the ServerApp has logged, and the end of what everybody else has."""
         words = [str(BIN / "flwr"), "log", str(run_id), "lab", "--show"]
-        return subprocess.run(
+        said = subprocess.run(
             words, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
         ).stdout[-5000:]
+        return "\n".join([said, *(f"--- {name}\n{self.log(name)[-2000:]}" for name in sorted(self.processes))])
 
     def status(self, run_id):
         return self.flwr("list", "lab", "--run-id", str(run_id))["runs"][0]["status"]

@@ -96,8 +96,9 @@ class GridClient:
             if time.monotonic() >= end:
                 raise TimeoutError(
                     f"{len(online)} of {n_nodes} nodes are online after {self.timeout:g} s"
-                    + (f", and {silent} did not answer" if enough else "")
-                    + "; start the others, wait longer with timeout, or lower n_nodes"
+                    + (f", and {silent} did not answer: see the log of its SuperNode, start it again" if enough else "")
+                    + (", or" if enough else "; start the others,")
+                    + " wait longer with timeout, or lower n_nodes"
                 )
             time.sleep(self.poll)
         check_apart(names.values(), "give every node its own node-name")
