@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from localgd import (
+    ClassRows,
     InProcess,
     Method,
     Regularised,
@@ -31,7 +32,6 @@ from localgd import (
     scaffold,
     slowmo,
 )
-from localgd.data.classes import expanded
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
 from localgd.reference.max_margin import MaxMargin, max_margin
@@ -130,7 +130,7 @@ def random_samples(seed: int, n_classes: int = 4, n_nodes: int = 5, d: int = 5, 
 
 def against(samples: list[Samples], n_classes: int) -> list[Shard]:
     """The shards of many classes."""
-    return [Shard(f"node-{m}", expanded(x, y, n_classes), versus=n_classes - 1) for m, (x, y) in enumerate(samples)]
+    return [Shard(f"node-{m}", ClassRows(x, y, n_classes)) for m, (x, y) in enumerate(samples)]
 
 
 def stacked(shards: list[Shard] | dict[str, Shard]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -141,8 +141,12 @@ def public_things():
         yield name, thing
         if inspect.isclass(thing):
             for part, member in vars(thing).items():
-                if not part.startswith("_") and inspect.isfunction(member):
-                    yield f"{name}.{part}", member
+                if part.startswith("_") or not inspect.isfunction(member):
+                    continue
+                said = [vars(base)[part].__doc__ for base in thing.__mro__ if part in vars(base)]
+                if member.__doc__ is None and any(said):
+                    continue  # what it answers is said once, by the class that it is derived from
+                yield f"{name}.{part}", member
 
 
 CHECKED = {"GL01", "GL02", "GL03", "GL05", "GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "PR01", "PR02", "RT03"}

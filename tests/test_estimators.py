@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from common import SAME_ORDER, pooled_gd, random_rows, stacked
 from localgd import LocalGDClassifier, Status, local_gd
-from localgd.data.classes import expanded
+from localgd.layouts import ClassRows
 from localgd.losses import Logistic
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
@@ -184,7 +184,7 @@ def test_three_classes_are_one_model_with_one_certificate(wine, fit_intercept, s
     assert clf.intercept_.shape == (3,)
     assert clf.decision_function(storage(X)).shape == (len(y), 3)
     plain = np.hstack([X, np.ones((len(y), 1))]) if fit_intercept else X
-    pooled = max_margin(expanded(plain, np.unique(y, return_inverse=True)[1], 3))
+    pooled = max_margin(ClassRows(plain, np.unique(y, return_inverse=True)[1], 3).explicit())
     w = np.hstack([clf.coef_, clf.intercept_[:, None]]) if fit_intercept else clf.coef_
     assert angle_deg(w.ravel(), pooled.direction) <= clf.certificate_.angle_deg_max < 90
     assert clf.certificate_.margin_low <= pooled.margin_high
@@ -218,7 +218,7 @@ def test_two_classes_do_not_depend_on_multi_class(data):
 def test_by_default_three_classes_have_the_hard_margin_and_with_c_scikit_learns_softmax(wine):
     X, y, groups = wine
     clf = LocalGDClassifier(fit_intercept=False).fit(X, y, groups=groups)
-    pooled = max_margin(expanded(X, np.unique(y, return_inverse=True)[1], 3))
+    pooled = max_margin(ClassRows(X, np.unique(y, return_inverse=True)[1], 3).explicit())
     assert angle_deg(clf.coef_.ravel(), pooled.direction) <= 1e-3
     assert clf.certificate_.angle_deg_max <= 0.1
     clf = LocalGDClassifier(C=0.5).fit(X, y, groups=groups)

@@ -16,6 +16,9 @@ from localgd.engine.torchdist import TorchDistributed as TorchDistributed
 from localgd.errors import NodeError as NodeError
 from localgd.estimators import LocalGDClassifier as LocalGDClassifier
 from localgd.estimators import LocalGDRegressor as LocalGDRegressor
+from localgd.layouts import ClassRows as ClassRows
+from localgd.layouts import Csr as Csr
+from localgd.layouts import Dense as Dense
 from localgd.losses import Exponential as Exponential
 from localgd.losses import Logistic as Logistic
 from localgd.losses import Loss as Loss

@@ -131,7 +131,10 @@ class Softmax:
 
     def value(self, margin: FloatArray) -> FloatArray:
         """Return log(1 + Σ_c exp(−m_c)) for every sample, shape (n/versus,)."""
-        return np.asarray(np.logaddexp.reduce(-margin.reshape(-1, self.versus), axis=1, initial=0.0))
+        against = -margin.reshape(-1, self.versus)
+        most = against.max(axis=1, initial=0.0)
+        odds = np.exp(against - most[:, None]) @ np.ones(self.versus)
+        return np.asarray(most + np.log1p(odds + np.expm1(-most)))
 
     def slope(self, margin: FloatArray) -> FloatArray:
         """Return p_c for every row, shape (n,)."""

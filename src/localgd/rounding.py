@@ -79,6 +79,12 @@ def length_above(length: float, size: int) -> float:
     return length * (1 + (2 * size + 16) * UNIT_ROUNDOFF) + TINY
 
 
+def norms_above(squares: Any, exponents: Any, terms: int) -> FloatArray:
+    """Return upper bounds on norms, given the computed squares of vectors of so many entries over 2^exponent each."""
+    with np.errstate(over="ignore"):  # a norm beyond float64 is infinite, and says so
+        return read_only(np.ldexp(np.sqrt(squares) * (1 + (2 * terms + 16) * UNIT_ROUNDOFF), exponents) + TINY)
+
+
 def below(total: Any, terms: int) -> float:
     """Return a lower bound on the exact sum of so many non-negative numbers, given the computed one."""
     return float(total) * (1 - 2 * (terms + 4) * UNIT_ROUNDOFF) - TINY

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array, issparse
 
 from localgd import InProcess, Shard, from_arrays, prepare
-from localgd.data.classes import expanded, signed
+from localgd.data.classes import signed
 from localgd.data.recipe import Recipe
+from localgd.layouts import ClassRows
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 5), st.integers(1, 4), st.booleans())
@@ -23,7 +24,7 @@ def test_rows_are_those_of_the_definition(seed: int, n_classes: int, n: int, d: 
     y = rng.integers(n_classes, size=n)
     unit = np.eye(n_classes)
     expected = [np.kron(unit[y[i]] - unit[c], x[i]) for i in range(n) for c in range(n_classes) if c != y[i]]
-    found = expanded(csr_array(x) if sparse else x, y, n_classes)
+    found = ClassRows(csr_array(x) if sparse else x, y, n_classes).explicit()
     np.testing.assert_array_equal(found.toarray(), np.reshape(expected, found.shape))
     assert found.has_canonical_format
     assert found.nnz == 2 * (n_classes - 1) * np.count_nonzero(x)
@@ -62,4 +63,4 @@ def test_categories_text_and_gaps_are_prepared_as_ever() -> None:
     assert recipe.classes == (1, 2, 3)
     plain: Any = recipe.matrix(frame)
     rows: Any = engine.shards["b"].rows.toarray()
-    np.testing.assert_array_equal(rows, expanded(plain[2:], np.array([1, 0]), 3).toarray())
+    np.testing.assert_array_equal(rows, ClassRows(plain[2:], np.array([1, 0]), 3).explicit().toarray())

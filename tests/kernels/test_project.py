@@ -11,8 +11,8 @@ from scipy.sparse import csc_array, csr_array, eye_array
 
 from common import examples
 from localgd.core import FloatArray
-from localgd.data.classes import expanded
 from localgd.kernels.project import SEPARABLE, Projection, project
+from localgd.layouts import ClassRows
 from localgd.rows import Shard
 
 SAME, SOLVER = 1e-12, 1e-6
@@ -86,7 +86,7 @@ def test_rows_of_many_classes(seed: int, n_classes: int, n: int, d: int, whole: 
     x += u[y]  # off the boundary
     one_class = seed % 3 == 0
     keep = y == y[0] if one_class else np.ones(n, dtype=bool)
-    shard = Shard("a", expanded(x[keep], y[keep], n_classes), versus=n_classes - 1)
+    shard = Shard("a", ClassRows(x[keep], y[keep], n_classes))
     w = rng.standard_normal(n_classes * d)
     found = project(shard, w)
     assert_optimal(shard, w, found)

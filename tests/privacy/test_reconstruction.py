@@ -22,6 +22,8 @@ import localgd
 from common import against, penalised
 from engines.flower_grid import LocalGrid
 from localgd import (
+    ClassRows,
+    Csr,
     InProcess,
     Message,
     NodeError,
@@ -168,12 +170,17 @@ def is_a_row(found, node):
     return np.abs(held - found).max(axis=1).min() < 1e-6
 
 
+def in_csr(data):
+    """The same rows, in CSR arrays."""
+    return replace(data, x=in_csr(data.x)) if isinstance(data, ClassRows) else Csr(csr_array(data.x))
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_row_is_reconstructed_without_limits_and_refused_with_them(name):
     attack = ATTACKS[name]
     assert is_a_row(run(attack, None), attack.node)
     assert is_a_row(run(attack, Limits(min_rows=1, min_batch=1)), attack.node)
-    sparse = replace(attack.node, rows=csr_array(attack.node.rows))
+    sparse = replace(attack.node, data=in_csr(attack.node.data))
     for node in (attack.node, sparse):
         with pytest.raises(RefusedError, match=r"fewer than min-rows=8 of its rows.*its operator may set min-rows"):
             run(replace(attack, node=node), GUARD)
@@ -200,7 +207,7 @@ def test_a_node_of_flower_refuses_by_default_and_its_operator_may_allow(name):
 def test_a_refusal_says_nothing_of_any_row():
     """Two nodes whose rows differ refuse in the same words."""
     said = []
-    for node in (NODE, replace(NODE, rows=3 * ROWS)):
+    for node in (NODE, replace(NODE, data=3 * ROWS)):
         with pytest.raises(RefusedError) as error:
             run(replace(ATTACKS["a sharp dual"], node=node), GUARD)
         said.append(str(error.value))
@@ -209,7 +216,7 @@ def test_a_refusal_says_nothing_of_any_row():
 
 
 def test_a_small_node_sends_no_sum_at_all():
-    node = replace(NODE, rows=ROWS[:7], limits=GUARD)
+    node = replace(NODE, data=ROWS[:7], limits=GUARD)
     for task in (STEP, Appraise(C), Curvature(C)):
         with pytest.raises(RefusedError):
             nodes.answer(task, Message(0, np.zeros(D)), node, None)
@@ -306,7 +313,7 @@ def test_honest_training_goes_through_over_flower(name):
 
 def test_local_gd_without_a_penalty_goes_on_until_few_rows_carry_it():
     """On separable rows the sums come to lean on few of them: the node then refuses, in words."""
-    held = [replace(shard, rows=np.hstack([shard.rows, np.abs(shard.rows[:, :1])])) for shard in honest(noise=0.0)]
+    held = [replace(shard, data=np.hstack([shard.rows, np.abs(shard.rows[:, :1])])) for shard in honest(noise=0.0)]
     assert train(InProcess(held), local_gd(local_steps=10), n_rounds=5).w.any()
     with pytest.raises(NodeError, match=r"min-rows=8 of its rows.*on separable rows few of them carry the last rounds"):
         train(InProcess(held), local_gd(local_steps=1000, lr=10.0), n_rounds=2000)
@@ -385,14 +392,13 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
     found = Counter()
     for room in ("rules", "problems", "data", "methods"):
         for path in (root / room).rglob("*.py"):
-            for word in re.findall(r"shard\.(rows|gram|targets|own_sum|own_second_moment)\b", path.read_text()):
+            for word in re.findall(r"shard\.(rows|data|gram|targets|own_sum)\b", path.read_text()):
                 found[path.name, word] += 1
     assert found == {
         ("consensus.py", "own_sum"): 1,  # where its projection starts
         ("local.py", "own_sum"): 1,  # its own gradient, for the control variates; what leaves is what `Held` saw
         ("local_squares.py", "gram"): 1,  # its state
-        ("probes.py", "rows"): 2,  # one eigenvalue
-        ("regularised.py", "rows"): 1,  # means of samples, of which the curvature is held against the limits
-        ("regularised.py", "own_second_moment"): 1,
-        ("least_squares.py", "rows"): 2,  # coefficients of a sum, and whether a column is ones
+        ("probes.py", "data"): 1,  # one eigenvalue
+        ("least_squares.py", "data"): 1,  # coefficients of a sum
+        ("least_squares.py", "rows"): 1,  # whether a column is ones
     }

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, csr_array
 from sklearn.linear_model import LogisticRegression
 
 from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, pooled_gd, random_samples, stacked
 from localgd import (
     Angle,
+    ClassRows,
     InProcess,
     Regularised,
     Shard,
@@ -33,7 +34,6 @@ from localgd import (
     train,
 )
 from localgd.core import Message
-from localgd.data.classes import expanded
 from localgd.kernels import gram, pick, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
@@ -42,7 +42,6 @@ from localgd.problems.regularised import hessian
 from localgd.reference.max_margin import max_margin, pooled_direction
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import angle_deg
-from localgd.rules.local import rows_of
 from localgd.rules.probes import largest_eigenvalue
 
 C, D = 4, 5
@@ -88,7 +87,7 @@ margins = st.lists(st.floats(-1e4, 1e4), min_size=6, max_size=6).map(np.array)
 
 @given(margins)
 def test_two_classes_are_logistic(m):
-    np.testing.assert_array_equal(Softmax(1).value(m), Logistic().value(m))
+    np.testing.assert_allclose(Softmax(1).value(m), Logistic().value(m), rtol=1e-15, atol=0)
     np.testing.assert_allclose(Softmax(1).slope(m), Logistic().slope(m), rtol=1e-15, atol=1e-307)
     assert among(Softmax(1), 1) == among(Logistic(), 1) == Logistic()
 
@@ -118,7 +117,7 @@ def test_slope_is_minus_the_derivative_of_the_value():
 @pytest.mark.parametrize("seed", range(5))
 def test_smoothness_bounds_the_hessian_and_is_half_that_of_the_plain_rows(seed):
     x, y = random_samples(seed)[2]
-    shard = Shard("a", expanded(x, y, C), versus=C - 1)
+    shard = Shard("a", ClassRows(x, y, C))
     beta = Softmax(C - 1).curvature * largest_eigenvalue(shard, C - 1)
     assert beta == pytest.approx(np.linalg.eigvalsh(x.T @ x / len(y))[-1] / 2, rel=1e-5)
     rng = np.random.default_rng(seed)
@@ -130,7 +129,7 @@ def test_smoothness_bounds_the_hessian_and_is_half_that_of_the_plain_rows(seed):
     pair = 50.0 * np.array([x[0], x[0], -x[0], -x[0]])  # two classes at one half each: the bound is met on one sample
     q = probabilities(x[:1] @ pair.T)[0]
     top = np.linalg.eigvalsh(np.kron(np.diag(q) - np.outer(q, q), np.outer(x[0], x[0])))[-1]
-    one = Shard("a", expanded(x[:1], y[:1], C), versus=C - 1)
+    one = Shard("a", ClassRows(x[:1], y[:1], C))
     assert top == pytest.approx(Softmax(C - 1).curvature * largest_eigenvalue(one, C - 1), rel=1e-5)
 
 
@@ -161,23 +160,23 @@ def test_one_full_batch_step_is_softmax_gradient_descent_on_the_pooled_rows(weig
 @pytest.mark.parametrize("kernel", [reference.coefficients, gram.coefficients])
 def test_local_steps_are_softmax_steps(kernel, batch):
     x, y = random_samples(2)[2]
-    shard = Shard("a", expanded(x, y, C), versus=C - 1)
+    shard = Shard("a", ClassRows(x, y, C))
     w0 = np.random.default_rng(0).standard_normal((C, D))
     picks = None if batch is None else np.random.default_rng(1).integers(len(y), size=(7, batch))
     w = w0.copy()
     for step in range(7):
         chosen = slice(None) if picks is None else picks[step]
         w = w0 + 0.9 * (w - w0) - 0.5 * gradient(w, x[chosen], y[chosen])
-    batches = None if picks is None else rows_of(picks, C - 1)
-    a = kernel(shard, w0.ravel(), shard.margins(w0.ravel()), Steps(7, 0.5, Softmax(C - 1), 0.9, batches))
+    a = kernel(shard, w0.ravel(), shard.margins(w0.ravel()), Steps(7, 0.5, Softmax(C - 1), 0.9, picks))
     assert (a >= 0).all()
     np.testing.assert_allclose(w0.ravel() + shard.combine(a), w.ravel(), rtol=1e-11, atol=1e-12)
 
 
 def test_no_compiled_kernel_takes_softmax():
-    tall = Shard("a", np.ones((300_000, 8)), versus=3)
-    assert pick(tall, 1000) is not reference.coefficients
-    assert pick(tall, 1000, versus=3) is reference.coefficients
+    x = np.ones((300_000, 8))
+    assert pick(Shard("a", x), 1000) is not reference.coefficients
+    assert pick(Shard("a", x), 1000, versus=3) is reference.coefficients
+    assert pick(Shard("a", ClassRows(x, np.zeros(len(x)), 4)), 1000) is reference.coefficients
 
 
 def test_logistic_means_softmax_where_samples_have_many_rows_and_exponential_stays():
@@ -249,12 +248,12 @@ def test_reruns_node_order_storage_and_scale(method):
     first = train(InProcess(shards), method, n_rounds=8)
     again = train(InProcess(shards[::-1], n_jobs=2), method, n_rounds=8)
     assert np.array_equal(first.w, again.w)
-    dense = [replace(shard, rows=shard.rows.toarray()) for shard in shards]
+    sparse = [replace(s, data=ClassRows(csr_array(s.data.x.x), s.data.codes, C)) for s in shards]
     np.testing.assert_allclose(
-        train(InProcess(dense), method, n_rounds=8).w, first.w, rtol=OTHER_ORDER, atol=OTHER_ORDER
+        train(InProcess(sparse), method, n_rounds=8).w, first.w, rtol=OTHER_ORDER, atol=OTHER_ORDER
     )
     if getattr(method.task, "prox", 0) == 0:
-        huge = [replace(shard, rows=shard.rows * 2.0**90) for shard in shards]
+        huge = [replace(shard, data=shard.data.over(2.0**-90)) for shard in shards]
         run = train(InProcess(huge), method, n_rounds=8)
         assert angle_deg(run.w, first.w) < 1e-5
         assert run.history[-1].accuracy == first.history[-1].accuracy
@@ -309,11 +308,24 @@ def test_rows_that_cancel_are_called_not_separable_to_within_rounding():
         assert run.certificate.verdict is Status.CANCELS
 
 
-def test_shards_refuse_parts_of_samples_and_mixed_numbers_of_classes():
-    with pytest.raises(ValueError, match="versus=2 does not divide its 3 rows"):
-        Shard("a", np.ones((3, 2)), versus=2)
-    mixed = [Shard("a", np.ones((6, 2)), versus=2), Shard("b", np.ones((6, 2)), versus=3)]
-    for nodes in (mixed, [mixed[0], Shard("b", np.ones((6, 2)))]):
+@pytest.mark.parametrize(
+    ("codes", "n_classes", "words"),
+    [
+        ([0, 1, 2], 3, r"2 rows need as many codes, got those of shape \(3,\)"),
+        ([0, 3], 3, "codes must be 0 to 2, got 0 to 3"),
+        ([-1, 0], 3, "codes must be 0 to 2, got -1 to 0"),
+        ([0, 0.5], 3, "codes must be whole numbers, got those of dtype float64"),
+        ([0, 0], 1, "n_classes must be at least 2, got 1"),
+    ],
+)
+def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, words):
+    with pytest.raises(ValueError, match=words):
+        ClassRows(np.ones((2, 3)), codes, n_classes)
+
+
+def test_mixed_numbers_of_classes_are_refused():
+    mixed = [Shard(str(c), ClassRows(np.ones((2, 12 // c)), [0, 1], c)) for c in (3, 4)]
+    for nodes in (mixed, [mixed[0], Shard("b", np.ones((6, 12)))]):
         with pytest.raises(ValueError, match="nodes differ in their number of rows a sample"):
             train(InProcess(nodes), local_gd())
 
@@ -359,8 +371,8 @@ def test_penalised_softmax_is_scikit_learns(method, intercept):
 def test_the_hessian_of_softmax_is_the_derivative_of_its_gradient():
     x, y = random_samples(2)[2]
     w, step = np.random.default_rng(0).standard_normal(C * D), 1e-6
-    for rows in (expanded(x, y, C), expanded(x, y, C).toarray()):
-        shard, loss = Shard("a", rows, versus=C - 1), Softmax(C - 1)
+    for rows in (x, csr_array(x)):
+        shard, loss = Shard("a", ClassRows(rows, y, C)), Softmax(C - 1)
         numeric = [
             (shard.combine(loss.slope(shard.margins(w - e))) - shard.combine(loss.slope(shard.margins(w + e))))
             / 2

@@ -14,6 +14,7 @@ from common import METHODS, PENALISED, random_rows, with_bias
 from engines.tasks import FailOn
 from localgd import (
     Angle,
+    ClassRows,
     Exponential,
     Gap,
     InProcess,
@@ -239,7 +240,7 @@ TABLE = {
         },
     ),
     Sizes: (once(NOISY), Sizes(), {}),
-    Smoothness: (once([Shard("a", np.eye(4), versus=2)]), Smoothness(), {"versus": 2}),
+    Smoothness: (once([Shard("a", ClassRows(np.eye(2), [0, 2], 3))]), Smoothness(), {"versus": 2}),
     Evaluate: (once(NOISY), Evaluate(), {"loss": EXP, "weighted_by": BY_SIZE}),
     TemperedDual: (once(NOISY, low=np.zeros(()), tau=np.ones(1)), TemperedDual(), {}),
     GradientSteps: (

@@ -266,7 +266,7 @@ def test_who_asks_to_stop_is_not_handed_on_to_another_method():
 
 
 def test_a_run_on_rows_that_nothing_separates_ends_as_inseparable():
-    engine = InProcess([replace(shard, rows=np.vstack([shard.rows, -shard.rows])) for shard in random_rows(3)])
+    engine = InProcess([replace(shard, data=np.vstack([shard.rows, -shard.rows])) for shard in random_rows(3)])
     assert train(engine, consensus()).end is End.INSEPARABLE
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common import SAME_ORDER, answer, as_csr, random_rows, shards_of, stacked, weights_of
-from localgd import Exponential, InProcess, Shard, local_gd, train
+from localgd import ClassRows, Exponential, InProcess, Shard, local_gd, train
 from localgd.losses import Logistic
 from localgd.reference.max_margin import NotSeparableError, max_margin
 from localgd.reference.minimiser import minimiser
@@ -299,7 +299,7 @@ def test_a_failed_integration_says_so(monkeypatch):
 
 
 def test_laws_of_two_classes_refuse_many():
-    shard = Shard("a", np.ones((4, 3)), versus=2)
+    shard = Shard("a", ClassRows(np.ones((2, 1)), [0, 1], 3))
     with pytest.raises(ValueError, match="give shards of two classes"):
         flow([shard], [1.0])
     with pytest.raises(ValueError, match="give shards of two classes"):

@@ -17,8 +17,9 @@ from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
 from localgd.data.table import Table
 from localgd.data.values import as_text, finite_numbers
+from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray
-from localgd.rows import Rows, Samples, Shard
+from localgd.rows import Samples, Shard
 
 Label: TypeAlias = "str | int | float | bool"
 Unseen: TypeAlias = Literal["error", "zeros"]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from localgd.data.values import as_numbers, as_text
+from localgd.layouts.layout import Rows
 from localgd.limits import Limits
 from localgd.rounding import FloatArray, frozen
-from localgd.rows import Rows
 
 IntArray: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"

@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which must be there when threads are limited
-from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
 from localgd.core import Message, Report, Task
@@ -177,9 +176,8 @@ def fingerprint(shard: Shard) -> str:
     >>> fingerprint(Shard("a", [[1.0]])) == fingerprint(Shard("b", [[1.0]])) != fingerprint(Shard("a", [[2.0]]))
     True
     """
-    rows: Any = shard.rows
-    parts = (rows.indptr, rows.indices, rows.data) if isinstance(rows, csr_array) else (rows,)
-    digest = hashlib.blake2b(f"{rows.shape} {shard.versus}".encode(), digest_size=16)
-    for part in (*parts, getattr(shard, "targets", np.zeros(0))):
+    data = shard.data
+    digest = hashlib.blake2b(f"{data.shape} {data.versus}".encode(), digest_size=16)
+    for part in (*data.parts, getattr(shard, "targets", np.zeros(0))):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from scipy.sparse import csr_array
-
 from localgd.kernels import gram, reference
 from localgd.kernels.reference import Steps
+from localgd.layouts import Csr, Dense
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
@@ -37,7 +36,7 @@ Kernel: TypeAlias = Callable[[Shard, FloatArray, FloatArray, Steps], FloatArray]
 def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versus: int = 1) -> Kernel:
     """Return the fastest kernel for this shard; the choice depends on sizes only, never on timing.
 
-    No compiled one where `versus` margins make one value of the loss, if that is more than one.
+    No compiled one for rows of many classes, or where `versus` margins, more than one, make one value of the loss.
 
     Examples
     --------
@@ -47,14 +46,16 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     >>> pick(Shard("tall", np.ones((50, 3))), local_steps=10) is reference.coefficients
     True
     """
-    sparse, stored = isinstance(shard.rows, csr_array), shard.rows.size
+    data, stored = shard.data, shard.data.stored
     share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_samples)
     if local_steps == 1:
         return reference.coefficients
-    if shard.n_rows**2 <= 2 * stored and shard.n_rows <= MOST_GRAM_ROWS:
+    if shard.n_samples**2 <= 2 * stored and shard.n_samples <= MOST_GRAM_ROWS:
         return gram.coefficients
-    if versus > 1 or local_steps * stored * share < COMPILED_FROM or (not sparse and stored <= CACHED_ENTRIES):
+    plain = versus == 1 and isinstance(data, Dense | Csr)
+    cached = isinstance(data, Dense) and stored <= CACHED_ENTRIES
+    if not plain or cached or local_steps * stored * share < COMPILED_FROM:
         return reference.coefficients
     from localgd.kernels import csr, dense  # noqa: PLC0415  the compiler, which few shards are large enough for
 
-    return csr.coefficients if sparse else dense.coefficients
+    return csr.coefficients if isinstance(data, Csr) else dense.coefficients

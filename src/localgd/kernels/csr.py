@@ -65,7 +65,7 @@ def _steps(
 
 def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
-    rows: Any = shard.rows
+    rows: Any = shard.data.x
     columns = rows.indices.astype(np.uint32)
     starts = rows.indptr.astype(np.int64)
     return np.asarray(_steps(rows.data, columns, starts, w, *compiled(steps)))

@@ -65,5 +65,5 @@ def compiled(steps: Steps) -> tuple[Batches, int, float, int, float]:
 
 def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
-    rows = np.ascontiguousarray(shard.rows)
+    rows = np.ascontiguousarray(shard.data.x)
     return np.asarray(_steps(rows, w, *compiled(steps)))

@@ -1,6 +1,7 @@
 """Local steps without touching the d columns: margins move by the Gram matrix, z_i·v = z_i·w + (G a)_i.
 
-A full-batch step costs 2n² flops instead of 4nd, so this is the kernel for n < 2d; pure NumPy, nothing to compile.
+A full-batch step costs 2n² flops instead of 4nd, so this is the kernel for n < 2d; pure NumPy, nothing to compile. Of
+many classes it takes the Gram matrix of the samples, and C times the flops either way.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     lr = steps.lr * steps.loss.versus
     for step in range(steps.local_steps):
         if steps.batches is None:
-            a = steps.shrink * a + steps.loss.slope(margins + gram @ a) * (lr / a.size)
+            a = steps.shrink * a + steps.loss.slope(margins + shard.data.by_gram(gram, a)) * (lr / a.size)
         else:
-            index = steps.batches[step]
-            c = steps.loss.slope(margins[index] + gram[index] @ a) * (lr / index.size)
+            samples = steps.batches[step]
+            index = shard.data.index(samples)
+            c = steps.loss.slope(margins[index] + shard.data.by_gram(gram, a, samples)) * (lr / index.size)
             a *= steps.shrink
             np.add.at(a, index, c)
     return a

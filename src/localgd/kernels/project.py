@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
+from localgd.layouts.layout import Rows
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm
-from localgd.rows import Rows, Shard
+from localgd.rows import Shard
 
 Index: TypeAlias = NDArray[np.intp]
 

@@ -1,4 +1,4 @@
-"""The specification of a local step, in NumPy, for dense and CSR rows alike."""
+"""The specification of a local step, in NumPy, for every layout of rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from localgd.layouts import Layout
 from localgd.losses import Loss
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
 Batches: TypeAlias = NDArray[np.int64]
-"""Row numbers of the mini-batches, shape (local_steps, batch_size)."""
+"""Sample numbers of the mini-batches, shape (local_steps, batch_size)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Steps:
     """The L local steps of one round, of size η = `lr`; `loss` gives the slopes of margins.
 
     `shrink` is 1 − ηλ, the pull towards w of the proximal form, or 1. `batches`, (local_steps, batch_size), are the
-    rows of each step, those of a sample next to each other; None for full batches.
+    samples of each step; None for full batches.
     """
 
     local_steps: int
@@ -31,18 +32,24 @@ class Steps:
     batches: Batches | None = None
 
 
+def batch(shard: Shard, steps: Steps, step: int) -> tuple[Layout, Any]:
+    """Return the rows of a step, and what they are numbered by on the node."""
+    if steps.batches is None:
+        return shard.data, slice(None)
+    samples = steps.batches[step]
+    return shard.data.take(samples), shard.data.index(samples)
+
+
 def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w after the local steps from w, shape (d,).
 
     The `margins` z_i·w, shape (n,), are known already from the evaluation of w.
     """
-    rows: Any = shard.rows
     a = np.zeros(shard.n_rows)
     drift = np.zeros_like(w)
     for step in range(steps.local_steps):
-        index: Any = slice(None) if steps.batches is None else steps.batches[step]
-        block = rows if steps.batches is None else rows[index]
-        at = margins[index] if step == 0 else block @ (w + drift)
+        block, index = batch(shard, steps, step)
+        at = margins[index] if step == 0 else block.margins(w + drift)
         c = steps.loss.slope(at) * (steps.lr * steps.loss.versus / at.size)
         a *= steps.shrink
         if steps.batches is None:
@@ -50,5 +57,5 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
         else:
             np.add.at(a, index, c)  # a mini-batch with replacement may hold a row twice
         if step + 1 < steps.local_steps:
-            drift = steps.shrink * drift + (shard.columns if steps.batches is None else block.T) @ c
+            drift = steps.shrink * drift + block.sum(c)
     return a

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.kernels.reference import Steps
+from localgd.kernels.reference import Steps, batch
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
@@ -27,15 +27,13 @@ def descend(
     """
     decay, prox, shift = more
     held = None if shard.limits is None else Held(shard, steps, np.unique(decay) + prox, known)
-    rows: Any = shard.rows
     v = np.array(w)
     for step in range(steps.local_steps):
-        index: Any = slice(None) if steps.batches is None else steps.batches[step]
-        block = rows if steps.batches is None else rows[index]
-        slope = steps.loss.slope(margins[index] if step == 0 else np.asarray(block @ v))
+        block, index = batch(shard, steps, step)
+        slope = steps.loss.slope(margins[index] if step == 0 else block.margins(v))
         if held is not None:
             held.step(index, slope)
-        mean = np.asarray((shard.columns if steps.batches is None else block.T) @ slope) / (slope.size / shard.versus)
+        mean = block.sum(slope) / (slope.size / shard.versus)
         v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
     if held is not None:
         held.permit()

@@ -225,7 +225,7 @@ class Squares:
         """Return the sums."""
         sums = residual_sums(shard, message.w, shard.residuals(message.w)) if message.w.size else {}
         if "along" in message.extra:
-            image = np.asarray(shard.rows @ message.extra["along"])
+            image = shard.data.margins(message.extra["along"])
             sums |= {f"{ALONG}{name}": value for name, value in summed(shard, image).items()}
         if "moments" in message.extra:
             sums["moment"] = triangle(shard.second_moment(np.ones(shard.n_rows)))

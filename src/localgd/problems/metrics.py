@@ -36,15 +36,22 @@ def check_weighting(weighted_by: str | None) -> None:
         raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
 
 
-def standing(shard: Shard, w: FloatArray, margins: FloatArray, loss: Loss, weight: float) -> Report:
+def values(loss: Loss, margins: FloatArray) -> FloatArray:
+    """Return the loss of every sample; inf where it is beyond float64."""
+    with np.errstate(over="ignore"):
+        return loss.value(margins)
+
+
+def standing(shard: Shard, w: FloatArray, margins: FloatArray, of_samples: FloatArray, weight: float) -> Report:
     """Return how the shared model w stands on this node.
 
-    Sums: ``weight`` p_m, ``loss`` p_m f_m(w) (the largest float64 where it is beyond), ``correct`` samples that are
-    right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less its rounding error).
+    Sums: ``weight`` p_m, ``loss`` p_m f_m(w), f_m the mean of the losses `of_samples` (the largest float64 where it is
+    beyond), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less its
+    rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
-        value = float(loss.value(margins).mean())
+        value = float(of_samples.mean())
     sums = {"weight": weight, "loss": min(weight * value, LARGEST), "correct": shard.n_right(margins)}
     return Report(1, shard.n_samples, sums, mins={"margin": low})
 
@@ -55,11 +62,12 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
     What is right and the margin are then ``readout_correct`` and ``readout_margin``. The loss is that of the shared
     model in either case: it is what the method brings down.
     """
-    here = standing(shard, message.w, margins, loss, weight)
+    of_samples = values(loss, margins)
+    here = standing(shard, message.w, margins, of_samples, weight)
     if "readout" not in message.extra:
         return here
     readout = message.extra["readout"]
-    there = standing(shard, readout, shard.margins(readout), loss, weight)
+    there = standing(shard, readout, shard.margins(readout), of_samples, weight)
     sums = {"weight": weight, "loss": here.sums["loss"], f"{READOUT}correct": there.sums["correct"]}
     return Report(1, shard.n_samples, sums, mins={f"{READOUT}margin": there.mins["margin"]})
 

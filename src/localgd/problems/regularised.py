@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
-from localgd.kernels.project import dense
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing
+from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing, values
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import Shard
@@ -192,10 +190,10 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     """
     loss = problem.loss
     slope = loss.slope(margins)
-    here = standing(shard, w, margins, loss, float(shard.n_samples))
+    of_samples = values(loss, margins)
+    here = standing(shard, w, margins, of_samples, float(shard.n_samples))
     with np.errstate(over="ignore"):
-        risk = float(loss.value(margins).sum())
-        odds = np.exp(-margins)
+        risk = float(of_samples.sum())
     sure = int(np.count_nonzero(slope > CERTAIN))
     off = shard.margin_error(norm(w))
     blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
@@ -203,9 +201,13 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
     flags: dict[str, int] = {}
     if problem.intercept and loss.versus == 1:
-        positive = shard.margins(np.eye(w.size)[-1]) > 0  # the bias column of a signed row is its label
+        bias = np.zeros(w.size)
+        bias[-1] = 1.0
+        positive = shard.margins(bias) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
+        with np.errstate(over="ignore"):
+            odds = np.exp(-margins)
         by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
         if np.isfinite(by_class).all():
             sums["odds"] = by_class
@@ -279,8 +281,4 @@ def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     slope = loss.slope(margins)
     if loss.versus == 1:
         return shard.second_moment(slope * loss.slope(-margins) if type(loss) is Logistic else slope)
-    places = np.arange(0, slope.size + 1, loss.versus), np.arange(slope.size)
-    of_sample = csr_array((slope, places[1], places[0]), shape=(places[0].size - 1, slope.size))
-    means: Any = of_sample @ shard.rows
-    shard.permit_squares(slope, means)
-    return np.asarray(shard.own_second_moment(slope) - dense(means.T @ means))
+    return shard.spread(slope)

@@ -14,9 +14,10 @@ from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
+from localgd.layouts.layout import Rows
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
-from localgd.rows import Rows, Shard
+from localgd.rows import Shard
 
 KKT_TOL = 1e-8
 """Largest KKT residual with which a max-margin answer is handed out; 1e-13 is usual."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from localgd.kernels.project import dense
+from localgd.layouts.layout import Rows
 from localgd.losses import Logistic, among
 from localgd.rounding import FloatArray, norm
-from localgd.rows import Rows, Shard
+from localgd.rows import Shard
 
 
 def minimiser(rows: Rows, weights: FloatArray, versus: int = 1) -> FloatArray:

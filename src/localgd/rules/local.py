@@ -16,7 +16,7 @@ from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, metrics, node_weight, seen, standing
+from localgd.problems.metrics import METRICS, Weighting, check_weighting, metrics, node_weight, seen, standing, values
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
 from localgd.rounding import Dual, FloatArray, read_only
 from localgd.rows import Shard
@@ -182,7 +182,7 @@ class GradientSteps:
             if self.variates:
                 return report
         else:
-            report = standing(shard, w, margins, problem.loss, float(shard.n_samples))
+            report = standing(shard, w, margins, values(problem.loss, margins), float(shard.n_samples))
             known = problem.loss.slope(margins)
             own = -shard.own_sum(known) / (shard.n_rows / shard.versus)
             shift = towards - own - strength * problem.pull(w)
@@ -199,20 +199,7 @@ class GradientSteps:
         # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
         rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])
         if self.replacement:
-            return rows_of(rng.integers(n, size=(self.local_steps, size)), shard.versus)
+            return rng.integers(n, size=(self.local_steps, size))
         passes = -(-self.local_steps * size // n)
         chain = np.concatenate([rng.permutation(n) for _ in range(passes)])
-        return rows_of(chain[: self.local_steps * size].reshape(self.local_steps, size), shard.versus)
-
-
-def rows_of(samples: Batches, versus: int) -> Batches:
-    """Return the row numbers of batches of samples, those of a sample next to each other.
-
-    Examples
-    --------
-    >>> rows_of(np.array([[3, 0]]), versus=2).tolist()
-    [[6, 7, 0, 1]]
-    """
-    if versus == 1:
-        return samples
-    return np.asarray((samples[:, :, None] * versus + np.arange(versus)).reshape(len(samples), -1))
+        return chain[: self.local_steps * size].reshape(self.local_steps, size)

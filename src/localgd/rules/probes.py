@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from localgd.core import CountKey, DataSizes, Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
@@ -82,18 +80,18 @@ def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
     """
     if shard.radius == 0.0:
         return 0.0
-    rows: Any = shard.rows / shard.radius
+    rows = shard.data.over(shard.radius)
     v = np.random.default_rng(shard.n_features).standard_normal(shard.n_features)
     v /= norm(v)
     value = 0.0
     for _ in range(MAX_POWER_STEPS):
-        image = np.asarray(rows.T @ _centred(rows @ v, versus))
+        image = rows.sum(_centred(rows.margins(v), versus))
         before, value = value, norm(image)
         if value == 0.0 or abs(value - before) <= POWER_TOL * value:
             break
         v = image / value
     # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
-    trace = float((rows.multiply(rows) if isinstance(shard.rows, csr_array) else rows * rows).sum())
+    trace = float(rows.trace)
     least = trace if versus == 1 else trace / (versus + 1)  # I − 11ᵀ/C has no eigenvalue below 1/C
     value = min(max(value * (1 + POWER_TOL), least / shard.n_features), trace)
     return value * versus / shard.n_rows * shard.radius**2

@@ -1,0 +1,27 @@
+"""How rows lie in memory, and the few things that are computed of them, whatever the layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scipy.sparse import issparse
+
+from localgd.layouts.classes import ClassRows
+from localgd.layouts.csr import Csr
+from localgd.layouts.dense import Dense
+from localgd.layouts.layout import Layout
+
+__all__ = ["ClassRows", "Csr", "Dense", "Layout", "laid"]
+
+
+def laid(rows: Any) -> Layout:
+    """Return rows as a layout: an array, a sparse one, or what is a layout already.
+
+    Examples
+    --------
+    >>> laid([[1.0, 2.0]])
+    Dense(x=array([[1., 2.]]))
+    """
+    if isinstance(rows, Dense | Csr | ClassRows):
+        return rows
+    return Csr(rows) if issparse(rows) else Dense(rows)

@@ -1,0 +1,81 @@
+"""Rows as an array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localgd.layouts.layout import Index, Single
+from localgd.rounding import FloatArray, frozen, norms_above, read_only
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Single):
+    """Rows as a float64 array.
+
+    Parameters
+    ----------
+    x : (n, d) float64 array
+        The rows; made read-only, copied if somebody else may write to them.
+
+    Examples
+    --------
+    >>> Dense([[3.0, 4.0], [0.0, 1.0]]).sum(np.array([1.0, 2.0])).tolist()
+    [3.0, 6.0]
+    """
+
+    x: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", frozen(self.x))
+
+    @property
+    def row_length(self) -> int:
+        return self.shape[1]
+
+    @property
+    def parts(self) -> tuple[FloatArray]:
+        return (self.x,)
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.x).all())
+
+    @cached_property
+    def peak(self) -> float:
+        return float(np.abs(self.x).max(initial=0.0))
+
+    @cached_property
+    def norms(self) -> FloatArray:
+        exponents = np.frexp(np.abs(self.x).max(axis=1, initial=0.0))[1]
+        scaled = np.ldexp(self.x, -exponents[:, None])
+        return norms_above(np.einsum("ij,ij->i", scaled, scaled), exponents, self.row_length)
+
+    @cached_property
+    def squares(self) -> FloatArray:
+        """|z_i|² of every row, (n, 1)."""
+        return np.asarray(np.square(self.x) @ np.ones((self.shape[1], 1)))
+
+    @property
+    def trace(self) -> float:
+        return float((self.x * self.x).sum())
+
+    @cached_property
+    def gram(self) -> FloatArray:
+        return read_only(self.x @ self.x.T)
+
+    def moment(self, coefficients: FloatArray) -> FloatArray:
+        return np.asarray(self.x.T @ (self.x * coefficients[:, None]))
+
+    def take(self, samples: Index) -> Dense:
+        return Dense(read_only(self.x[samples]))
+
+    def over(self, length: float) -> Self:
+        return type(self)(read_only(self.x / length))
+
+    def filled(self) -> NDArray[np.bool_]:
+        return np.asarray(self.x.any(axis=1))

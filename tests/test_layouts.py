@@ -1,0 +1,159 @@
+"""Every layout of rows answers as the rows written out do, and its errors are bounded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from common import OTHER_ORDER, examples
+from localgd import ClassRows, Csr, Dense, Shard
+from localgd.engine.nodes import fingerprint
+from localgd.layouts import laid
+
+CLASSES = 4
+
+
+def plain(rng, n=7, d=5):
+    x = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.7)
+    x[:, 0] += x[:, 0] == 0
+    return x
+
+
+LAYOUTS = {
+    "dense": lambda x, y: Dense(x),  # noqa: ARG005
+    "csr": lambda x, y: Csr(csr_array(x)),  # noqa: ARG005
+    "classes": lambda x, y: ClassRows(x, y, CLASSES),
+    "classes, csr": lambda x, y: ClassRows(csr_array(x), y, CLASSES),
+    "two classes": lambda x, y: ClassRows(x, y % 2, 2),
+}
+layouts = pytest.mark.parametrize("name", LAYOUTS)
+
+
+def case(name, seed):
+    rng = np.random.default_rng(seed)
+    x, y = plain(rng), rng.integers(CLASSES, size=7)
+    data = LAYOUTS[name](x, y)
+    rows = data.explicit()
+    return rng, data, rows.toarray() if isinstance(rows, csr_array) else rows
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=OTHER_ORDER, atol=OTHER_ORDER)
+
+
+@layouts
+@pytest.mark.parametrize("seed", range(3))
+def test_it_answers_as_the_rows_written_out_do(name, seed):
+    rng, data, z = case(name, seed)
+    assert data.shape == z.shape
+    w, c = rng.standard_normal(z.shape[1]), rng.standard_normal(len(z))
+    close(data.margins(w), z @ w)
+    close(data.sum(c), z.T @ c)
+    close(data.moment(c), z.T @ (z * c[:, None]))
+    own = (c[:, None] * z).reshape(-1, data.versus, z.shape[1]).sum(axis=1)
+    close(data.spread(c), z.T @ (z * c[:, None]) - own.T @ own)
+    close(data.by_gram(data.gram, c), z @ z.T @ c)
+    close(data.trace, np.square(z).sum())
+    close(data.over(3.0).margins(w), z @ w / 3)
+    assert data.peak == np.abs(z).max()
+    assert data.filled().tolist() == z.any(axis=1).tolist()
+    assert data.row_length >= (z != 0).sum(axis=1).max()
+    lengths = np.linalg.norm(z, axis=1)
+    assert (lengths <= data.norms).all()
+    close(data.norms, lengths)
+    assert laid(data) is data
+
+
+@layouts
+def test_batches_are_of_samples(name):
+    rng, data, z = case(name, 4)
+    w, c = rng.standard_normal(z.shape[1]), rng.standard_normal(len(z))
+    samples = np.array([3, 0, 3])
+    index = data.index(samples)
+    taken = data.take(samples)
+    assert taken.shape == (3 * data.versus, z.shape[1])
+    close(taken.margins(w), z[index] @ w)
+    close(taken.sum(c[index]), z[index].T @ c[index])
+    close(data.by_gram(data.gram, c, samples), z[index] @ (z.T @ c))
+    assert data.index(samples[None]).tolist() == [index.tolist()]
+
+
+@layouts
+def test_shares_tell_what_every_sample_adds_to_each_class(name):
+    rng, data, z = case(name, 5)
+    c = rng.standard_normal(len(z))
+    n_parts = data.n_classes if isinstance(data, ClassRows) else 1
+    parts = z.reshape(len(z), n_parts, -1)
+    squares = np.square(parts).sum(axis=2)
+    for power, sizes in ((0, squares > 0), (1, np.sqrt(squares)), (2, squares)):
+        expected = (np.abs(c)[:, None] * sizes).reshape(-1, data.versus, n_parts).sum(axis=1)
+        close(data.shares(c, power), expected)
+    p = np.abs(c) / (1 + np.abs(c).reshape(-1, data.versus).sum(axis=1)).repeat(data.versus)
+    own = (p[:, None, None] * parts).reshape(-1, data.versus, *parts.shape[1:]).sum(axis=1)
+    traces = (p[:, None] * squares).reshape(-1, data.versus, n_parts).sum(axis=1) - np.square(own).sum(axis=2)
+    close(data.spread_shares(p), traces)
+    diagonal = np.diag(data.spread(p)).reshape(n_parts, -1).sum(axis=1)
+    close(traces.sum(axis=0), diagonal)
+
+
+@layouts
+@settings(max_examples=examples(200))
+@given(seed=st.integers(0, 10**6), far=st.booleans())
+def test_margins_and_combinations_are_off_by_no_more_than_they_say(name, seed, far):
+    """Against exact sums, where large entries cancel."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((5, 6)) * 10.0 ** rng.integers(-6, 7, (5, 6))
+    shard = Shard("a", LAYOUTS[name](x, rng.integers(CLASSES, size=5)))
+    z = shard.rows.toarray() if isinstance(shard.rows, csr_array) else shard.rows
+    w = rng.standard_normal(shard.n_features) * 10.0 ** rng.integers(-6, 7, shard.n_features)
+    if far:  # margins of nearly 0
+        w -= z.T @ np.linalg.lstsq(z.T, w, rcond=None)[0]
+    exact = [[Fraction(v) for v in row] for row in z.tolist()]
+    model = [Fraction(v) for v in w.tolist()]
+    off = max(
+        abs(Fraction(float(m)) - sum(a * b for a, b in zip(row, model, strict=True)))
+        for m, row in zip(shard.margins(w), exact, strict=True)
+    )
+    assert off <= shard.margin_error(float(np.linalg.norm(w)))
+    c = rng.random(shard.n_rows) * 10.0 ** rng.integers(-6, 7, shard.n_rows)
+    dual = shard.combination(c)
+    sums = [sum(Fraction(a) * row[j] for a, row in zip(c.tolist(), exact, strict=True)) for j in range(len(w))]
+    away = sum((Fraction(float(v)) - s) ** 2 for v, s in zip(dual.vector, sums, strict=True))
+    assert away <= Fraction(dual.error) ** 2
+    assert dual.mass <= sum(Fraction(a) for a in c.tolist())
+
+
+@layouts
+def test_it_cannot_be_written_to_and_the_rows_of_its_owner_may_change(name):
+    rng = np.random.default_rng(0)
+    x, y = plain(rng), rng.integers(CLASSES, size=7)
+    data = LAYOUTS[name](x, y)
+    for part in data.parts:
+        with pytest.raises(ValueError, match="read-only"):
+            part[0] = 1
+    before = data.margins(np.ones(data.shape[1]))
+    x += 1.0
+    y[:] = 0
+    np.testing.assert_array_equal(data.margins(np.ones(data.shape[1])), before)
+
+
+def test_a_node_knows_its_rows_again_by_rows_and_classes():
+    rng = np.random.default_rng(0)
+    x, y = plain(rng), rng.integers(CLASSES, size=7)
+    other = (y + 1) % CLASSES
+    digests = {fingerprint(Shard("a", LAYOUTS[name](x, codes))) for name in LAYOUTS for codes in (y, other)}
+    assert len(digests) == 8  # of dense and CSR rows the codes are no part
+
+
+def test_rows_of_two_classes_are_signed_rows():
+    rng = np.random.default_rng(1)
+    x, y = plain(rng), np.array([0, 1, 1, 0, 1, 0, 0])
+    rows = ClassRows(x, y, 2)
+    signed = np.where(y == 1, 1.0, -1.0)[:, None] * x
+    w = rng.standard_normal(5)
+    close(rows.margins(np.concatenate([-w / 2, w / 2])), signed @ w)
