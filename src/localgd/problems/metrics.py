@@ -46,8 +46,8 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, of_samples: Float
     """Return how the shared model w stands on this node.
 
     Sums: ``weight`` p_m, ``loss`` p_m f_m(w), f_m the mean of the losses `of_samples` (the largest float64 where it is
-    beyond), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less its
-    rounding error).
+    beyond), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less
+    its rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
