@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 HOMES = {
-    "core": "End Engine Merge Message Problem Report Task",
+    "core": "End Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
     "data.load": "load",
     "data.partition": "partition",
@@ -31,10 +31,13 @@ HOMES = {
     "problems.regularised": "Regularised",
     "rounding": "Dual",
     "rows": "Samples Shard",
+    "rules.own": "update_fields update_report",
+    "rules.server": "ServerState chain mean",
     "run.certify": "certify",
     "run.goals": "Angle Gap MarginRatio",
     "run.history": "RoundInfo Run SampledNodes",
     "run.loop": "train",
+    "testing.check": "check_method",
 }
 """The public names by the module that they live in, which is imported on first use; `__init__.pyi` tells editors."""
 

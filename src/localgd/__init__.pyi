@@ -1,5 +1,6 @@
 from localgd.core import End as End
 from localgd.core import Engine as Engine
+from localgd.core import Field as Field
 from localgd.core import Merge as Merge
 from localgd.core import Message as Message
 from localgd.core import Problem as Problem
@@ -47,6 +48,11 @@ from localgd.problems.regularised import Regularised as Regularised
 from localgd.rounding import Dual as Dual
 from localgd.rows import Samples as Samples
 from localgd.rows import Shard as Shard
+from localgd.rules.own import update_fields as update_fields
+from localgd.rules.own import update_report as update_report
+from localgd.rules.server import ServerState as ServerState
+from localgd.rules.server import chain as chain
+from localgd.rules.server import mean as mean
 from localgd.run.certify import certify as certify
 from localgd.run.goals import Angle as Angle
 from localgd.run.goals import Gap as Gap
@@ -57,3 +63,4 @@ from localgd.run.history import SampledNodes as SampledNodes
 from localgd.run.loop import train as train
 
 __version__: str
+from localgd.testing.check import check_method as check_method

@@ -34,6 +34,7 @@ from localgd.data.datasets import DATASETS
 from localgd.engine.processes import WORTH_HALVES
 from localgd.errors import EngineError, RemoteError
 from localgd.run.checkpoint import Checkpoints
+from own_methods import PROGRAMS
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def history(run):
 
 
 RUNS = {
+    **{name: module.method for name, module in PROGRAMS.items()},
     **{name: METHODS[name] for name in ("local-gd", "modified, projection", "consensus", "interior-point")},
     **{name: PENALISED[name] for name in ("newton", "scaffold")},
 }

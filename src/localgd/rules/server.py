@@ -155,6 +155,19 @@ def mean() -> Chain:
 def chain(first: Chain, *parts: Part) -> Chain:
     """Return a chain with further parts: what they do to the mean update, in this order.
 
+    Parameters
+    ----------
+    first : Chain
+        ``mean()``, or a chain of it.
+    *parts : Part
+        Called with the update, what the part kept (a `Dual`, empty at first) and the report; returns the update, and
+        what to keep.
+
+    Returns
+    -------
+    Chain
+        The server.
+
     Examples
     --------
     >>> chain(mean(), Momentum(0.7)).parts

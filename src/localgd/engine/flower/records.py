@@ -163,7 +163,8 @@ def made(entry: Any, kinds: Iterable[type[Kind]], what: str) -> Kind:
     name, fields = text(entry["name"], f"the name of {what}", 200), entry["fields"]
     known = {name_of(kind): kind for kind in kinds}
     if name not in known:
-        raise RefusedError(f"{what} {name!r} is not on the list of this node ({', '.join(sorted(known))})")
+        remedy = f"its operator may put it there: localgd.flower.answer(app, {what.rsplit(maxsplit=1)[-1]}s=…)"
+        raise RefusedError(f"{what} {name!r} is not on the list of this node ({', '.join(sorted(known))}); {remedy}")
     if not isinstance(fields, str):
         raise RefusedError(f"the fields of {name} are no text")
     try:
