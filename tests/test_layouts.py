@@ -56,7 +56,7 @@ def test_it_answers_as_the_rows_written_out_do(name, seed):
     close(data.sum(c), z.T @ c)
     close(data.moment(c), z.T @ (z * c[:, None]))
     own = (c[:, None] * z).reshape(-1, data.versus, z.shape[1]).sum(axis=1)
-    close(data.spread(c), z.T @ (z * c[:, None]) - own.T @ own)
+    close(data.spread(c, np.ones(7)), z.T @ (z * c[:, None]) - own.T @ own)
     close(data.by_gram(data.gram, c), z @ z.T @ c)
     close(data.trace, np.square(z).sum())
     close(data.over(3.0).margins(w), z @ w / 3)
@@ -97,7 +97,7 @@ def test_shares_tell_what_every_sample_adds_to_each_class(name):
     own = (p[:, None, None] * parts).reshape(-1, data.versus, *parts.shape[1:]).sum(axis=1)
     traces = (p[:, None] * squares).reshape(-1, data.versus, n_parts).sum(axis=1) - np.square(own).sum(axis=2)
     close(data.spread_shares(p), traces)
-    diagonal = np.diag(data.spread(p)).reshape(n_parts, -1).sum(axis=1)
+    diagonal = np.diag(data.spread(p, np.ones(7))).reshape(n_parts, -1).sum(axis=1)
     close(traces.sum(axis=0), diagonal)
 
 

@@ -30,14 +30,17 @@ class Shard:
     data : (n, d) float64 array, CSR array or Layout
         Signed rows, finite, at least one. A bias is one more column holding y. Of many classes `localgd.ClassRows`:
         one row against each class that a sample is not of; the sample is right if all of them are.
+    weights : (n_samples,) float64 array, optional
+        What each sample counts, finite and at least 0; 1 by default. Samples of weight 0 are left out. A sample of
+        weight 2 is two of weight 1 in every loss and every mean; the hard margin knows only which samples there are.
     limits : Limits, optional
         What may be summed of the rows for others, as the node's operator says; anything by default.
 
     Raises
     ------
     ValueError
-        If there is no row, an entry is not finite, the largest is beyond 2^±100, or rows that are not 0 differ more
-        than 1e12-fold in length.
+        If weights do not fit the rows, there is no row, an entry is not finite, the largest is beyond 2^±100, or rows
+        that are not 0 differ more than 1e12-fold in length.
 
     Examples
     --------
@@ -48,17 +51,45 @@ class Shard:
 
     node_id: str
     data: Any
+    weights: FloatArray | None = field(default=None, kw_only=True, repr=False)
     limits: Limits | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
         data = laid(self.data)
         object.__setattr__(self, "data", data)
+        if self.weights is not None:
+            data = self._weighted(self.weights)
         if len(data.shape) != 2 or data.shape[0] == 0:
             raise ValueError(f"node {self.node_id!r} has no rows (shape {data.shape}); give it at least one or drop it")
         if not data.finite:
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
         self._check_sizes(self.peak)
+
+    def _weighted(self, given: Any) -> Any:
+        """Leave out samples of weight 0, and weights that are all 1; return the rows."""
+        weights = frozen(given)
+        if weights.shape != (self.n_samples,):
+            of_shape = f"{self.n_samples} samples but weights of shape {weights.shape}"
+            raise ValueError(f"node {self.node_id!r} has {of_shape}; give one each")
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(f"node {self.node_id!r} has weights that are not finite, or below 0; mend the samples")
+        if not weights.any():
+            raise ValueError(f"node {self.node_id!r} has no sample of a weight above 0; leave the node out")
+        least, most = float(weights[weights > 0].min()), float(weights.max())
+        if least * MOST_APART < most or abs(math.frexp(most)[1]) > COMFORTABLE_EXPONENT:
+            what = f"weights from {least:.0e} to {most:.0e}: too far apart, or from 1"
+            raise ValueError(f"node {self.node_id!r} has {what}; divide them by their mean, and drop the smallest")
+        data, present = self.data, np.flatnonzero(weights)
+        if present.size < weights.size:
+            data, weights = data.take(present), read_only(weights[present])
+            self._leave(present)
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "weights", None if (weights == 1.0).all() else weights)
+        return data
+
+    def _leave(self, present: Any) -> None:
+        """Leave what else there is of each sample, but for those that are present."""
 
     def _check_sizes(self, peak: float) -> None:
         """Refuse entries whose products leave float64, and rows so unlike in length that sums forget the short ones."""
@@ -89,6 +120,36 @@ class Shard:
     def n_samples(self) -> int:
         """Number of samples: of rows, for two classes."""
         return self.n_rows // self.versus
+
+    @cached_property
+    def total(self) -> float:
+        """Σ of the weights: the number of samples, if they have none."""
+        return float(self.n_samples if self.weights is None else self.weights.sum())
+
+    @cached_property
+    def of_rows(self) -> FloatArray | None:
+        """The weight of each row as part of their mean, (n,); None without weights."""
+        if self.weights is None:
+            return None
+        return read_only(np.repeat(self.weights * (self.n_samples / self.total), self.versus))
+
+    def mean(self, values: FloatArray) -> float:
+        """Return the mean of values of rows, or of samples, each by its weight."""
+        if self.weights is None:
+            return float(values.mean())
+        return float(self.weigh(values).sum()) / (self.total * (values.size // self.n_samples))
+
+    def weigh(self, values: FloatArray) -> FloatArray:
+        """Return values of rows, or of samples, times the weight of each.
+
+        Examples
+        --------
+        >>> Shard("a", [[1.0], [2.0]], weights=[0.5, 2.0]).weigh(np.array([10.0, 10.0])).tolist()
+        [5.0, 20.0]
+        """
+        if self.weights is None:
+            return values
+        return np.asarray(np.repeat(self.weights, values.size // self.weights.size) * values)
 
     @property
     def n_features(self) -> int:
@@ -136,17 +197,17 @@ class Shard:
         """Return z_i·w for every row, shape (n,)."""
         return np.asarray(self.data.margins(w))
 
-    def n_right(self, margins: FloatArray) -> int:
-        """Return how many samples have no row of margin <= 0.
+    def right(self, margins: FloatArray) -> float:
+        """Return how many samples have no row of margin <= 0, each by its weight.
 
         Examples
         --------
         >>> from localgd.layouts import ClassRows
-        >>> Shard("a", ClassRows(np.eye(2), [0, 2], 3)).n_right(np.array([1.0, 2.0, 3.0, -1.0]))
-        1
+        >>> Shard("a", ClassRows(np.eye(2), [0, 2], 3)).right(np.array([1.0, 2.0, 3.0, -1.0]))
+        1.0
         """
-        right = margins > 0
-        return int(np.count_nonzero(right if self.versus == 1 else right.reshape(-1, self.versus).all(axis=1)))
+        right = margins > 0 if self.versus == 1 else (margins > 0).reshape(-1, self.versus).all(axis=1)
+        return float(np.count_nonzero(right) if self.weights is None else self.weights[right].sum())
 
     def permit(self, coefficients: FloatArray) -> None:
         """Refuse Σ c_i z_i, or one class's part of it, if it rests on fewer rows than the limits say.
@@ -195,9 +256,13 @@ class Shard:
         return np.asarray(self.data.moment(coefficients))
 
     def spread(self, coefficients: FloatArray) -> FloatArray:
-        """Return Σ c_i z_i z_iᵀ less s sᵀ of every sample's s = Σ c_i z_i, shape (d, d), if that may leave the node."""
-        self._permit_squares(lambda: self.data.spread_shares(coefficients))
-        return np.asarray(self.data.spread(coefficients))
+        """Return Σ c_i z_i z_iᵀ less s sᵀ of every sample's s = Σ c_i z_i, each sample by its weight, (d, d).
+
+        If that may leave the node.
+        """
+        weights = np.ones(self.n_samples) if self.weights is None else self.weights
+        self._permit_squares(lambda: self.data.spread_shares(coefficients) * weights[:, None])
+        return np.asarray(self.data.spread(coefficients, weights))
 
     def margin_error(self, w_norm: float) -> float:
         """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
@@ -221,6 +286,8 @@ class Samples(Shard):
         Rows x, finite, at least one, not signed by anything. An intercept is one more column of ones.
     targets : (n,) float64 array
         Targets y, finite, one per row.
+    weights : (n,) float64 array, optional
+        What each row counts, as of `Shard`.
     limits : Limits, optional
         What may be summed of the rows for others, as the node's operator says; anything by default.
 
@@ -240,17 +307,21 @@ class Samples(Shard):
 
     def __post_init__(self) -> None:
         """Check rows and targets once and freeze them."""
-        super().__post_init__()
         object.__setattr__(self, "targets", frozen(self.targets))
-        if self.targets.shape != (self.n_rows,):
+        n_rows = laid(self.data).shape[0]
+        if self.targets.shape != (n_rows,):
             raise ValueError(
-                f"node {self.node_id!r} has {self.n_rows} rows but targets of shape {self.targets.shape}; "
-                f"give one target per row, shape ({self.n_rows},)"
+                f"node {self.node_id!r} has {n_rows} rows but targets of shape {self.targets.shape}; "
+                f"give one target per row, shape ({n_rows},)"
             )
+        super().__post_init__()
         if not np.isfinite(self.targets).all():
             raise ValueError(f"node {self.node_id!r} has NaN or infinite targets; impute or remove those rows")
         if math.frexp(float(np.abs(self.targets).max()))[1] > COMFORTABLE_EXPONENT:
             raise ValueError(f"node {self.node_id!r} has targets of extreme size; give them in another unit")
+
+    def _leave(self, present: Any) -> None:
+        object.__setattr__(self, "targets", read_only(self.targets[present]))
 
     def margins(self, w: FloatArray) -> Never:  # noqa: ARG002  there is no w that it could take
         """Refuse: rows without a sign have no margins, and a classifier trained on them would mean nothing."""

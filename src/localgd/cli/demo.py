@@ -14,7 +14,7 @@ from localgd.data.prepare import prepare
 from localgd.engine.inprocess import InProcess
 from localgd.methods.auto import auto
 from localgd.methods.averaging import local_gd, modified_local_gd
-from localgd.problems.metrics import Evaluate
+from localgd.problems.metrics import Evaluate, total
 from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
 from localgd.report.progress import Progress
@@ -51,7 +51,7 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
                 break
     console.print()
     look = federation.round(Evaluate(), Message(0, reference))
-    console.print(_together(runs, float(look.sums["correct"]) / look.n_rows))
+    console.print(_together(runs, float(look.sums["correct"]) / total(look)))
     if all(run.history[-1].accuracy == 1 for run in runs.values()):
         console.print("Every accuracy here looks perfect; only the angle tells which model came out.")
     console.print(

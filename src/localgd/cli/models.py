@@ -54,7 +54,7 @@ def certify_command(
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.least_squares import LeastSquares
-    from localgd.problems.metrics import Evaluate
+    from localgd.problems.metrics import Evaluate, total
     from localgd.problems.regularised import Regularised
     from localgd.report import text
     from localgd.run.certify import certify
@@ -87,7 +87,7 @@ def certify_command(
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     found = certify(w, federation, problem=problem, goal=goal if C is None else None)
     look = federation.round(Evaluate(), Message(0, w))
-    accuracy = float(look.sums["correct"]) / look.n_rows
+    accuracy = float(look.sums["correct"]) / total(look)
     if as_json:
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:

@@ -178,6 +178,7 @@ def fingerprint(shard: Shard) -> str:
     """
     data = shard.data
     digest = hashlib.blake2b(f"{data.shape} {data.versus}".encode(), digest_size=16)
-    for part in (*data.parts, getattr(shard, "targets", np.zeros(0))):
+    weights = () if shard.weights is None else (shard.weights,)
+    for part in (*data.parts, *weights, getattr(shard, "targets", np.zeros(0))):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -36,7 +36,8 @@ Kernel: TypeAlias = Callable[[Shard, FloatArray, FloatArray, Steps], FloatArray]
 def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versus: int = 1) -> Kernel:
     """Return the fastest kernel for this shard; the choice depends on sizes only, never on timing.
 
-    No compiled one for rows of many classes, or where `versus` margins, more than one, make one value of the loss.
+    No compiled one for rows of many classes or with weights, or where `versus` margins, more than one, make one value
+    of the loss.
 
     Examples
     --------
@@ -52,7 +53,7 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
         return reference.coefficients
     if shard.n_samples**2 <= 2 * stored and shard.n_samples <= MOST_GRAM_ROWS:
         return gram.coefficients
-    plain = versus == 1 and isinstance(data, Dense | Csr)
+    plain = versus == 1 and shard.weights is None and isinstance(data, Dense | Csr)
     cached = isinstance(data, Dense) and stored <= CACHED_ENTRIES
     if not plain or cached or local_steps * stored * share < COMPILED_FROM:
         return reference.coefficients

@@ -20,11 +20,11 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     lr = steps.lr * steps.loss.versus
     for step in range(steps.local_steps):
         if steps.batches is None:
-            a = steps.shrink * a + steps.loss.slope(margins + shard.data.by_gram(gram, a)) * (lr / a.size)
+            a = steps.shrink * a + steps.slopes(margins + shard.data.by_gram(gram, a)) * (lr / a.size)
         else:
             samples = steps.batches[step]
             index = shard.data.index(samples)
-            c = steps.loss.slope(margins[index] + shard.data.by_gram(gram, a, samples)) * (lr / index.size)
+            c = steps.slopes(margins[index] + shard.data.by_gram(gram, a, samples), index) * (lr / index.size)
             a *= steps.shrink
             np.add.at(a, index, c)
     return a

@@ -22,7 +22,7 @@ class Steps:
     """The L local steps of one round, of size η = `lr`; `loss` gives the slopes of margins.
 
     `shrink` is 1 − ηλ, the pull towards w of the proximal form, or 1. `batches`, (local_steps, batch_size), are the
-    samples of each step; None for full batches.
+    samples of each step; None for full batches. `weights`, (n,), of mean 1, are those of the rows; None for 1 each.
     """
 
     local_steps: int
@@ -30,6 +30,12 @@ class Steps:
     loss: Loss
     shrink: float = 1.0
     batches: Batches | None = None
+    weights: FloatArray | None = None
+
+    def slopes(self, margins: FloatArray, index: Any = slice(None)) -> FloatArray:
+        """Return the slopes of margins of these rows, each by its weight."""
+        slopes = self.loss.slope(margins)
+        return slopes if self.weights is None else slopes * self.weights[index]
 
 
 def batch(shard: Shard, steps: Steps, step: int) -> tuple[Layout, Any]:
@@ -50,7 +56,7 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     for step in range(steps.local_steps):
         block, index = batch(shard, steps, step)
         at = margins[index] if step == 0 else block.margins(w + drift)
-        c = steps.loss.slope(at) * (steps.lr * steps.loss.versus / at.size)
+        c = steps.slopes(at, index) * (steps.lr * steps.loss.versus / at.size)
         a *= steps.shrink
         if steps.batches is None:
             a += c

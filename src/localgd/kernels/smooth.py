@@ -30,7 +30,7 @@ def descend(
     v = np.array(w)
     for step in range(steps.local_steps):
         block, index = batch(shard, steps, step)
-        slope = steps.loss.slope(margins[index] if step == 0 else block.margins(v))
+        slope = steps.slopes(margins[index] if step == 0 else block.margins(v), index)
         if held is not None:
             held.step(index, slope)
         mean = block.sum(slope) / (slope.size / shard.versus)

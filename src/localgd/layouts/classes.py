@@ -137,13 +137,13 @@ class ClassRows(Layout):
         return np.ascontiguousarray(np.asarray(self.x.columns @ self._by_class(coefficients)).T).ravel()
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
-        return self._moment(coefficients, 0.0)
+        return self._moment(coefficients, np.ones(len(self.codes)), 0.0)
 
-    def spread(self, coefficients: FloatArray) -> FloatArray:
-        return self._moment(coefficients, 1.0)
+    def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
+        return self._moment(coefficients, weights, 1.0)
 
-    def _moment(self, coefficients: FloatArray, less: float) -> FloatArray:
-        """Return Σ c z zᵀ − less · Σ s sᵀ: x xᵀ times the weights Σ_c c (e_y − e_c)(e_y − e_c)ᵀ − less · b bᵀ."""
+    def _moment(self, coefficients: FloatArray, weights: FloatArray, less: float) -> FloatArray:
+        """Return Σ c z zᵀ − less · Σ s sᵀ: x xᵀ times Σ_c c (e_y − e_c)(e_y − e_c)ᵀ − less · b bᵀ and the weights."""
         b, d, n_classes = self._by_class(coefficients), self.x.shape[1], self.n_classes
         own = np.zeros(b.shape, dtype=bool)
         np.put_along_axis(own, self.codes[:, None], values=True, axis=1)
@@ -152,8 +152,8 @@ class ClassRows(Layout):
             for m in range(k + 1):
                 # −c of the other class, where one of them is the sample's own
                 apart = np.where(own[:, k], b[:, m], np.where(own[:, m], b[:, k], 0.0))
-                weights = np.where(own[:, k], b[:, k], -b[:, k]) if k == m else apart
-                block = self.x.moment(weights - less * b[:, k] * b[:, m])
+                shares = np.where(own[:, k], b[:, k], -b[:, k]) if k == m else apart
+                block = self.x.moment(weights * (shares - less * b[:, k] * b[:, m]))
                 out[k, :, m], out[m, :, k] = block, block
         return out.reshape(self.shape[1], self.shape[1])
 

@@ -83,8 +83,8 @@ class Layout(ABC):
         """Return Σ c_i z_i z_iᵀ, shape (d, d)."""
 
     @abstractmethod
-    def spread(self, coefficients: FloatArray) -> FloatArray:
-        """Return Σ c_i z_i z_iᵀ less s sᵀ of every sample's own sum s = Σ c_i z_i, shape (d, d)."""
+    def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i z_iᵀ less s sᵀ of every sample's own sum s = Σ c_i z_i, each by a weight, shape (d, d)."""
 
     @abstractmethod
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
@@ -157,8 +157,8 @@ class Single(Layout):
     def sum(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray(self.columns @ coefficients)
 
-    def spread(self, coefficients: FloatArray) -> FloatArray:
-        return self.moment(coefficients * (1.0 - coefficients))
+    def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
+        return self.moment(weights * (coefficients * (1.0 - coefficients)))
 
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
         return np.asarray((gram if samples is None else gram[samples]) @ coefficients)

@@ -26,6 +26,7 @@ import numpy as np
 from localgd.core import Report
 from localgd.losses import Logistic, Softmax
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
+from localgd.problems.metrics import total
 from localgd.problems.triangle import symmetric
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
 
@@ -42,7 +43,7 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     low, length = float(report.mins["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
     # a margin that is off by so much changes the loss of its row by no more
-    off = math.sqrt(8 * float(report.sums["blur"]) / report.n_rows)
+    off = math.sqrt(8 * float(report.sums["blur"]) / total(report))
     value, rounding = problem.objective(report, w), 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF
     least, value = max(value - off, 0.0) * (1 - rounding), (value + off) * (1 + rounding)
     proved = margin if margin > 0 else -math.inf
@@ -57,7 +58,7 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     gap = distance * steep + TINY  # by convexity
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
-        distance = min(distance, math.sqrt(2 * gap / problem.strength(report.n_rows) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
+        distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
         why = "the curvature is singular to within rounding, as with dependent columns"
         why = why if "curvature" in report.sums else "there is no penalty"
@@ -83,7 +84,7 @@ def _judged(found: Certificate, length: float) -> Certificate:
 
 def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
-    n, mass = report.n_rows, norm_above(report.sums["pull"])
+    n, mass = total(report), norm_above(report.sums["pull"])
     steps = 2.0**-48 * float(report.maxs["radius"])  # a slope is within a few roundings of the exact one
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
     blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
@@ -95,8 +96,8 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
     """Return an upper bound on |w − w*| from the curvature at w and a bound on the gradient; inf if there is none."""
     if "curvature" not in report.sums:
         return math.inf
-    curvature = symmetric(report.sums["curvature"]) / report.n_rows
-    curvature[np.diag_indices(w.size)] += problem.strength(report.n_rows) * problem.pull(np.ones(w.size))
+    curvature = symmetric(report.sums["curvature"]) / total(report)
+    curvature[np.diag_indices(w.size)] += problem.strength(total(report)) * problem.pull(np.ones(w.size))
     if not np.isfinite(curvature).all():
         return math.inf
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
@@ -109,7 +110,7 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
 
 def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return an upper bound on F(w) − min F, rounding included."""
-    n, strength = report.n_rows, problem.strength(report.n_rows)
+    n, strength = total(report), problem.strength(total(report))
     pull, drift = report.sums["pull"], float(report.sums["drift"]) * (2 + report.n_nodes)
     blur = float(report.sums["blur"]) / n
     share = 0.0

@@ -66,7 +66,7 @@ class HardMargin(ByMargins):
         """Return it: more than two classes are more rows."""
         return self
 
-    def strength(self, n_samples: int) -> float:  # noqa: ARG002
+    def strength(self, n_samples: float) -> float:  # noqa: ARG002
         """Return λ = 0: a loss that local steps go down for its direction has no penalty."""
         return 0.0
 

@@ -16,7 +16,7 @@ import numpy as np
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.kernels.project import dense
 from localgd.problems.least_squares_certificate import SquaresCertificate, squares_certificate
-from localgd.problems.metrics import Weighting
+from localgd.problems.metrics import WEIGHTED, Weighting, total, weights_of
 from localgd.problems.reduced import Reduced, folded
 from localgd.problems.spectrum import Spectrum
 from localgd.problems.triangle import triangle, triangle_size
@@ -128,7 +128,8 @@ class LeastSquares:
 
     def begun(self, report: Report, w: FloatArray) -> Facts:
         """Return what the answer to `beginning` says; to a look at another model, less."""
-        reduced = Reduced(self.alpha, report.n_rows, w.size)
+        weight = total(report) if "total" in report.sums else None
+        reduced = Reduced(self.alpha, report.n_rows, w.size, weight=weight)
         if self.intercept:
             ones = of_along(report)
             reduced = replace(reduced, columns=read_only(ones.sums["pull"][:-1]), columns_error=folded(ones))
@@ -187,6 +188,8 @@ class Squares:
     - For a vector v ``along``: `summed` of Xv, so XᵀXv or at any rate Xᵀa for some a, under names with ``along_``.
     - For ``moments``, the number of columns: ``moment``, the upper triangle of XᵀX.
 
+    Every row counts by its weight, in all of it.
+
     Parameters
     ----------
     intercept : bool
@@ -204,7 +207,7 @@ class Squares:
 
     def schema(self, message: Message) -> Schema:
         """Return what the message asks for."""
-        asked = dict(residuals_schema(message.w.size) if message.w.size else {})
+        asked = {**WEIGHTED, **(residuals_schema(message.w.size) if message.w.size else {})}
         if "along" in message.extra:
             asked |= {f"{ALONG}{name}": field for name, field in summed_schema(message.extra["along"].size).items()}
         if "moments" in message.extra:
@@ -223,12 +226,14 @@ class Squares:
     @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64: then nothing is proved of it
     def run(self, message: Message, shard: Samples, state: None) -> tuple[Report, None]:
         """Return the sums."""
-        sums = residual_sums(shard, message.w, shard.residuals(message.w)) if message.w.size else {}
+        sums: dict[str, Any] = dict(weights_of(shard))
+        if message.w.size:
+            sums |= residual_sums(shard, message.w, shard.residuals(message.w))
         if "along" in message.extra:
             image = shard.data.margins(message.extra["along"])
-            sums |= {f"{ALONG}{name}": value for name, value in summed(shard, image).items()}
+            sums |= {f"{ALONG}{name}": value for name, value in summed(shard, shard.weigh(image)).items()}
         if "moments" in message.extra:
-            sums["moment"] = triangle(shard.second_moment(np.ones(shard.n_rows)))
+            sums["moment"] = triangle(shard.second_moment(shard.weigh(np.ones(shard.n_rows))))
         return Report(1, shard.n_rows, sums), state
 
 
@@ -249,18 +254,18 @@ def residuals_schema(n_features: int) -> Schema:
 
 
 def residual_sums(shard: Samples, w: FloatArray, residuals: FloatArray) -> dict[str, Any]:
-    """Return what the residuals of a model say; see `Squares`."""
+    """Return what the residuals of a model say, each by its weight; see `Squares`."""
     size, length = np.abs(residuals), norm_above(w)
     # a product of row and model, then one subtraction
     error = 2 * (shard.row_length + 2) * UNIT_ROUNDOFF * shard.norms * length + 2 * UNIT_ROUNDOFF * size
-    error = error + shard.n_features * TINY
+    error = error + shard.n_features * TINY + (0.0 if shard.weights is None else 2 * UNIT_ROUNDOFF * size)  # products
     above = 1 + 4 * (shard.n_rows + 8) * UNIT_ROUNDOFF
     return {
-        **summed(shard, residuals),
-        "square": float((residuals * residuals).sum()),
-        "blur": above * float((error * error).sum()),
-        "blur_pull": above * float((error * shard.norms).sum()),
-        "blur_last": above * float(error.sum()),
+        **summed(shard, shard.weigh(residuals)),
+        "square": float(shard.weigh(residuals * residuals).sum()),
+        "blur": above * float(shard.weigh(error * error).sum()),
+        "blur_pull": above * float(shard.weigh(error * shard.norms).sum()),
+        "blur_last": above * float(shard.weigh(error).sum()),
     }
 
 

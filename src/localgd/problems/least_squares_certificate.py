@@ -99,7 +99,7 @@ def squares_certificate(
         kind = kind if reduced.alpha > 0 else "least-squares"
         q = min(seen / math.sqrt(curved) + blur, steep / math.sqrt(curved)) * SURE
         distance = q / math.sqrt(curved) * SURE + TINY
-        gap = (off * off / report.n_rows + q * q) * SURE + TINY
+        gap = (off * off / reduced.total + q * q) * SURE + TINY
     elif known is not None and known.independent:
         distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
         gap = objective

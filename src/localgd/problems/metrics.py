@@ -18,7 +18,16 @@ Weighting: TypeAlias = Literal["uniform", "num-examples"]
 
 LARGEST = float(np.finfo(np.float64).max)
 
-METRICS: Schema = {"weight": Field("sum"), "loss": Field("sum"), "correct": Field("sum"), "margin": Field("min")}
+WEIGHTED: Schema = {"total": Field("sum", optional=True), "n_weighted": Field("sum", optional=True)}
+"""What nodes whose samples have weights add to a report: Σ of those, and how many there are."""
+
+METRICS: Schema = {
+    "weight": Field("sum"),
+    "loss": Field("sum"),
+    "correct": Field("sum"),
+    "margin": Field("min"),
+    **WEIGHTED,
+}
 """What `standing` reports."""
 
 OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
@@ -26,8 +35,24 @@ OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
 
 
 def node_weight(shard: Shard, weighted_by: Weighting | None) -> float:
-    """Return the weight p_m of a node before normalisation: 1, or its number of samples."""
-    return float(shard.n_samples) if weighted_by == "num-examples" else 1.0
+    """Return the weight p_m of a node before normalisation: 1, or its number of samples, each by its weight."""
+    return shard.total if weighted_by == "num-examples" else 1.0
+
+
+def weights_of(shard: Shard) -> dict[str, float]:
+    """Return the sums of `WEIGHTED`: nothing, if the samples have no weights."""
+    return {} if shard.weights is None else {"total": shard.total, "n_weighted": float(shard.n_samples)}
+
+
+def total(report: Report) -> float:
+    """Return Σ of the weights of all samples that speak through a report: their number, if none has one.
+
+    Examples
+    --------
+    >>> total(Report(2, 10)), total(Report(2, 10, {"total": 2.5, "n_weighted": 4.0}))
+    (10.0, 8.5)
+    """
+    return report.n_rows - float(report.sums.get("n_weighted", 0.0)) + float(report.sums.get("total", 0.0))
 
 
 def check_weighting(weighted_by: str | None) -> None:
@@ -46,13 +71,13 @@ def standing(shard: Shard, w: FloatArray, margins: FloatArray, of_samples: Float
     """Return how the shared model w stands on this node.
 
     Sums: ``weight`` p_m, ``loss`` p_m f_m(w), f_m the mean of the losses `of_samples` (the largest float64 where it is
-    beyond), ``correct`` samples that are right. Minimum: ``margin``, a lower bound on min z_i·w (the computed one less
-    its rounding error).
+    beyond), ``correct`` samples that are right, each by its weight, and `weights_of`. Minimum: ``margin``, a lower
+    bound on min z_i·w (the computed one less its rounding error).
     """
     low = float(margins.min()) - shard.margin_error(norm(w))
     with np.errstate(over="ignore"):
-        value = float(of_samples.mean())
-    sums = {"weight": weight, "loss": min(weight * value, LARGEST), "correct": shard.n_right(margins)}
+        loss = min(weight * shard.mean(of_samples), LARGEST)
+    sums = {"weight": weight, "loss": loss, "correct": shard.right(margins), **weights_of(shard)}
     return Report(1, shard.n_samples, sums, mins={"margin": low})
 
 
@@ -68,7 +93,12 @@ def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight
         return here
     readout = message.extra["readout"]
     there = standing(shard, readout, shard.margins(readout), of_samples, weight)
-    sums = {"weight": weight, "loss": here.sums["loss"], f"{READOUT}correct": there.sums["correct"]}
+    sums = {
+        "weight": weight,
+        "loss": here.sums["loss"],
+        f"{READOUT}correct": there.sums["correct"],
+        **weights_of(shard),
+    }
     return Report(1, shard.n_samples, sums, mins={f"{READOUT}margin": there.mins["margin"]})
 
 
@@ -112,7 +142,7 @@ class ByMargins:
     def scores(self, report: Report, state: Any) -> tuple[float, float]:
         """Return loss and accuracy of the shared model."""
         sums, labels = report.sums, bool(state.readout.vector.any())  # w = 0 labels nothing
-        accuracy = float(sums["correct"]) / report.n_rows if labels and "correct" in sums else math.nan
+        accuracy = float(sums["correct"]) / total(report) if labels and "correct" in sums else math.nan
         return float(sums["loss"]) / float(sums["weight"]), accuracy
 
     def unproved(self, proof: Any, state: Any) -> bool:  # noqa: ARG002

@@ -24,9 +24,10 @@ SURE = 1 + 32 * UNIT_ROUNDOFF
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """The problem with the intercept taken out, as the server knows it: α, N, and d, the intercept's column included.
+    """The problem with the intercept taken out, as the server knows it: α, the rows, and d, the intercept's included.
 
-    `columns` (d − 1,) are s, the sums of the other columns, with a bound on their error; None without an intercept.
+    `weight` is Σ of the weights of all rows, if they have some. `columns` (d − 1,) are s, the sums of the other
+    columns, with a bound on their error; None without an intercept.
 
     Examples
     --------
@@ -40,6 +41,12 @@ class Reduced:
     n_columns: int
     columns: FloatArray | None = None
     columns_error: float = 0.0
+    weight: float | None = None
+
+    @property
+    def total(self) -> float:
+        """Rows of all nodes, each by its weight: N."""
+        return float(self.n_rows) if self.weight is None else self.weight
 
     @property
     def rank(self) -> int:
@@ -52,15 +59,15 @@ class Reduced:
 
     def of(self, pull: FloatArray) -> FloatArray:
         """Return g_v − s g_b/N."""
-        return pull if self.columns is None else pull[:-1] - self.columns * (pull[-1] / self.n_rows)
+        return pull if self.columns is None else pull[:-1] - self.columns * (pull[-1] / self.total)
 
     def lifted(self, v: FloatArray) -> FloatArray:
         """Return v with the intercept that leaves the mean residual as it is."""
-        return v if self.columns is None else np.append(v, -float(self.columns @ v) / self.n_rows)
+        return v if self.columns is None else np.append(v, -float(self.columns @ v) / self.total)
 
     def centred(self, w: FloatArray, pull: FloatArray) -> FloatArray:
         """Return w with the intercept that makes the mean residual 0."""
-        return w if self.columns is None else np.append(w[:-1], w[-1] + pull[-1] / self.n_rows)
+        return w if self.columns is None else np.append(w[:-1], w[-1] + pull[-1] / self.total)
 
     def downhill(self, w: FloatArray, report: Report) -> FloatArray:
         """Return h, half of the way down."""
@@ -78,8 +85,8 @@ class Reduced:
         if self.columns is None:
             return drift
         length, last = norm_above(self.columns) + self.columns_error, abs(float(pull[-1]))
-        mean = (length * folded(report, "_last") + self.columns_error * last) / self.n_rows
-        own = 4 * UNIT_ROUNDOFF * (norm(pull) + 2 * length * last / self.n_rows)
+        mean = (length * folded(report, "_last") + self.columns_error * last) / self.total
+        own = 4 * UNIT_ROUNDOFF * (norm(pull) + 2 * length * last / self.total)
         return float(drift + mean + own) * SURE + self.n_columns * TINY
 
     def downhill_error(self, w: FloatArray, report: Report) -> float:
@@ -92,7 +99,7 @@ class Reduced:
         own, last = float(report.sums["blur_pull"]), float(report.sums["blur_last"])
         if self.columns is None:
             return own
-        return (own + (norm_above(self.columns) + self.columns_error) * last / self.n_rows) * SURE
+        return (own + (norm_above(self.columns) + self.columns_error) * last / self.total) * SURE
 
 
 def folded(report: Report, which: str = "") -> float:

@@ -13,7 +13,7 @@ from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Sch
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing, values
+from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing, total, values
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import Shard
@@ -87,9 +87,9 @@ class Regularised(ByMargins):
         """Whether anything is proved about its minimiser: nothing is of a loss of several margins a sample."""
         return self.loss.versus == 1
 
-    def strength(self, n_rows: int) -> float:
-        """Return λ."""
-        return 1.0 / (self.C * n_rows)
+    def strength(self, n_samples: float) -> float:
+        """Return λ, given the number of samples, each by its weight."""
+        return 1.0 / (self.C * n_samples)
 
     def pull(self, w: FloatArray) -> FloatArray:
         """Return what λ multiplies in the gradient: w, with 0 for the bias."""
@@ -132,11 +132,13 @@ class Regularised(ByMargins):
     def objective(self, report: Report, w: FloatArray) -> float:
         """Return F(w) from an appraisal by every node."""
         pulled = self.pull(w)
-        return float(report.sums["risk"]) / report.n_rows + self.strength(report.n_rows) / 2 * float(pulled @ pulled)
+        n = total(report)
+        return float(report.sums["risk"]) / n + self.strength(n) / 2 * float(pulled @ pulled)
 
     def gradient(self, report: Report, w: FloatArray) -> FloatArray:
         """Return ∇F(w) from an appraisal by every node."""
-        return np.asarray(self.strength(report.n_rows) * self.pull(w) - report.sums["pull"] / report.n_rows)
+        n = total(report)
+        return np.asarray(self.strength(n) * self.pull(w) - report.sums["pull"] / n)
 
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own, if it is one."""
@@ -183,20 +185,22 @@ def hard_margin_only(problem: Problem, why: str) -> None:
 def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regularised) -> Report:
     """Return the standing at w and what the server needs for objective, gradient and duality gap there.
 
-    Sums, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the rounding error of that; where
-    the bias is free and there are two classes, ``positive``, the part of ``pull`` from rows of the positive class, and
-    ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag ``far`` where that leaves float64;
-    ``blur``, a bound on what the rounding of the slopes adds to the gap. Maximum: ``radius``, the largest row norm.
+    Sums, every sample by its weight, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the
+    rounding error of that; where the bias is free and there are two classes, ``positive``, the part of ``pull`` from
+    rows of the positive class, and ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag
+    ``far`` where that leaves float64; ``blur``, a bound on what the rounding of the slopes adds to the gap. Maximum:
+    ``radius``, the largest row norm.
     """
     loss = problem.loss
     slope = loss.slope(margins)
     of_samples = values(loss, margins)
-    here = standing(shard, w, margins, of_samples, float(shard.n_samples))
+    here = standing(shard, w, margins, of_samples, shard.total)
     with np.errstate(over="ignore"):
-        risk = float(of_samples.sum())
-    sure = int(np.count_nonzero(slope > CERTAIN))
+        risk = float(shard.weigh(of_samples).sum())
+    sure = float(shard.weigh((slope > CERTAIN).astype(float)).sum())
     off = shard.margin_error(norm(w))
-    blur = shard.n_rows * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
+    blur = shard.total * shard.versus * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
+    slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
     flags: dict[str, int] = {}
@@ -207,7 +211,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         with np.errstate(over="ignore"):
-            odds = np.exp(-margins)
+            odds = shard.weigh(np.exp(-margins))
         by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
         if np.isfinite(by_class).all():
             sums["odds"] = by_class
@@ -227,7 +231,7 @@ def appraisals(n_features: int, problem: Regularised) -> Schema:
 
 def settled(report: Report, slope: FloatArray) -> bool:
     """Return whether the gradient is 0 to within the rounding of the sums it was made from."""
-    return norm(slope) <= float(report.sums["drift"]) * (2 + report.n_nodes) / report.n_rows
+    return norm(slope) <= float(report.sums["drift"]) * (2 + report.n_nodes) / total(report)
 
 
 @dataclass(frozen=True)
@@ -280,5 +284,5 @@ def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     """
     slope = loss.slope(margins)
     if loss.versus == 1:
-        return shard.second_moment(slope * loss.slope(-margins) if type(loss) is Logistic else slope)
+        return shard.second_moment(shard.weigh(slope * loss.slope(-margins) if type(loss) is Logistic else slope))
     return shard.spread(slope)

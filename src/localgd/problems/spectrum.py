@@ -91,7 +91,7 @@ def _decomposed(moment: FloatArray, reduced: Reduced, scale: FloatArray) -> Spec
     n, d = reduced.n_rows, scale.size
     trace = float((reduced.free(np.diagonal(moment) + reduced.alpha) / scale**2).sum()) * (1 + (n + d) * UNIT_ROUNDOFF)
     if reduced.columns is not None:
-        moment = moment[:-1, :-1] - np.outer(reduced.columns, reduced.columns / n)
+        moment = moment[:-1, :-1] - np.outer(reduced.columns, reduced.columns / reduced.total)
     values, vectors = np.linalg.eigh((moment + reduced.alpha * np.eye(d)) / np.outer(scale, scale))
     # n-term sums for XᵀX and, with the mean taken out, twice more; the decomposition of a d×d matrix
     doubt = (4 * n + 32 * d + 2**12) * UNIT_ROUNDOFF * trace

@@ -215,12 +215,13 @@ def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> F
     held = list(shards)
     stack: Callable[[list[Any]], Rows] = sparse_vstack if issparse(held[0].rows) else np.vstack
     rows = stack([shard.rows for shard in held])
-    sizes = np.array([shard.n_rows for shard in held])
-    each = np.full(len(held), 1.0 / len(held)) if weighted_by == "uniform" else sizes / sizes.sum()
+    totals = np.array([shard.total * shard.versus for shard in held])
+    each = np.full(len(held), 1.0 / len(held)) if weighted_by == "uniform" else totals / totals.sum()
+    weights = [shard.weigh(np.full(shard.n_rows, p / n)) for shard, p, n in zip(held, each, totals, strict=True)]
     with suppress(NotSeparableError):
         return max_margin(rows).direction
     try:
-        return minimiser(rows, np.repeat(each / sizes, sizes), held[0].versus)
+        return minimiser(rows, np.concatenate(weights), held[0].versus)
     except ValueError as error:
         raise ValueError(
             "there is no pooled model to compare with: the rows have neither a max-margin direction, as no direction "

@@ -11,6 +11,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from localgd.core import Problem, Report
 from localgd.errors import check_whole
+from localgd.problems.metrics import total
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
 from localgd.rounding import Dual, FloatArray, norm, read_only
@@ -107,9 +108,9 @@ class Newton(Affordable, Descending):
 
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction −H⁻¹∇F, of least norm where H is singular."""
-        curvature = symmetric(report.sums["curvature"]) / report.n_rows
+        curvature = symmetric(report.sums["curvature"]) / total(report)
         penalised = self.problem.pull(np.ones(slope.size))
-        curvature[np.diag_indices(slope.size)] += self.problem.strength(report.n_rows) * penalised
+        curvature[np.diag_indices(slope.size)] += self.problem.strength(total(report)) * penalised
         try:
             if self.problem.penalised:
                 return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
@@ -157,7 +158,7 @@ class LimitedMemory(Descending):
             direction = direction * (float(step @ change) / float(change @ change))
         else:  # a step that surely leads down: the curvature is at most that of the longest row
             radius = float(report.maxs["radius"])
-            direction = direction / (radius * radius + self.problem.strength(report.n_rows))
+            direction = direction / (radius * radius + self.problem.strength(total(report)))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction = direction + step * (share - float(change @ direction) / float(step @ change))
         return replace(state, direction=direction, pairs=pairs)

@@ -91,8 +91,8 @@ class GradientSteps:
         Wait for the gradient before stepping: a round without it only appraises w.
     problem : Problem
         What the steps go down; `bound` sets it.
-    n_samples : int
-        Samples of all nodes, which a penalty is relative to; `bound` sets it.
+    n_samples : float
+        Samples of all nodes, each by its weight, which a penalty is relative to; `bound` sets it.
     """
 
     local_steps: int = 100
@@ -105,7 +105,7 @@ class GradientSteps:
     seed: int = 0
     variates: bool = False
     problem: HardMargin | Regularised = HardMargin()  # noqa: RUF009  frozen, so sharing one is safe
-    n_samples: int = 0
+    n_samples: float = 0
 
     def __post_init__(self) -> None:
         check_whole("local_steps", self.local_steps, 1)
@@ -133,14 +133,14 @@ class GradientSteps:
             hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
         loss = problem.loss_for(self.loss, sizes.versus)
         weighting = problem.weighting_for(self.weighted_by)
-        bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.n_samples)
+        bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.total)
         if not isinstance(self.lr, str):
             return bound
         look = Smoothness(loss.versus)
         beta = loss.curvature * float(from_all(engine, look, Message()).maxs["eigenvalue"])
         if isinstance(problem, Regularised):  # its loss of a sample is a sum over the rows that speak for it
             beta *= sizes.versus / loss.versus
-        steepest = beta + problem.strength(sizes.n_samples) + self.prox
+        steepest = beta + problem.strength(sizes.total) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
         return replace(bound, lr=lr / self.local_steps if self.lr == "paper" else lr)
 
@@ -164,11 +164,11 @@ class GradientSteps:
             return self._penalised(lr, self.problem, message, shard), state
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
         here = seen(message, shard, margins, loss, weight)
-        steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches)
+        steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches, shard.of_rows)
         a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
         report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
-        if a.any() or (loss.slope(margins) * (lr * loss.versus / shard.n_rows)).any():
+        if a.any() or (steps.slopes(margins) * (lr * loss.versus / shard.n_rows)).any():
             return report, state
         return report + Report(flags={"underflow": 1}), state
 
@@ -177,19 +177,19 @@ class GradientSteps:
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
         w, towards, strength = message.w, message.extra.get("gradient"), problem.strength(self.n_samples)
         shift, known = np.zeros(w.size), None
+        steps = Steps(self.local_steps, lr, problem.loss, batches=batches, weights=shard.of_rows)
         if towards is None:
             report = appraisal(shard, w, margins, problem)
             if self.variates:
                 return report
         else:
-            report = standing(shard, w, margins, values(problem.loss, margins), float(shard.n_samples))
-            known = problem.loss.slope(margins)
+            report = standing(shard, w, margins, values(problem.loss, margins), shard.total)
+            known = steps.slopes(margins)
             own = -shard.own_sum(known) / (shard.n_rows / shard.versus)
             shift = towards - own - strength * problem.pull(w)
         decay = strength * problem.pull(np.ones(w.size))
-        steps = Steps(self.local_steps, lr, problem.loss, batches=batches)
         v = descend(shard, w, margins, steps, (decay, self.prox, shift), known)
-        return updated(report, Dual(read_only(v - w)), float(shard.n_samples))
+        return updated(report, Dual(read_only(v - w)), shard.total)
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         n = shard.n_samples

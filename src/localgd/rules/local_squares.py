@@ -95,6 +95,10 @@ class SquaresSteps:
     def init(self, shard: Samples) -> GramSpectrum:
         """Take the node's Gram matrix apart, once."""
         check_targets(shard)
+        if shard.weights is not None:
+            raise ValueError(
+                f"node {shard.node_id!r}: these steps know no weights; take normal-equations, or leave them out"
+            )
         values, vectors = np.linalg.eigh(shard.gram)
         return GramSpectrum(np.maximum(values, 0.0), vectors)
 

@@ -9,6 +9,7 @@ import numpy as np
 from localgd.core import CountKey, DataSizes, Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
 from localgd.limits import RefusedError
+from localgd.problems.metrics import WEIGHTED, total, weights_of
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import MOST_APART, Shard
 
@@ -32,13 +33,14 @@ class Sizes:
     """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
     Maxima: ``peak``, ``radius``, ``n_features_max``; minima: ``shortest`` (row that is not 0), ``n_features_min``.
-    Count ``versus``: the nodes whose samples have so many rows each; none if it is 1.
+    Count ``versus``: the nodes whose samples have so many rows each; none if it is 1. Sums: `weights_of`.
     """
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the sizes."""
         largest = dict.fromkeys(("peak", "radius", "n_features_max"), Field("max"))
-        return {**largest, "n_features_min": Field("min"), "shortest": Field("min"), "versus": Field("count")}
+        least = {"n_features_min": Field("min"), "shortest": Field("min")}
+        return {**largest, **least, "versus": Field("count"), **WEIGHTED}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes."""
@@ -47,7 +49,7 @@ class Sizes:
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
         least = {"n_features_min": shard.n_features, "shortest": min(shard.shortest, NO_ROW)}
         counts: dict[CountKey, int] = {} if shard.versus == 1 else {("versus", shard.versus): 1}
-        return Report(1, shard.n_samples, maxs=largest, mins=least, counts=counts), state
+        return Report(1, shard.n_samples, weights_of(shard), maxs=largest, mins=least, counts=counts), state
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Smoothness:
 def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
     """Return the largest eigenvalue of ZᵀZ/n, or of Zᵀ(I − 11ᵀ/C)Z·versus/n with C = 1 + versus, by power iteration.
 
+    Each row by its weight, of mean 1.
+
     Examples
     --------
     >>> round(largest_eigenvalue(Shard("a", [[3.0, 0.0], [0.0, 1.0]])), 4)
@@ -80,18 +84,18 @@ def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
     """
     if shard.radius == 0.0:
         return 0.0
-    rows = shard.data.over(shard.radius)
+    rows, weights = shard.data.over(shard.radius), 1.0 if shard.of_rows is None else shard.of_rows
     v = np.random.default_rng(shard.n_features).standard_normal(shard.n_features)
     v /= norm(v)
     value = 0.0
     for _ in range(MAX_POWER_STEPS):
-        image = rows.sum(_centred(rows.margins(v), versus))
+        image = rows.sum(weights * _centred(rows.margins(v), versus))
         before, value = value, norm(image)
         if value == 0.0 or abs(value - before) <= POWER_TOL * value:
             break
         v = image / value
     # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
-    trace = float(rows.trace)
+    trace = float(rows.trace if shard.of_rows is None else rows.shares(shard.of_rows, 2).sum())
     least = trace if versus == 1 else trace / (versus + 1)  # I − 11ᵀ/C has no eigenvalue below 1/C
     value = min(max(value * (1 + POWER_TOL), least / shard.n_features), trace)
     return value * versus / shard.n_rows * shard.radius**2
@@ -128,7 +132,7 @@ def measured(engine: Engine, n_features: int | None = None, *, zeros: bool = Fal
         raise ValueError(
             f"nodes hold rows of lengths from {shortest:.0e} to {radius:.0e}, more than 1e12 apart; scale the columns"
         )
-    return DataSizes(report.n_rows, fewest, radius, versus)
+    return DataSizes(report.n_rows, fewest, radius, versus, total(report) if "total" in report.sums else None)
 
 
 @dataclass(frozen=True)

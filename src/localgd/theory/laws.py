@@ -125,6 +125,8 @@ def _gathered(shards: Sequence[Shard], weighted_by: Weighting) -> tuple[FloatArr
     widths = {shard.n_features for shard in shards}
     if len(widths) != 1:
         raise ValueError(f"nodes must have the same features, and there must be one; got widths {sorted(widths)}")
+    if any(shard.weights is not None for shard in shards):
+        raise ValueError("these laws hold for samples of one weight; give shards without weights")
     if any(shard.versus > 1 for shard in shards):
         raise ValueError("these laws hold for losses of one margin a sample; give shards of two classes (versus=1)")
     held = sorted(shards, key=lambda shard: shard.node_id)  # so that the order they came in changes no bit
