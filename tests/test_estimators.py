@@ -224,3 +224,20 @@ def test_by_default_three_classes_have_the_hard_margin_and_with_c_scikit_learns_
     clf = LocalGDClassifier(C=0.5).fit(X, y, groups=groups)
     sklearns = LogisticRegression(C=0.5, solver="newton-cholesky", tol=1e-12).fit(X, y)
     np.testing.assert_allclose(clf.coef_ - clf.coef_.mean(axis=0), sklearns.coef_, atol=1e-5)
+
+
+def test_sample_weight_is_scikit_learns_whatever_the_groups_and_leaves_out_what_weighs_nothing(data):
+    X, y, groups = data
+    rng = np.random.default_rng(0)
+    weights = rng.random(len(y)) * 2 * (rng.random(len(y)) < 0.8)
+    weights[groups == groups[0]] = 0.0  # a node without a row that counts
+    clf = LocalGDClassifier(C=0.5).fit(X, y, groups=groups, sample_weight=weights)
+    exact = LogisticRegression(C=0.5, tol=1e-12, solver="newton-cholesky").fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(clf.coef_, exact.coef_, atol=1e-6)
+    np.testing.assert_allclose(clf.intercept_, exact.intercept_, atol=1e-6)
+    assert clf.history_[-1]["accuracy"] == pytest.approx(clf.score(X, y, sample_weight=weights))
+    there = weights > 0
+    again = LocalGDClassifier(C=0.5).fit(X[there], y[there], groups=groups[there], sample_weight=weights[there])
+    assert np.array_equal(clf.coef_, again.coef_)
+    with pytest.raises(ValueError, match="sample_weight is 0 for every row"):
+        clf.fit(X, y, sample_weight=np.zeros(len(y)))

@@ -107,3 +107,12 @@ def test_it_keeps_a_history_and_warns_where_it_is_not_done(data):
 def test_bad_settings_are_refused_by_name(settings, groups, message):
     with pytest.raises(ValueError, match=message):
         LocalGDRegressor(**settings).fit([[1.0], [2.0], [4.0]], [1.0, 2.0, 3.0], groups=groups)
+
+
+def test_rows_that_are_there_many_times_do_not_send_conjugate_gradients_astray():
+    """Once the residual is rounding, more steps only make it grow."""
+    rng = np.random.RandomState(42)
+    X, y, times = rng.rand(15, 30), rng.randint(0, 3, 15).astype(float), rng.randint(0, 5, 15)
+    X, y = np.repeat(X, times, axis=0), np.repeat(y, times)
+    reg = LocalGDRegressor(alpha=0.0, max_mb=0.0, fit_intercept=False).fit(X, y)
+    np.testing.assert_allclose(reg.coef_, np.linalg.lstsq(X, y, rcond=None)[0], atol=1e-10)

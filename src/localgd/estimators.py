@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
@@ -37,7 +37,9 @@ from localgd.run.loop import train
 class _Linear(BaseEstimator):
     """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
 
-    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, groups: ArrayLike | None = None, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
         """Fit over the groups.
 
         Parameters
@@ -48,6 +50,9 @@ class _Linear(BaseEstimator):
             Labels of two classes or more; of a regressor real targets.
         groups : (n,) array, optional
             Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
+        sample_weight : (n,) array or float, optional
+            What a row counts, at least 0; 1 by default. A row of weight 2 is two of weight 1; those of weight 0, and
+            nodes without another, are left out.
 
         Returns
         -------
@@ -58,8 +63,23 @@ class _Linear(BaseEstimator):
         ValueError
             If there is one class only, a value is missing or infinite, or a parameter is out of its range.
         """
-        self._fit(X, y, groups)
+        self._fit(X, y, groups, sample_weight)
         return self
+
+    def _present(
+        self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
+    ) -> tuple[Any, Any, ArrayLike | None, FloatArray | None]:
+        """Return what there is of rows that count, and how much each does."""
+        if sample_weight is None:
+            return X, y, groups, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        there = weights > 0
+        if not there.any():
+            raise ValueError("sample_weight is 0 for every row; give some row a weight above 0")
+        names = None if groups is None else np.asarray(groups)
+        if names is not None and names.shape == there.shape:
+            names = names[there]
+        return X[there], y[there], names, weights[there]
 
     def _scores(self, X: Any) -> FloatArray:
         """Return X·coef + intercept."""
@@ -144,11 +164,12 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
 
-    def _fit(self, X: Any, y: Any, groups: ArrayLike | None) -> None:
+    def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
+        X, y, groups, weights = self._present(X, y, groups, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
@@ -156,9 +177,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
         if apart:
-            runs = [self._run(*nodes, (codes == own).astype(int), 2, how) for own in range(n_classes)]
+            runs = [self._run(*nodes, (codes == own).astype(int), 2, how, weights=weights) for own in range(n_classes)]
         else:
-            runs = [self._run(*nodes, codes, n_classes, how)]
+            runs = [self._run(*nodes, codes, n_classes, how, weights=weights)]
         w = np.concatenate([run.w for run in runs]).reshape(1 if n_classes == 2 else n_classes, -1)
         self.coef_ = np.array(w[:, : self.n_features_in_])
         self.intercept_ = np.array(w[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(w))
@@ -187,9 +208,14 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         codes: NDArray[np.intp],
         n_classes: int,
         how: tuple[Method | Choice, Problem | None],
+        *,
+        weights: FloatArray | None,
     ) -> Run:
         """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
-        engine = InProcess(signed(name, rows[index], codes[index], n_classes) for name, index in held)
+        engine = InProcess(
+            signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
+            for name, index in held
+        )
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
@@ -263,10 +289,14 @@ class LocalGDRegressor(RegressorMixin, _Linear):
     n_rounds: int = 10_000
     max_mb: float = MOST_MB
 
-    def _fit(self, X: Any, y: Any, groups: ArrayLike | None) -> None:
+    def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
+        X, y, groups, weights = self._present(X, y, groups, sample_weight)
         rows, held = _nodes(X, groups, intercept=self.fit_intercept)
-        engine = InProcess(Samples(name, rows[index], y[index]) for name, index in held)
+        engine = InProcess(
+            Samples(name, rows[index], y[index], weights=None if weights is None else weights[index])
+            for name, index in held
+        )
         problem = LeastSquares(self.alpha, self.fit_intercept)
         if not self.max_mb >= 0:
             raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")

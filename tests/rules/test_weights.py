@@ -247,6 +247,13 @@ def test_mini_batches_are_drawn_uniformly_and_their_gradients_weighted():
     assert (np.abs(np.mean(steps, axis=0) - exact) <= 5 * spread).all()
 
 
+def test_newton_hands_out_the_biases_that_add_up_to_zero():
+    for seed in range(3):
+        for method in (newton(), PENALISED["lbfgs, free bias"]):
+            run = train(InProcess(four_classes(seed)), method, problem=Regularised(C=1.0, intercept=True), n_rounds=60)
+            assert abs(run.w.reshape(4, -1)[:, -1].sum()) <= 1e-9
+
+
 def test_the_reference_for_rows_that_nothing_separates_is_weighted():
     rng = np.random.default_rng(0)
     shards = [replace(s, weights=rng.random(s.n_rows) + 0.2) for s in with_bias(random_rows(0), noise=0.4)]

@@ -99,6 +99,13 @@ class Regularised(ByMargins):
             out[width - 1 :: width] = 0.0
         return out
 
+    def shift(self, n_features: int) -> FloatArray:
+        """Return the unit vector that shifts the biases of all classes alike, which no loss can see, (d,); else zeros."""
+        out = np.zeros(n_features)
+        if self.intercept and self.n_blocks > 1:
+            out[n_features // self.n_blocks - 1 :: n_features // self.n_blocks] = 1.0 / math.sqrt(self.n_blocks)
+        return out
+
     def loss_for(self, chosen: Loss | None, versus: int) -> Loss:
         """Return its own loss, for samples that `versus` rows speak for.
 

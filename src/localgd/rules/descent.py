@@ -111,6 +111,9 @@ class Newton(Affordable, Descending):
         curvature = symmetric(report.sums["curvature"]) / total(report)
         penalised = self.problem.pull(np.ones(slope.size))
         curvature[np.diag_indices(slope.size)] += self.problem.strength(total(report)) * penalised
+        shift = self.problem.shift(slope.size)
+        if shift.any():  # no step leads along it: of all minimisers, the one whose biases add up to 0
+            curvature += np.trace(curvature) / slope.size * np.outer(shift, shift)
         try:
             if self.problem.penalised:
                 return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))

@@ -18,6 +18,9 @@ from localgd.rules.server import Server, ServerState, from_zero
 LOOK_EVERY = 50
 """Conjugate gradients update their residual; so often, or after a step a row, the true one takes its place."""
 
+GREW = 100.0
+"""A residual so many times longer than it has been is one of rounding: then the true one is looked at."""
+
 WELL_BELOW = 64
 """The bound on the rounding of a gradient is of the worst case: it can usually be brought so far below."""
 
@@ -160,12 +163,15 @@ class ConjugateState(SquaresState):
         Steps since the last look.
     direction : (k,) float64 array
         Where the next step leads.
+    least : float
+        The least |h| since the last look.
     """
 
     h: FloatArray = field(default_factory=lambda: np.zeros(0))
     target: float = 0.0
     steps: int = 0
     direction: FloatArray = field(default_factory=lambda: np.zeros(0))
+    least: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ class ConjugateGradients(Solving):
         target = max(state.goal, rounding / WELL_BELOW)
         if norm(point.h) <= target:
             return _ended(state, SMALL if norm(point.h) <= state.goal else SETTLED)
-        aimed = replace(state, model=at(point.base), h=point.h, target=target, steps=0)
+        aimed = replace(state, model=at(point.base), h=point.h, target=target, steps=0, least=math.inf)
         return self._along(aimed, direction)
 
     def _along(self, state: ConjugateState, direction: FloatArray) -> ConjugateState:
@@ -227,8 +233,10 @@ class ConjugateGradients(Solving):
         w, h = state.w + known.lifted(length * direction), h - length * image
         direction = h + float(h @ h) / square * direction
         most = min(LOOK_EVERY, max(known.rank, 1))  # as many steps as independent rows solve it, but for rounding
-        due = norm(h) <= state.target or state.steps + 1 == most
-        moved = replace(state, asks={}, model=at(w), value=value, steps=state.steps + 1, h=read_only(h))
+        length, steps = norm(h), state.steps + 1
+        due = length <= state.target or steps == most or length > GREW * state.least
+        least = min(length, state.least)
+        moved = replace(state, asks={}, model=at(w), value=value, steps=steps, h=read_only(h), least=least)
         return replace(moved, direction=read_only(direction)) if due else self._along(moved, direction)
 
 
