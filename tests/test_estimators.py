@@ -239,5 +239,5 @@ def test_sample_weight_is_scikit_learns_whatever_the_groups_and_leaves_out_what_
     there = weights > 0
     again = LocalGDClassifier(C=0.5).fit(X[there], y[there], groups=groups[there], sample_weight=weights[there])
     assert np.array_equal(clf.coef_, again.coef_)
-    with pytest.raises(ValueError, match="sample_weight is 0 for every row"):
+    with pytest.raises(ValueError, match="at least one non-zero number"):
         clf.fit(X, y, sample_weight=np.zeros(len(y)))

@@ -74,8 +74,6 @@ class _Linear(BaseEstimator):
             return X, y, groups, None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         there = weights > 0
-        if not there.any():
-            raise ValueError("sample_weight is 0 for every row; give some row a weight above 0")
         names = None if groups is None else np.asarray(groups)
         if names is not None and names.shape == there.shape:
             names = names[there]
