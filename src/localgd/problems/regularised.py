@@ -100,7 +100,7 @@ class Regularised(ByMargins):
         return out
 
     def shift(self, n_features: int) -> FloatArray:
-        """Return the unit vector (d,) that shifts the biases of all classes alike, which no loss sees; zeros if none."""
+        """Return the unit vector (d,) that shifts the biases of all classes, which no loss sees; zeros if none."""
         out = np.zeros(n_features)
         if self.intercept and self.n_blocks > 1:
             out[n_features // self.n_blocks - 1 :: n_features // self.n_blocks] = 1.0 / math.sqrt(self.n_blocks)
