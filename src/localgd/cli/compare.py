@@ -27,6 +27,7 @@ def compare_command(
     label: flags.Label = None,
     node: flags.Node = None,
     drop: flags.Drop = None,
+    weight: flags.Weight = None,
     text_column: flags.Text = None,
     categorical: flags.Categorical = None,
     scale: flags.Scale = None,
@@ -78,7 +79,8 @@ def compare_command(
     kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {data}")
-        tables = tables_of(data, label, node, {"drop": drop, "categorical": categorical}, (partition, n_nodes, seed))
+        options = {"drop": drop, "categorical": categorical, "weight": weight}
+        tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
         engine = InProcess(tables, n_jobs=n_jobs)
         federation, _ = prepared(engine, tables, data, scale, kinds, intercept=fit_intercept)
         reference = pooled_direction(federation.shards.values()) if pooled else None

@@ -16,6 +16,7 @@ Node = Annotated[
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
 ]

@@ -80,7 +80,7 @@ class Job:
     def _federation(self, recipe: Recipe | None) -> tuple[InProcess | TorchDistributed, Recipe]:
         """Read this process's rows and prepare them: as before, if they were."""
         flags, place = self.flags, self.place
-        options = {"drop": flags.drop, "categorical": flags.categorical}
+        options = {"drop": flags.drop, "categorical": flags.categorical, "weight": flags.weight}
         split = (flags.partition, flags.n_nodes, flags.seed)
         share = (0, 1) if flags.own_data else (place.rank, place.world)
         tables = tables_of(flags.data, flags.label, flags.node, options, split, share)

@@ -17,6 +17,7 @@ def certify_command(
     label: flags.Label = None,
     node: flags.Node = None,
     drop: flags.Drop = None,
+    weight: flags.Weight = None,
     text_column: flags.Text = None,
     categorical: flags.Categorical = None,
     scale: flags.Scale = None,
@@ -70,7 +71,8 @@ def certify_command(
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None and (scale or text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
-    tables = tables_of(data, label, node, {"drop": drop, "categorical": categorical}, (partition, n_nodes, seed))
+    options = {"drop": drop, "categorical": categorical, "weight": weight}
+    tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
     engine, kinds = InProcess(tables), {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
     if held.recipe is not None:
         federation, recipe = engine.map(held.recipe), held.recipe

@@ -23,6 +23,7 @@ def train_command(
     label: flags.Label = None,
     node: flags.Node = None,
     drop: flags.Drop = None,
+    weight: flags.Weight = None,
     text_column: flags.Text = None,
     categorical: flags.Categorical = None,
     scale: flags.Scale = None,

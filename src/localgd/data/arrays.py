@@ -16,7 +16,13 @@ from localgd.data.values import label_array
 
 
 def from_arrays(
-    X: Any, y: Any, groups: Any = None, *, categorical: Collection[str] = (), source: str = "the arrays given"
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    sample_weight: Any = None,
+    categorical: Collection[str] = (),
+    source: str = "the arrays given",
 ) -> list[Table]:
     """Return one table per group of rows.
 
@@ -28,6 +34,8 @@ def from_arrays(
         Labels: numbers, strings or bools.
     groups : (n,) array-like, optional
         The node of every row; without it there is one node ``node-0``.
+    sample_weight : (n,) array-like, optional
+        What each row counts, at least 0; 1 by default. Rows of weight 0 are left out of training.
     categorical : collection of str
         Columns of a frame to keep as text although their values look like numbers or dates.
     source : str
@@ -52,6 +60,8 @@ def from_arrays(
     if isinstance(rows.features, pl.DataFrame):
         rows = alike([rows], categorical=categorical)[0]
     whole = replace(rows, labels=label_array(_listed(y, rows, "y")))
+    if sample_weight is not None:
+        whole = replace(whole, weights=np.array(_listed(sample_weight, rows, "sample_weight"), dtype=np.float64))
     return [whole] if groups is None else split_by(whole, groups)
 
 

@@ -22,6 +22,7 @@ from localgd.data.values import (
     spelled_labels,
 )
 from localgd.errors import nearest
+from localgd.rounding import FloatArray
 
 _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
@@ -121,12 +122,16 @@ def check_known(
 
 
 def alike(
-    tables: Sequence[Table], label: str | None = None, drop: Collection[str] = (), categorical: Collection[str] = ()
+    tables: Sequence[Table],
+    label: str | None = None,
+    drop: Collection[str] = (),
+    categorical: Collection[str] = (),
+    weight: str | None = None,
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop`.
 
-    Frames lose their `label` column to the labels, and the types of all others are decided over all tables together;
-    those declared `categorical` stay text although they may look like numbers.
+    Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
+    decided over all tables together; those declared `categorical` stay text although they may look like numbers.
 
     Raises
     ------
@@ -146,20 +151,35 @@ def alike(
         raise ValueError(
             f"categorical={given}: {first.source} holds arrays, which have none; use CSV or Parquet for it"
         )
+    if weight is not None and (not framed or weight == label):
+        why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
+        raise ValueError(f"weight={weight!r} must be a column of its own: {why}")
     asked = {"label": () if label is None else (label,), "drop": drop, "categorical": categorical}
+    asked["weight"] = () if weight is None else (weight,)
     for parameter, columns in asked.items():
         check_known(parameter, columns, first.names, first.source)
-    names = tuple(name for name in first.names if name != label and name not in set(drop))
+    names = tuple(name for name in first.names if name not in {label, weight, *drop})
     if not framed:
         return [_selected(table, names) for table in tables]
     if not names:
         raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {list(first.names[:20])}")
     numbers = _number_names([name for name in names if name not in set(categorical)], tables)
     labels = [table.labels for table in tables] if label is None else _labels(label, tables)
+    weights = [table.weights if weight is None else _weights(weight, table) for table in tables]
     return [
-        replace(table, features=_typed(table, names, numbers), labels=y, as_written=False)
-        for table, y in zip(tables, labels, strict=True)
+        replace(table, features=_typed(table, names, numbers), labels=y, weights=s, as_written=False)
+        for table, y, s in zip(tables, labels, weights, strict=True)
     ]
+
+
+def _weights(name: str, table: Table) -> FloatArray:
+    """Return the weights of a table's rows."""
+    column = table.series([name])[0]
+    numbers = as_numbers([column]).ravel()
+    if np.isnan(numbers).any():
+        row = int(np.argmax(np.isnan(numbers)))
+        raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {column[row]!r}; give a number")
+    return numbers
 
 
 def _differ(a: Table, b: Table) -> str:

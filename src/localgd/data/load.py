@@ -27,6 +27,7 @@ def load(
     node: str | None = None,
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
+    weight: str | None = None,
     nodes: Collection[str] | None = None,
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
@@ -47,6 +48,8 @@ def load(
         Columns to leave out.
     categorical : collection of str
         Columns to keep as text although most of their values look like numbers or dates.
+    weight : str, optional
+        Column of a CSV or Parquet file that says what a row counts, at least 0 (`Table`).
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
 
@@ -81,15 +84,15 @@ def load(
         files = _node_files(path)
         check_known("nodes", nodes or (), list(files), f"{path}", "a node")
         chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
-        return _load_files(chosen, label, None, drop, categorical)
+        return _load_files(chosen, label=label, node=None, drop=drop, categorical=categorical, weight=weight)
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
-        return _load_files([path], label, node, drop, categorical)
+        return _load_files([path], label=label, node=node, drop=drop, categorical=categorical, weight=weight)
     if str(source) in DATASETS:
-        if label or node or drop or categorical:
+        if label or node or drop or categorical or weight:
             raise ValueError(
-                f"{str(source)!r} is bundled with its own columns; leave label, node, drop, categorical out"
+                f"{str(source)!r} is bundled with its own columns; leave label, node, drop, categorical, weight out"
             )
         return load_dataset(str(source))
     raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
@@ -132,7 +135,13 @@ def _node_files(folder: Path) -> dict[str, Path]:
 
 
 def _load_files(
-    paths: Sequence[Path], label: str | None, node: str | None, drop: Collection[str], categorical: Collection[str]
+    paths: Sequence[Path],
+    *,
+    label: str | None,
+    node: str | None,
+    drop: Collection[str],
+    categorical: Collection[str],
+    weight: str | None,
 ) -> list[Table]:
     formats = {path: format_of(path) for path in paths}
     framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
@@ -149,21 +158,23 @@ def _load_files(
         )
     tables = [table for path in paths for table in read(path, label, node)]
     if not framed:
-        return _arrays_alike(tables, drop, categorical)
+        return _arrays_alike(tables, drop, categorical, weight)
     if label is None:
         listed = ", ".join(tables[0].names[:20]) + (", …" if len(tables[0].names) > 20 else "")
         raise ValueError(f"{tables[0].source}: which column is the label? Give label (--label), one of: {listed}")
-    return alike(tables, label, drop, categorical)
+    return alike(tables, label, drop, categorical, weight)
 
 
-def _arrays_alike(tables: Sequence[Table], drop: Collection[str], categorical: Collection[str]) -> list[Table]:
+def _arrays_alike(
+    tables: Sequence[Table], drop: Collection[str], categorical: Collection[str], weight: str | None
+) -> list[Table]:
     whole = [table for table in tables if not table.numbered]
     for table in whole:
         if table.labels.size == 0:
             raise ValueError(f"{table.source}: no label array 'y'; save it in the file, or give label (--label)")
     wide = same_width([table for table in tables if table.numbered])
     wide = [replace(table, numbered=not whole) for table in wide]  # an array's width is as it says
-    return sorted(alike([*whole, *wide], None, drop, categorical), key=lambda table: table.node_id)
+    return sorted(alike([*whole, *wide], None, drop, categorical, weight), key=lambda table: table.node_id)
 
 
 def load_unlabelled(path: str | Path) -> Table:

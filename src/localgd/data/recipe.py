@@ -294,8 +294,8 @@ class Recipe:
     def __call__(self, table: Table) -> Shard:
         """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
         if not self.classes:
-            return Samples(table.node_id, self.matrix(table), targets=self.targets(table))
-        return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes))
+            return Samples(table.node_id, self.matrix(table), self.targets(table), weights=table.weights)
+        return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes), table.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON-able values."""

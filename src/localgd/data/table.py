@@ -57,11 +57,14 @@ class Table:
         Whether every column is text from a file without types (CSV), labels and node included.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
+    weights : (n,) float64 array, optional
+        What each row counts in training, at least 0; 1 by default. Columns are prepared as if there were none.
 
     Raises
     ------
     ValueError
-        If there is no row, an array entry or label is not finite, or labels, names or row numbers do not fit.
+        If there is no row, an array entry or label is not finite, labels, names, weights or row numbers do not fit, or
+        a weight is not finite or below 0.
 
     Examples
     --------
@@ -79,6 +82,7 @@ class Table:
     numbered: bool = False
     as_written: bool = False
     limits: Limits | None = None
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
@@ -99,13 +103,23 @@ class Table:
             twice = [repr(name) for name, count in Counter(self.names).items() if count > 1]
             said = f"two are called {twice[0]}" if twice else f"got {len(self.names)}"
             raise ValueError(f"{self.source}: {n_columns} columns need as many distinct names, {said}; name each once")
-        for what, given in (("labels", self.labels), ("row numbers", numbers)):
-            if given.ndim != 1 or given.size not in ({n_rows} if what == "row numbers" else {0, n_rows}):
+        weights = np.ones(n_rows) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
+        for what, given in (("labels", self.labels), ("row numbers", numbers), ("weights", weights)):
+            if given.ndim != 1 or given.size not in ({0, n_rows} if what == "labels" else {n_rows}):
                 raise ValueError(f"{self.source}: {n_rows} rows but {what} of shape {given.shape}; give one per row")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", frozen(weights))
+            self._check_weights(weights)
         self._check_finite()
         if self.labels.dtype.kind == "f" and not np.isfinite(self.labels).all():
             row = int(np.argmin(np.isfinite(self.labels)))
             raise ValueError(f"{self.place(row)}: the label is {self.labels.item(row)}; fill it in or remove the row")
+
+    def _check_weights(self, weights: FloatArray) -> None:
+        wrong = ~(np.isfinite(weights) & (weights >= 0))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"{self.place(row)}: the weight is {weights.item(row)}; give a number of at least 0")
 
     def _check_finite(self) -> None:
         features: Any = self.features
@@ -181,6 +195,7 @@ class Table:
             features=features[chosen],
             labels=self.labels[chosen] if self.labels.size else self.labels,
             row_numbers=numbers[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
         )
 
     def split(self, nodes: pl.Series, gap: str) -> list[Table]:

@@ -69,18 +69,19 @@ def answer(
 def rows(context: Context) -> Table:
     """Return the rows that a node's own configuration names: nothing that the server says can lead to a file.
 
-    ``data-path`` is a file of this node only, with ``label``, ``drop`` and ``categorical`` (names between commas) as in
-    `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number
-    them; only there the app's own configuration may name it. If it names no rows of one node, it is a `RefusedError`.
+    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``drop`` and ``categorical`` (names between
+    commas) as in `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as
+    simulations number them; only there the app's own configuration may name it. If it names no rows of one node, it is
+    a `RefusedError`.
     """
     config = context.node_config
     path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))
     if path is not None:
         if not Path(str(path)).is_file():
             raise RefusedError("its data-path is no file; correct its node-config")
-        label, (drop, categorical) = config.get("label"), (_names(config, key) for key in ("drop", "categorical"))
-        label = None if label is None else str(label)
-        return load(str(path), label=label, drop=drop, categorical=categorical)[0]
+        label, weight = (None if config.get(key) is None else str(config[key]) for key in ("label", "weight"))
+        drop, categorical = (_names(config, key) for key in ("drop", "categorical"))
+        return load(str(path), label=label, drop=drop, categorical=categorical, weight=weight)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:
         raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")
