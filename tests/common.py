@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from localgd import (
     ClassRows,
+    Csr,
     InProcess,
     Method,
     Regularised,
@@ -151,7 +152,12 @@ def with_bias(shards: list[Shard], seed: int = 0, noise: float = 0.0) -> list[Sh
 
 
 def as_csr(shards: list[Shard]) -> list[Shard]:
-    return [Shard(s.node_id, csr_array(s.rows)) for s in shards]
+    """The shards, with their rows in CSR arrays."""
+
+    def in_csr(data):
+        return replace(data, x=in_csr(data.x)) if isinstance(data, ClassRows) else Csr(csr_array(data.x))
+
+    return [replace(shard, data=in_csr(shard.data)) for shard in shards]
 
 
 @cache

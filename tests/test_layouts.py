@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from common import OTHER_ORDER, examples
 from localgd import ClassRows, Csr, Dense, Shard
 from localgd.engine.nodes import fingerprint
+from localgd.kernels import pick, reference
 from localgd.layouts import laid
 
 CLASSES = 4
@@ -157,3 +158,25 @@ def test_rows_of_two_classes_are_signed_rows():
     signed = np.where(y == 1, 1.0, -1.0)[:, None] * x
     w = rng.standard_normal(5)
     close(rows.margins(np.concatenate([-w / 2, w / 2])), signed @ w)
+
+
+@pytest.mark.parametrize(
+    ("codes", "n_classes", "words"),
+    [
+        ([0, 1, 2], 3, r"2 rows need as many codes, got those of shape \(3,\)"),
+        ([0, 3], 3, "codes must be 0 to 2, got 0 to 3"),
+        ([-1, 0], 3, "codes must be 0 to 2, got -1 to 0"),
+        ([0, 0.5], 3, "codes must be whole numbers, got those of dtype float64"),
+        ([0, 0], 1, "n_classes must be at least 2, got 1"),
+    ],
+)
+def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, words):
+    with pytest.raises(ValueError, match=words):
+        ClassRows(np.ones((2, 3)), codes, n_classes)
+
+
+def test_no_compiled_kernel_takes_softmax():
+    x = np.ones((300_000, 8))
+    assert pick(Shard("a", x), 1000) is not reference.coefficients
+    assert pick(Shard("a", x), 1000, versus=3) is reference.coefficients
+    assert pick(Shard("a", ClassRows(x, np.zeros(len(x)), 4)), 1000) is reference.coefficients

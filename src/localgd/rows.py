@@ -307,8 +307,9 @@ class Samples(Shard):
 
     def __post_init__(self) -> None:
         """Check rows and targets once and freeze them."""
+        object.__setattr__(self, "data", laid(self.data))
         object.__setattr__(self, "targets", frozen(self.targets))
-        n_rows = laid(self.data).shape[0]
+        n_rows = self.data.shape[0]
         if self.targets.shape != (n_rows,):
             raise ValueError(
                 f"node {self.node_id!r} has {n_rows} rows but targets of shape {self.targets.shape}; "

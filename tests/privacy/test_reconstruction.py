@@ -16,14 +16,11 @@ import numpy as np
 import polars as pl
 import pytest
 from flwr.clientapp import ClientApp
-from scipy.sparse import csr_array
 
 import localgd
-from common import against, penalised
+from common import against, as_csr, penalised
 from engines.flower_grid import LocalGrid
 from localgd import (
-    ClassRows,
-    Csr,
     InProcess,
     Message,
     NodeError,
@@ -170,17 +167,12 @@ def is_a_row(found, node):
     return np.abs(held - found).max(axis=1).min() < 1e-6
 
 
-def in_csr(data):
-    """The same rows, in CSR arrays."""
-    return replace(data, x=in_csr(data.x)) if isinstance(data, ClassRows) else Csr(csr_array(data.x))
-
-
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_row_is_reconstructed_without_limits_and_refused_with_them(name):
     attack = ATTACKS[name]
     assert is_a_row(run(attack, None), attack.node)
     assert is_a_row(run(attack, Limits(min_rows=1, min_batch=1)), attack.node)
-    sparse = replace(attack.node, data=in_csr(attack.node.data))
+    sparse = as_csr([attack.node])[0]
     for node in (attack.node, sparse):
         with pytest.raises(RefusedError, match=r"fewer than min-rows=8 of its rows.*its operator may set min-rows"):
             run(replace(attack, node=node), GUARD)

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array
 from sklearn.linear_model import LogisticRegression
 
-from common import METHODS, OTHER_ORDER, SAME_ORDER, SOLVER, against, examples, pooled_gd, random_samples, stacked
+from common import (
+    METHODS,
+    OTHER_ORDER,
+    SAME_ORDER,
+    SOLVER,
+    against,
+    as_csr,
+    examples,
+    pooled_gd,
+    random_samples,
+    stacked,
+)
 from localgd import (
     Angle,
     ClassRows,
@@ -34,7 +45,7 @@ from localgd import (
     train,
 )
 from localgd.core import Message
-from localgd.kernels import gram, pick, reference
+from localgd.kernels import gram, reference
 from localgd.kernels.reference import Steps
 from localgd.losses import Exponential, Logistic, Softmax, among
 from localgd.problems.metrics import Evaluate
@@ -172,13 +183,6 @@ def test_local_steps_are_softmax_steps(kernel, batch):
     np.testing.assert_allclose(w0.ravel() + shard.combine(a), w.ravel(), rtol=1e-11, atol=1e-12)
 
 
-def test_no_compiled_kernel_takes_softmax():
-    x = np.ones((300_000, 8))
-    assert pick(Shard("a", x), 1000) is not reference.coefficients
-    assert pick(Shard("a", x), 1000, versus=3) is reference.coefficients
-    assert pick(Shard("a", ClassRows(x, np.zeros(len(x)), 4)), 1000) is reference.coefficients
-
-
 def test_logistic_means_softmax_where_samples_have_many_rows_and_exponential_stays():
     engine = InProcess(against(random_samples(3), C))
     for method in (local_gd(), local_sgd(), modified_local_gd(), modified_local_gd(form="proximal")):
@@ -248,9 +252,8 @@ def test_reruns_node_order_storage_and_scale(method):
     first = train(InProcess(shards), method, n_rounds=8)
     again = train(InProcess(shards[::-1], n_jobs=2), method, n_rounds=8)
     assert np.array_equal(first.w, again.w)
-    sparse = [replace(s, data=ClassRows(csr_array(s.data.x.x), s.data.codes, C)) for s in shards]
     np.testing.assert_allclose(
-        train(InProcess(sparse), method, n_rounds=8).w, first.w, rtol=OTHER_ORDER, atol=OTHER_ORDER
+        train(InProcess(as_csr(shards)), method, n_rounds=8).w, first.w, rtol=OTHER_ORDER, atol=OTHER_ORDER
     )
     if getattr(method.task, "prox", 0) == 0:
         huge = [replace(shard, data=shard.data.over(2.0**-90)) for shard in shards]
@@ -306,21 +309,6 @@ def test_rows_that_cancel_are_called_not_separable_to_within_rounding():
     for method, n in ((local_gd(), 3), (modified_local_gd(), 4)):
         run = train(InProcess(against([(x[:n], y[:n])], 3)), method, n_rounds=100)
         assert run.certificate.verdict is Status.CANCELS
-
-
-@pytest.mark.parametrize(
-    ("codes", "n_classes", "words"),
-    [
-        ([0, 1, 2], 3, r"2 rows need as many codes, got those of shape \(3,\)"),
-        ([0, 3], 3, "codes must be 0 to 2, got 0 to 3"),
-        ([-1, 0], 3, "codes must be 0 to 2, got -1 to 0"),
-        ([0, 0.5], 3, "codes must be whole numbers, got those of dtype float64"),
-        ([0, 0], 1, "n_classes must be at least 2, got 1"),
-    ],
-)
-def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, words):
-    with pytest.raises(ValueError, match=words):
-        ClassRows(np.ones((2, 3)), codes, n_classes)
 
 
 def test_mixed_numbers_of_classes_are_refused():
