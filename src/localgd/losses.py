@@ -166,6 +166,10 @@ LOSSES: dict[str, Loss] = {"logistic": Logistic(), "exponential": Exponential()}
 """The losses by name."""
 
 
+ELEMENTWISE = (Logistic, Exponential)
+"""Losses of which each margin has one of its own, in arrays of any shape."""
+
+
 def loss_named(loss: str | Loss) -> Loss:
     """Return the loss of that name, or the loss given."""
     if not isinstance(loss, str):

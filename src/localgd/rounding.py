@@ -71,12 +71,26 @@ def norm(vector: FloatArray) -> float:
 
 def norm_above(vector: FloatArray) -> float:
     """Return an upper bound on |v|."""
-    return length_above(norm(vector), vector.size)
+    out: float = length_above(norm(vector), vector.size)
+    return out
 
 
-def length_above(length: float, size: int) -> float:
+def length_above(length: Any, size: int) -> Any:
     """Return an upper bound on |v|, given the computed one of so many entries."""
     return length * (1 + (2 * size + 16) * UNIT_ROUNDOFF) + TINY
+
+
+def norms(vectors: FloatArray) -> FloatArray:
+    """Return the norm of every row of (k, d), or of one vector, with the bits of `norm`."""
+    if vectors.ndim == 1:
+        return np.asarray(norm(vectors))
+    with np.errstate(over="ignore"):
+        totals = np.add.reduce(np.square(vectors), axis=-1)
+        plain = (totals >= LEAST_SQUARE) & (totals <= 1 / LEAST_SQUARE)
+        lengths: FloatArray = np.sqrt(totals)
+    for place in np.flatnonzero(~plain):
+        lengths[place] = norm(vectors[place])
+    return lengths
 
 
 def norms_above(squares: Any, exponents: Any, terms: int) -> FloatArray:
@@ -85,9 +99,14 @@ def norms_above(squares: Any, exponents: Any, terms: int) -> FloatArray:
         return read_only(np.ldexp(np.sqrt(squares) * (1 + (2 * terms + 16) * UNIT_ROUNDOFF), exponents) + TINY)
 
 
-def below(total: Any, terms: int) -> float:
+def below(total: Any, terms: int) -> Any:
     """Return a lower bound on the exact sum of so many non-negative numbers, given the computed one."""
-    return float(total) * (1 - 2 * (terms + 4) * UNIT_ROUNDOFF) - TINY
+    return total * (1 - 2 * (terms + 4) * UNIT_ROUNDOFF) - TINY
+
+
+def margin_above(length: Any, mass: Any, error: Any) -> Any:
+    """Return an upper bound on γ* by a dual: (|s| + error)/Σ q_i, given bounds on the three."""
+    return (length + error) / mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
 
 
 def acos_above(along: float, length: float) -> float:
@@ -265,7 +284,8 @@ class Dual:
     @cached_property
     def length_above(self) -> float:
         """Upper bound on |s|."""
-        return length_above(self.length, self.vector.size)
+        out: float = length_above(self.length, self.vector.size)
+        return out
 
     @cached_property
     def known(self) -> bool:
@@ -277,7 +297,8 @@ class Dual:
         """Upper bound |s|/Σ q_i on γ*; inf where nothing is known."""
         if not self.known:
             return math.inf
-        return (self.length_above + self.error) / self.mass * (1 + 8 * UNIT_ROUNDOFF) + TINY
+        out: float = margin_above(self.length_above, self.mass, self.error)
+        return out
 
     @property
     def cancels(self) -> bool:

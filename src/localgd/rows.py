@@ -10,13 +10,18 @@ from typing import Any, Never
 
 import numpy as np
 
-from localgd.layouts import laid
+from localgd.layouts import Dense, laid
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
 from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, read_only
 
 MOST_APART = 1e12
 """How many times longer than another a row may be."""
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as a float, which overflows without a warning; an array, of many nodes, as it is."""
+    return value if value.ndim else float(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,7 @@ class Shard:
         object.__setattr__(self, "data", data)
         if self.weights is not None:
             data = self._weighted(self.weights)
-        if len(data.shape) != 2 or data.shape[0] == 0:
+        if len(data.shape) != 2 or data.shape[0] == 0 or (isinstance(data, Dense) and data.x.ndim > 2):
             raise ValueError(f"node {self.node_id!r} has no rows (shape {data.shape}); give it at least one or drop it")
         if not data.finite:
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
@@ -133,11 +138,11 @@ class Shard:
             return None
         return read_only(np.repeat(self.weights * (self.n_samples / self.total), self.versus))
 
-    def mean(self, values: FloatArray) -> float:
+    def mean(self, values: FloatArray) -> Any:
         """Return the mean of values of rows, or of samples, each by its weight."""
         if self.weights is None:
-            return float(values.mean())
-        return float(self.weigh(values).sum()) / (self.total * (values.size // self.n_samples))
+            return _plain(values.mean(axis=-1))
+        return _plain(self.weigh(values).sum(axis=-1)) / (self.total * (values.shape[-1] // self.n_samples))
 
     def weigh(self, values: FloatArray) -> FloatArray:
         """Return values of rows, or of samples, times the weight of each.
@@ -149,7 +154,7 @@ class Shard:
         """
         if self.weights is None:
             return values
-        return np.asarray(np.repeat(self.weights, values.size // self.weights.size) * values)
+        return np.asarray(np.repeat(self.weights, values.shape[-1] // self.n_samples, axis=-1) * values)
 
     @property
     def n_features(self) -> int:
@@ -164,7 +169,8 @@ class Shard:
     @property
     def peak(self) -> float:
         """Largest entry in absolute value."""
-        return float(self.data.peak)
+        out: float = self.data.peak
+        return out
 
     @property
     def norms(self) -> FloatArray:
@@ -174,12 +180,14 @@ class Shard:
     @cached_property
     def radius(self) -> float:
         """Upper bound on the largest row norm max |z_i|."""
-        return float(self.norms.max())
+        out: float = _plain(self.norms.max(axis=-1))
+        return out
 
     @cached_property
     def shortest(self) -> float:
         """The least row norm, rows of zeros apart; inf if there is no other."""
-        return float(self.norms[self.data.filled()].min(initial=math.inf))
+        out: float = _plain(np.where(self.data.filled(), self.norms, math.inf).min(axis=-1))
+        return out
 
     @cached_property
     def token(self) -> object:
@@ -197,7 +205,7 @@ class Shard:
         """Return z_i·w for every row, shape (n,)."""
         return np.asarray(self.data.margins(w))
 
-    def right(self, margins: FloatArray) -> float:
+    def right(self, margins: FloatArray) -> Any:
         """Return how many samples have no row of margin <= 0, each by its weight.
 
         Examples
@@ -207,7 +215,13 @@ class Shard:
         1.0
         """
         right = margins > 0 if self.versus == 1 else (margins > 0).reshape(-1, self.versus).all(axis=1)
-        return float(np.count_nonzero(right) if self.weights is None else self.weights[right].sum())
+        if self.weights is None:
+            return _plain(1.0 * np.count_nonzero(right, axis=-1))
+        return _plain(np.where(right, self.weights, 0.0).sum(axis=-1))
+
+    def dual(self, vector: FloatArray) -> Any:
+        """Return a vector of which nothing is proved, (d,), as a dual."""
+        return Dual(read_only(vector))
 
     def permit(self, coefficients: FloatArray) -> None:
         """Refuse Σ c_i z_i, or one class's part of it, if it rests on fewer rows than the limits say.
@@ -236,7 +250,7 @@ class Shard:
         """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
         return np.asarray(self.data.sum(coefficients))
 
-    def combination(self, coefficients: FloatArray) -> Dual:
+    def combination(self, coefficients: FloatArray) -> Any:
         """Return Σ a_i z_i as a dual vector, which proves nothing if some a_i is negative.
 
         Examples
@@ -246,8 +260,8 @@ class Shard:
         """
         vector = self.combine(coefficients)
         if not (coefficients >= 0).all():
-            return Dual(read_only(vector))
-        mass, error = below(coefficients.sum(), self.n_rows), self.combine_error(coefficients)
+            return self.dual(vector)
+        mass, error = below(_plain(coefficients.sum()), self.n_rows), self.combine_error(coefficients)
         return Dual.proved(vector, mass, error, of=self.token)
 
     def second_moment(self, coefficients: FloatArray) -> FloatArray:
@@ -264,13 +278,13 @@ class Shard:
         self._permit_squares(lambda: self.data.spread_shares(coefficients) * weights[:, None])
         return np.asarray(self.data.spread(coefficients, weights))
 
-    def margin_error(self, w_norm: float) -> float:
+    def margin_error(self, w_norm: Any) -> Any:
         """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
         return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY
 
-    def combine_error(self, coefficients: FloatArray) -> float:
+    def combine_error(self, coefficients: FloatArray) -> Any:
         """Bound on the rounding error of a computed Σ a_i z_i, a >= 0, from n·u·Σ a_i |z_i| for n-term sums."""
-        length = float((coefficients * self.norms).sum())
+        length = _plain((coefficients * self.norms).sum(axis=-1))
         return 2 * (self.n_rows + 4) * UNIT_ROUNDOFF * length + self.n_features * TINY
 
 

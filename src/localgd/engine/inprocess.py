@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -59,7 +59,7 @@ class InProcess(Federation):
         self._join(self.shards, policy)
 
     @property
-    def shards(self) -> dict[str, Any]:
+    def shards(self) -> Mapping[str, Any]:
         """What the nodes of this process hold, by name."""
         return self.nodes.shards
 
@@ -80,7 +80,12 @@ class InProcess(Federation):
             self.floats_up += n_floats(answers.values())
             return answers
 
-        return self._gathered(ask, self._chosen(nodes), task, message)[0]
+        chosen = self._chosen(nodes)
+        if (reports := self.nodes.at_once(task, message, chosen)) is not None:
+            self.floats_down += message.n_floats * len(chosen)
+            self.floats_up += reports.n_floats
+            return reports.total()
+        return self._gathered(ask, chosen, task, message)[0]
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.

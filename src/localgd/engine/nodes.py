@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import scipy.linalg  # noqa: F401  it brings a BLAS of its own, which must be there when threads are limited
@@ -17,9 +18,12 @@ from threadpoolctl import ThreadpoolController
 
 from localgd.core import Message, Report, Task
 from localgd.engine import serialize
-from localgd.engine.policy import Answer, check_apart
+from localgd.engine.held import Held
+from localgd.engine.policy import Answer
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
+from localgd.many.reports import Reports, alone
+from localgd.many.stack import Stack
 from localgd.rows import Shard
 
 OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
@@ -53,9 +57,7 @@ class Nodes:
     """
 
     def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
-        held = sorted(shards, key=lambda shard: str(shard.node_id))
-        check_apart(str(shard.node_id) for shard in held)
-        self.shards: dict[str, Any] = {shard.node_id: shard for shard in held}
+        self.shards = Held(shards)
         if n_jobs < 1:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
@@ -79,15 +81,46 @@ class Nodes:
                 fresh[node_id] = now
             return report
 
-        with blas_threads().limit(limits=1, user_api="blas"):
-            if self.n_jobs > 1 and len(nodes) > 1:
-                with ThreadPoolExecutor(self.n_jobs) as pool:
-                    found = dict(zip(nodes, pool.map(on_node, nodes), strict=True))
-            else:
-                found = {node_id: on_node(node_id) for node_id in nodes}
+        with self._working(len(nodes)) as each:
+            found = dict(zip(nodes, each(on_node, nodes), strict=True))
         if fresh:
             self._kept[message.session, task] = kept | fresh
         return found
+
+    def at_once(self, task: Task, message: Message, nodes: Sequence[str]) -> Reports | None:
+        """Run `task` on the nodes named, those of one shape at once; None if they have to be asked one by one.
+
+        So they are if anything is out of the ordinary, too: then the node that it is about is found.
+        """
+        if not getattr(type(task).run, "at_once", False) or hasattr(task, "init"):
+            return None
+        parts, others = self.shards.parts(nodes)
+        if not parts:
+            return None
+
+        def on_piece(piece: Stack | str) -> Reports:
+            if isinstance(piece, str):
+                return alone(piece, task.run(message, self.shards[piece], None)[0])
+            reports: Any = task.run(message, piece, None)[0]
+            return cast("Reports", reports)
+
+        pieces = [*parts, *others]
+        try:
+            with self._working(len(pieces)) as each:
+                reports = Reports.joined(list(each(on_piece, pieces)))
+        except Exception:  # noqa: BLE001  whatever it is, a node is to blame
+            return None
+        return reports if reports.sound else None
+
+    @contextmanager
+    def _working(self, n_pieces: int) -> Iterator[Callable[..., Iterable[Any]]]:
+        """Limit BLAS to a thread, and yield what does something with each piece of the work, in several threads."""
+        with blas_threads().limit(limits=1, user_api="blas"):
+            if self.n_jobs == 1 or n_pieces == 1:
+                yield map
+                return
+            with ThreadPoolExecutor(self.n_jobs) as pool:
+                yield pool.map
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return nodes that hold ``encode(what they hold now)``; a NodeError if it raised on one."""

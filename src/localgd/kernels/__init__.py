@@ -16,6 +16,7 @@ from typing import TypeAlias
 from localgd.kernels import gram, reference
 from localgd.kernels.reference import Steps
 from localgd.layouts import Csr, Dense
+from localgd.many.stack import alone
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
@@ -57,6 +58,7 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     cached = isinstance(data, Dense) and stored <= CACHED_ENTRIES
     if not plain or cached or local_steps * stored * share < COMPILED_FROM:
         return reference.coefficients
+    alone(shard, "compiled kernels take one node")
     from localgd.kernels import csr, dense  # noqa: PLC0415  the compiler, which few shards are large enough for
 
     return csr.coefficients if isinstance(data, Csr) else dense.coefficients

@@ -16,15 +16,17 @@ from localgd.rows import Shard
 def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     gram = shard.gram
-    a = np.zeros(shard.n_rows)
-    lr = steps.lr * steps.loss.versus
-    for step in range(steps.local_steps):
-        if steps.batches is None:
-            a = steps.shrink * a + steps.slopes(margins + shard.data.by_gram(gram, a)) * (lr / a.size)
-        else:
-            samples = steps.batches[step]
-            index = shard.data.index(samples)
-            c = steps.slopes(margins[index] + shard.data.by_gram(gram, a, samples), index) * (lr / index.size)
-            a *= steps.shrink
-            np.add.at(a, index, c)
+    a = np.zeros(margins.shape)
+    lr, by_gram = steps.lr * steps.loss.versus, shard.data.by_gram
+    if steps.batches is None:
+        share, shrink, slopes = lr / shard.n_rows, steps.shrink, steps.slopes
+        for _ in range(steps.local_steps):
+            c = slopes(margins + by_gram(gram, a)) * share
+            a = a + c if shrink == 1.0 else shrink * a + c
+        return a
+    for samples in steps.batches:
+        index = shard.data.index(samples)
+        c = steps.slopes(margins[index] + by_gram(gram, a, samples), index) * (lr / index.size)
+        a *= steps.shrink
+        np.add.at(a, index, c)
     return a

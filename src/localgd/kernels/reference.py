@@ -51,12 +51,12 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
 
     The `margins` z_i·w, shape (n,), are known already from the evaluation of w.
     """
-    a = np.zeros(shard.n_rows)
-    drift = np.zeros_like(w)
+    a = np.zeros(margins.shape)
+    drift = np.zeros((*margins.shape[:-1], w.size))
     for step in range(steps.local_steps):
         block, index = batch(shard, steps, step)
         at = margins[index] if step == 0 else block.margins(w + drift)
-        c = steps.slopes(at, index) * (steps.lr * steps.loss.versus / at.size)
+        c = steps.slopes(at, index) * (steps.lr * steps.loss.versus / at.shape[-1])
         a *= steps.shrink
         if steps.batches is None:
             a += c

@@ -27,13 +27,13 @@ def descend(
     """
     decay, prox, shift = more
     held = None if shard.limits is None else Held(shard, steps, np.unique(decay) + prox, known)
-    v = np.array(w)
+    v = np.broadcast_to(w, (*margins.shape[:-1], w.size)).copy()
     for step in range(steps.local_steps):
         block, index = batch(shard, steps, step)
         slope = steps.slopes(margins[index] if step == 0 else block.margins(v), index)
         if held is not None:
             held.step(index, slope)
-        mean = block.sum(slope) / (slope.size / shard.versus)
+        mean = block.sum(slope) / (slope.shape[-1] / shard.versus)
         v -= steps.lr * (decay * v + prox * (v - w) + shift - mean)
     if held is not None:
         held.permit()

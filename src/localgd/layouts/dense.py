@@ -20,7 +20,8 @@ class Dense(Single):
     Parameters
     ----------
     x : (n, d) float64 array
-        The rows; made read-only, copied if somebody else may write to them.
+        The rows; made read-only, copied if somebody else may write to them. Of k nodes at once, (k, n, d): then each
+        answer has one more axis in front, and for every node the bits that it has alone.
 
     Examples
     --------
@@ -47,26 +48,38 @@ class Dense(Single):
 
     @cached_property
     def peak(self) -> float:
-        return float(np.abs(self.x).max(initial=0.0))
+        out: float = np.abs(self.x).max(axis=(-2, -1), initial=0.0)
+        return out
+
+    @cached_property
+    def columns(self) -> FloatArray:
+        """The rows the other way round, a view of them, (d, n)."""
+        return self.x.swapaxes(-2, -1)
 
     @cached_property
     def norms(self) -> FloatArray:
-        exponents = np.frexp(np.abs(self.x).max(axis=1, initial=0.0))[1]
-        scaled = np.ldexp(self.x, -exponents[:, None])
-        return norms_above(np.einsum("ij,ij->i", scaled, scaled), exponents, self.row_length)
+        exponents = np.frexp(np.abs(self.x).max(axis=-1, initial=0.0))[1]
+        scaled = np.ldexp(self.x, -exponents[..., None])
+        return norms_above(np.einsum("...ij,...ij->...i", scaled, scaled), exponents, self.row_length)
 
     @cached_property
     def squares(self) -> FloatArray:
         """|z_i|² of every row, (n, 1)."""
-        return np.asarray(np.square(self.x) @ np.ones((self.shape[1], 1)))
+        return np.asarray(np.square(self.x) @ np.ones((self.row_length, 1)))
 
     @property
     def trace(self) -> float:
-        return float((self.x * self.x).sum())
+        out: float = (self.x * self.x).sum(axis=(-2, -1))
+        return out
 
     @cached_property
     def gram(self) -> FloatArray:
-        return read_only(self.x @ self.x.T)
+        if self.x.ndim == 2:
+            return read_only(self.x @ self.x.T)
+        out = np.empty((*self.x.shape[:-1], self.x.shape[-2]))
+        for x, gram in zip(self.x, out, strict=True):  # one by one it is known to be symmetric
+            np.matmul(x, x.T, out=gram)
+        return read_only(out)
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray(self.x.T @ (self.x * coefficients[:, None]))
@@ -75,7 +88,7 @@ class Dense(Single):
         return Dense(read_only(self.x[samples]))
 
     def over(self, length: float) -> Self:
-        return type(self)(read_only(self.x / length))
+        return type(self)(read_only(self.x / np.asarray(length)[..., None, None]))
 
     def filled(self) -> NDArray[np.bool_]:
-        return np.asarray(self.x.any(axis=1))
+        return np.asarray(self.x.any(axis=-1))

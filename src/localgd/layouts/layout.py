@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, Self, TypeAlias
@@ -129,6 +130,14 @@ class Layout(ABC):
         return np.asarray(places.reshape(*samples.shape[:-1], -1))
 
 
+def times(matrix: Any, vector: FloatArray) -> FloatArray:
+    """Return a matrix times a vector, or many of them, each times a vector of its own or all times the same one.
+
+    `np.matmul` asks BLAS once for each of them, so what comes out of many has the bits of one by one.
+    """
+    return np.asarray(matrix @ vector if vector.ndim == 1 else np.matmul(matrix, vector[..., None])[..., 0])
+
+
 class Single(Layout):
     """Rows of which each is a sample of its own."""
 
@@ -139,12 +148,12 @@ class Single(Layout):
 
     @property
     def shape(self) -> tuple[int, int]:
-        out: tuple[int, int] = self.x.shape
+        out: tuple[int, int] = self.x.shape[-2:]
         return out
 
     @property
     def stored(self) -> int:
-        return int(self.x.size)
+        return math.prod(self.shape)
 
     @cached_property
     def columns(self) -> Any:
@@ -152,23 +161,23 @@ class Single(Layout):
         return self.x.T
 
     def margins(self, w: FloatArray) -> FloatArray:
-        return np.asarray(self.x @ w)
+        return times(self.x, w)
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
-        return np.asarray(self.columns @ coefficients)
+        return times(self.columns, coefficients)
 
     def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
         return self.moment(weights * (coefficients * (1.0 - coefficients)))
 
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
-        return np.asarray((gram if samples is None else gram[samples]) @ coefficients)
+        return times(gram if samples is None else gram[samples], coefficients)
 
     @cached_property
     def _lengths(self) -> FloatArray:
         return np.asarray(np.sqrt(self.squares))
 
     def shares(self, coefficients: FloatArray, power: int) -> FloatArray:
-        sizes = np.abs(coefficients)[:, None]
+        sizes = np.abs(coefficients)[..., None]
         if power == 0:
             return np.asarray(sizes * (self._lengths > 0))
         return np.asarray(sizes * (self._lengths if power == 1 else self.squares))

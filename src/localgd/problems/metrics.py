@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import Field, Message, Report, Schema
-from localgd.losses import Logistic, Loss
+from localgd.losses import ELEMENTWISE, Logistic, Loss
+from localgd.many.reports import blank, more
+from localgd.many.stack import alone, at_once
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
 
@@ -34,7 +36,7 @@ OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
 """What of it is about a vector; of the model that is handed out, where that is another, under names of its own."""
 
 
-def node_weight(shard: Shard, weighted_by: Weighting | None) -> float:
+def node_weight(shard: Shard, weighted_by: Weighting | None) -> Any:
     """Return the weight p_m of a node before normalisation: 1, or its number of samples, each by its weight."""
     return shard.total if weighted_by == "num-examples" else 1.0
 
@@ -67,39 +69,48 @@ def values(loss: Loss, margins: FloatArray) -> FloatArray:
         return loss.value(margins)
 
 
-def standing(shard: Shard, w: FloatArray, margins: FloatArray, of_samples: FloatArray, weight: float) -> Report:
+def elementwise(loss: Loss, shard: Shard) -> None:
+    """Go on with one node only if the loss is a stranger's: it may be one of an array (n,) only."""
+    if type(loss) not in ELEMENTWISE:
+        alone(shard, f"{loss!r} is no loss of this library")
+
+
+def standing(shard: Shard, w: FloatArray, margins: FloatArray, of_samples: FloatArray, weight: Any) -> Report:
     """Return how the shared model w stands on this node.
 
     Sums: ``weight`` p_m, ``loss`` p_m f_m(w), f_m the mean of the losses `of_samples` (the largest float64 where it is
     beyond), ``correct`` samples that are right, each by its weight, and `weights_of`. Minimum: ``margin``, a lower
     bound on min z_i·w (the computed one less its rounding error).
     """
-    low = float(margins.min()) - shard.margin_error(norm(w))
+    sums = {"weight": weight, **_loss(shard, of_samples, weight), "correct": shard.right(margins), **weights_of(shard)}
+    return more(blank(shard), sums=sums, mins={"margin": _low(shard, w, margins)})
+
+
+def _low(shard: Shard, w: FloatArray, margins: FloatArray) -> Any:
+    """Return a lower bound on min z_i·w."""
+    return margins.min(axis=-1) - shard.margin_error(norm(w))
+
+
+def _loss(shard: Shard, of_samples: FloatArray, weight: Any) -> dict[str, Any]:
+    """Return ``loss``."""
     with np.errstate(over="ignore"):
-        loss = min(weight * shard.mean(of_samples), LARGEST)
-    sums = {"weight": weight, "loss": loss, "correct": shard.right(margins), **weights_of(shard)}
-    return Report(1, shard.n_samples, sums, mins={"margin": low})
+        return {"loss": np.minimum(weight * shard.mean(of_samples), LARGEST)}
 
 
-def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: float) -> Report:
+def seen(message: Message, shard: Shard, margins: FloatArray, loss: Loss, weight: Any) -> Report:
     """Return the standing of the shared model, whose margins are these; of the ``readout`` instead if there is one.
 
     What is right and the margin are then ``readout_correct`` and ``readout_margin``. The loss is that of the shared
     model in either case: it is what the method brings down.
     """
     of_samples = values(loss, margins)
-    here = standing(shard, message.w, margins, of_samples, weight)
     if "readout" not in message.extra:
-        return here
+        return standing(shard, message.w, margins, of_samples, weight)
     readout = message.extra["readout"]
-    there = standing(shard, readout, shard.margins(readout), of_samples, weight)
-    sums = {
-        "weight": weight,
-        "loss": here.sums["loss"],
-        f"{READOUT}correct": there.sums["correct"],
-        **weights_of(shard),
-    }
-    return Report(1, shard.n_samples, sums, mins={f"{READOUT}margin": there.mins["margin"]})
+    there = shard.margins(readout)
+    sums = {"weight": weight, **_loss(shard, of_samples, weight), f"{READOUT}correct": shard.right(there)}
+    low = {f"{READOUT}margin": _low(shard, readout, there)}
+    return more(blank(shard), sums={**sums, **weights_of(shard)}, mins=low)
 
 
 def metrics(message: Message) -> Schema:
@@ -161,7 +172,9 @@ class Evaluate:
         """Return `metrics`."""
         return metrics(message)
 
+    @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `seen`."""
+        elementwise(self.loss, shard)
         weight = node_weight(shard, self.weighted_by)
         return seen(message, shard, shard.margins(message.w), self.loss, weight), state

@@ -11,9 +11,11 @@ import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.losses import Logistic, Loss, among, loss_named
+from localgd.many.reports import more
+from localgd.many.stack import at_once
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
-from localgd.problems.metrics import METRICS, ByMargins, Weighting, standing, total, values
+from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import Dual, FloatArray, norm
 from localgd.rows import Shard
@@ -203,14 +205,14 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     of_samples = values(loss, margins)
     here = standing(shard, w, margins, of_samples, shard.total)
     with np.errstate(over="ignore"):
-        risk = float(shard.weigh(of_samples).sum())
-    sure = float(shard.weigh((slope > CERTAIN).astype(float)).sum())
+        risk = shard.weigh(of_samples).sum(axis=-1)
+    sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
     off = shard.margin_error(norm(w))
     blur = shard.total * shard.versus * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
-    flags: dict[str, int] = {}
+    by_class, there = dict[str, Any](), np.asarray(True)
     if problem.intercept and loss.versus == 1:
         bias = np.zeros(w.size)
         bias[-1] = 1.0
@@ -219,12 +221,11 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         with np.errstate(over="ignore"):
             odds = shard.weigh(np.exp(-margins))
-        by_class = np.array([odds[~positive].sum(), odds[positive].sum()])
-        if np.isfinite(by_class).all():
-            sums["odds"] = by_class
-        else:
-            flags["far"] = 1
-    return here + Report(sums=sums, maxs={"radius": shard.radius}, flags=flags)
+            sides = [np.where(side, odds, 0.0).sum(axis=-1) for side in (~positive, positive)]
+        by_class["odds"] = np.stack(sides, axis=-1)
+        there = np.isfinite(by_class["odds"]).all(axis=-1)
+    here = more(here, sums=sums, maxs={"radius": shard.radius})
+    return more(here, sums=by_class, where=there, flags={"far": np.logical_not(there)})
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
@@ -262,8 +263,10 @@ class Appraise:
         """Return `appraisals`."""
         return appraisals(message.w.size, self.problem)
 
+    @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return `appraisal`."""
+        elementwise(self.loss, shard)
         return appraisal(shard, message.w, shard.margins(message.w), self.problem), state
 
 

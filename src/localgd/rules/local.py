@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,26 +14,37 @@ from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
+from localgd.many.reports import more
+from localgd.many.stack import alone, at_once
 from localgd.problems.hard_margin import HardMargin
-from localgd.problems.metrics import METRICS, Weighting, check_weighting, metrics, node_weight, seen, standing, values
+from localgd.problems.metrics import (
+    METRICS,
+    Weighting,
+    check_weighting,
+    elementwise,
+    metrics,
+    node_weight,
+    seen,
+    standing,
+    values,
+)
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
-from localgd.rounding import Dual, FloatArray, read_only
+from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
 
 StepSize: TypeAlias = float | Literal["auto", "paper"]
 
 
-def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: float) -> Report:
+def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: Any) -> Report:
     """Return the report of a node that moved the model by Σ a_i z_i.
 
     Adds to `updated` the minimum ``margin_upper``, the node's own upper bound on γ* (the pooled margin is at most that
     of any one), and the flag ``cancels`` if its own rows cancel; neither where a coefficient is negative.
     """
     own = shard.combination(coefficients)
-    mins = {"margin_upper": own.margin_upper} if own.known else {}
-    flags = {"cancels": 1} if own.cancels else {}
-    return updated(here, own, weight) + Report(mins=mins, flags=flags)
+    moved = updated(here, own, weight)
+    return more(moved, mins={"margin_upper": own.margin_upper}, where=own.known, flags={"cancels": own.cancels})
 
 
 def moves(n_features: int) -> Schema:
@@ -42,17 +52,16 @@ def moves(n_features: int) -> Schema:
     return {**updates(n_features), "margin_upper": Field("min", optional=True), "cancels": Field("flag")}
 
 
-def updated(here: Report, update: Dual, weight: float) -> Report:
+def updated(here: Report, update: Any, weight: Any) -> Report:
     """Return the report of a node that moved the model by Δ_m, and of how the model stood before, `here`.
 
     Adds the dual ``update`` p_m Δ_m, which has a mass if Δ_m does, and the sum ``update_sq_norm`` p_m |Δ_m|²; or, where
     these leave float64, the flag ``overflow``: that is no fault of the node, but of a step size that is far too large.
     """
-    length = update.length
-    if not math.isfinite(weight * length * length):
-        return here + Report(flags={"overflow": 1})
-    sums = {"update_sq_norm": weight * length * length}
-    return here + Report(sums=sums, duals={"update": update.weighted(weight)})
+    square = weight * update.length * update.length
+    there = np.isfinite(square)
+    sums, duals = {"update_sq_norm": square}, {"update": update.weighted(weight)}
+    return more(here, sums=sums, duals=duals, where=there, flags={"overflow": ~there})
 
 
 def updates(n_features: int) -> Schema:
@@ -153,6 +162,7 @@ class GradientSteps:
         here = appraisals(d, self.problem) if waits else METRICS
         return here if waits and self.variates else {**here, **updates(d)}
 
+    @at_once
     @np.errstate(over="ignore", invalid="ignore")  # far too large a step: the loop says so, without a warning a node
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the metrics at w and the weighted update."""
@@ -160,17 +170,18 @@ class GradientSteps:
             raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
         lr = self.lr * float(message.extra.get("scale", 1.0))
         weight, loss = node_weight(shard, self.weighted_by), self.problem.loss_for(self.loss, shard.versus)
+        elementwise(loss, shard)
         if isinstance(self.problem, Regularised):
             return self._penalised(lr, self.problem, message, shard), state
         margins, batches = shard.margins(message.w), self._batches(shard, message.round)
         here = seen(message, shard, margins, loss, weight)
         steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches, shard.of_rows)
         a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
-        report = moved(shard, here, a, weight)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
-        if a.any() or (steps.slopes(margins) * (lr * loss.versus / shard.n_rows)).any():
-            return report, state
-        return report + Report(flags={"underflow": 1}), state
+        still = ~a.any(axis=-1)
+        if still.any():
+            still &= ~(steps.slopes(margins) * (lr * loss.versus / shard.n_rows)).any(axis=-1)
+        return more(moved(shard, here, a, weight), flags={"underflow": still}), state
 
     def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
@@ -189,12 +200,13 @@ class GradientSteps:
             shift = towards - own - strength * problem.pull(w)
         decay = strength * problem.pull(np.ones(w.size))
         v = descend(shard, w, margins, steps, (decay, self.prox, shift), known)
-        return updated(report, Dual(read_only(v - w)), shard.total)
+        return updated(report, shard.dual(v - w), shard.total)
 
     def _batches(self, shard: Shard, round_: int) -> Batches | None:
         n = shard.n_samples
         if self.batch_size is None or (self.batch_size >= n and not self.replacement):
             return None
+        alone(shard, "every node draws batches of its own")
         size = min(self.batch_size, n)
         # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
         rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])

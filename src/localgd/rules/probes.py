@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from localgd.core import CountKey, DataSizes, Engine, Field, Message, Report, Schema
+from localgd.core import DataSizes, Engine, Field, Message, Report, Schema
 from localgd.errors import from_all
+from localgd.layouts import Dense
 from localgd.limits import RefusedError
+from localgd.many.reports import blank, more
+from localgd.many.stack import at_once
 from localgd.problems.metrics import WEIGHTED, total, weights_of
-from localgd.rounding import Dual, FloatArray, norm
+from localgd.rounding import Dual, FloatArray, norm, norms, read_only
 from localgd.rows import MOST_APART, Shard
 
 NO_ROW = 2.0**200
@@ -42,14 +46,15 @@ class Sizes:
         least = {"n_features_min": Field("min"), "shortest": Field("min")}
         return {**largest, **least, "versus": Field("count"), **WEIGHTED}
 
+    @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes."""
         if not isinstance(shard, Shard):
             raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
-        least = {"n_features_min": shard.n_features, "shortest": min(shard.shortest, NO_ROW)}
-        counts: dict[CountKey, int] = {} if shard.versus == 1 else {("versus", shard.versus): 1}
-        return Report(1, shard.n_samples, weights_of(shard), maxs=largest, mins=least, counts=counts), state
+        least = {"n_features_min": shard.n_features, "shortest": np.minimum(shard.shortest, NO_ROW)}
+        sizes = more(blank(shard), sums=weights_of(shard), maxs=largest, mins=least)
+        return sizes if shard.versus == 1 else sizes + Report(counts={("versus", shard.versus): 1}), state
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Smoothness:
         """Return one number."""
         return {"eigenvalue": Field("max")}
 
+    @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's eigenvalue."""
-        return Report(1, shard.n_samples, maxs={"eigenvalue": largest_eigenvalue(shard, self.versus)}), state
+        return more(blank(shard), maxs={"eigenvalue": largest_eigenvalue(shard, self.versus)}), state
 
 
-def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
+def largest_eigenvalue(shard: Shard, versus: int = 1) -> Any:
     """Return the largest eigenvalue of ZᵀZ/n, or of Zᵀ(I − 11ᵀ/C)Z·versus/n with C = 1 + versus, by power iteration.
 
     Each row by its weight, of mean 1.
@@ -82,23 +88,33 @@ def largest_eigenvalue(shard: Shard, versus: int = 1) -> float:
     >>> round(largest_eigenvalue(Shard("a", [[3.0, 0.0], [0.0, 1.0]])), 4)
     4.5
     """
-    if shard.radius == 0.0:
-        return 0.0
-    rows, weights = shard.data.over(shard.radius), 1.0 if shard.of_rows is None else shard.of_rows
+    rows, weights = shard.data.over(np.where(shard.radius, shard.radius, 1.0)), shard.of_rows
     v = np.random.default_rng(shard.n_features).standard_normal(shard.n_features)
-    v /= norm(v)
-    value = 0.0
-    for _ in range(MAX_POWER_STEPS):
-        image = rows.sum(weights * _centred(rows.margins(v), versus))
-        before, value = value, norm(image)
-        if value == 0.0 or abs(value - before) <= POWER_TOL * value:
-            break
-        v = image / value
+    value = _power_iteration(rows, weights, versus, v / norm(v), np.zeros(np.shape(shard.radius)))
     # λ_max <= trace: keeps a lucky start orthogonal to the top eigenvector, or an underflow, from reporting zero.
-    trace = float(rows.trace if shard.of_rows is None else rows.shares(shard.of_rows, 2).sum())
+    trace = rows.trace if weights is None else rows.shares(weights, 2).sum(axis=(-2, -1))
     least = trace if versus == 1 else trace / (versus + 1)  # I − 11ᵀ/C has no eigenvalue below 1/C
-    value = min(max(value * (1 + POWER_TOL), least / shard.n_features), trace)
-    return value * versus / shard.n_rows * shard.radius**2
+    value = np.minimum(np.maximum(value * (1 + POWER_TOL), least / shard.n_features), trace)
+    return value * versus / shard.n_rows * np.square(shard.radius)
+
+
+def _power_iteration(rows: Any, weights: Any, versus: int, v: FloatArray, value: FloatArray) -> FloatArray:
+    """Return the length of the image of v, (d,), when that no longer grows; of many nodes those go on whose does."""
+    left: Any = ...
+    for _ in range(MAX_POWER_STEPS):
+        margins = _centred(rows.margins(v), versus)
+        image = rows.sum(margins if weights is None else weights * margins)
+        before, length = np.array(value[left]), norms(image)
+        value[left] = length
+        grows = (length > 0) & (np.abs(length - before) > POWER_TOL * length)
+        if not grows.any():
+            break
+        if not grows.all():
+            left = np.flatnonzero(grows) if left is ... else left[grows]
+            rows, image, length = Dense(read_only(rows.x[grows])), image[grows], length[grows]
+            weights = None if weights is None else weights[grows]
+        v = image / length[..., None]
+    return value
 
 
 def _centred(margins: FloatArray, versus: int) -> FloatArray:
