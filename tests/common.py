@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, TypeAlias
@@ -134,9 +135,9 @@ def against(samples: list[Samples], n_classes: int) -> list[Shard]:
     return [Shard(f"node-{m}", ClassRows(x, y, n_classes)) for m, (x, y) in enumerate(samples)]
 
 
-def stacked(shards: list[Shard] | dict[str, Shard]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def stacked(shards: list[Shard] | Mapping[str, Shard]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """All rows in one place."""
-    held = list(shards.values()) if isinstance(shards, dict) else shards
+    held = list(shards.values()) if isinstance(shards, Mapping) else shards
     return np.vstack([s.rows.toarray() if isinstance(s.rows, csr_array) else s.rows for s in held])
 
 

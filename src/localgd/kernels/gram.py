@@ -19,10 +19,11 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     a = np.zeros(margins.shape)
     lr, by_gram = steps.lr * steps.loss.versus, shard.data.by_gram
     if steps.batches is None:
-        share, shrink, slopes = lr / shard.n_rows, steps.shrink, steps.slopes
-        for _ in range(steps.local_steps):
-            c = slopes(margins + by_gram(gram, a)) * share
-            a = a + c if shrink == 1.0 else shrink * a + c
+        share, shrink, weights, slope = lr / shard.n_rows, steps.shrink, steps.weights, steps.loss.slope
+        for _ in range(steps.local_steps):  # its every line counts: rows are few, and steps many
+            c = slope(margins + by_gram(gram, a))
+            c = (c if weights is None else c * weights) * share
+            a = c + (a if shrink == 1.0 else shrink * a)
         return a
     for samples in steps.batches:
         index = shard.data.index(samples)

@@ -135,7 +135,8 @@ def times(matrix: Any, vector: FloatArray) -> FloatArray:
 
     `np.matmul` asks BLAS once for each of them, so what comes out of many has the bits of one by one.
     """
-    return np.asarray(matrix @ vector if vector.ndim == 1 else np.matmul(matrix, vector[..., None])[..., 0])
+    out: FloatArray = matrix @ vector if vector.ndim == 1 else np.matmul(matrix, vector[..., None])[..., 0]
+    return out
 
 
 class Single(Layout):
