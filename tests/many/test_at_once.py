@@ -20,7 +20,7 @@ from localgd.many.reports import Reports
 from localgd.many.stack import Stack
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise
-from localgd.rounding import Dual
+from localgd.rounding import Dual, read_only
 from localgd.rules.local import GradientSteps
 from localgd.rules.probes import Sizes, Smoothness
 
@@ -53,7 +53,7 @@ KINDS = {
     "another order": lambda: one_shape()[::-1],
     "nothing separates": lambda: with_bias(one_shape(), noise=0.3),
     "alike but for their size": lambda: [Shard(s.node_id, 10.0**m * s.data.x) for m, s in enumerate(one_shape())],
-    "single numbers": lambda: [Shard(s.node_id, s.data.x[:, :1]) for s in one_shape()],
+    "single numbers": lambda: [Shard(s.node_id, s.data.x[:, :1].copy()) for s in one_shape()],
 }
 TABLE = METHODS | PENALISED
 
@@ -170,7 +170,10 @@ def test_batches_are_drawn_by_every_node_itself(asked):
     assert asked["GradientSteps", True] == 0
 
 
-def test_nodes_with_limits_and_larger_ones_lie_in_no_stack(monkeypatch):
+def test_nodes_with_limits_other_orders_in_memory_and_larger_ones_lie_in_no_stack(monkeypatch):
+    assert not InProcess(
+        [Shard(s.node_id, read_only(np.asfortranarray(s.data.x))) for s in one_shape()]
+    ).nodes.shards.stacks
     assert not InProcess([replace(s, limits=Limits()) for s in one_shape()]).nodes.shards.stacks
     monkeypatch.setattr(held, "MOST_ROWS", 30)
     assert not InProcess(one_shape()).nodes.shards.stacks

@@ -26,9 +26,12 @@ PART = 2**19
 
 
 def stackable(item: Any) -> bool:
-    """Return whether a node's rows may lie in a stack: dense ones, few, and without limits on what they add up to."""
+    """Return whether a node's rows may lie in a stack: dense ones, few, and without limits on what they add up to.
+
+    In memory they lie row by row, as those of a stack do: in another order BLAS would add in another order, too.
+    """
     plain = type(item) is Shard and isinstance(item.data, Dense) and item.limits is None
-    return plain and item.data.stored <= MOST_ROWS
+    return plain and item.data.stored <= MOST_ROWS and item.data.x.flags.c_contiguous
 
 
 class Held(Mapping[str, Any]):
