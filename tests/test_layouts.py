@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from common import OTHER_ORDER, examples
-from localgd import ClassRows, Csr, Dense, Shard
+from common import METHODS, OTHER_ORDER, PENALISED, examples, random_rows
+from localgd import ClassRows, Csr, Dense, InProcess, Shard, local_gd, train
 from localgd.engine.nodes import fingerprint
 from localgd.kernels import pick, reference
 from localgd.layouts import laid
@@ -27,6 +28,7 @@ def plain(rng, n=7, d=5):
 
 LAYOUTS = {
     "dense": lambda x, y: Dense(x),  # noqa: ARG005
+    "float32": lambda x, y: laid(x.astype(np.float32)),  # noqa: ARG005
     "csr": lambda x, y: Csr(csr_array(x)),  # noqa: ARG005
     "classes": lambda x, y: ClassRows(x, y, CLASSES),
     "classes, csr": lambda x, y: ClassRows(csr_array(x), y, CLASSES),
@@ -148,7 +150,7 @@ def test_a_node_knows_its_rows_again_by_rows_and_classes():
     x, y = plain(rng), rng.integers(CLASSES, size=7)
     other = (y + 1) % CLASSES
     digests = {fingerprint(Shard("a", LAYOUTS[name](x, codes))) for name in LAYOUTS for codes in (y, other)}
-    assert len(digests) == 8  # of dense and CSR rows the codes are no part
+    assert len(digests) == 9  # of rows that are signed the codes are no part
 
 
 def test_rows_of_two_classes_are_signed_rows():
@@ -173,6 +175,33 @@ def test_rows_of_two_classes_are_signed_rows():
 def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, words):
     with pytest.raises(ValueError, match=words):
         ClassRows(np.ones((2, 3)), codes, n_classes)
+
+
+HALVED = ["local-gd", "local-sgd", "modified, projection", "consensus", "interior-point", "fedexp"]
+
+
+@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "lbfgs", "scaffold"])
+def test_float32_rows_train_the_model_of_the_same_rows_in_float64(name):
+    method = (METHODS | PENALISED)[name]
+    halved = [s.data.x.astype(np.float32) for s in random_rows(3, n=12)]
+    runs = [
+        train(InProcess(Shard(f"{m}", x.astype(dtype)) for m, x in enumerate(halved)), method, n_rounds=10)
+        for dtype in (np.float32, np.float64)
+    ]
+    np.testing.assert_allclose(runs[0].w, runs[1].w, rtol=1e-7, atol=1e-10)
+    assert runs[0].certificate.verdict == runs[1].certificate.verdict
+    assert runs[0].certificate.angle_deg_max == pytest.approx(runs[1].certificate.angle_deg_max, rel=1e-6, nan_ok=True)
+
+
+def test_float32_rows_are_never_written_out_by_local_steps():
+    x = np.random.default_rng(0).standard_normal((20_000, 60)).astype(np.float32)
+    x[:, 0] = 1.0
+    engine = InProcess([Shard("a", x[:10_000]), Shard("b", x[10_000:])])
+    tracemalloc.start()
+    train(engine, local_gd(local_steps=3, lr=0.1), n_rounds=2)  # a probe of the step size would, one node at a time
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 2
 
 
 def test_no_compiled_kernel_takes_softmax():

@@ -32,7 +32,7 @@ class Shard:
     ----------
     node_id : str
         Name of the node; reports are added up in the order of these names.
-    data : (n, d) float64 array, CSR array or Layout
+    data : (n, d) float64 or float32 array, CSR array or Layout
         Signed rows, finite, at least one. A bias is one more column holding y. Of many classes `localgd.ClassRows`:
         one row against each class that a sample is not of; the sample is right if all of them are.
     weights : (n_samples,) float64 array, optional

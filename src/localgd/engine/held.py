@@ -30,7 +30,7 @@ def stackable(item: Any) -> bool:
 
     In memory they lie row by row, as those of a stack do: in another order BLAS would add in another order, too.
     """
-    plain = type(item) is Shard and isinstance(item.data, Dense) and item.limits is None
+    plain = type(item) is Shard and type(item.data) is Dense and item.limits is None
     return plain and item.data.stored <= MOST_ROWS and item.data.x.flags.c_contiguous
 
 

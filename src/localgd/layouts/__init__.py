@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from scipy.sparse import issparse
 
 from localgd.layouts.classes import ClassRows
 from localgd.layouts.csr import Csr
 from localgd.layouts.dense import Dense
+from localgd.layouts.float32 import Float32
 from localgd.layouts.layout import Layout
 
-__all__ = ["ClassRows", "Csr", "Dense", "Layout", "laid"]
+__all__ = ["ClassRows", "Csr", "Dense", "Float32", "Layout", "laid"]
 
 
 def laid(rows: Any) -> Layout:
-    """Return rows as a layout: an array, a sparse one, or what is a layout already.
+    """Return rows as a layout: an array, which stays float32 if it is, a sparse one, or what is a layout already.
 
     Examples
     --------
@@ -24,4 +26,6 @@ def laid(rows: Any) -> Layout:
     """
     if isinstance(rows, Dense | Csr | ClassRows):
         return rows
-    return Csr(rows) if issparse(rows) else Dense(rows)
+    if issparse(rows):
+        return Csr(rows)
+    return Float32(rows) if getattr(rows, "dtype", None) == np.float32 else Dense(rows)
