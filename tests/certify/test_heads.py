@@ -6,14 +6,17 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from common import examples, stacked
-from localgd import Angle, InProcess, certify
+from localgd import Angle, ClassRows, InProcess, LeastSquares, Regularised, Samples, Shard, certify
 from localgd.flower import Features
 from localgd.flower.features import HeadRows
 from localgd.flower.head import LastLayer
+from localgd.limits import RefusedError
 from localgd.problems.certificate import Status
 from localgd.reference.max_margin import NotSeparableError, max_margin
 from localgd.rounding import angle_deg
@@ -90,3 +93,115 @@ def test_what_is_certified_of_a_head_holds(case, deg):
     assert found.margin_high >= exact.margin_low * (1 - 1e-12)
     own = (rows @ true).min() / np.linalg.norm(true)
     assert found.margin <= own + 1e-12 * np.abs(rows).max()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_two_logits_are_one_whichever_way_the_nodes_hold_their_rows(bias):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((40, 4 + bias)), rng.standard_normal((2, 4 + bias))
+    if bias:
+        x[:, -1] = 1.0
+    y = (x @ w.T).argmax(axis=1)
+    layer = LastLayer(w[:, :4], w[:, 4] if bias else None)
+    held = {
+        "features": [Features(f"{m}", x[m::3, :4], y[m::3]) for m in range(3)],
+        "signed": [Shard(f"{m}", x[m::3] * (2 * y[m::3, None] - 1)) for m in range(3)],
+        "classes": [Shard(f"{m}", ClassRows(x[m::3], y[m::3], 2)) for m in range(3)],
+        "sparse classes": [Shard(f"{m}", ClassRows(csr_array(x[m::3]), y[m::3], 2)) for m in range(3)],
+    }
+    found = {name: certify(layer.vector(), InProcess(nodes).map(HeadRows(2, bias))) for name, nodes in held.items()}
+    assert found["features"] == found["signed"] == found["classes"]
+    assert found["sparse classes"].angle_deg_max == pytest.approx(found["features"].angle_deg_max)
+    # the problem of two logits: its solution has w_0 = −w_1, its margins are √2 times larger, its angles the same
+    pair = max_margin(ClassRows(x, y, 2).explicit())
+    one = max_margin(x * (2 * y[:, None] - 1))
+    np.testing.assert_allclose(pair.direction, np.concatenate([-one.direction, one.direction]) / np.sqrt(2), atol=1e-9)
+    assert pair.margin_low == pytest.approx(np.sqrt(2) * one.margin_low)
+    both = (w - w.mean(axis=0)).ravel()
+    assert angle_deg(both, pair.direction) == pytest.approx(angle_deg(layer.vector(), one.direction), abs=1e-7)
+
+
+def test_what_all_classes_share_changes_nothing_that_is_stated():
+    engine = federated(7, 5, bias=True)
+    direction = max_margin(stacked(engine.shards)).direction.reshape(5, 5)
+    rng = np.random.default_rng(0)
+    each = direction + 0.02 * rng.standard_normal((5, 5))
+    plain = certify(LastLayer(each[:, :4], each[:, 4]).vector(), engine)
+    assert plain.verdict in (Status.CERTIFIED, Status.SEPARABLE)
+    for size in (1.0, 1e3, 1e6):
+        moved = each + size * rng.standard_normal(5)
+        found = certify(LastLayer(moved[:, :4], moved[:, 4]).vector(), engine)
+        assert found.angle_deg_max == pytest.approx(plain.angle_deg_max, abs=1e-14 * size * 1e4 + 1e-9)
+    shared = certify(LastLayer(moved[:, :4], moved[:, 4]).vector(shared=True), engine)
+    assert not shared.angle_deg_max < 89  # it would count as an angle
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_max_margin_model_has_anything_that_all_classes_share(seed):
+    exact = max_margin(stacked(federated(seed, 5, bias=True).shards)).direction.reshape(5, 5)
+    np.testing.assert_allclose(exact.sum(axis=0), 0.0, atol=1e-9)
+
+
+def test_a_head_that_tells_no_classes_apart_is_refused():
+    with pytest.raises(ValueError, match="all classes have the same coefficients"):
+        LastLayer(np.ones((3, 4)) * 0.1, np.full(3, 0.7)).vector()
+
+
+X, Y = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]), np.array([0, 2, 1])
+
+FEW = HeadRows(3, bias=True)
+NETWORK = HeadRows(3, bias=True, network="[]")
+
+MISFITS = {
+    "numbers for a network": (NETWORK, Features("a", X, Y), "its features are numbers, but the model is a network"),
+    "a function for none": (FEW, Features("a", lambda _: X, Y), "give Certified head="),
+    "rows for a network": (NETWORK, Shard("a", ClassRows(X, Y, 3)), "it holds rows, but the model is a network"),
+    "rows of more classes": (FEW, Shard("a", ClassRows(X, Y, 6)), "it holds rows of 6 classes, and the model has 3"),
+    "rows of two classes": (FEW, Shard("a", X), "it holds rows of 2 classes, and the model has 3"),
+    "many for two": (HeadRows(2, bias=True), Shard("a", ClassRows(X, Y, 3)), "it holds rows of 3 classes"),
+    "a table": (FEW, object(), "give Certified the recipe"),
+    "fewer labels": (FEW, Features("a", X, Y[:2]), r"features of 3 samples, and labels of shape \(2,\)"),
+    "a class too many": (HeadRows(2, bias=True), Features("a", X, Y), "not all whole numbers from 0 to 1"),
+    "a class below": (FEW, Features("a", X, Y - 1), "not all whole numbers from 0 to 2"),
+    "half a class": (FEW, Features("a", X, Y / 2), "not all whole numbers from 0 to 2"),
+    "names of classes": (FEW, Features("a", X, Y.astype(str)), "not all whole numbers from 0 to 2"),
+    "a feature": (FEW, Features("a", X[0], Y), r"its features have the shape \(2,\): give one row a sample"),
+    "what is drawn": (
+        NETWORK,
+        Features("a", lambda _: np.random.default_rng().standard_normal((3, 2)), Y),
+        "its features are others when they are computed again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit_the_head_is_refused_in_words(name):
+    encode, held, words = MISFITS[name]
+    with pytest.raises(RefusedError, match=words):
+        encode(held)
+
+
+def test_features_are_copied_and_may_be_sparse_or_real_targets():
+    sparse = HeadRows(3, bias=True)(Features("a", csr_array(X), Y, weights=[1.0, 2.0, 0.0]))
+    whole = HeadRows(3, bias=True)(Features("a", X, Y, weights=[1.0, 2.0, 0.0]))
+    np.testing.assert_array_equal(sparse.rows.toarray(), whole.rows.toarray())
+    assert whole.n_samples == 2
+    before = X.copy()
+    HeadRows(2, bias=False)(Features("a", X, [0, 1, 0]))
+    np.testing.assert_array_equal(X, before)
+    numbers = HeadRows(0, bias=True)(Features("a", X, [0.5, 1.5, 2.5]))
+    assert isinstance(numbers, Samples)
+    assert numbers.n_features == 3
+
+
+@pytest.mark.parametrize("problem", [Regularised(C=1.0), LeastSquares(alpha=1.0)], ids=lambda problem: problem.kind)
+def test_other_problems_are_certified_of_features_too(problem):
+    rng = np.random.default_rng(0)
+    x, numbers = rng.standard_normal((60, 3)), isinstance(problem, LeastSquares)
+    y = x @ [1.0, 2.0, 3.0] if numbers else (rng.random(60) < 0.5).astype(int)
+    nodes = [Features(f"{m}", x[m::3], y[m::3]) for m in range(3)]
+    engine = InProcess(nodes).map(HeadRows(0 if numbers else 2, bias=False))
+    signs = (2 * y - 1)[:, None]
+    plain = [Samples(f"{m}", x[m::3], y[m::3]) if numbers else Shard(f"{m}", (x * signs)[m::3]) for m in range(3)]
+    w = rng.standard_normal(3)
+    assert certify(w, engine, problem=problem) == certify(w, InProcess(plain), problem=problem)

@@ -24,6 +24,8 @@ from localgd.problems.least_squares import LeastSquares
 from localgd.run.certify import certify, check_asked
 from localgd.run.goals import Angle
 
+LOG = logging.getLogger("flwr")
+
 
 def left_to_it(name: str) -> Any:
     """Return a method that leaves what it is called for to the strategy inside."""
@@ -116,14 +118,13 @@ class Certified(Strategy):
         result = self.strategy.start(
             grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
         )
-        log = logging.getLogger("flwr")
         try:
             found = self._certified(FlowerEngine(grid, **self.options), result.arrays)
         except (NodeError, ArithmeticError, ValueError, OSError, RuntimeError) as error:
-            log.warning("localgd: no certificate: %s", error)
+            LOG.warning("localgd: no certificate: %s", error)
             return result
         self.certificate = found
-        log.info("localgd: %s", found.status)
+        LOG.info("localgd: %s", found.status)
         metrics = result.evaluate_metrics_serverapp.setdefault(num_rounds, MetricRecord())
         for name in ("margin_low", "margin_high", "angle_deg_max"):
             metrics[name] = getattr(found, name)
@@ -144,7 +145,13 @@ class Certified(Strategy):
         else:
             engine = engine.map(self.recipe)
         w = layer.vector(shared=not isinstance(self.problem, HardMargin))
-        return certify(w, engine, problem=self.problem, goal=self.goal)
+        try:
+            return certify(w, engine, problem=self.problem, goal=self.goal)
+        except NodeError as error:
+            if self.goal is None:
+                raise
+            LOG.warning("localgd: the goal is out of reach, so only what three rounds prove is stated: %s", error)
+            return certify(w, engine, problem=self.problem)
 
 
 def check_strategy(strategy: Any) -> None:
