@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -93,6 +93,33 @@ def test_what_is_certified_of_a_head_holds(case, deg):
     assert found.margin_high >= exact.margin_low * (1 - 1e-12)
     own = (rows @ true).min() / np.linalg.norm(true)
     assert found.margin <= own + 1e-12 * np.abs(rows).max()
+
+
+@given(st.integers(0, 10**9), st.sampled_from([2, 3, 4, 10, 40]), st.sampled_from([0.0, 1.0, 1e3, 1e8, 1e15, 1e300]))
+@settings(max_examples=examples(200))
+def test_beside_what_is_shared_the_rounding_of_a_vector_is_less_than_its_certificate_allows_for(seed, n_logits, size):
+    rng = np.random.default_rng(seed)
+    each = rng.standard_normal((n_logits, 3)) * 10.0 ** rng.integers(-9, 9, (n_logits, 3))
+    each = (each + size * rng.standard_normal(3)) * rng.choice([1e-310, 1e-20, 1.0])
+    assume((each != each[0]).any())
+    got = LastLayer(each).vector().reshape(-1, 3)
+    rounding = Fraction(3, 2**53)
+    for j, column in enumerate(each.T):
+        exact = [Fraction(float(v)) for v in column]
+        if n_logits == 2:
+            assert abs(Fraction(float(got[0, j])) - (exact[1] - exact[0])) <= rounding * abs(exact[1] - exact[0])
+            continue
+        power = Fraction(2) ** math.frexp(np.abs(each).max())[1]
+        mean = sum(exact) / n_logits
+        exact = [(value - mean) / power for value in exact]
+        off = [Fraction(float(value)) - true for value, true in zip(got[:, j], exact, strict=True)]
+        largest = max(map(abs, exact))
+        room = [rounding * abs(true) + rounding**2 * n_logits**2 * largest + Fraction(2) ** -1000 for true in exact]
+        low = max(o - r for o, r in zip(off, room, strict=True))
+        high = min(o + r for o, r in zip(off, room, strict=True))
+        assert low <= high  # one number is shared by all, the rest is rounding of each
+        assert -n_logits * rounding * largest <= high + Fraction(2) ** -1000
+        assert low - Fraction(2) ** -1000 <= n_logits * rounding * largest
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -120,7 +120,7 @@ class Certified(Strategy):
         )
         try:
             found = self._certified(FlowerEngine(grid, **self.options), result.arrays)
-        except (NodeError, ArithmeticError, ValueError, OSError, RuntimeError) as error:
+        except (ArithmeticError, TypeError, ValueError, OSError, RuntimeError) as error:
             LOG.warning("localgd: no certificate: %s", error)
             return result
         self.certificate = found
