@@ -16,7 +16,7 @@ from localgd import Angle, ClassRows, InProcess, LeastSquares, Regularised, Samp
 from localgd.flower import Features
 from localgd.flower.features import HeadRows
 from localgd.flower.head import LastLayer
-from localgd.limits import RefusedError
+from localgd.limits import Limits, RefusedError
 from localgd.problems.certificate import Status
 from localgd.reference.max_margin import NotSeparableError, max_margin
 from localgd.rounding import angle_deg
@@ -193,6 +193,11 @@ MISFITS = {
     "half a class": (FEW, Features("a", X, Y / 2), "not all whole numbers from 0 to 2"),
     "names of classes": (FEW, Features("a", X, Y.astype(str)), "not all whole numbers from 0 to 2"),
     "a feature": (FEW, Features("a", X[0], Y), r"its features have the shape \(2,\): give one row a sample"),
+    "more classes than it bears": (
+        HeadRows(10**9, bias=True),
+        Features("a", X, Y, limits=Limits()),
+        "the logits of 1000000000 classes would take 2.4e.04 MB, more than max-mb=256",
+    ),
     "what is drawn": (
         NETWORK,
         Features("a", lambda _: np.random.default_rng().standard_normal((3, 2)), Y),
@@ -206,6 +211,12 @@ def test_what_does_not_fit_the_head_is_refused_in_words(name):
     encode, held, words = MISFITS[name]
     with pytest.raises(RefusedError, match=words):
         encode(held)
+
+
+@pytest.mark.parametrize("n_classes", [1, -3])
+def test_a_head_of_no_classes_is_refused(n_classes):
+    with pytest.raises(RefusedError, match=f"n_classes must be at least 2, or 0 for real targets, got {n_classes}"):
+        HeadRows(n_classes, bias=True)
 
 
 def test_features_are_copied_and_may_be_sparse_or_real_targets():

@@ -24,7 +24,7 @@ def test_the_page_has_a_program_for_each_kind_of_head():
 def test_a_program_of_the_page_runs_and_says_what_is_proved(title, block, capsys):
     program = ModuleType("program")
     exec(compile(block, f"{PAGE.name}: {title}", "exec"), program.__dict__)  # noqa: S102  our own page
-    grid = LocalGrid(program.client, [{"partition-id": i, "min-rows": 1} for i in range(3)])
+    grid = LocalGrid(program.client, [{"partition-id": i} for i in range(3)])
     program.server(grid, Context(1, 1, {}, RecordDict(), {}))
     said = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"(certified: within|farther than asked: at least) [\d.]+° .*pooled max-margin model.*", said)

@@ -120,9 +120,10 @@ def test_what_is_no_strategy_is_refused_with_the_remedy(name):
 
 OPTIONS = {
     "no nodes": ({"n_nodes": 0}, ValueError, "n_nodes must be a whole number of at least 1"),
+    "nodes in words": ({"n_nodes": "three"}, TypeError, "n_nodes must be of type int, got 'three'"),
     "an unknown option": ({"timeot": 3.0}, TypeError, "unexpected keyword argument 'timeot'"),
-    "a recipe of another kind": ({"recipe": "scale"}, TypeError, "recipe must be a Recipe, got 'scale'"),
-    "a layer for its name": ({"head": 3}, TypeError, "head must be a str, got 3"),
+    "a recipe of another kind": ({"recipe": "scale"}, TypeError, "recipe must be of type .*Recipe.*, got 'scale'"),
+    "a layer for its name": ({"head": 3}, TypeError, "head must be of type .*, got 3"),
     "a goal that is a number": ({"goal": 3.0}, ValueError, "goal=3.0 has no meaning here"),
     "a problem of another kind": ({"problem": "hard"}, TypeError, r"problem must be HardMargin\(\), Regularised"),
 }

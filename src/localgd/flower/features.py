@@ -72,6 +72,11 @@ class HeadRows:
     bias: bool
     network: str = ""
 
+    def __post_init__(self) -> None:
+        """Check the number of classes."""
+        if self.n_classes < 0 or self.n_classes == 1:
+            raise RefusedError(f"n_classes must be at least 2, or 0 for real targets, got {self.n_classes}")
+
     def __call__(self, held: Any) -> Shard:
         """Return the rows; a RefusedError if what the node holds is of another kind."""
         if isinstance(held, Features):
@@ -104,7 +109,9 @@ class HeadRows:
             x = csr_array(hstack([x, csr_array(ones)])) if isinstance(x, csr_array) else np.hstack([x, ones])
         if not self.n_classes:
             return Samples(held.node_id, x, labels, weights=held.weights)
-        if labels.dtype.kind not in "iufb" or not np.isin(labels, np.arange(self.n_classes)).all():
+        if held.limits is not None:
+            held.limits.bear(float(n_samples) * self.n_classes, f"the logits of {self.n_classes} classes")
+        if labels.dtype.kind not in "iufb" or not _places(labels, self.n_classes):
             raise RefusedError(
                 f"its labels are not all whole numbers from 0 to {self.n_classes - 1}: give each the place of its logit"
             )
@@ -132,6 +139,11 @@ class HeadRows:
                 "what is drawn at random (network.eval() does so for dropout)"
             )
         return x
+
+
+def _places(labels: Any, n_classes: int) -> bool:
+    """Whether all are whole numbers from 0 to so many less one."""
+    return bool(((labels >= 0) & (labels < n_classes) & (labels == np.floor(labels))).all())
 
 
 def _numbers(values: Any) -> Any:

@@ -88,10 +88,14 @@ class Certified(Strategy):
         **options: Any,
     ) -> None:
         check_strategy(strategy)
+        for name, value, kind in (
+            ("n_nodes", n_nodes, int),
+            ("head", head, str | None),
+            ("recipe", recipe, Recipe | None),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
         check_whole("n_nodes", n_nodes, 1)
-        for name, value, kind in (("head", head, str), ("recipe", recipe, Recipe)):
-            if not isinstance(value, kind | None):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
         if head is not None and recipe is not None:
             raise ValueError("a recipe makes the rows of a linear model; of a network give head alone")
         check_asked(problem, goal)
@@ -115,6 +119,7 @@ class Certified(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run the strategy, then certify; what it trained comes back even if nothing could be certified."""
+        self.certificate = None  # one of an earlier start is not of this model
         result = self.strategy.start(
             grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
         )
@@ -126,7 +131,7 @@ class Certified(Strategy):
         self.certificate = found
         LOG.info("localgd: %s", found.status)
         metrics = result.evaluate_metrics_serverapp.setdefault(num_rounds, MetricRecord())
-        for name in ("margin_low", "margin_high", "angle_deg_max"):
+        for name in ("margin_low", "margin_high", "angle_deg_min", "angle_deg_max"):
             metrics[name] = getattr(found, name)
         metrics["certified"] = float(found.verdict is Status.CERTIFIED)
         return result
