@@ -254,3 +254,26 @@ def test_of_softmax_nothing_is_proved_against_a_penalised_minimiser():
     found, _ = example.run(n_rounds=1, problem=Regularised(C=1.0))
     assert found.verdict not in (Status.CERTIFIED, Status.SEPARABLE)
     assert np.isnan(found.angle_deg_max)
+
+
+def test_features_that_have_changed_since_an_earlier_certificate_are_refused(heard):
+    images, labels = digits()
+    x = {"now": images.reshape(-1, 64)}
+    app = answer(ClientApp(), lambda _: Features("site", x["now"], labels))
+
+    @app.train()
+    def train(message, context):  # noqa: ARG001  Flower's own signature
+        content = {"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
+        return Message(RecordDict(content), reply_to=message)
+
+    grid = LocalGrid(app, nodes(1))
+    plain = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+    strategy, arrays = Certified(plain, n_nodes=1), ArrayRecord([np.eye(10, 64), np.arange(10.0)])
+    strategy.start(grid, arrays, 1)
+    first = strategy.certificate
+    strategy.start(grid, arrays, 1)
+    assert strategy.certificate == first
+    x["now"] = x["now"][:, ::-1]
+    strategy.start(grid, arrays, 1)
+    assert strategy.certificate is None
+    assert "its rows have changed since this run began" in log_of(heard)
