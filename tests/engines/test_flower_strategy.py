@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
+from flwr.server import strategy as older
 from flwr.serverapp.strategy import FedAvg
 
 from engines.flower_grid import LocalGrid
@@ -80,3 +81,63 @@ def test_tables_of_own_clients_need_the_recipe():
     assert found.margin_low > 0
     with pytest.raises(NodeError, match="TypeError"):
         certify(np.array([1.0, -3.0]), FlowerEngine(grid, n_nodes=2))
+
+
+class OlderOwn(older.FedProx):
+    """A user's own, of the older API."""
+
+
+class OlderBase(older.Strategy):
+    """Derived from nothing else of the older API."""
+
+    configure_fit = aggregate_fit = configure_evaluate = aggregate_evaluate = None
+    initialize_parameters = evaluate = None
+
+
+WRONG = {
+    "older": (older.FedAvg(), r"FedAvg is of Flower's older API \(flwr.server.strategy\).*: take FedAvg from"),
+    "its class": (older.FedAvg, r"FedAvg is of Flower's older API .*: take FedAvg from"),
+    "derived from an older one": (
+        OlderOwn(proximal_mu=0.1),
+        "OlderOwn is of .* older API .*: take FedProx from",
+    ),
+    "an older base": (OlderBase, r"OlderBase is of Flower's older API .*: take Strategy from"),
+    "a class": (
+        FedAvg,
+        r"strategy is the class FedAvg: .*, as in Certified\(FedAvg\(…\), n_nodes=3\)",
+    ),
+    "a name": ("FedAvg", "strategy must be one of flwr.serverapp.strategy, such as FedAvg.., got 'FedAvg'"),
+    "nothing": (None, "strategy must be one of flwr.serverapp.strategy, such as FedAvg.., got None"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_strategy_is_refused_with_the_remedy(name):
+    strategy, words = WRONG[name]
+    with pytest.raises(TypeError, match=words):
+        Certified(strategy, n_nodes=3)
+
+
+OPTIONS = {
+    "no nodes": ({"n_nodes": 0}, ValueError, "n_nodes must be a whole number of at least 1"),
+    "nodes in words": ({"n_nodes": "three"}, TypeError, "n_nodes must be of type int, got 'three'"),
+    "an unknown option": ({"timeot": 3.0}, TypeError, "unexpected keyword argument 'timeot'"),
+    "a recipe of another kind": ({"recipe": "scale"}, TypeError, "recipe must be of type .*Recipe.*, got 'scale'"),
+    "a layer for its name": ({"head": 3}, TypeError, "head must be of type .*, got 3"),
+    "a goal that is a number": ({"goal": 3.0}, ValueError, "goal=3.0 has no meaning here"),
+    "a problem of another kind": ({"problem": "hard"}, TypeError, r"problem must be HardMargin\(\), Regularised"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_wrong_options_are_refused_before_anything_is_trained(name):
+    options, kind, words = OPTIONS[name]
+    with pytest.raises(kind, match=words):
+        Certified(FedAvg(), **{"n_nodes": 3, **options})
+
+
+def test_apps_of_the_older_kind_are_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"has a client_fn, as in Flower's older API.*@app.train\(\)"):
+        answer(ClientApp(client_fn=lambda context: None))  # noqa: ARG005
+    with pytest.raises(TypeError, match=r"app must be a ClientApp of flwr.clientapp, got 'client'"):
+        answer("client")

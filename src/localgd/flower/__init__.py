@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from localgd.engine.flower import FlowerEngine, Limits
 from localgd.flower.client import answer, client
+from localgd.flower.features import Features
 from localgd.flower.server import server
 from localgd.flower.strategy import Certified
 
-__all__ = ["Certified", "FlowerEngine", "Limits", "answer", "client", "server"]
+__all__ = ["Certified", "Features", "FlowerEngine", "Limits", "answer", "client", "server"]

@@ -15,7 +15,12 @@ from localgd.data.partition import partition
 from localgd.data.table import Table
 from localgd.engine.flower import Limits, RefusedError, RoundHandler
 from localgd.engine.flower.records import MAX_MB, QUERY
-from localgd.methods.served import ENCODERS, TASKS
+from localgd.flower.features import HeadRows
+from localgd.methods import served
+from localgd.methods.served import TASKS
+
+ENCODERS = (*served.ENCODERS, HeadRows)
+"""What a node puts its rows through for a server elsewhere."""
 
 PUBLIC = Limits(min_rows=1, min_batch=1, min_group=1)
 """Limits on work only: for rows that need no guard, as those of a bundled set or of a test."""
@@ -37,7 +42,7 @@ def answer(
     app : ClientApp
         Gets the handler ``query.localgd``.
     load : callable, optional
-        Returns the node's own `Table`, `Shard` or `Samples` from its `Context`; `rows` by default.
+        Returns the node's own `Table`, `Shard`, `Samples` or `Features` from its `Context`; `rows` by default.
     tasks, encoders : collection of type
         What the node agrees to run; any other is refused.
     max_mb : float > 0
@@ -52,11 +57,23 @@ def answer(
     ClientApp
         The app.
 
+    Raises
+    ------
+    TypeError
+        If it is no ClientApp, or one of Flower's older API, with a client_fn.
+
     Examples
     --------
     >>> from localgd import Shard
     >>> app = answer(ClientApp(), lambda context: Shard(f"site {context.node_id}", [[1.0, 2.0]]))
     """
+    if not isinstance(app, ClientApp):
+        raise TypeError(f"app must be a ClientApp of flwr.clientapp, got {app!r}")
+    if app._call is not None:  # noqa: SLF001  Flower has no other way to ask
+        raise TypeError(
+            "app has a client_fn, as in Flower's older API, and can answer nothing else: make it ClientApp(), and put "
+            "what fit and evaluate did into functions under @app.train() and @app.evaluate()"
+        )
 
     def limits_of(context: Context) -> Limits:
         public = load is None and "data-path" not in context.node_config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -85,10 +86,7 @@ def certify(
     True
     """
     w = np.asarray(w, dtype=np.float64)
-    if not isinstance(problem, HardMargin | Regularised | LeastSquares):
-        raise TypeError(f"problem must be HardMargin(), Regularised(…) or LeastSquares(…), got {problem!r}")
-    if goal is not None and not (isinstance(goal, Angle) and isinstance(problem, HardMargin)):
-        raise ValueError(f"goal={goal} has no meaning here: only an angle to the hard margin is looked for in rounds")
+    check_asked(problem, goal)
     if w.ndim != 1 or not np.isfinite(w).all() or not (np.any(w) or isinstance(problem, LeastSquares)):
         got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
         raise ValueError(f"the model must be a finite vector other than zero, got {got}")
@@ -110,6 +108,14 @@ def certify(
     if goal is None or goal.met(own):
         return own
     return _to_order(w, engine, own, goal.deg, n_rounds)
+
+
+def check_asked(problem: Any, goal: Any) -> None:
+    """Refuse a problem that nothing can be certified about, and a goal that is not looked for."""
+    if not isinstance(problem, HardMargin | Regularised | LeastSquares):
+        raise TypeError(f"problem must be HardMargin(), Regularised(…) or LeastSquares(…), got {problem!r}")
+    if goal is not None and not (isinstance(goal, Angle) and isinstance(problem, HardMargin)):
+        raise ValueError(f"goal={goal} has no meaning here: only an angle to the hard margin is looked for in rounds")
 
 
 def _solution(w: FloatArray, engine: Engine, problem: LeastSquares) -> Certificate:

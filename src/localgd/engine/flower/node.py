@@ -86,6 +86,7 @@ class RoundHandler:
 
     def _name(self, context: Context) -> RecordDict:
         _keyed("rows", context.node_config.get("secret"))  # one that will not do is told at once
+        _HELD.pop(place_of(context), None)  # another engine begins: rows that have changed meanwhile are to be noticed
         return records.closed({"says": "name", "node_id": self._own(context).node_id})
 
     def _answer(self, head: dict[str, Any], arrays: Any, context: Context) -> RecordDict:
@@ -98,7 +99,7 @@ class RoundHandler:
         definition = diary.views.get(view) if head["definition"] is None else head["definition"]
         if definition is None:
             return records.closed({"says": "lacks", "view": view})
-        if view != view_of(definition):
+        if head["definition"] is not None and view != view_of(definition):  # one of the diary has been looked at
             raise RefusedError("the definition of its view is not that of the view it names")
         held = self._held(context, view, definition)
         if diary.rows.setdefault(view, held.digest) != held.digest:
@@ -124,7 +125,7 @@ class RoundHandler:
 
     def _held(self, context: Context, view: str, definition: Any) -> Held:
         """Return what the node holds in a view, from before if it is the same one."""
-        place = (context.run_id, context.node_id, repr(sorted(context.node_config.items())))
+        place = place_of(context)
         if (found := _HELD.get(place)) is not None and found.view == view:
             return found
         encoders: list[Any] = [records.made(entry, self.encoders, "the encoder") for entry in definition]
@@ -134,6 +135,11 @@ class RoundHandler:
             shard = replace(encode(shard), limits=limits)
         _HELD[place] = Held(view, shard, fingerprint(shard) if hasattr(shard, "rows") else "")
         return _HELD[place]
+
+
+def place_of(context: Context) -> tuple[Any, ...]:
+    """Return what tells one node of one run from another in this process."""
+    return context.run_id, context.node_id, repr(sorted(context.node_config.items()))
 
 
 def view_of(definition: Any) -> str:

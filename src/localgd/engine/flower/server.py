@@ -89,6 +89,7 @@ class FlowerEngine(Federation):
         self._members = self._client.members(max(1, min_nodes if n_nodes is None else n_nodes))
         self._join(self._members, policy)
         self._definition: list[dict[str, str]] = []
+        self._view = view_of(self._definition)
         self._told: set[tuple[str, str]] = set()
         self._rows: dict[str, dict[str, str]] = {}
 
@@ -107,10 +108,6 @@ class FlowerEngine(Federation):
         """Nodes that would not be known again after a new start, as no digest of their rows has come so far."""
         known = {node for rows in self._rows.values() for node, digest in rows.items() if digest}
         return tuple(node for node in self.node_ids if node not in known)
-
-    @property
-    def _view(self) -> str:
-        return view_of(self._definition)
 
     def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
         """Run `task` once on every node (or on those named) and return the sum of the reports.
@@ -192,6 +189,7 @@ class FlowerEngine(Federation):
         """
         mapped = copy.copy(self)
         mapped._definition = [*self._definition, records.told(encode)]  # noqa: SLF001  its own kind
+        mapped._view = view_of(mapped._definition)  # noqa: SLF001  once, as it may be as long as a network
         return mapped
 
     def keep(self, task: Task, folder: Path, stamp: int, session: str = "") -> None:  # noqa: ARG002  states stay there
