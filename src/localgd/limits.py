@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from localgd.by_node import at
 from localgd.rounding import FloatArray
 
 NEARLY = 1 - 1e-9
@@ -123,13 +124,14 @@ class Limits:
                 "without it, or fewer columns; its operator may set max-mb"
             )
 
-    def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int) -> None:
+    def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int, node_id: str) -> None:
         """Refuse a task that is beyond the limits.
 
-        Looked at are its fields called min_group, batch_size, local_steps and memory; how many numbers each field of
-        its report holds, as its schema declares, and how many of them are duals; and the rows of the node.
+        Looked at are its fields called min_group, batch_size, local_steps (the node's own) and memory; how many numbers
+        each field of its report holds, as its schema declares, and how many of them are duals; and the rows of the
+        node.
         """
-        steps, batch = getattr(task, "local_steps", None) or 1, getattr(task, "batch_size", None)
+        steps, batch = at(getattr(task, "local_steps", None), node_id) or 1, getattr(task, "batch_size", None)
         if getattr(task, "min_group", self.min_group) < self.min_group:
             raise self._refused(
                 "tells no category and no word of fewer than {0} rows; give min-group={0} or more", "min_group"

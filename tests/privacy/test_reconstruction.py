@@ -350,7 +350,7 @@ BEYOND = {
 def test_work_beyond_the_limits_is_refused(name):
     sizes, task, words = BEYOND[name]
     with pytest.raises(RefusedError, match=words):
-        GUARD.admit(task, **{"sizes": {}, "n_duals": 0, "n_rows": 100, **sizes})
+        GUARD.admit(task, **{"sizes": {}, "n_duals": 0, "n_rows": 100, "node_id": "a", **sizes})
 
 
 def test_large_sums_are_refused_before_they_are_formed():

@@ -249,6 +249,7 @@ TABLE = {
         {
             "local_steps": 7,
             "lr": 0.05,
+            "lr_schedule": "inverse-sqrt",
             "loss": EXP,
             "batch_size": 2,
             "replacement": True,

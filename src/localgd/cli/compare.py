@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localgd.cli import flags
-from localgd.methods.options import taken
+from localgd.methods.options import BY_NAME, taken
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -44,9 +44,7 @@ def compare_command(
     C: Annotated[
         float | None, typer.Option("--C", help="Compare on the penalised logistic loss, where a method knows it.")
     ] = None,
-    local_steps: Annotated[
-        int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
-    ] = None,
+    local_steps: Annotated[str | None, typer.Option(help=BY_NAME["local_steps"].help, show_default="100")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds of each method.")] = 500,
     seed: flags.Seed = 0,
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
@@ -70,7 +68,7 @@ def compare_command(
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise ValueError("--methods names none; give some, with commas between")
-    chosen = {name: method_named(name, **_options(name, local_steps)) for name in names}
+    chosen = {name: method_named(name, **_options(name, local_steps, seed)) for name in names}
     problem = None if C is None else Regularised(C=C, intercept=fit_intercept)
     if pooled and C is not None:
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
@@ -114,9 +112,10 @@ def compare_command(
         raise typer.Exit(flags.SIGNALLED + progress.interrupted)
 
 
-def _options(name: str, local_steps: int | None) -> dict[str, Any]:
+def _options(name: str, local_steps: str | None, seed: int) -> dict[str, Any]:
     """Return what was asked for, as far as it has a meaning for the method."""
-    return {} if local_steps is None or "local_steps" not in taken(name) else {"local_steps": local_steps}
+    given = {"local_steps": local_steps, "seed": seed}
+    return {option: value for option, value in given.items() if value is not None and option in taken(name)}
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:

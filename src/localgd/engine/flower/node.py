@@ -106,7 +106,7 @@ class RoundHandler:
         schema = task.schema(message)
         sizes = {name: math.prod(field.shape) for name, field in schema.items()}
         n_duals = sum(field.kind == "dual" for field in schema.values())
-        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows)
+        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows, held.shard.node_id)
         key = digest(json.dumps([head["task"], view]))
         with blas_threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
