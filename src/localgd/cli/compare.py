@@ -115,7 +115,8 @@ def compare_command(
 def _options(name: str, local_steps: str | None, seed: int) -> dict[str, Any]:
     """Return what was asked for, as far as it has a meaning for the method."""
     given = {"local_steps": local_steps, "seed": seed}
-    return {option: value for option, value in given.items() if value is not None and option in taken(name)}
+    takes = taken(name) if name != "modified-local-gd" else {}  # a projection takes no steps
+    return {option: value for option, value in given.items() if value is not None and option in takes}
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:

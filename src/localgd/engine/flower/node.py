@@ -159,11 +159,14 @@ def _keyed(rows: str, secret: Any) -> str:
 
 
 def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
-    """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
+    """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only.
+
+    So are its notes, and the errors that it came of, each with its own traceback.
+    """
     kept = " (what it says stays in the node's log; its operator may set share-errors)"
     words = f": {error}" if tell or isinstance(error, RefusedError) else kept
     said = (f"{who}: " if who else "") + type(error).__name__ + words
-    lines = "".join(traceback.format_tb(error.__traceback__))
+    lines = "".join(traceback.format_exception(error) if tell else traceback.format_tb(error.__traceback__))
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
 
 
