@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localgd.cli import flags
+from localgd.cli.options import with_source
 from localgd.methods.options import BY_NAME, taken
 
 if TYPE_CHECKING:
@@ -22,18 +23,10 @@ PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
 """What is compared unless told otherwise: for the hard margin, and with C."""
 
 
+@with_source
 def compare_command(
-    data: flags.Data,
-    label: flags.Label = None,
-    node: flags.Node = None,
-    drop: flags.Drop = None,
-    weight: flags.Weight = None,
-    text_column: flags.Text = None,
-    categorical: flags.Categorical = None,
-    scale: flags.Scale = None,
+    source: flags.Source,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    partition: flags.Partition = None,
-    n_nodes: flags.NNodes = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -74,13 +67,10 @@ def compare_command(
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
     with Progress(quiet=as_json) as progress:
-        progress.say(f"reading {data}")
-        options = {"drop": drop, "categorical": categorical, "weight": weight}
-        tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
-        engine = InProcess(tables, n_jobs=n_jobs)
-        federation, _ = prepared(engine, tables, data, scale, kinds, intercept=fit_intercept)
+        progress.say(f"reading {source.data}")
+        tables = tables_of(source, seed)
+        federation, _ = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, intercept=fit_intercept)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:
@@ -105,7 +95,7 @@ def compare_command(
         typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
     else:
         Patient(highlight=False).print(_table(runs, rows, true=reference is not None))
-        for line in _unproved(runs, C):
+        for line in _said(runs, C):
             typer.echo(line)
         typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
     if progress.interrupted is not None:
@@ -138,6 +128,13 @@ def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> G
         end += [f"true {text.degrees(last.true_angle_deg)}"] if true else []
         grid.add_row(took, *cells, "\n".join(end))
     return grid
+
+
+def _said(runs: dict[str, Run], C: float | None) -> list[str]:
+    """Return what is to be said of rows with weights, and where no angle is proved."""
+    if any(run.weighted for run in runs.values()):
+        return ["accuracy goes by the weights of the rows", *_unproved(runs, C)]
+    return _unproved(runs, C)
 
 
 def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:
