@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import SAME_ORDER, SOLVER, examples, penalised, pooled_gd, random_rows, stacked, with_bias
+from common import (
+    SAME_ORDER,
+    SOLVER,
+    against,
+    as_csr,
+    examples,
+    penalised,
+    pooled_gd,
+    random_rows,
+    random_samples,
+    stacked,
+    with_bias,
+)
 from cut import CutError, assert_same_run, cut_at
 from engines.flower_grid import flower
 from localgd import (
@@ -192,28 +204,34 @@ def test_flower_and_threads_have_the_bits_of_one_process(make):
     assert_same_run(train(flower(shards), make(**UNLIKE), n_rounds=9), here)
 
 
-positive = st.floats(1e-3, 1e3)
+KINDS = {
+    "dense": random_rows,
+    "csr": lambda seed: as_csr(random_rows(seed)),
+    "classes": lambda seed: against(random_samples(seed, n_nodes=4), 4),
+}
+settings_of_a_node = st.tuples(st.integers(1, 60), st.floats(1e-3, 3.0), st.one_of(st.just(0.0), st.floats(1e-3, 1e3)))
 
 
 @settings(max_examples=examples(200), deadline=None)
 @given(
-    st.integers(0, 10_000),
-    st.sampled_from(list(TAKERS)),
-    st.lists(
-        st.tuples(st.integers(1, 60), st.floats(1e-3, 3.0), st.one_of(st.just(0.0), positive)), min_size=4, max_size=4
-    ),
-    st.sampled_from(SCHEDULES),
-    st.sampled_from([None, 0.5]),
+    seed=st.integers(0, 49),
+    kind=st.sampled_from(list(KINDS)),
+    name=st.sampled_from([*TAKERS, "projection"]),
+    of_nodes=st.lists(settings_of_a_node, min_size=4, max_size=4),
+    schedule=st.sampled_from(SCHEDULES),
+    fraction=st.sampled_from([None, 0.5]),
 )
-def test_certificates_hold_whatever_the_steps_and_weights(seed, name, settings_, schedule, fraction):
-    steps, rates, weights = (dict(zip(NAMES, each, strict=True)) for each in zip(*settings_, strict=True))
+def test_certificates_hold_whatever_the_steps_and_weights(*, seed, kind, name, of_nodes, schedule, fraction):
+    steps, rates, weights = (dict(zip(NAMES, each, strict=True)) for each in zip(*of_nodes, strict=True))
     weights["node-3"] += 0.1
-    shards = random_rows(seed % 50)
+    shards = KINDS[kind](seed)
     exact = max_margin(stacked(shards))
-    method = TAKERS[name](local_steps=steps, lr=rates, weighted_by=weights, lr_schedule=schedule)
-    nodes = (
-        None if fraction is None or method.whole_rounds else lambda k, ids: {*SampledNodes(0.5, seed)(k, ids), NAMES[3]}
-    )
+    if name == "projection":
+        method = modified_local_gd(weighted_by=weights)
+    else:
+        method = TAKERS[name](local_steps=steps, lr=rates, weighted_by=weights, lr_schedule=schedule)
+    sampled = None if fraction is None or method.whole_rounds else SampledNodes(fraction, seed)
+    nodes = None if sampled is None else lambda k, ids: {*sampled(k, ids), "node-3"}
     seen = []
     train(InProcess(shards), method, n_rounds=12, nodes=nodes, on_round=seen.append)
     for info in seen:
