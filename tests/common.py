@@ -62,6 +62,7 @@ METHODS: dict[str, Method] = {
     "local-gd, exponential": local_gd(local_steps=5, loss="exponential"),
     "local-gd, by size": local_gd(local_steps=20, weighted_by="num-examples"),
     "local-sgd": local_sgd(local_steps=20, batch_size=3),
+    "local-sgd, cosine": local_sgd(local_steps=20, batch_size=3, lr_schedule="cosine:30:0.1"),
     "local-sgd, replacement": local_sgd(local_steps=20, batch_size=3, replacement=True),
     "modified, projection": modified_local_gd(),
     "modified, proximal": modified_local_gd(form="proximal", local_steps=20, prox=0.01),

@@ -46,7 +46,7 @@ def test_a_value_may_come_as_text(option, text, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "local-gd", "local_steps": "many"}, "local-steps must be a number, got 'many'"),
+        ({"name": "local-gd", "local_steps": "many"}, "local-steps must be a whole number, got 'many'"),
         ({"name": "slowmo", "nesterov": "perhaps"}, "nesterov must be true or false, got 'perhaps'"),
         ({"name": "lbfgs", "local_steps": 5}, "local_steps has no meaning for method 'lbfgs'; its options are memory"),
         ({"name": "auto", "late": True}, "late has no meaning for method 'auto'"),

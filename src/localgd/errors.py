@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 from localgd.core import Engine, Failure, Message, Report, Task
+from localgd.many.by_node import ByNode, named
 
 
 class NodeError(RuntimeError):
@@ -85,10 +90,41 @@ def extra(name: str, library: str) -> Iterator[None]:
         raise MissingExtraError(name, library) from error
 
 
-def check_whole(name: str, value: float, least: int) -> None:
-    """Refuse a number that is not whole, or less than the least one that has a meaning."""
-    if value < least or value != int(value):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or less than the least one that has a meaning; a setting by node, of any node."""
+    for what, number in named(name, value):
+        if type(number) is bool or not isinstance(number, Integral) or number < least:
+            raise ValueError(f"{what} must be a whole number of at least {least}, got {number!r}")
+
+
+def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
+    """Refuse what is no finite number above 0 (or 0, if that may be); a setting by node, of any node."""
+    for what, number in named(name, value):
+        real = type(number) is not bool and isinstance(number, Real) and number < math.inf
+        if not (real and (number > 0 or (or_zero and number == 0))):
+            kind = "number of at least 0" if or_zero else "positive number"
+            raise ValueError(f"{what} must be a {kind}, got {number!r}")
+
+
+def check_named(task: Any, node_ids: Collection[str]) -> None:
+    """Refuse a task with a setting by node that does not name just these nodes.
+
+    Examples
+    --------
+    >>> from localgd.rules.local import GradientSteps
+    >>> check_named(GradientSteps(local_steps={"site": 5, "sole": 7}), ("sole", "site"))
+    >>> check_named(GradientSteps(local_steps={"site": 5, "soul": 7}), ("sole", "site"))
+    Traceback (most recent call last):
+    ValueError: local_steps names 'soul', which is no node; did you mean 'sole'? Known are: sole, site
+    """
+    for field in fields(task):
+        setting = getattr(task, field.name)
+        if not isinstance(setting, ByNode):
+            continue
+        if unknown := sorted(set(setting.names) - set(node_ids)):
+            raise ValueError(f"{field.name} names {unknown[0]!r}, which is no node{nearest(unknown[0], node_ids)}")
+        if missing := sorted(set(node_ids) - set(setting.names)):
+            raise ValueError(f"{field.name} has no value for node {missing[0]!r}; give one for each node")
 
 
 def nearest(name: str, known: Collection[str]) -> str:

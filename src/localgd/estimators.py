@@ -19,12 +19,12 @@ from localgd.core import End, Problem
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.methods.auto import auto
+from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
 from localgd.methods.squares import conjugate_gradients
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
 from localgd.problems.least_squares import LeastSquares
-from localgd.problems.metrics import Weighting
 from localgd.problems.regularised import Regularised
 from localgd.problems.triangle import MOST_MB
 from localgd.rounding import FloatArray
@@ -109,17 +109,17 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
     C : float > 0, optional
         Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
-    local_steps : int, default 100
-        Gradient steps per node and round, where the method takes any.
+    local_steps : int or mapping from group to int, default 100
+        Gradient steps per node and round, where the method takes any. A mapping names every group, as a text.
     n_rounds : int, default 500
         Most rounds.
-    lr : float, "auto" or "paper", default "auto"
+    lr : float, "auto", "paper" or mapping from group to float, default "auto"
         Step size; "auto" is 1/smoothness, "paper" that over `local_steps`.
     angle_tol_deg : float, optional
         Stop once the model is proved to be within so many degrees of the pooled one.
     fit_intercept : bool, default True
         Append a column of ones.
-    weighted_by : "uniform" or "num-examples", optional
+    weighted_by : "uniform", "num-examples" or mapping from group to float, optional
         Weight of a group in the average; default is all alike, or by rows with `C`.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
@@ -153,12 +153,12 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     method: str | Method | Choice = "auto"
     _: KW_ONLY
     C: float | None = None
-    local_steps: int = 100
+    local_steps: LocalSteps = 100
     n_rounds: int = 500
-    lr: float | Literal["auto", "paper"] = "auto"
+    lr: StepSize = "auto"
     angle_tol_deg: float | None = None
     fit_intercept: bool = True
-    weighted_by: Weighting | None = None
+    weighted_by: Weights = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
 

@@ -123,20 +123,20 @@ class Limits:
                 "without it, or fewer columns; its operator may set max-mb"
             )
 
-    def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int) -> None:
+    def admit(self, task: Any, sizes: Mapping[str, int], n_duals: int, n_rows: int, local_steps: int) -> None:
         """Refuse a task that is beyond the limits.
 
-        Looked at are its fields called min_group, batch_size, local_steps and memory; how many numbers each field of
-        its report holds, as its schema declares, and how many of them are duals; and the rows of the node.
+        Looked at are its fields called min_group, batch_size and memory; how many numbers each field of its report
+        holds, as its schema declares, and how many of them are duals; the rows of the node, and its local steps.
         """
-        steps, batch = getattr(task, "local_steps", None) or 1, getattr(task, "batch_size", None)
+        batch = getattr(task, "batch_size", None)
         if getattr(task, "min_group", self.min_group) < self.min_group:
             raise self._refused(
                 "tells no category and no word of fewer than {0} rows; give min-group={0} or more", "min_group"
             )
         if batch is not None and batch < self.min_batch:
             raise self._refused("takes no batches of fewer than min-batch={} samples; give larger ones", "min_batch")
-        if steps > self.max_local_steps:
+        if local_steps > self.max_local_steps:
             raise self._refused(
                 "takes no more than max-local-steps={} local steps a round; give fewer", "max_local_steps"
             )
@@ -144,7 +144,7 @@ class Limits:
             raise self._refused("sends no more than max-duals={} dual vectors a round; ask for fewer", "max_duals")
         self.bear(sum(sizes.values()), "its report")
         if batch is not None:
-            self.bear(float(steps) * min(batch, n_rows), "the batches")
+            self.bear(float(local_steps) * min(batch, n_rows), "the batches")
         self.bear(4.0 * float(getattr(task, "memory", 0) or 0) * n_rows, "the memory")
 
 

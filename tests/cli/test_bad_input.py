@@ -63,12 +63,32 @@ LABELS = ("--label", "outcome", "--node", "site")
         ((*LABELS, "--partition", "iid", "--n-nodes", "2"), "has 3 nodes"),
         (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "n_nodes=999"),
         ((*LABELS, "--out", "/nowhere/RUN"), "does not exist"),
+        ((*LABELS, "--min-nodes", "2"), "min_nodes=2 has no meaning where a node that fails ends the run"),
+        ((*LABELS, "--timeout", "5"), "--timeout is for the processes of torch"),
+        ((*LABELS, "--own-data"), "--own-data is for the processes of torch"),
+        ((*LABELS, "--checkpoint-rounds", "5"), "--checkpoint-rounds is about the run folder; name one with --out"),
+        ((*LABELS, "--checkpoint-seconds", "0"), "--checkpoint-seconds is about the run folder"),
+        ((*LABELS, "--force"), "--force is about the run folder"),
+        ((*LABELS, "--method", "local-gd", "--local-steps", "north=5,west=2"), "no value for node 'south'"),
+        ((*LABELS, "--method", "local-gd", "--lr", "north=x"), "lr of node 'north' must be a number, got 'x'"),
+        ((*LABELS, "--method", "local-gd", "--lr-schedule", "linear"), "lr_schedule must be one of constant"),
+        (
+            (*LABELS, "--method", "scaffold", "--lr-schedule", "step:5"),
+            "lr_schedule has no meaning for method 'scaffold'",
+        ),
         (("--node", "site"), "label"),
         (("--label", "age"), "it looks like a number to predict"),
     ],
 )
 def test_bad_flags(table, words, message):
     assert message in refused("train", table, *words)
+
+
+def test_flags_that_mean_nothing_without_another_are_refused(tmp_path, table):
+    model = write(tmp_path / "m.json", '{"coef": [1, 1]}')
+    assert "--seed is for --partition" in refused("certify", model, table, *LABELS, "--seed", "1")
+    assert "--force replaces the CSV of --out" in refused("predict", model, table, "--force")
+    assert "--timeout is for the processes of torch" in refused("resume", tmp_path, "--timeout", "5")
 
 
 def test_flags_that_a_bundled_set_would_ignore_are_refused():

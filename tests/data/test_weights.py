@@ -77,6 +77,19 @@ def test_the_command_line_takes_the_column_keeps_it_and_goes_on_with_it(frame, f
     assert compared.returncode == 0, compared.stderr
 
 
+def test_accuracy_is_said_to_go_by_the_weights_where_it_does(file, tmp_path):
+    out, data = tmp_path / "RUN", (file, "--label", "ill", "--node", "site", "--drop", "dose")
+    for words, by in ((("--weight", "w"), True), (("--drop", "w"), False)):
+        trained = localgd("train", *data, *words, "--method", "local-gd", "--n-rounds", 2, "--out", out, "--force")
+        assert ("accuracy on all training rows, by their weights, " in trained.stdout) is by
+        assert ("53 rows with weights" in trained.stderr) is by
+        certified = localgd("certify", out, *data, *words)
+        assert f"accuracy on all {'53 rows, by their weights,' if by else '60 rows'} " in certified.stdout
+        methods = ("--methods", "local-gd,modified-local-gd", "--local-steps", "n=5,s=7,w=9", "--seed", 3)
+        compared = localgd("compare", *data, *words, *methods, "--n-rounds", 2)
+        assert ("accuracy goes by the weights of the rows" in compared.stdout) is by
+
+
 def test_numbers_are_fitted_by_weight(frame, file, tmp_path):
     out = tmp_path / "RUN"
     words = ("--label", "dose", "--drop", "ill", "--drop", "site", "--weight", "w", "--task", "regression")

@@ -25,6 +25,7 @@ from localgd import (
     conjugate_gradients,
     consensus,
     load,
+    local_gd,
     normal_equations,
     prepare,
     train,
@@ -87,6 +88,12 @@ RUNS = {
     **{name: module.method for name, module in PROGRAMS.items()},
     **{name: METHODS[name] for name in ("local-gd", "modified, projection", "consensus", "interior-point")},
     **{name: PENALISED[name] for name in ("newton", "scaffold")},
+    "by node and round": local_gd(
+        local_steps={f"node-{place}": 1 + 9 * place for place in range(4)},
+        lr={f"node-{place}": 0.5 / (1 + place) for place in range(4)},
+        weighted_by={f"node-{place}": 0.5 * place for place in range(4)},
+        lr_schedule="inverse-sqrt",
+    ),
 }
 
 

@@ -31,6 +31,7 @@ from localgd import (
     modified_local_gd,
     train,
 )
+from localgd.errors import RemoteError
 from localgd.problems.metrics import Evaluate
 from localgd.rules.probes import measured
 from localgd.rules.server import mean
@@ -127,12 +128,42 @@ def test_asking_one_node_again_in_round_zero_leaves_the_others_states_alone(make
         assert float(engine.round(task, Message(expected - 1)).sums["runs"]) == expected * N_NODES
 
 
-def test_debug_lets_the_nodes_own_error_through_with_its_arguments():
-    engine = InProcess(random_rows(1), debug=True)
+@engines
+def test_debug_lets_the_nodes_own_error_through_with_its_arguments(make):
+    engine = make(rows(1), debug=True)
     with pytest.raises(RuntimeError, match="the disk") as caught:
         engine.round(FailOn("node-1"), Message(3))
-    assert "round 3, node 'node-1'" in caught.value.__notes__[0]
-    assert "FailOn" in caught.value.__notes__[0]
+    assert_bare(engine, caught.value, "round 3, node 'node-1', task FailOn(node_id='node-1'), ", "in run")
+    assert engine.round(CountRounds(), Message(0)).n_nodes == N_NODES  # all of them know that it is over
+
+
+@engines
+def test_debug_lets_through_what_an_encoder_raised(make):
+    engine = make(rows(1), debug=True)
+    with pytest.raises((AttributeError, RemoteError), match="has no attribute 'nothing'") as caught:
+        engine.map(Broken()).round(Evaluate(), Message(0, np.ones(5)))
+    assert_bare(engine, caught.value, "node 'node-0', ", "in __call__")
+
+
+def assert_bare(engine, error, words, place):
+    """It is the node's own error where the node lives, else what it said of it; with arguments and traceback."""
+    node = "node-1" if "node-1" in words else "node-0"
+    here = node in getattr(engine, "shards", ())
+    assert not isinstance(error, NodeError)
+    assert isinstance(error, RemoteError) is not here
+    last = error.__notes__[-1]
+    assert words in f"{last}, "
+    assert ("shard Shard(" in last) is here
+    if "RANK" in os.environ and not here:
+        assert f"process {int(node[-1]) % int(os.environ['WORLD_SIZE'])}" in last
+    assert place in "".join(traceback.format_exception(error))
+
+
+@engines
+def test_debug_leaves_nobody_out_and_asks_nobody_again(make):
+    for options in ({"on_failure": "skip"}, {"retries": 1}):
+        with pytest.raises(ValueError, match=r"debug=True lets the first failure through, so .* has no meaning"):
+            make(rows(1), debug=True, **options)
 
 
 @engines

@@ -35,6 +35,7 @@ from localgd import (
     train,
 )
 from localgd.data.datasets import DATASETS
+from localgd.errors import RemoteError
 from localgd.flower import FlowerEngine, answer
 from localgd.flower.client import client
 from localgd.problems.metrics import Evaluate
@@ -116,7 +117,7 @@ def test_a_node_that_cannot_read_its_rows_is_called_by_its_name():
 
 def test_more_nodes_than_there_are_cannot_be_asked_for():
     with pytest.raises(ValueError, match="min_nodes=3: the number of nodes is 1"):
-        FlowerEngine(grid_of([Shard("a", [[1.0]])]), n_nodes=1, min_nodes=3)
+        FlowerEngine(grid_of([Shard("a", [[1.0]])]), n_nodes=1, on_failure="skip", min_nodes=3)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"poll": -1}, {"retries": -1}, {"on_failure": "ignore"}])
@@ -181,6 +182,31 @@ def test_what_an_error_says_stays_on_the_node_unless_it_may_go():
         )
         assert failure.error.startswith("ValueError")
         assert "in broken" in failure.trace
+
+
+def test_what_an_error_came_of_and_its_notes_go_where_its_words_may():
+    def broken(context):  # noqa: ARG001
+        if len(asked) > 1:
+            try:
+                raise KeyError("Jane Doe")  # noqa: TRY301  it is what the other one came of
+            except KeyError as error:
+                error.add_note("a note of Jane")
+                raise ValueError("no such row") from error
+        asked.append(1)
+        return Shard("a", [[1.0]])
+
+    for share in (False, True):
+        asked = []
+        grid = LocalGrid(answer(ClientApp(), broken), [{"share-errors": share}])
+        engine = FlowerEngine(grid, debug=True)
+        asked.append(2)
+        with pytest.raises(RemoteError) as caught:
+            engine.round(Evaluate(), Message(0, np.ones(1)))
+        said = caught.value.trace.replace('raise KeyError("Jane Doe")', "")
+        assert "in broken" in said
+        for words in ("KeyError: 'Jane Doe'", "a note of Jane", "ValueError: no such row"):
+            assert (words in said) is share
+        assert caught.value.__notes__[-1].startswith("round 0, node 'a', task Evaluate(")
 
 
 def test_a_node_notices_that_its_rows_changed_within_a_run():

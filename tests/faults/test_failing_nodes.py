@@ -106,6 +106,11 @@ def test_bad_policies_are_refused(field, value):
         Policy(**{field: value})
 
 
+def test_a_least_number_of_nodes_without_leave_to_skip_is_refused():
+    with pytest.raises(ValueError, match="min_nodes=3 has no meaning where a node that fails ends the run; give"):
+        InProcess(random_rows(1), min_nodes=3)
+
+
 class Lossy(InProcess):
     """A federation whose network loses answers after the node has sent them: (attempt, node) says which."""
 

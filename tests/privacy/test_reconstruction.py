@@ -44,6 +44,7 @@ from localgd.flower import FlowerEngine, answer
 from localgd.flower.client import client
 from localgd.limits import Limits, RefusedError
 from localgd.losses import Exponential
+from localgd.many.by_node import at
 from localgd.problems.least_squares import Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
@@ -349,8 +350,9 @@ BEYOND = {
 @pytest.mark.parametrize("name", BEYOND)
 def test_work_beyond_the_limits_is_refused(name):
     sizes, task, words = BEYOND[name]
+    steps = at(getattr(task, "local_steps", None), "a") or 1
     with pytest.raises(RefusedError, match=words):
-        GUARD.admit(task, **{"sizes": {}, "n_duals": 0, "n_rows": 100, **sizes})
+        GUARD.admit(task, **{"sizes": {}, "n_duals": 0, "n_rows": 100, "local_steps": steps, **sizes})
 
 
 def test_large_sums_are_refused_before_they_are_formed():

@@ -249,6 +249,7 @@ TABLE = {
         {
             "local_steps": 7,
             "lr": 0.05,
+            "lr_schedule": "inverse-sqrt",
             "loss": EXP,
             "batch_size": 2,
             "replacement": True,
@@ -302,7 +303,7 @@ TABLE = {
     Angle: (judged, Angle(6.0), {"deg": 4.0}),
     MarginRatio: (judged, MarginRatio(0.4), {"ratio": 0.6}),
     Gap: (judged, Gap(0.4), {"share": 0.6}),
-    Policy: (failing, Policy("skip"), {"on_failure": "raise", "min_nodes": 4, "retries": 1}),
+    Policy: (failing, Policy("skip"), {"on_failure": "raise", "min_nodes": 4, "retries": 1, "debug": True}),
     Checkpoints: (
         left_behind,
         Checkpoints("here", every_seconds=math.inf),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localgd.cli import flags
-from localgd.methods.options import taken
+from localgd.cli.options import with_source
+from localgd.methods.options import BY_NAME, taken
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -22,18 +23,10 @@ PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
 """What is compared unless told otherwise: for the hard margin, and with C."""
 
 
+@with_source
 def compare_command(
-    data: flags.Data,
-    label: flags.Label = None,
-    node: flags.Node = None,
-    drop: flags.Drop = None,
-    weight: flags.Weight = None,
-    text_column: flags.Text = None,
-    categorical: flags.Categorical = None,
-    scale: flags.Scale = None,
+    source: flags.Source,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    partition: flags.Partition = None,
-    n_nodes: flags.NNodes = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -44,9 +37,7 @@ def compare_command(
     C: Annotated[
         float | None, typer.Option("--C", help="Compare on the penalised logistic loss, where a method knows it.")
     ] = None,
-    local_steps: Annotated[
-        int | None, typer.Option(help="Gradient steps per node and round.", show_default="100")
-    ] = None,
+    local_steps: Annotated[str | None, typer.Option(help=BY_NAME["local_steps"].help, show_default="100")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds of each method.")] = 500,
     seed: flags.Seed = 0,
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
@@ -70,19 +61,16 @@ def compare_command(
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise ValueError("--methods names none; give some, with commas between")
-    chosen = {name: method_named(name, **_options(name, local_steps)) for name in names}
+    chosen = {name: method_named(name, **_options(name, local_steps, seed)) for name in names}
     problem = None if C is None else Regularised(C=C, intercept=fit_intercept)
     if pooled and C is not None:
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    kinds = {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
     with Progress(quiet=as_json) as progress:
-        progress.say(f"reading {data}")
-        options = {"drop": drop, "categorical": categorical, "weight": weight}
-        tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
-        engine = InProcess(tables, n_jobs=n_jobs)
-        federation, _ = prepared(engine, tables, data, scale, kinds, intercept=fit_intercept)
+        progress.say(f"reading {source.data}")
+        tables = tables_of(source, seed)
+        federation, _ = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, intercept=fit_intercept)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:
@@ -107,16 +95,18 @@ def compare_command(
         typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
     else:
         Patient(highlight=False).print(_table(runs, rows, true=reference is not None))
-        for line in _unproved(runs, C):
+        for line in _said(runs, C):
             typer.echo(line)
         typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
     if progress.interrupted is not None:
         raise typer.Exit(flags.SIGNALLED + progress.interrupted)
 
 
-def _options(name: str, local_steps: int | None) -> dict[str, Any]:
+def _options(name: str, local_steps: str | None, seed: int) -> dict[str, Any]:
     """Return what was asked for, as far as it has a meaning for the method."""
-    return {} if local_steps is None or "local_steps" not in taken(name) else {"local_steps": local_steps}
+    given = {"local_steps": local_steps, "seed": seed}
+    takes = taken(name) if name != "modified-local-gd" else {}  # a projection takes no steps
+    return {option: value for option, value in given.items() if value is not None and option in takes}
 
 
 def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> Grid:
@@ -138,6 +128,13 @@ def _table(runs: dict[str, Run], rows: list[dict[str, Any]], *, true: bool) -> G
         end += [f"true {text.degrees(last.true_angle_deg)}"] if true else []
         grid.add_row(took, *cells, "\n".join(end))
     return grid
+
+
+def _said(runs: dict[str, Run], C: float | None) -> list[str]:
+    """Return what is to be said of rows with weights, and where no angle is proved."""
+    if any(run.weighted for run in runs.values()):
+        return ["accuracy goes by the weights of the rows", *_unproved(runs, C)]
+    return _unproved(runs, C)
 
 
 def _unproved(runs: dict[str, Run], C: float | None) -> list[str]:

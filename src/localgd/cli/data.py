@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.sparse import issparse
 
+from localgd.cli.flags import Source
 from localgd.data.datasets import DATASETS
 from localgd.data.load import load, node_names
 from localgd.data.partition import partition
@@ -15,27 +16,21 @@ from localgd.data.recipe import Recipe
 from localgd.data.table import Table
 
 
-def tables_of(
-    data: str,
-    label: str | None,
-    node: str | None,
-    options: dict[str, Any],
-    split: tuple[str | None, int | None, int],
-    share: tuple[int, int] = (0, 1),
-) -> list[Table]:
+def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> list[Table]:
     """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
 
     Of a folder, a process opens the files of its own nodes only.
     """
-    how, n_nodes, seed = split
+    data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
     rank, n_processes = share
-    given = {name: value for name, value in options.items() if value}
+    options = ("label", "node", "drop", "categorical", "weight")
+    given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
-        return load(data, label=label, node=node, nodes=mine, **given)
-    tables = load(data, label=label, node=node, **given)
+        return load(data, nodes=mine, **given)
+    tables = load(data, **given)
     if how is not None and n_nodes is not None:
         if len(tables) > 1:
             raise ValueError(
@@ -51,10 +46,10 @@ def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:
     return nodes[rank::n_processes]
 
 
-def prepared(
-    engine: AnyEngine, tables: list[Table], data: str, scale: str | None, kinds: dict[str, Any], **how: Any
-) -> tuple[AnyEngine, Recipe]:
+def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any) -> tuple[AnyEngine, Recipe]:
     """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe."""
+    data, scale = source.data, source.scale
+    kinds = {"text": tuple(source.text_column or ()), "categorical": tuple(source.categorical or ())}
     options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
     if data in DATASETS and not Path(data).exists():
         if any(kinds.values()):

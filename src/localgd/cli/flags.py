@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
@@ -23,7 +24,10 @@ Text = Annotated[
 Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
 Scale = Annotated[
     Literal["standard", "none"] | None,
-    typer.Option(help="Scaling of numeric columns.", show_default="standard; none for sparse files"),
+    typer.Option(
+        help="Scaling of numeric columns.",
+        show_default="standard; none for sparse files, and to certify a model from elsewhere",
+    ),
 ]
 MinGroup = Annotated[
     int, typer.Option(help="A node tells a category or a word only if so many of its rows have it; else zeros.")
@@ -33,7 +37,25 @@ Partition = Annotated[
     typer.Option(help="Split one node's rows: iid, by_label, dirichlet[:alpha], by_size[:power], by_feature:COLUMN."),
 ]
 NNodes = Annotated[int | None, typer.Option(help="How many nodes --partition makes.")]
-Seed = Annotated[int, typer.Option(help="Seed of the partition, the batches and the sampled nodes.")]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows are, and how they are read and spread over nodes: what commands on rows have in common."""
+
+    data: Data
+    label: Label = None
+    node: Node = None
+    drop: Drop = None
+    weight: Weight = None
+    text_column: Text = None
+    categorical: Categorical = None
+    scale: Scale = None
+    partition: Partition = None
+    n_nodes: NNodes = None
+
+
+Seed = Annotated[int, typer.Option(help="Seed of all that is drawn: the partition, batches, sampled nodes.")]
 AngleTol = Annotated[float | None, typer.Option(help="Degrees to the pooled model that must be proved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Engine = Annotated[
@@ -43,4 +65,6 @@ Engine = Annotated[
 OnFailure = Annotated[
     Literal["raise", "skip"], typer.Option(help="A node that fails ends the run, or is left out of the round.")
 ]
-Timeout = Annotated[float, typer.Option(help="torch: seconds to wait for the other processes in a round.")]
+Timeout = Annotated[
+    float | None, typer.Option(help="torch: seconds to wait for the other processes in a round.", show_default="300")
+]

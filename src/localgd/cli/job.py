@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from localgd.cli.data import prepared, tables_of
-from localgd.cli.flags import FAILED, SHORT, SIGNALLED
+from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
 from localgd.cli.processes import ProcessGroup
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
@@ -80,10 +80,9 @@ class Job:
     def _federation(self, recipe: Recipe | None) -> tuple[InProcess | TorchDistributed, Recipe]:
         """Read this process's rows and prepare them: as before, if they were."""
         flags, place = self.flags, self.place
-        options = {"drop": flags.drop, "categorical": flags.categorical, "weight": flags.weight}
-        split = (flags.partition, flags.n_nodes, flags.seed)
+        source = Source(**{field.name: getattr(flags, field.name) for field in fields(Source)})
         share = (0, 1) if flags.own_data else (place.rank, place.world)
-        tables = tables_of(flags.data, flags.label, flags.node, options, split, share)
+        tables = tables_of(source, flags.seed, share)
         policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
         engine: InProcess | TorchDistributed
         if place.world == 1:
@@ -91,12 +90,12 @@ class Job:
         else:
             from localgd.engine.torchdist import TorchDistributed
 
-            engine = TorchDistributed(tables, timeout=flags.timeout, **policy)
+            waits = {} if flags.timeout is None else {"timeout": flags.timeout}
+            engine = TorchDistributed(tables, **waits, **policy)
         if recipe is not None:
             return engine.map(recipe), recipe
-        kinds = {"text": tuple(flags.text_column or ()), "categorical": tuple(flags.categorical or ())}
         how = {"min_group": flags.min_group, "classes": flags.task == "classification"}
-        return prepared(engine, tables, flags.data, flags.scale, kinds, intercept=flags.fit_intercept, **how)
+        return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
 
     def _trained(
         self,
@@ -109,7 +108,8 @@ class Job:
         flags, checkpoints = self.flags, None
         if self.out is not None:
             folder = record.checkpoints_of(self.out)
-            checkpoints = Checkpoints(folder, flags.checkpoint_rounds, flags.checkpoint_seconds)
+            every = {"every_rounds": flags.checkpoint_rounds, "every_seconds": flags.checkpoint_seconds}
+            checkpoints = Checkpoints(folder, **{name: value for name, value in every.items() if value is not None})
 
         def on_round(info: RoundInfo) -> bool:
             progress.failures(federation.failures)
@@ -205,7 +205,8 @@ class Job:
             typer.echo(json.dumps(entries, indent=1, allow_nan=False))
             return
         short = [f"not proved, as asked: {goal}" for goal in goals if not goal.met(run.certificate)]
-        said = [*text.verdict(run.certificate, last), *short, *text.next_step(run.certificate)]
+        came_out = text.verdict(run.certificate, last, weighted=run.weighted)
+        said = [*came_out, *short, *text.next_step(run.certificate)]
         for line in (*said, *text.failures(run.failures)):
             typer.echo(line)
         if not run.w.any() and run.method.problem.by_margins:
@@ -219,7 +220,8 @@ class Job:
 
 def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     nodes = text.counted(len(federation.node_ids), "node")
-    rows = text.counted(from_all(federation, Sizes(), Message()).n_rows, "row")
+    sizes = from_all(federation, Sizes(), Message())
+    rows = text.counted(sizes.n_rows, "row") + (" with weights" if "total" in sizes.sums else "")
     columns = text.counted(len(recipe.feature_names) - recipe.intercept, "column")
     bias = " and a bias" if recipe.intercept else ""
     more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from localgd.cli import flags
+from localgd.cli.options import with_source
 
 
+@with_source
 def certify_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
-    data: flags.Data,
-    label: flags.Label = None,
-    node: flags.Node = None,
-    drop: flags.Drop = None,
-    weight: flags.Weight = None,
-    text_column: flags.Text = None,
-    categorical: flags.Categorical = None,
-    scale: flags.Scale = None,
-    partition: flags.Partition = None,
-    n_nodes: flags.NNodes = None,
-    seed: flags.Seed = 0,
+    source: flags.Source,
+    seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
     angle_tol_deg: flags.AngleTol = None,
     C: Annotated[
         float | None,
@@ -69,15 +63,16 @@ def certify_command(
         raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
-    if held.recipe is not None and (scale or text_column):
+    if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
-    options = {"drop": drop, "categorical": categorical, "weight": weight}
-    tables = tables_of(data, label, node, options, (partition, n_nodes, seed))
-    engine, kinds = InProcess(tables), {"text": tuple(text_column or ()), "categorical": tuple(categorical or ())}
+    if seed is not None and source.partition is None:
+        raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
+    tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
+    engine = InProcess(tables)
     if held.recipe is not None:
         federation, recipe = engine.map(held.recipe), held.recipe
     else:
-        federation, recipe = prepared(engine, tables, data, scale or "none", kinds, classes=not numbers)
+        federation, recipe = prepared(engine, tables, as_it_is, classes=not numbers)
     w = held.aligned(recipe, f"{model}")
     if numbers:
         alpha = own.get("alpha") if alpha is None else alpha
@@ -93,7 +88,7 @@ def certify_command(
     if as_json:
         typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
     else:
-        typer.echo(f"{found.status}\naccuracy on all {look.n_rows} rows {text.percent(accuracy)}")
+        typer.echo(found.status + "\n" + text.accuracy(accuracy, look.n_rows, weighted="total" in look.sums))
         if goal is not None and not goal.met(found):
             typer.echo(f"not proved, as asked: {goal}")
         if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
@@ -119,6 +114,8 @@ def predict_command(
     from localgd.data.model import read_model
     from localgd.report import text
 
+    if force and out is None:
+        raise ValueError("--force replaces the CSV of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     labels = read_model(model).predict(load_unlabelled(file), unseen=unseen)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from localgd.cli.flags import Source
 from localgd.methods.options import OPTIONS
 
 PANEL = "Options of methods"
@@ -52,6 +53,25 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [_placed(parameter, panels.get(parameter.name)) for parameter in signature.parameters.values()]
     given.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
     given.__annotations__ = {p.name: p.annotation for p in (*parameters, *flags)}
+    return given
+
+
+def with_source(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of a `Source` in place of its parameter of that name; `typer` reads them off, too."""
+    signature = inspect.signature(command, eval_str=True)
+    own = inspect.signature(Source, eval_str=True).parameters
+
+    def given(*context: typer.Context, **options: Any) -> None:
+        source = Source(**{name: options.pop(name) for name in own})
+        command(*context, source=source, **options)
+
+    given.__doc__ = command.__doc__
+    place, parameters = list(signature.parameters).index("source"), list(signature.parameters.values())
+    parameters[place : place + 1] = own.values()
+    first, rest = parameters[:place], parameters[place:]
+    rest = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in rest]
+    given.__signature__ = signature.replace(parameters=[*first, *rest])  # type: ignore[attr-defined]
+    given.__annotations__ = {parameter.name: parameter.annotation for parameter in (*first, *rest)}
     return given
 
 

@@ -49,14 +49,22 @@ class ProcessGroup(NamedTuple):
         return self.rank == 0
 
 
+def of_torch(engine: str | None) -> bool:
+    """Return whether this is a process of torch: torchrun started it, or it is to be so."""
+    return engine == "torch" or (engine is None and "TORCHELASTIC_RUN_ID" in os.environ)
+
+
 @contextmanager
-def process_group(engine: str | None, timeout: float) -> Iterator[ProcessGroup]:
-    """Join the other processes, if torchrun started this one or it is to be so, and leave them at the end."""
-    if engine == "in-process" or (engine is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+def process_group(engine: str | None, timeout: float | None) -> Iterator[ProcessGroup]:
+    """Join the other processes, if this is one of torch, and leave them at the end."""
+    if not of_torch(engine):
+        if timeout is not None:
+            raise ValueError("--timeout is for the processes of torch, and nobody is waited for here; leave it out")
         yield ProcessGroup(0, 1, bytes)
         return
-    from localgd.engine.processes import Processes, torch_processes
+    from localgd.engine.processes import TIMEOUT, Processes, torch_processes
 
+    timeout = TIMEOUT if timeout is None else timeout
     try:
         with torch_processes(timeout=timeout) as (rank, world):
             yield ProcessGroup(rank, world, Processes(timeout).first)

@@ -11,26 +11,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from localgd.cli import flags
-from localgd.cli.options import with_method_options
-from localgd.cli.processes import process_group
+from localgd.cli.options import with_method_options, with_source
+from localgd.cli.processes import of_torch, process_group
 from localgd.methods.options import NAMES
 
 
 @with_method_options
+@with_source
 def train_command(
     context: typer.Context,
-    data: flags.Data,
-    label: flags.Label = None,
-    node: flags.Node = None,
-    drop: flags.Drop = None,
-    weight: flags.Weight = None,
-    text_column: flags.Text = None,
-    categorical: flags.Categorical = None,
-    scale: flags.Scale = None,
+    source: flags.Source,
     min_group: flags.MinGroup = 1,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    partition: flags.Partition = None,
-    n_nodes: flags.NNodes = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",
     C: Annotated[
         float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
@@ -54,25 +46,35 @@ def train_command(
     on_failure: flags.OnFailure = "raise",
     min_nodes: Annotated[int, typer.Option(help="With --on-failure skip: fewest nodes that make a round.")] = 1,
     retries: Annotated[int, typer.Option(help="How often a node that failed is asked again in a round.")] = 0,
-    timeout: flags.Timeout = 300.0,
+    timeout: flags.Timeout = None,
     own_data: Annotated[
         bool, typer.Option(help="torch: DATA holds this process's nodes only; else each process takes its share of it.")
     ] = False,
     compare: Annotated[Literal["pooled"] | None, typer.Option(help="Pool the rows to show the true angle.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     checkpoint_seconds: Annotated[
-        float, typer.Option(help="With --out: seconds between checkpoints, from which `localgd resume` goes on.")
-    ] = 30.0,
-    checkpoint_rounds: Annotated[
-        int | None, typer.Option(help="Rounds between checkpoints.", show_default="by time only")
+        float | None,
+        typer.Option(
+            help="With --out: seconds between checkpoints, from which `localgd resume` goes on.", show_default="30"
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace the run folder if it is there.")] = False,
+    checkpoint_rounds: Annotated[
+        int | None, typer.Option(help="With --out: rounds between checkpoints.", show_default="by time only")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="With --out: replace the run folder if it is there.")] = False,
     as_json: flags.Json = False,
 ) -> None:
     """Train over nodes that keep their rows, and certify which model came out."""
     from localgd.cli.job import Job
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+    for name in ("checkpoint_seconds", "checkpoint_rounds", "force"):
+        if out is None and given[name] is not None and given[name] is not False:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is about the run folder; name one with --out, or leave it out"
+            )
+    if own_data and not of_torch(given["engine"]):
+        raise ValueError("--own-data is for the processes of torch, each with its own DATA; leave it out here")
     with process_group(given["engine"], timeout) as here:
         code = Job(SimpleNamespace(**given), here).run()
     raise typer.Exit(code)
@@ -85,7 +87,7 @@ def resume_command(
         float | None, typer.Option(help="Degrees that must be proved.", show_default="as begun")
     ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop after this time, from now on.")] = None,
-    timeout: flags.Timeout = 300.0,
+    timeout: flags.Timeout = None,
     as_json: flags.Json = False,
 ) -> None:
     """Go on with a run that was killed, interrupted, or out of rounds, from its last checkpoint.
@@ -98,6 +100,7 @@ def resume_command(
 
     changes: dict[str, Any] = {"n_rounds": n_rounds, "angle_tol_deg": angle_tol_deg}
     given = {name: value for name, value in changes.items() if value is not None}
+    given |= {} if timeout is None else {"timeout": timeout}
     given |= {"max_seconds": max_seconds, "as_json": as_json, "force": True, "out": str(record.finished(run))}
     with process_group(None, timeout) as here, ExitStack() as hold:
         config, recipe = record.known(here.first(lambda: hold.enter_context(record.reopened(run))))

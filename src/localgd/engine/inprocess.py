@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from localgd.core import Message, Report, Task
 from localgd.engine.nodes import Nodes
 from localgd.engine.policy import Answer, Federation, Policy, n_floats
+from localgd.errors import NodeError
 
 
 class InProcess(Federation):
@@ -21,10 +22,9 @@ class InProcess(Federation):
         One per node, with distinct ``node_id``; the order given does not matter.
     n_jobs : int, default 1
         Threads that share the nodes of a round. The result does not depend on it.
-    debug : bool, default False
-        Let a node's own exception through, with round, node and arguments as notes, instead of `NodeError`.
-    on_failure, min_nodes, retries
-        What to do about a node that fails: see `localgd.engine.policy.Policy`.
+    on_failure, min_nodes, retries, debug
+        What to do about a node that fails: see `localgd.engine.policy.Policy`. With ``debug=True`` its own exception
+        comes through, with round, node and arguments as notes.
 
     Raises
     ------
@@ -43,13 +43,13 @@ class InProcess(Federation):
         shards: Iterable[Any],
         *,
         n_jobs: int = 1,
-        debug: bool = False,
         on_failure: Literal["raise", "skip"] = "raise",
         min_nodes: int = 1,
         retries: int = 0,
+        debug: bool = False,
     ) -> None:
         super().__init__()
-        self._begin(lambda: (Nodes(shards, n_jobs=n_jobs, debug=debug), Policy(on_failure, min_nodes, retries)))
+        self._begin(lambda: (Nodes(shards, n_jobs=n_jobs), Policy(on_failure, min_nodes, retries, debug)))
 
     def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
         """Make the nodes, and what to do about those that fail."""
@@ -93,11 +93,22 @@ class InProcess(Federation):
         Raises
         ------
         NodeError
-            In all processes, if `encode` raised on a node.
+            In all processes, if `encode` raised on a node; with debug, what it raised.
         """
         mapped = copy.copy(self)
-        mapped._begin(lambda: (self.nodes.map(encode), self.policy))  # noqa: SLF001  its own kind
-        return mapped
+        try:
+            mapped._begin(lambda: (self.nodes.map(encode), self.policy))  # noqa: SLF001  its own kind
+        except NodeError as error:
+            if not (self.policy.debug and isinstance(error.__cause__, Exception)):
+                raise
+            node, bare = error.node_id, error.__cause__
+        else:
+            return mapped
+        bare.add_note(f"node {node!r}, encode {encode!r}{self._held(node)}")
+        raise bare  # out here, where it keeps what it came of
+
+    def _held(self, node: str) -> str:
+        return f", shard {self.shards[node]!r}" if node in self.shards else ""
 
     def _in_all(self, do: Callable[[], Any]) -> Any:
         """Do something in every process, and raise in all of them if it fails in one."""

@@ -53,15 +53,14 @@ class Nodes:
     A node that is sent the same round twice runs it from the same state, so a server may ask again. Round 0 begins from
     the task's `init`, whatever came before.
 
-    What they hold is a Shard, Table or Samples each; `n_jobs` and `debug` are those of `localgd.InProcess`.
+    What they hold is a Shard, Table or Samples each; `n_jobs` is that of `localgd.InProcess`.
     """
 
-    def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1, debug: bool = False) -> None:
+    def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1) -> None:
         self.shards = Held(shards)
         if n_jobs < 1:
             raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
-        self.debug = debug
         self._kept: dict[tuple[str, Task], dict[str, NodeStore]] = {}
 
     def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
@@ -72,10 +71,7 @@ class Nodes:
             shard = self.shards[node_id]
             try:
                 report, now = answer(task, message, shard, kept.get(node_id))
-            except Exception as error:
-                if self.debug:
-                    error.add_note(f"round {message.round}, node {node_id!r}, task {task!r}, shard {shard!r}")
-                    raise
+            except Exception as error:  # noqa: BLE001  the engine's policy says what becomes of it
                 return error
             if now is not None:
                 fresh[node_id] = now
@@ -129,10 +125,8 @@ class Nodes:
             try:
                 held.append(encode(shard))
             except Exception as error:
-                if self.debug:
-                    raise
                 raise NodeError(0, node_id, error) from error
-        return type(self)(held, n_jobs=self.n_jobs, debug=self.debug)
+        return type(self)(held, n_jobs=self.n_jobs)
 
     def release(self, session: str) -> None:
         """Drop all states of a session."""

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from localgd.core import Failure, Message, Outcome, Report, Task, summed
 from localgd.engine.screening import misfit, not_finite
-from localgd.errors import NodeError, check_whole, said, trace_of
+from localgd.errors import NodeError, RemoteError, check_whole, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
@@ -48,11 +48,14 @@ class Policy:
     retries : int, at least 0
         How often a node that failed is asked again within the round. A node answers the same message twice from the
         same state, so that asking again changes nothing but its luck.
+    debug : bool
+        Let what a node raised through as it is, with round, node and arguments as notes, instead of a `NodeError`; of a
+        node elsewhere, what it said of that. It leaves nobody out, and asks nobody again.
 
     Raises
     ------
     ValueError
-        If a field is out of its range.
+        If a field is out of its range, or has no meaning beside another one.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Policy:
     on_failure: Literal["raise", "skip"] = "raise"
     min_nodes: int = 1
     retries: int = 0
+    debug: bool = False
 
     def __post_init__(self) -> None:
         """Check every field once."""
@@ -70,6 +74,14 @@ class Policy:
             raise ValueError(f"on_failure must be 'raise' or 'skip', got {self.on_failure!r}")
         check_whole("min_nodes", self.min_nodes, 1)
         check_whole("retries", self.retries, 0)
+        if self.debug and (self.on_failure == "skip" or self.retries):
+            ignored = "on_failure='skip'" if self.on_failure == "skip" else f"retries={self.retries}"
+            raise ValueError(f"debug=True lets the first failure through, so {ignored} has no meaning; leave one out")
+        if self.on_failure == "raise" and self.min_nodes > 1:
+            raise ValueError(
+                f"min_nodes={self.min_nodes} has no meaning where a node that fails ends the run; give "
+                "on_failure='skip', or leave it out"
+            )
 
     def gather(
         self, ask: Callable[[Sequence[str]], Mapping[str, Answer]], nodes: Sequence[str], task: Task, message: Message
@@ -159,6 +171,8 @@ class Federation:
         """Return the sum of the reports of these nodes, and who is left out; a NodeError if that may not be."""
         report, failures, missing = self.policy.gather(ask, names, task, message)
         self.failures += failures
+        if missing and self.policy.debug:
+            raise self._bare(missing, task, message)
         if missing and not (self.policy.on_failure == "skip" and report.n_nodes >= self.policy.min_nodes):
             (node, error), *others = missing.items()
             failure = NodeError(message.round, node, error)
@@ -169,6 +183,16 @@ class Federation:
                 failure.add_note(f"also failed: {', '.join(node for node, _ in others)}")
             raise failure
         return report, missing.keys()
+
+    def _bare(self, missing: Mapping[str, Exception], task: Task, message: Message) -> Exception:
+        """Return what the first of these nodes raised, one of this process before others, with the arguments noted."""
+        node, error = min(missing.items(), key=lambda found: (isinstance(found[1], RemoteError), found[0]))
+        error.add_note(f"round {message.round}, node {node!r}, task {task!r}{self._held(node)}")
+        return error
+
+    def _held(self, node: str) -> str:  # noqa: ARG002
+        """Return what is to be said of what a node holds, where this process has it."""
+        return ""
 
     @property
     def leads(self) -> bool:

@@ -40,8 +40,10 @@ class TorchDistributed(InProcess):
         on the way ends all processes.
     n_jobs : int, default 1
         Threads that share this process's nodes in a round. The result does not depend on it.
-    on_failure, min_nodes, retries
-        What to do about a node that fails, the same in all processes: see `localgd.engine.policy.Policy`.
+    on_failure, min_nodes, retries, debug
+        What to do about a node that fails, the same in all processes: see `localgd.engine.policy.Policy`. With
+        ``debug=True`` the process of a node that failed raises what that raised; the others say which process it was,
+        and show its traceback.
     timeout : float > 0, default 300
         Seconds to wait for the other processes, with their nodes' work, before the run ends.
 
@@ -61,10 +63,13 @@ class TorchDistributed(InProcess):
         on_failure: Literal["raise", "skip"] = "raise",
         min_nodes: int = 1,
         retries: int = 0,
+        debug: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
         self._processes = Processes(timeout)
-        super().__init__(shards, n_jobs=n_jobs, on_failure=on_failure, min_nodes=min_nodes, retries=retries)
+        super().__init__(
+            shards, n_jobs=n_jobs, on_failure=on_failure, min_nodes=min_nodes, retries=retries, debug=debug
+        )
 
     def _begin(self, make: Callable[[], tuple[Nodes, Policy]]) -> None:
         def made() -> Attempt:
@@ -171,6 +176,10 @@ class TorchDistributed(InProcess):
 
         _, missing = self._gathered(ask, names, task, message)
         return _reports(answer for name, answer in mine.items() if name not in missing)
+
+    def _held(self, node: str) -> str:
+        rank = next(rank for rank, names in enumerate(self._homes) if node in names)
+        return super()._held(node) or f", process {rank}"
 
     def _exchange(self, value: Any, kind: Any) -> list[Any]:
         """Return what each process says, in the order of their ranks."""

@@ -97,8 +97,8 @@ def spaced(n_rounds: int, each: int = 12) -> list[int]:
 
 def step_size(method: Method) -> float:
     """Return the step size η of a method that has one, as that of a run has."""
-    if not isinstance(method.task, GradientSteps) or isinstance(method.task.lr, str):
-        raise TypeError(f"{method.name} has no step size")
+    if not isinstance(method.task, GradientSteps) or not isinstance(method.task.lr, float):
+        raise TypeError(f"{method.name} has no step size of all nodes")
     return method.task.lr
 
 

@@ -127,6 +127,10 @@ class RunConfig:
     ) -> Run:
         """Train, with checkpoints where the run will be kept."""
         every = (self.number("checkpoint-rounds", int), self.number("checkpoint-seconds"))
+        if out is None and every[0] is not None:
+            raise ValueError(
+                "run-config: checkpoint-rounds is about the run folder; name one with out, or leave it out"
+            )
         checkpoints = None if out is None else Checkpoints(record.checkpoints_of(out), *every)
         told = [0]
 
@@ -169,7 +173,7 @@ class RunConfig:
         return {"flower": said, "versions": record.versions("localgd", "flwr", "numpy")}
 
     def _tell(self, run: Run, federation: FlowerEngine, out: Path | None) -> None:
-        for line in text.verdict(run.certificate, run.history[-1]):
+        for line in text.verdict(run.certificate, run.history[-1], weighted=run.weighted):
             LOG.info("localgd: %s", line)
         rounds = max(1, run.n_rounds)
         up, down = federation.bytes_up / rounds, federation.bytes_down / rounds

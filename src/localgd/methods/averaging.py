@@ -5,20 +5,26 @@ Every function returns a method for `train`, and raises ValueError if a paramete
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from localgd.core import Merge
 from localgd.losses import Loss, loss_named
+from localgd.many.by_node import by_node
 from localgd.methods.method import Method
-from localgd.problems.metrics import Weighting
 from localgd.rules.late import Late
-from localgd.rules.local import GradientSteps, StepSize
+from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import Normalised
 from localgd.rules.project import Project
 from localgd.rules.server import Anchored, Extrapolation, Momentum, chain, mean
 
 AnyLoss: TypeAlias = str | Loss | None
 """A loss, or its name, or None: then it is the problem's matter."""
+
+LocalSteps: TypeAlias = int | Mapping[str, int]
+StepSize: TypeAlias = float | Literal["auto", "paper"] | Mapping[str, float]
+Weights: TypeAlias = Literal["uniform", "num-examples"] | Mapping[str, float] | None
+"""What may differ by node: then it is a mapping that names every node."""
 
 
 def _averaging(name: str, merge: Merge, loss: AnyLoss, **fields: Any) -> Method:
@@ -28,24 +34,37 @@ def _averaging(name: str, merge: Merge, loss: AnyLoss, **fields: Any) -> Method:
 
 
 def local_gd(
-    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
+    *,
+    local_steps: LocalSteps = 100,
+    lr: StepSize = "auto",
+    lr_schedule: str = "constant",
+    loss: AnyLoss = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return Local-GD (FedAvg with full batches): L gradient steps on every node, then the mean.
 
     Parameters
     ----------
-    local_steps : int, at least 1
+    local_steps : int, at least 1, or mapping from node to that
         L, gradient steps per node and round.
-    lr : float > 0, "auto" or "paper"
-        Step size; "auto" is 1/β with β the largest smoothness constant of a node, "paper" is 1/(βL).
+    lr : float > 0, "auto" or "paper", or mapping from node to float
+        Step size; "auto" is 1/β with β the largest smoothness constant of a node, "paper" is 1/(βL), with each node's
+        own L.
+    lr_schedule : str
+        How the step size goes down from round to round: "constant", "inverse-sqrt", "inverse-time", "step:30:0.1" or
+        "cosine:500": see `localgd.rules.schedule.factor`.
     loss : "logistic", "exponential" or Loss, optional
         Loss of a margin; default is the problem's own, logistic for the hard margin.
-    weighted_by : "uniform" or "num-examples", optional
-        Weight of a node in the mean: equal (the paper), or its number of rows. Default is the problem's own: equal for
-        the hard margin, by rows for a penalised loss.
+    weighted_by : "uniform", "num-examples" or mapping from node to float, optional
+        Weight of a node in the mean: equal (the paper), its number of rows, or its own. Default is the problem's own:
+        equal for the hard margin, by rows for a penalised loss, which knows no other.
 
     Notes
     -----
+    A mapping names every node of the federation. Nodes that take more steps, or longer ones, pull the mean their way:
+    for a penalised loss the limit is then that of a loss in which they weigh more, however short the steps (Wang et
+    al., NeurIPS 2020, arXiv 2007.07481). What is proved of a model is proved whatever the steps.
+
     Zhu, Vardhan, Mazumdar, arXiv 2412.07971: on separable data w/|w| tends to the pooled max-margin direction at rate
     1/log(Lk) for η = O(1/L), whatever the number L of local steps and however unlike the nodes.
 
@@ -53,25 +72,30 @@ def local_gd(
     --------
     >>> local_gd(local_steps=10).task.local_steps
     10
+    >>> local_gd(local_steps={"b": 200, "a": 10}).task.local_steps.at("a")
+    10
     """
-    return _averaging("local-gd", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by)
+    return _averaging(
+        "local-gd", mean(), loss, local_steps=local_steps, lr=lr, lr_schedule=lr_schedule, weighted_by=weighted_by
+    )
 
 
 def local_sgd(
     *,
-    local_steps: int = 100,
+    local_steps: LocalSteps = 100,
     lr: StepSize = "auto",
+    lr_schedule: str = "constant",
     loss: AnyLoss = None,
     batch_size: int = 32,
     replacement: bool = False,
-    weighted_by: Weighting | None = None,
+    weighted_by: Weights = None,
     seed: int = 0,
 ) -> Method:
     """Return Local-SGD (FedAvg): L mini-batch gradient steps on every node, then the mean.
 
     Parameters
     ----------
-    local_steps, lr, loss, weighted_by
+    local_steps, lr, lr_schedule, loss, weighted_by
         As for `local_gd`.
     batch_size : int, at least 1
         Rows per step; a node with fewer uses all it has.
@@ -86,17 +110,27 @@ def local_sgd(
     16
     """
     drawn = {"batch_size": batch_size, "replacement": replacement, "seed": seed}
-    return _averaging("local-sgd", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by, **drawn)
+    return _averaging(
+        "local-sgd",
+        mean(),
+        loss,
+        local_steps=local_steps,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        weighted_by=weighted_by,
+        **drawn,
+    )
 
 
 def modified_local_gd(
     *,
     form: Literal["projection", "proximal"] = "projection",
     prox: float | None = None,
-    local_steps: int | None = None,
-    lr: float | Literal["auto"] | None = None,
+    local_steps: LocalSteps | None = None,
+    lr: float | Literal["auto"] | Mapping[str, float] | None = None,
+    lr_schedule: str | None = None,
     loss: AnyLoss = None,
-    weighted_by: Weighting | None = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return Modified Local-GD: a proximal problem solved on every node, then the mean anchored at 0.
 
@@ -106,13 +140,15 @@ def modified_local_gd(
         Solve it exactly in the limit λ → 0 (a projection; needs separable rows), or by gradient steps with λ > 0.
     prox : float > 0, optional
         λ of the proximal form; default 1e-3.
-    local_steps : int, optional
+    local_steps : int or mapping from node to int, optional
         Gradient steps of the proximal form; default 100.
-    lr : float or "auto", optional
+    lr : float, "auto" or mapping from node to float, optional
         Step size of the proximal form; default "auto", 1/(β + λ).
+    lr_schedule : str, optional
+        Of the proximal form, as for `local_gd`; default "constant".
     loss : "logistic", "exponential" or Loss
         Loss of a margin; the projection form only reports it.
-    weighted_by : "uniform" or "num-examples"
+    weighted_by : "uniform", "num-examples" or mapping from node to float
         Weight of a node in the mean.
 
     Notes
@@ -126,11 +162,11 @@ def modified_local_gd(
     'modified-local-gd'
     """
     if form == "projection":
-        own = {"prox": prox, "local_steps": local_steps, "lr": lr}
+        own = {"prox": prox, "local_steps": local_steps, "lr": lr, "lr_schedule": lr_schedule}
         ignored = [name for name, value in own.items() if value is not None]
         if ignored:
             raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
-        task = Project(loss=loss_named(loss or "logistic"), weighted_by=weighted_by or "uniform")
+        task = Project(loss=loss_named(loss or "logistic"), weighted_by=by_node(weighted_by or "uniform"))
         return Method("modified-local-gd", task, Anchored(mean()), remedy="use local-gd, or form='proximal'")
     if form != "proximal":
         raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")
@@ -140,19 +176,25 @@ def modified_local_gd(
         loss,
         local_steps=100 if local_steps is None else local_steps,
         lr="auto" if lr is None else lr,
+        lr_schedule="constant" if lr_schedule is None else lr_schedule,
         weighted_by=weighted_by,
         prox=1e-3 if prox is None else prox,
     )
 
 
 def fedexp(
-    *, local_steps: int = 100, lr: StepSize = "auto", loss: AnyLoss = None, weighted_by: Weighting | None = None
+    *,
+    local_steps: LocalSteps = 100,
+    lr: StepSize = "auto",
+    lr_schedule: str = "constant",
+    loss: AnyLoss = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return FedExP: Local-GD whose mean move is made longer where the nodes pull apart.
 
     Parameters
     ----------
-    local_steps, lr, loss, weighted_by
+    local_steps, lr, lr_schedule, loss, weighted_by
         As for `local_gd`.
 
     Notes
@@ -166,16 +208,23 @@ def fedexp(
     'fedexp'
     """
     return _averaging(
-        "fedexp", chain(mean(), Extrapolation()), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by
+        "fedexp",
+        chain(mean(), Extrapolation()),
+        loss,
+        local_steps=local_steps,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        weighted_by=weighted_by,
     )
 
 
 def normalised_local_gd(
     *,
-    local_steps: int = 100,
+    local_steps: LocalSteps = 100,
     lr: StepSize = "paper",
+    lr_schedule: str = "constant",
     loss: AnyLoss = "exponential",
-    weighted_by: Weighting | None = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return loss-normalised Local-GD: the step size of a round is divided by the loss of the round before.
 
@@ -183,9 +232,9 @@ def normalised_local_gd(
 
     Parameters
     ----------
-    local_steps, loss, weighted_by
+    local_steps, lr_schedule, loss, weighted_by
         As for `local_gd`.
-    lr : float > 0, "auto" or "paper"
+    lr : float > 0, "auto" or "paper", or mapping from node to float
         Step size before the division; "paper" is 1/(βL), "auto" is 1/β. A round that raises the loss is undone and
         repeated with half the step, so too large a number costs rounds, not the run.
 
@@ -200,17 +249,24 @@ def normalised_local_gd(
     'Late'
     """
     return _averaging(
-        "normalised-local-gd", Late(Normalised()), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by
+        "normalised-local-gd",
+        Late(Normalised()),
+        loss,
+        local_steps=local_steps,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        weighted_by=weighted_by,
     )
 
 
 def fedprox(
     *,
     prox: float = 0.01,
-    local_steps: int = 100,
+    local_steps: LocalSteps = 100,
     lr: StepSize = "auto",
+    lr_schedule: str = "constant",
     loss: AnyLoss = None,
-    weighted_by: Weighting | None = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return FedProx: Local-GD with a pull (λ/2)|v − w|² towards the shared model, which keeps unlike nodes together.
 
@@ -218,7 +274,7 @@ def fedprox(
     ----------
     prox : float > 0
         λ.
-    local_steps, lr, loss, weighted_by
+    local_steps, lr, lr_schedule, loss, weighted_by
         As for `local_gd`; "auto" is 1/(β + λ).
 
     Notes
@@ -230,7 +286,16 @@ def fedprox(
     >>> fedprox(prox=0.1).task.prox
     0.1
     """
-    return _averaging("fedprox", mean(), loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by, prox=prox)
+    return _averaging(
+        "fedprox",
+        mean(),
+        loss,
+        local_steps=local_steps,
+        lr=lr,
+        lr_schedule=lr_schedule,
+        weighted_by=weighted_by,
+        prox=prox,
+    )
 
 
 def slowmo(
@@ -238,10 +303,11 @@ def slowmo(
     momentum: float = 0.7,
     server_lr: float = 1.0,
     nesterov: bool = False,
-    local_steps: int = 100,
+    local_steps: LocalSteps = 100,
     lr: StepSize = "auto",
+    lr_schedule: str = "constant",
     loss: AnyLoss = None,
-    weighted_by: Weighting | None = None,
+    weighted_by: Weights = None,
 ) -> Method:
     """Return SlowMo, Local-GD with momentum on the server; with ``nesterov=True`` the outer step of DiLoCo.
 
@@ -249,7 +315,7 @@ def slowmo(
     ----------
     momentum, server_lr, nesterov
         β, α and the form of the server's step: see `localgd.rules.server.Momentum`.
-    local_steps, lr, loss, weighted_by
+    local_steps, lr, lr_schedule, loss, weighted_by
         As for `local_gd`.
 
     Notes
@@ -262,4 +328,6 @@ def slowmo(
     (Momentum(momentum=0.9, server_lr=0.7, nesterov=True),)
     """
     moving = chain(mean(), Momentum(momentum, server_lr, nesterov))
-    return _averaging("slowmo", moving, loss, local_steps=local_steps, lr=lr, weighted_by=weighted_by)
+    return _averaging(
+        "slowmo", moving, loss, local_steps=local_steps, lr=lr, lr_schedule=lr_schedule, weighted_by=weighted_by
+    )

@@ -5,8 +5,10 @@ Every function returns a method for `train`, and raises ValueError if a paramete
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+from localgd.many.by_node import by_node
 from localgd.methods.method import Method
 from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.problems.triangle import MOST_MB
@@ -91,14 +93,20 @@ def lbfgs(*, memory: int = 30) -> Method:
     return Method("lbfgs", Appraise(), LimitedMemory(memory=memory), Regularised(), exact=True)
 
 
-def scaffold(*, local_steps: int = 100, lr: float | Literal["auto"] = "auto", memory: int = 30) -> Method:
+def scaffold(
+    *,
+    local_steps: int | Mapping[str, int] = 100,
+    lr: float | Literal["auto"] | Mapping[str, float] = "auto",
+    memory: int = 30,
+) -> Method:
     """Return SCAFFOLD: local steps with control variates, so that any number of them has the pooled minimiser as limit.
 
     Parameters
     ----------
-    local_steps : int, at least 1
-        Gradient steps per node and step of the server, which takes two rounds.
-    lr : float > 0 or "auto"
+    local_steps : int, at least 1, or mapping from node to that
+        Gradient steps per node and step of the server, which takes two rounds. Corrected steps stay at the minimiser,
+        however many a node takes and of whichever size.
+    lr : float > 0 or "auto", or mapping from node to float
         Step size; "auto" is 1/(β + λ).
     memory : int, at least 0
         Moves that the server's acceleration looks back on; 0 for none.
@@ -108,5 +116,5 @@ def scaffold(*, local_steps: int = 100, lr: float | Literal["auto"] = "auto", me
     >>> scaffold(local_steps=10).task.variates
     True
     """
-    steps = GradientSteps(local_steps=local_steps, lr=lr, variates=True)
+    steps = GradientSteps(local_steps=by_node(local_steps), lr=by_node(lr), variates=True)
     return Method("scaffold", steps, ControlVariates(memory=memory), Regularised(), remedy="lower lr", exact=True)

@@ -60,14 +60,16 @@ class Option:
 
         Examples
         --------
-        >>> BY_NAME["lr"].parsed("0.5"), BY_NAME["lr"].parsed("auto"), BY_NAME["local_steps"].parsed(5)
-        (0.5, 'auto', 5)
+        >>> BY_NAME["prox"].parsed("0.5")
+        0.5
         >>> BY_NAME["prox"].shown
         '0.01; 0.001 for modified-local-gd'
         """
         if self.kind is bool:
             if text not in (True, False):
                 raise ValueError(f"{self.key} must be true or false, got {text!r}")
+            return text
+        if self.kind is int and isinstance(text, float):  # which int() would cut
             return text
         try:
             return self.kind(text)
@@ -76,15 +78,56 @@ class Option:
 
 
 @dataclass(frozen=True)
-class NumberOrWord(Option):
-    """A number, or a word that the method knows."""
+class ByNodeOption(Option):
+    """A number, or where it has a meaning a word; or a number for each node: ``a=10,b=200``.
+
+    Parameters
+    ----------
+    number : type
+        int or float.
+    words : bool
+        A text that is no number is a word, which the method refuses by name if it does not know it.
+    """
+
+    number: type[int | float] = float
+    words: bool = True
 
     def parsed(self, text: Any) -> Any:
-        """Return the number, or the word, which the method refuses by name if it does not know it."""
-        try:
-            return float(text)
-        except ValueError:
+        """Return the number, the word, or the mapping from nodes to numbers.
+
+        Examples
+        --------
+        >>> BY_NAME["local_steps"].parsed("a=10, b=200"), BY_NAME["weighted_by"].parsed("uniform")
+        ({'a': 10, 'b': 200}, 'uniform')
+        >>> BY_NAME["lr"].parsed("0.5"), BY_NAME["lr"].parsed("auto"), BY_NAME["local_steps"].parsed(5)
+        (0.5, 'auto', 5)
+        """
+        if not isinstance(text, str):
             return text
+        if "=" in text:
+            return self._by_node(text)
+        try:
+            return self.number(text)
+        except ValueError:
+            if self.words:
+                return text
+            raise ValueError(f"{self.key} must be a {self._kind}, got {text!r}") from None
+
+    @property
+    def _kind(self) -> str:
+        return "whole number" if self.number is int else "number"
+
+    def _by_node(self, text: str) -> dict[str, int | float]:
+        numbers: dict[str, int | float] = {}
+        for part in text.split(","):
+            name, _, number = (piece.strip() for piece in part.rpartition("="))
+            if not name or name in numbers:
+                raise ValueError(f"{self.key} by node is NODE=NUMBER,NODE=NUMBER, each node once, got {text!r}")
+            try:
+                numbers[name] = self.number(number)
+            except ValueError:
+                raise ValueError(f"{self.key} of node {name!r} must be a {self._kind}, got {number!r}") from None
+        return numbers
 
 
 def _all(default: str, *methods: str, **others: str) -> dict[str, str]:
@@ -96,20 +139,31 @@ LOCAL = (*AVERAGING, "modified-local-gd")
 SECOND_ORDER = ("auto", "interior-point", "newton", "normal-equations")
 
 OPTIONS = (
-    Option(
-        "local_steps", int, "Gradient steps per node and round.", _all("100", *LOCAL, "normalised-local-gd", "scaffold")
+    ByNodeOption(
+        "local_steps",
+        str,
+        "Gradient steps per node and round; by node: a=10,b=200.",
+        _all("100", *LOCAL, "normalised-local-gd", "scaffold"),
+        number=int,
+        words=False,
     ),
-    NumberOrWord(
+    ByNodeOption(
         "lr",
         str,
-        "Step size: a number, auto (1/smoothness) or paper (that over the local steps).",
+        "Step size: a number, auto (1/smoothness) or paper (that over the local steps); by node: a=0.1,b=0.5.",
         _all("auto", *LOCAL, "scaffold", normalised_local_gd="paper"),
     ),
-    Option("loss", str, "logistic or exponential.", _all("logistic", *LOCAL, normalised_local_gd="exponential")),
     Option(
+        "lr_schedule",
+        str,
+        "How lr goes down by round: inverse-sqrt, inverse-time, step:ROUNDS[:GAMMA] or cosine:ROUNDS[:ALPHA].",
+        _all("constant", *LOCAL, "normalised-local-gd"),
+    ),
+    Option("loss", str, "logistic or exponential.", _all("logistic", *LOCAL, normalised_local_gd="exponential")),
+    ByNodeOption(
         "weighted_by",
         str,
-        "uniform or num-examples: how nodes weigh in the mean.",
+        "How nodes weigh in the mean: uniform, num-examples, or by node: a=1,b=2.5.",
         _all("uniform; num-examples with C", *LOCAL, "normalised-local-gd"),
     ),
     Option("batch_size", int, "rows per step.", _all("32", "local-sgd")),

@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import Field, Message, Report, Schema
+from localgd.errors import check_positive
 from localgd.losses import ELEMENTWISE, Logistic, Loss
+from localgd.many.by_node import ByNode
 from localgd.many.reports import blank, more
-from localgd.many.stack import alone, at_once
+from localgd.many.stack import Stack, alone, at_once
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
 
-Weighting: TypeAlias = Literal["uniform", "num-examples"]
+Weighting: TypeAlias = Literal["uniform", "num-examples"] | ByNode[float]
+"""How nodes weigh in a mean: all alike, by their samples, or by numbers of one's own."""
 
 LARGEST = float(np.finfo(np.float64).max)
 
@@ -37,7 +40,11 @@ OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
 
 
 def node_weight(shard: Shard, weighted_by: Weighting | None) -> Any:
-    """Return the weight p_m of a node before normalisation: 1, or its number of samples, each by its weight."""
+    """Return the weight p_m of a node before normalisation: 1, its samples, each by its weight, or a given number."""
+    if isinstance(weighted_by, ByNode):
+        if isinstance(shard, Stack):
+            return np.array([float(weighted_by.at(node_id)) for node_id in shard.node_ids])
+        return float(weighted_by.at(shard.node_id))
     return shard.total if weighted_by == "num-examples" else 1.0
 
 
@@ -57,10 +64,16 @@ def total(report: Report) -> float:
     return report.n_rows - float(report.sums.get("n_weighted", 0.0)) + float(report.sums.get("total", 0.0))
 
 
-def check_weighting(weighted_by: str | None) -> None:
-    """Refuse a weighting nobody knows; None leaves it to the problem."""
-    if weighted_by not in (None, "uniform", "num-examples"):
-        raise ValueError(f"weighted_by must be 'uniform' or 'num-examples', got {weighted_by!r}")
+def check_weighting(weighted_by: Weighting | None) -> None:
+    """Refuse a weighting nobody knows, and numbers of which none is above 0; None leaves it to the problem."""
+    if isinstance(weighted_by, ByNode):
+        check_positive("weighted_by", weighted_by, or_zero=True)
+        if not any(weight for _, weight in weighted_by.values):
+            raise ValueError("weighted_by is 0 for every node; give one of them a number above 0")
+    elif weighted_by not in (None, "uniform", "num-examples"):
+        raise ValueError(
+            f"weighted_by must be 'uniform', 'num-examples' or a mapping from nodes to numbers, got {weighted_by!r}"
+        )
 
 
 def values(loss: Loss, margins: FloatArray) -> FloatArray:

@@ -128,10 +128,9 @@ class Regularised(ByMargins):
         ValueError
             If a method was told otherwise.
         """
-        if chosen == "uniform":
-            raise ValueError(
-                "weighted_by='uniform' has no meaning with C, a penalised loss over all rows; leave it out"
-            )
+        if chosen not in (None, "num-examples"):
+            told = f"'{chosen}'" if isinstance(chosen, str) else "a weight for each node"
+            raise ValueError(f"weighted_by={told} has no meaning with C, a penalised loss over all rows; leave it out")
         return "num-examples"
 
     def among(self, versus: int) -> Regularised:

@@ -15,6 +15,7 @@ from scipy.sparse import vstack as sparse_vstack
 
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
 from localgd.layouts.layout import Rows
+from localgd.many.by_node import ByNode
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
 from localgd.rows import Shard
@@ -200,7 +201,7 @@ def _newton(shard: Shard, ratio: FloatArray) -> Callable[[FloatArray], FloatArra
     return lambda r: (r - shard.margins(cho_solve(normal, shard.combine(r / ratio), check_finite=False))) / ratio
 
 
-def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> FloatArray:
+def pooled_direction(shards: Iterable[Shard], weighted_by: str | ByNode[float] = "uniform") -> FloatArray:
     """Return the model that pooling the nodes' rows would give: max-margin if they are separable, else the minimiser.
 
     That is a unit direction (d,), or the minimiser of the logistic loss, which alone depends on the weights of the
@@ -216,7 +217,11 @@ def pooled_direction(shards: Iterable[Shard], weighted_by: str = "uniform") -> F
     stack: Callable[[list[Any]], Rows] = sparse_vstack if issparse(held[0].rows) else np.vstack
     rows = stack([shard.rows for shard in held])
     totals = np.array([shard.total * shard.versus for shard in held])
-    each = np.full(len(held), 1.0 / len(held)) if weighted_by == "uniform" else totals / totals.sum()
+    if isinstance(weighted_by, ByNode):
+        each = np.array([weighted_by.at(shard.node_id) for shard in held])
+    else:
+        each = np.ones(len(held)) if weighted_by == "uniform" else totals
+    each = each / each.sum()
     weights = [shard.weigh(np.full(shard.n_rows, p / n)) for shard, p, n in zip(held, each, totals, strict=True)]
     with suppress(NotSeparableError):
         return max_margin(rows).direction

@@ -89,10 +89,22 @@ def progress(row: Row, certificate: Certificate | None = None) -> str:
     return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
 
 
-def verdict(certificate: Certificate, row: Row) -> list[str]:
+def accuracy(share: float, n_rows: int | None = None, *, weighted: bool) -> str:
+    """Return a share of right rows in words: of how many, or of all in training, and whether weights count.
+
+    Examples
+    --------
+    >>> accuracy(1.0, 5, weighted=False), accuracy(0.5, weighted=True)
+    ('accuracy on all 5 rows 100 %', 'accuracy on all training rows, by their weights, 50.00 %')
+    """
+    of = "training rows" if n_rows is None else f"{n_rows} rows"
+    return f"accuracy on all {of}{', by their weights,' if weighted else ''} {percent(share)}"
+
+
+def verdict(certificate: Certificate, row: Row, *, weighted: bool = False) -> list[str]:
     """Return what came out, in a few lines."""
     sent = f"{megabytes(row.floats_up)} up and {megabytes(row.floats_down)} down"
-    correct = f"accuracy on all training rows {percent(row.accuracy)}"
+    correct = accuracy(row.accuracy, weighted=weighted)
     if isinstance(certificate, SquaresCertificate):
         correct = f"|y − Xw| at most {at_most(certificate.residual, 6)}"
     lines = [certificate.status, f"after {row.round} rounds, {row.seconds:.1f} s, {sent}; {correct}"]

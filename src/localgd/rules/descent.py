@@ -11,6 +11,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from localgd.core import Problem, Report
 from localgd.errors import check_whole
+from localgd.many.by_node import named
 from localgd.problems.metrics import total
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
@@ -197,7 +198,7 @@ class ControlVariates(Server):
     memory : int, at least 0
         Moves that the acceleration looks back on; 0 is the plain iteration.
     lr : float > 0, optional
-        Step size of the way back: 1/(β + λ) or less brings the objective down. Default is that of the local steps.
+        Step size of the way back: 1/(β + λ) or less brings the objective down. Default is the least of the local steps.
 
     Notes
     -----
@@ -215,8 +216,9 @@ class ControlVariates(Server):
         check_whole("memory", self.memory, 0)
 
     def bound(self, problem: Problem, task: Any) -> Self:
-        """Return the merge for this problem, with the task's step size if it has none of its own."""
-        return replace(self, problem=regularised(problem), lr=float(task.lr) if self.lr is None else self.lr)
+        """Return the merge for this problem, with the task's (least) step size if it has none of its own."""
+        own = min(float(lr) for _, lr in named("lr", task.lr))
+        return replace(self, problem=regularised(problem), lr=own if self.lr is None else self.lr)
 
     def init(self, w0: FloatArray) -> ScaffoldState:
         """Start from w0."""

@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import check_whole, from_all
+from localgd.errors import check_named, check_positive, check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
 from localgd.losses import Loss
+from localgd.many.by_node import ByNode, at, by_node, each, named
 from localgd.many.reports import more
 from localgd.many.stack import alone, at_once
 from localgd.problems.hard_margin import HardMargin
@@ -32,8 +33,9 @@ from localgd.problems.regularised import Regularised, appraisal, appraisals, har
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness
+from localgd.rules.schedule import factor
 
-StepSize: TypeAlias = float | Literal["auto", "paper"]
+StepSize: TypeAlias = float | Literal["auto", "paper"] | ByNode[float]
 
 
 def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: Any) -> Report:
@@ -79,11 +81,14 @@ class GradientSteps:
 
     Parameters
     ----------
-    local_steps : int, at least 1
+    local_steps : int, at least 1, or mapping from node to that
         L, gradient steps per round (not epochs).
-    lr : float > 0, "auto" or "paper"
+    lr : float > 0, "auto" or "paper", or mapping from node to float
         Step size η. "auto" is 1/(β + λ + μ) with β the largest smoothness constant over the nodes (one extra round);
-        "paper" is 1/(β + μ) over L, the step size of the theorem in Zhu, Vardhan, Mazumdar (arXiv 2412.07971).
+        "paper" is 1/(β + μ) over L (a node's own), the step size of the theorem in Zhu, Vardhan, Mazumdar
+        (arXiv 2412.07971).
+    lr_schedule : str
+        What η is multiplied with in each round: see `localgd.rules.schedule.factor`.
     loss : Loss, optional
         Logistic, exponential or softmax; default is the problem's own.
     batch_size : int or None
@@ -92,7 +97,7 @@ class GradientSteps:
         Draw each batch with replacement. Otherwise batches are cut from a chain of shuffled passes over the samples.
     prox : float >= 0
         μ of the proximal form; 0 for plain steps. Needs ημ <= 1, so that no coefficient turns negative.
-    weighted_by : "uniform" or "num-examples", optional
+    weighted_by : "uniform", "num-examples" or mapping from node to float, optional
         Node weight in the average; default is the problem's own.
     seed : int
         Batches are drawn from ``default_rng([seed, round, node])``.
@@ -104,8 +109,9 @@ class GradientSteps:
         Samples of all nodes, each by its weight, which a penalty is relative to; `bound` sets it.
     """
 
-    local_steps: int = 100
+    local_steps: int | ByNode[int] = 100
     lr: StepSize = "auto"
+    lr_schedule: str = "constant"
     loss: Loss | None = None
     batch_size: int | None = None
     replacement: bool = False
@@ -117,16 +123,24 @@ class GradientSteps:
     n_samples: float = 0
 
     def __post_init__(self) -> None:
+        """Check every field once; a mapping becomes a `ByNode`."""
+        for name in ("local_steps", "lr", "weighted_by"):
+            object.__setattr__(self, name, by_node(getattr(self, name)))
         check_whole("local_steps", self.local_steps, 1)
-        lr = self.lr
-        if lr not in ("auto", "paper") and (isinstance(lr, str) or not (np.isfinite(lr) and lr > 0)):
-            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {lr!r}")
+        if isinstance(self.lr, str) and self.lr not in ("auto", "paper"):
+            raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
+        if not isinstance(self.lr, str):
+            check_positive("lr", self.lr)
+        factor(self.lr_schedule, 0)
+        if self.variates and self.lr_schedule != "constant":
+            raise ValueError(f"lr_schedule={self.lr_schedule!r} has no meaning with control variates; leave it out")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
         if not (np.isfinite(self.prox) and self.prox >= 0):
             raise ValueError(f"prox must be a number of at least 0, got {self.prox!r}")
-        if not isinstance(self.lr, str) and self.lr * self.prox > 1:
-            raise ValueError(f"lr·prox must be at most 1, got {self.lr!r}·{self.prox!r}; lower lr or prox")
+        for what, lr in named("lr", self.lr):
+            if not isinstance(lr, str) and lr * self.prox > 1:
+                raise ValueError(f"{what}·prox must be at most 1, got {lr!r}·{self.prox!r}; lower lr or prox")
         check_weighting(self.weighted_by)
 
     def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> GradientSteps:
@@ -136,6 +150,7 @@ class GradientSteps:
         """
         if not isinstance(problem, HardMargin | Regularised):
             raise ValueError(f"it needs a loss of margins, which {problem.kind} has not")  # noqa: TRY004  a bad value
+        check_named(self, engine.node_ids)
         if self.variates:
             regularised(problem)
         if self.lr == "paper":
@@ -151,7 +166,22 @@ class GradientSteps:
             beta *= sizes.versus / loss.versus
         steepest = beta + problem.strength(sizes.total) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
-        return replace(bound, lr=lr / self.local_steps if self.lr == "paper" else lr)
+        return replace(bound, lr=each(self.local_steps, lambda steps: lr / steps) if self.lr == "paper" else lr)
+
+    def on(self, node_id: str, message: Message) -> tuple[int, float]:
+        """Return how many steps a node takes in a round, and of which size.
+
+        Raises
+        ------
+        TypeError
+            If the step size is still to be found.
+        ValueError
+            If a setting by node does not name it.
+        """
+        if isinstance(self.lr, str):
+            raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
+        scale = float(message.extra.get("scale", 1.0)) * factor(self.lr_schedule, message.round)
+        return at(self.local_steps, node_id), at(self.lr, node_id) * scale
 
     def schema(self, message: Message) -> Schema:
         """Return the metrics, an update where one is made, and a flag ``underflow``: every gradient is 0 in float64."""
@@ -166,29 +196,30 @@ class GradientSteps:
     @np.errstate(over="ignore", invalid="ignore")  # far too large a step: the loop says so, without a warning a node
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Take the local steps; report the metrics at w and the weighted update."""
-        if isinstance(self.lr, str):
-            raise TypeError(f"lr={self.lr!r} is not a step size yet; train() finds it with one round")
-        lr = self.lr * float(message.extra.get("scale", 1.0))
+        if isinstance(self.local_steps, ByNode) or isinstance(self.lr, ByNode):
+            alone(shard, "every node has steps of its own")
+        n_steps, lr = self.on(shard.node_id, message)
         weight, loss = node_weight(shard, self.weighted_by), self.problem.loss_for(self.loss, shard.versus)
         elementwise(loss, shard)
         if isinstance(self.problem, Regularised):
-            return self._penalised(lr, self.problem, message, shard), state
-        margins, batches = shard.margins(message.w), self._batches(shard, message.round)
+            return self._penalised((n_steps, lr), self.problem, message, shard), state
+        margins, batches = shard.margins(message.w), self._batches(shard, message.round, n_steps)
         here = seen(message, shard, margins, loss, weight)
-        steps = Steps(self.local_steps, lr, loss, 1.0 - lr * self.prox, batches, shard.of_rows)
-        a = pick(shard, self.local_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
+        steps = Steps(n_steps, lr, loss, 1.0 - lr * self.prox, batches, shard.of_rows)
+        a = pick(shard, n_steps, self.batch_size, versus=loss.versus)(shard, message.w, margins, steps)
         # judged by all rows at the shared model: a mini-batch without a gradient says nothing of the next
         still = ~a.any(axis=-1)
         if still.any():
             still &= ~(steps.slopes(margins) * (lr * loss.versus / shard.n_rows)).any(axis=-1)
         return more(moved(shard, here, a, weight), flags={"underflow": still}), state
 
-    def _penalised(self, lr: float, problem: Regularised, message: Message, shard: Shard) -> Report:
+    def _penalised(self, pace: tuple[int, float], problem: Regularised, message: Message, shard: Shard) -> Report:
         """Step on the penalised loss, corrected by the gradient of all nodes if the message brings it."""
-        margins, batches = shard.margins(message.w), self._batches(shard, message.round)
+        n_steps, lr = pace
+        margins, batches = shard.margins(message.w), self._batches(shard, message.round, n_steps)
         w, towards, strength = message.w, message.extra.get("gradient"), problem.strength(self.n_samples)
         shift, known = np.zeros(w.size), None
-        steps = Steps(self.local_steps, lr, problem.loss, batches=batches, weights=shard.of_rows)
+        steps = Steps(n_steps, lr, problem.loss, batches=batches, weights=shard.of_rows)
         if towards is None:
             report = appraisal(shard, w, margins, problem)
             if self.variates:
@@ -202,7 +233,7 @@ class GradientSteps:
         v = descend(shard, w, margins, steps, (decay, self.prox, shift), known)
         return updated(report, shard.dual(v - w), shard.total)
 
-    def _batches(self, shard: Shard, round_: int) -> Batches | None:
+    def _batches(self, shard: Shard, round_: int, n_steps: int) -> Batches | None:
         n = shard.n_samples
         if self.batch_size is None or (self.batch_size >= n and not self.replacement):
             return None
@@ -211,7 +242,7 @@ class GradientSteps:
         # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
         rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])
         if self.replacement:
-            return rng.integers(n, size=(self.local_steps, size))
-        passes = -(-self.local_steps * size // n)
+            return rng.integers(n, size=(n_steps, size))
+        passes = -(-n_steps * size // n)
         chain = np.concatenate([rng.permutation(n) for _ in range(passes)])
-        return chain[: self.local_steps * size].reshape(self.local_steps, size)
+        return chain[: n_steps * size].reshape(n_steps, size)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import from_all
+from localgd.errors import check_positive, check_whole, from_all
 from localgd.problems.least_squares import LeastSquares, check_targets, least_squares, residual_sums, residuals_schema
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, read_only
@@ -76,10 +76,10 @@ class SquaresSteps:
         if self.local_steps is None and self.lr is not None:
             raise ValueError(f"lr={self.lr!r} has no meaning for the exact local solution; give local_steps, or no lr")
         if self.local_steps is not None:
-            if self.local_steps < 1 or self.local_steps != int(self.local_steps):
-                raise ValueError(f"local_steps must be a whole number of at least 1, or None, got {self.local_steps!r}")
-            if self.lr is None or not (np.isfinite(self.lr) and self.lr > 0):
-                raise ValueError(f"lr must be a positive number with local_steps, such as stable_lr, got {self.lr!r}")
+            check_whole("local_steps", self.local_steps, 1)
+            if self.lr is None:
+                raise ValueError("lr must be a positive number with local_steps, such as stable_lr, got None")
+            check_positive("lr", self.lr)
         check_weighting(self.weighted_by)
 
     def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from localgd.core import Field, Message, Report, Schema
+from localgd.many.by_node import by_node
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import Dual, FloatArray
 from localgd.rows import Shard
@@ -30,7 +33,9 @@ def update_fields(message: Message) -> Schema:
     return {"weight": Field("sum"), **updates(message.w.size)}
 
 
-def update_report(shard: Shard, update: Dual | FloatArray, weighted_by: Weighting = "uniform") -> Report:
+def update_report(
+    shard: Shard, update: Dual | FloatArray, weighted_by: Weighting | Mapping[str, float] = "uniform"
+) -> Report:
     """Return the report of a node whose model has moved by an update: ``Δ_m = v_m − w``.
 
     Parameters
@@ -40,8 +45,8 @@ def update_report(shard: Shard, update: Dual | FloatArray, weighted_by: Weightin
     update : Dual or (d,) float64 array
         Δ_m. From ``shard.combination(a)``, a >= 0, it proves something of the model that it leads to; a bare vector (of
         Adam, of a sign, with noise) does not, and the model is then certified by a dual vector of its own.
-    weighted_by : "uniform" or "num-examples"
-        Weight p_m of the node in the mean: 1, or its number of samples.
+    weighted_by : "uniform", "num-examples" or mapping from node to float
+        Weight p_m of the node in the mean: 1, its number of samples, or its own.
 
     Returns
     -------
@@ -56,7 +61,8 @@ def update_report(shard: Shard, update: Dual | FloatArray, weighted_by: Weightin
     >>> report.duals["update"].vector.tolist(), float(report.sums["weight"])
     ([14.0, 14.0], 2.0)
     """
-    check_weighting(weighted_by)
-    weight = node_weight(shard, weighted_by)
+    weighting: Weighting = by_node(weighted_by)
+    check_weighting(weighting)
+    weight = node_weight(shard, weighting)
     dual = update if isinstance(update, Dual) else Dual(update)
     return updated(Report(1, shard.n_samples, {"weight": weight}), dual, weight)

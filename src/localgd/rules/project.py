@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
+from localgd.errors import check_named
 from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss, among
+from localgd.many.by_node import by_node
 from localgd.problems.metrics import Weighting, check_weighting, metrics, node_weight, seen
 from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import FloatArray
@@ -25,7 +27,7 @@ class MarginTask:
     ----------
     loss : Loss
         Only reported, never used.
-    weighted_by : "uniform" or "num-examples"
+    weighted_by : "uniform", "num-examples" or mapping from node to float
         Node weight in the reported loss, and in an average.
     """
 
@@ -35,10 +37,12 @@ class MarginTask:
     weighted_by: Weighting = "uniform"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
         check_weighting(self.weighted_by)
 
-    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing to find
+    def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:
         """Return the task for this problem."""
+        check_named(self, engine.node_ids)
         hard_margin_only(problem, self.hard_margin_as)
         return replace(self, loss=among(self.loss, sizes.versus))
 

@@ -99,6 +99,8 @@ class Run:
         How it came to its end.
     unfinished : bool
         Whether it was cut short, so that more rounds could go on from its last checkpoint.
+    weighted : bool
+        Whether samples have weights: loss and accuracy then count each by its own.
     """
 
     w: FloatArray
@@ -108,6 +110,7 @@ class Run:
     failures: tuple[Failure, ...] = ()
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
+    weighted: bool = False
 
     @property
     def n_rounds(self) -> int:

@@ -120,7 +120,8 @@ def train(
         shown = replace(shown, reason=f"{shown.reason}; {method.name} took {stage.method.name}, as {stage.method.why}")
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
     w = read_only(stage.server.readout.vector)
-    return Run(w, shown, tuple(context.history), stage.method, failures, stage.end, unfinished=stage.unfinished)
+    history, weighted = tuple(context.history), sizes.weight is not None
+    return Run(w, shown, history, stage.method, failures, stage.end, unfinished=stage.unfinished, weighted=weighted)
 
 
 def _check(method: Method | Choice, n_rounds: int, max_seconds: float | None) -> None:

@@ -19,6 +19,7 @@ from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
 from localgd.engine.nodes import NodeStore, answer, blas_threads, fingerprint, state_type
 from localgd.limits import Limits, RefusedError
+from localgd.many.by_node import at
 
 TASK = ("ask", "session", "round", "task", "view", "definition")
 
@@ -107,7 +108,8 @@ class RoundHandler:
         schema = task.schema(message)
         sizes = {name: math.prod(field.shape) for name, field in schema.items()}
         n_duals = sum(field.kind == "dual" for field in schema.values())
-        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows)
+        steps = at(getattr(task, "local_steps", None), held.shard.node_id) or 1
+        held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows, steps)
         key = digest(json.dumps([head["task"], view]))
         with blas_threads().limit(limits=1, user_api="blas"):
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
@@ -165,11 +167,14 @@ def _keyed(rows: str, secret: Any) -> str:
 
 
 def _apology(error: Exception, who: str, *, tell: bool) -> RecordDict:
-    """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only."""
+    """Return what is said of an error: where it arose; what it says could quote a row, and is said on request only.
+
+    So are its notes, and the errors that it came of, each with its own traceback.
+    """
     kept = " (what it says stays in the node's log; its operator may set share-errors)"
     words = f": {error}" if tell or isinstance(error, RefusedError) else kept
     said = (f"{who}: " if who else "") + type(error).__name__ + words
-    lines = "".join(traceback.format_tb(error.__traceback__))
+    lines = "".join(traceback.format_exception(error) if tell else traceback.format_tb(error.__traceback__))
     return records.closed({"says": "error", "error": said[:MOST_TEXT], "trace": lines[-MOST_TEXT:]})
 
 

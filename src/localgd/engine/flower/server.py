@@ -45,8 +45,10 @@ class FlowerEngine(Federation):
     n_nodes : int, optional
         Nodes to wait for; as many as `min_nodes` by default. The federation is those that are online then: what is
         proved is about their rows, and about no others.
-    on_failure, min_nodes, retries
-        What to do about a node that fails: see `localgd.engine.policy.Policy`.
+    on_failure, min_nodes, retries, debug
+        What to do about a node that fails: see `localgd.engine.policy.Policy`. With ``debug=True`` its error comes
+        through as a `localgd.errors.RemoteError`, which holds as much of it as its operator lets out: see
+        ``share-errors`` in `docs/privacy.md`.
     timeout : float > 0
         Seconds that a node has to answer in a round, and to come online in the beginning.
     poll : float > 0
@@ -79,12 +81,13 @@ class FlowerEngine(Federation):
         on_failure: Literal["raise", "skip"] = "raise",
         min_nodes: int = 1,
         retries: int = 0,
+        debug: bool = False,
         timeout: float = 60.0,
         poll: float = 0.05,
         max_mb: float = MAX_MB,
     ) -> None:
         super().__init__()
-        policy = Policy(on_failure, min_nodes, retries)
+        policy = Policy(on_failure, min_nodes, retries, debug)
         self._client = GridClient(grid, timeout, poll, max_mb)
         self._members = self._client.members(max(1, min_nodes if n_nodes is None else n_nodes))
         self._join(self._members, policy)
