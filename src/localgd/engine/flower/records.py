@@ -16,6 +16,7 @@ from localgd.core import CountKey, Message, Report
 from localgd.engine import serialize
 from localgd.engine.screening import NAMES
 from localgd.errors import plain
+from localgd.kept import NOTHING, Kept
 from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray
 
@@ -200,7 +201,7 @@ def reported(report: Report, rows: str, message: Message) -> RecordDict:
         "max": report.maxs,
         "min": report.mins,
         "dual": {name: dual.vector for name, dual in duals},
-        "proof": {name: np.array(dual.parts) for name, dual in duals if not math.isnan(dual.parts[0])},
+        "proof": {name: _proof(dual) for name, dual in duals if not math.isnan(dual.parts[0])},
         "per_node": {name: array for name, nodes in report.per_node.items() for array in nodes.values()},
     }
     arrays = {f"{kind}/{name}": array for kind, part in parts.items() for name, array in part.items()}
@@ -256,6 +257,13 @@ def _counts(value: Any) -> dict[CountKey, int]:
 
 def _dual(name: str, vector: Numbers, proof: Numbers | None) -> Dual:
     alike = vector.ndim == 1 and vector.dtype == np.float64
-    if not alike or (proof is not None and proof.shape != (2,)):
+    if not alike or (proof is not None and proof.shape not in {(2,), (6,)}):
         raise RefusedError(f"its dual {name!r:.80} is no vector with a mass and an error")
-    return Dual(vector) if proof is None else Dual.proved(vector, proof[0], proof[1], 1)
+    if proof is None:
+        return Dual(vector)
+    mass, error, *ends = proof.tolist()
+    return Dual.proved(vector, mass, error, 1, kept=Kept.between(*ends) if ends else NOTHING)
+
+
+def _proof(dual: Dual) -> FloatArray:
+    return np.array([*dual.parts, *(dual.kept.ends or ())])
