@@ -14,6 +14,7 @@ its state) counts in full, for ever. See docs/compression.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Self, TypeAlias
@@ -97,7 +98,7 @@ class Compressed:
             return report, (before, name, inner)
         coded, sent, after = self._sent(update.vector, before)
         ended = name if coded is None else _named(name, message, shard)
-        kept = Kept.between(name, norm_above(before) * ROOM, ended, norm_above(after) * ROOM)
+        kept = Kept.between(name, _level(before), ended, _level(after))
         dual = _recoded(update, sent, norm(before) + norm(after), kept, coded)
         sums = dict(report.sums)
         if {"update_sq_norm", "weight"} <= sums.keys():
@@ -120,10 +121,14 @@ class Compressed:
         return None, update, before
 
 
+def _level(memory: FloatArray) -> float:
+    return norm_above(memory) * ROOM if memory.any() else 0.0
+
+
 def _recoded(update: Dual, sent: FloatArray, beside: float, kept: Kept, coded: Bytes | None) -> Dual:
     """Return an update as it is sent: with its mass, its error and the rounding of sum and difference."""
     mass, error = update.parts
-    if not mass >= 0:
+    if math.isnan(mass):
         return Dual.proved(sent, mass, error, coded=coded)
     # |u + e| <= |c| + |e'|, and each entry of u + e and of e' is rounded once; 8 u |c| are for the fold over the nodes
     error += 8 * UNIT_ROUNDOFF * (norm(sent) + 2 * beside) + sent.size * TINY + update.kept.bound
