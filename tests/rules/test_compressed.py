@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,11 @@ from localgd import (
     scaffold,
     slowmo,
     train,
+    update_fields,
+    update_report,
 )
 from localgd.kept import MOST_SHARES, Kept, Share
+from localgd.limits import Limits, RefusedError
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import Dual
 from localgd.rules.compressed import Compressed
@@ -277,6 +282,46 @@ def test_a_compressed_update_that_was_changed_is_refused():
     inner = Compressed(GradientSteps(local_steps=5, lr=0.3), Int8())
     with pytest.raises(Exception, match="update was changed after it was coded"):
         InProcess(random_rows(4)).round(Doubled(inner), Message(0, np.zeros(5)))
+
+
+def test_a_nodes_limits_are_held_against_the_task_that_is_compressed():
+    many, small = GradientSteps(local_steps=10), GradientSteps(batch_size=2)
+    for task, words in ((many, "max-local-steps=5"), (small, "min-batch=8")):
+        with pytest.raises(RefusedError, match=words):
+            Limits(max_local_steps=5 if task is many else 1000).admit(Compressed(task, Int8()), {}, 1, 100)
+
+
+def test_the_page_says_what_happens(capsys):
+    page = Path(__file__).parents[2] / "docs" / "compression.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, page.name, "exec"), {})  # noqa: S102  our own page
+    assert "within" in capsys.readouterr().out
+
+
+def test_the_example_by_hand():
+    """One column, z = 1, u = 0.6 in every round, whole numbers only: the error is the level of the moment."""
+
+    @dataclass(frozen=True)
+    class Constant:
+        def schema(self, message):
+            return update_fields(message)
+
+        def run(self, message, shard, state):  # noqa: ARG002
+            return update_report(shard, shard.combination(np.array([0.6]))), state
+
+    @dataclass(frozen=True)
+    class Whole(Halves):
+        def encode(self, vector):
+            return np.rint(vector).astype("<f2").view(np.uint8)
+
+    engine, task, state = InProcess([Shard("a", [[1.0]])]), Compressed(Constant(), Whole()), mean().init(np.zeros(1))
+    for round_, (sent, kept) in enumerate([(1, -0.4), (0, 0.2), (1, -0.2), (0, 0.4), (1, 0.0)]):
+        report = engine.round(task, Message(round_, state.w))
+        state = mean().step(state, report)
+        assert report.duals["update"].vector.tolist() == [sent]
+        assert memories(engine, task)[0].tolist() == pytest.approx([kept], abs=1e-12)
+        assert state.model.error == pytest.approx(abs(kept), rel=1e-5, abs=1e-12)
+        assert state.w[0] == pytest.approx(0.6 * (round_ + 1) - kept)
 
 
 def test_few_shares_are_told_apart_and_the_others_count_in_full():

@@ -140,15 +140,19 @@ class Case:
             inner = type(self.server)
             self.server = serialize.unpack(serialize.pack(self.server), inner)
 
+    def another(self, message):
+        """A question in the same round about another model, of which nothing comes."""
+        if self.chance(0.05):
+            other = replace(message, w=message.w + self.rng.standard_normal(message.w.size))
+            self.nodes.run(self.task, other, self.some(self.nodes.shards))
+
     def round(self):
         """One round of both; what is claimed and is not so."""
         self.mishap()
         message = replace(self.merge.message(self.server), session=self.session)
         if self.chance(0.1):  # a round that comes to nothing: its message will be sent again
             self.nodes.run(self.task, message, self.some(self.nodes.shards))
-        if self.chance(0.05):  # a merge that asks of another model first, in the same round
-            other = replace(message, w=message.w + self.rng.standard_normal(message.w.size))
-            self.nodes.run(self.task, other, self.some(self.nodes.shards))
+        self.another(message)
         if self.chance(0.02):  # a server that counts its rounds anew
             message = replace(message, round=0)
         heard = self.answers(message)
@@ -156,6 +160,7 @@ class Case:
         there = in_order({name: self.uncoded(name, answer) for name, answer in heard.items()})
         if "update" not in report.duals:
             return None
+        self.another(message)
         there.duals["update"].__dict__["length"] = report.duals["update"].length  # whatever a part makes of it
         wrong = [*self.false("update", report.duals["update"], there.duals["update"])]
         wrong += self.false("readout", self.server.readout, self.shadow.readout)
