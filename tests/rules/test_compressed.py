@@ -209,6 +209,13 @@ def test_compressing_twice_is_compressing_once_and_late_goes_with_it():
     assert method.task.local_steps == local_gd().task.local_steps
 
 
+def test_what_is_asked_of_it_is_a_setting_of_the_task_never_what_that_does():
+    task = Compressed(GradientSteps(local_steps=7), Int8())
+    assert (task.local_steps, task.weighted_by, task.loss) == (7, None, None)
+    for name in ("run_all", "_penalised", "hard_margin_as"):
+        assert not hasattr(task, name)
+
+
 @codes
 def test_the_contract_is_kept(code):
     assert check_method(local_gd(local_steps=5).compressed(code)).certified

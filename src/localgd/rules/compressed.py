@@ -56,9 +56,9 @@ class Compressed:
     compressor: Compressor
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of it (a loss, a batch size, limits on its work) is that of the task."""
-        if name.startswith("__") or name == "task":
-            raise AttributeError(name)
+        """Return settings of the task (a loss, a batch size) as its own; what that does, is not."""
+        if name == "task" or name not in {"loss", "weighted_by", *getattr(self.task, "__dataclass_fields__", ())}:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
         return getattr(self.task, name)
 
     @property
@@ -97,7 +97,7 @@ class Compressed:
         if update is None or update.vector.shape != before.shape:
             return report, (before, name, inner)
         coded, sent, after = self._sent(update.vector, before)
-        ended = name if coded is None else _named(name, message, shard)
+        ended = name if coded is None else self._named(name, message, shard)
         kept = Kept.between(name, _level(before), ended, _level(after))
         dual = _recoded(update, sent, norm(before) + norm(after), kept, coded)
         sums = dict(report.sums)
@@ -120,6 +120,16 @@ class Compressed:
                     return coded, sent, read_only(after)
         return None, update, before
 
+    def _named(self, before: float, message: Message, shard: Shard) -> float:
+        """Return a name for what a node keeps back after a round: of all that it is a function of, but for the rows.
+
+        Whoever knows the messages knows the name: it tells nothing of any row.
+        """
+        mark = blake2b(f"{self!r}\n{shard.node_id}\n{before}\n{message.round}".encode(), digest_size=8)
+        for name, array in (("", message.w), *sorted(message.extra.items())):
+            mark.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return float(int.from_bytes(mark.digest()) % LARGEST_NAME)
+
 
 def _level(memory: FloatArray) -> float:
     return norm_above(memory) * ROOM if memory.any() else 0.0
@@ -133,14 +143,3 @@ def _recoded(update: Dual, sent: FloatArray, beside: float, kept: Kept, coded: B
     # |u + e| <= |c| + |e'|, and each entry of u + e and of e' is rounded once; 8 u |c| are for the fold over the nodes
     error += 8 * UNIT_ROUNDOFF * (norm(sent) + 2 * beside) + sent.size * TINY + update.kept.bound
     return Dual.proved(sent, mass, error, update.n_folded, update.of, kept=kept, coded=coded)
-
-
-def _named(before: float, message: Message, shard: Shard) -> float:
-    """Return a name for what a node keeps back after a round: of what it is a function of, but for the node's rows.
-
-    Whoever knows the messages knows the name: it tells nothing of any row.
-    """
-    mark = blake2b(f"{shard.node_id}\n{before}\n{message.round}".encode(), digest_size=8)
-    for name, array in (("", message.w), *sorted(message.extra.items())):
-        mark.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return float(int.from_bytes(mark.digest()) % LARGEST_NAME)
