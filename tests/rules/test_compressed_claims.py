@@ -158,7 +158,7 @@ class Case:
         heard = self.answers(message)
         report = self.summed(message, heard)
         there = in_order({name: self.uncoded(name, answer) for name, answer in heard.items()})
-        if "update" not in report.duals:
+        if "update" not in report.duals or "overflow" in report.flags:  # there the loop ends
             return None
         self.another(message)
         there.duals["update"].__dict__["length"] = report.duals["update"].length  # whatever a part makes of it
