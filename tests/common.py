@@ -15,9 +15,13 @@ from localgd import (
     ClassRows,
     Csr,
     InProcess,
+    Int4,
+    Int8,
     Method,
     Regularised,
     Shard,
+    SignSGD,
+    TopK,
     consensus,
     fedexp,
     fedprox,
@@ -79,6 +83,15 @@ METHODS: dict[str, Method] = {
     "extrapolated projections": Method("extrapolated-projections", Project(), chain(mean(), Extrapolation())),
 }
 
+COMPRESSED: dict[str, Method] = {
+    "local-gd, int8": local_gd(local_steps=20).compressed(Int8()),
+    "modified, projection, int4": modified_local_gd().compressed(Int4()),
+    "local-gd, late, signs": local_gd(local_steps=20).late().compressed(SignSGD()),
+    "slowmo, top half": slowmo(local_steps=20).compressed(TopK(0.5)),
+    "normalised, int8": normalised_local_gd(local_steps=20).compressed(Int8()),
+}
+METHODS |= COMPRESSED
+
 
 def penalised(method: Method, C: float, *, intercept: bool = False) -> Method:
     """The method, for a penalised loss unless `train` is told otherwise."""
@@ -98,6 +111,7 @@ PENALISED: dict[str, Method] = {
     "fedprox, penalised": penalised(fedprox(prox=0.1, local_steps=5), 1.0),
     "fedexp, penalised": penalised(fedexp(local_steps=5), 0.3, intercept=True),
     "slowmo, penalised": penalised(slowmo(local_steps=5), 1.0),
+    "local-gd, penalised, int4": penalised(local_gd(local_steps=5).compressed(Int4()), 1.0),
 }
 
 

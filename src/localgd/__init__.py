@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 HOMES = {
+    "compressors": "Compressor Int4 Int8 SignSGD TopK",
     "core": "End Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
     "data.load": "load",

@@ -1,3 +1,8 @@
+from localgd.compressors import Compressor as Compressor
+from localgd.compressors import Int4 as Int4
+from localgd.compressors import Int8 as Int8
+from localgd.compressors import SignSGD as SignSGD
+from localgd.compressors import TopK as TopK
 from localgd.core import End as End
 from localgd.core import Engine as Engine
 from localgd.core import Field as Field

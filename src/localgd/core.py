@@ -6,7 +6,6 @@ Training, certificates, evaluation, scaling and label discovery are all rounds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -76,6 +75,8 @@ class Field:
         A node sends it if it has it.
     unless : str
         The flag of the same report that explains why it is not there.
+    coded : str
+        Form of the code that may stand for the vector of a dual (`localgd.compressors`).
 
     Raises
     ------
@@ -88,6 +89,7 @@ class Field:
     dtype: str = "float64"
     optional: bool = False
     unless: str = ""
+    coded: str = ""
 
     def __post_init__(self) -> None:
         """Check kind and dtype once."""
@@ -101,7 +103,6 @@ Schema: TypeAlias = Mapping[str, Field]
 """What a report on some message may hold, and must, by name."""
 
 Array: TypeAlias = NDArray[Any]
-
 CountKey: TypeAlias = tuple[str | int | float | bool, ...]
 
 
@@ -165,11 +166,10 @@ class Report:
 
     @property
     def n_floats(self) -> int:
-        """How many numbers this report carries, its two tallies of nodes and rows included."""
+        """How many numbers of 64 bits this report carries, its two tallies of nodes and rows included."""
         arrays = [*self.sums.values(), *self.maxs.values(), *self.mins.values()]
         arrays += [value for nodes in self.per_node.values() for value in nodes.values()]
-        sizes = [value.size for value in arrays]
-        sizes += [dual.vector.size + 2 * (not math.isnan(dual.parts[0])) for dual in self.duals.values()]
+        sizes = [value.size for value in arrays] + [dual.n_floats for dual in self.duals.values()]
         return 2 + int(sum(sizes)) + len(self.counts) + len(self.flags)
 
 

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from localgd.kept import NOTHING, Kept
+
 FloatArray: TypeAlias = NDArray[np.float64]
 
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
@@ -197,6 +199,9 @@ def _digits(value: float, digits: int, rounding: str) -> str:
 class Dual:
     """A vector s and what is proved of it: s = Σ q_i z_i up to an error of norm `error`, q >= 0 and Σ q_i >= `mass`.
 
+    Where nodes send coded vectors and keep back what the code lost, the error has two terms: what adds up, and what is
+    `kept` back, which does not.
+
     Then γ* <= |s|/Σ q_i for the pooled margin γ*, and cos∠(s, u*) >= γ* Σ q_i/|s|: a dual speaks of rows, not of a
     model. Vector, mass and error are one value. ``Dual(vector)`` proves nothing: its mass is NaN. What proves something
     comes from `Shard.combination`, and from sums and non-negative multiples of such duals, which count their own
@@ -224,13 +229,25 @@ class Dual:
     _error: float = field(default=math.nan, init=False, repr=False)
     n_folded: int = field(default=0, init=False, repr=False)
     of: Any = field(default=None, init=False, repr=False)
+    kept: Kept = field(default=NOTHING, init=False, repr=False)
+    coded: NDArray[np.uint8] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the vector read-only."""
         object.__setattr__(self, "vector", frozen(self.vector))
 
     @classmethod
-    def proved(cls, vector: FloatArray, mass: float, error: float, n_folded: int = 0, of: Any = None) -> Self:
+    def proved(
+        cls,
+        vector: FloatArray,
+        mass: float,
+        error: float,
+        n_folded: int = 0,
+        of: Any = None,
+        *,
+        kept: Kept = NOTHING,
+        coded: NDArray[np.uint8] | None = None,
+    ) -> Self:
         """Return a dual whose mass and error somebody vouches for: code that reads what another process has proved.
 
         Parameters
@@ -244,9 +261,13 @@ class Dual:
             `mass` and `error` then count it.
         of : object, optional
             What tells the rows that it is a combination of from any others, on their node.
+        kept : Kept, optional
+            What s has beyond Σ q_i z_i and the error, as nodes have kept back some of it.
+        coded : array of uint8, optional
+            What travels in place of the vector.
         """
         dual, numbers = cls.__new__(cls), {"_mass": float(mass), "_error": float(error)}
-        dual.__dict__.update(vector=read_only(vector), n_folded=n_folded, of=of, **numbers)
+        dual.__dict__.update(vector=read_only(vector), n_folded=n_folded, of=of, kept=kept, coded=coded, **numbers)
         return dual
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -268,13 +289,24 @@ class Dual:
     @cached_property
     def error(self) -> float:
         """Upper bound on |s − Σ q_i z_i|; NaN if nothing is proved."""
+        return self.own_error + self.kept.bound if self.kept.shares else self.own_error
+
+    @cached_property
+    def own_error(self) -> float:
+        """What of the error is there whatever nodes keep back: upper bound on |s − Σ q_i z_i − Σ f_j B_j|."""
         # n + 2 roundings (weights, the fold over n nodes, what is done with it) of what each node's error counts 8 u of
         return self._error * (2 + self.n_folded) if self.n_folded else self._error
 
     @property
     def parts(self) -> tuple[float, float]:
-        """Mass and error as they add over nodes, without the rounding of the fold: what travels, with the vector."""
+        """Mass and own error as they add over nodes, without the rounding of the fold: what travels beside s."""
         return self._mass, self._error
+
+    @property
+    def n_floats(self) -> int:
+        """How many numbers travel, each 64 bits: vector or code, mass and error, and the ends of what is kept back."""
+        size = self.vector.size if self.coded is None else -(-self.coded.size // 8)
+        return size + (0 if math.isnan(self._mass) else 2 + 2 * len(self.kept.shares))
 
     @cached_property
     def length(self) -> float:
@@ -303,8 +335,9 @@ class Dual:
     @property
     def cancels(self) -> bool:
         """Whether s is 0 to within rounding: Gordan's proof, as far as float64 goes, that nothing separates them."""
-        above_underflow = self.error > self.vector.size * TINY / UNIT_ROUNDOFF  # else the error is all absolute part
-        return self.known and above_underflow and self.length <= CANCELS * self.error
+        own = self.own_error
+        above_underflow = own > self.vector.size * TINY / UNIT_ROUNDOFF  # else the error is all absolute part
+        return self.known and above_underflow and self.length + self.kept.bound <= CANCELS * own
 
     def angle(self, gamma: float) -> float:
         """Upper bound in radians on ∠(s, u*) if γ* >= gamma."""
@@ -322,9 +355,9 @@ class Dual:
         """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
         if self.vector.shape != other.vector.shape:
             raise ValueError(f"duals of shapes {self.vector.shape} and {other.vector.shape} do not add")
-        vector = self.vector + other.vector
+        vector, (kept, lost) = self.vector + other.vector, self.kept.beside(other.kept)
         n_folded = max(self.n_folded, 1) + max(other.n_folded, 1)
-        return Dual.proved(vector, self._mass + other._mass, self._error + other._error, n_folded)
+        return Dual.proved(vector, self._mass + other._mass, self._error + other._error + lost, n_folded, kept=kept)
 
     def over(self, weight: float, factor: float = 1.0) -> Dual:
         """Return it times factor/weight, known numbers that multiply coefficients and vector alike."""
@@ -332,22 +365,25 @@ class Dual:
         # the mass was rounded down by; the two roundings of the vector are among those of the fold.
         known = factor if factor >= 0 and weight > 0 else math.nan
         vector, mass = factor * (self.vector / weight), known * (self.mass / weight)
-        error = known * (self.error / weight)
+        kept, lost = self.kept.times(known / weight if weight > 0 else math.nan)
+        error = known * (self.own_error / weight) + lost
         if not self.n_folded:  # what was not folded has counted nothing in advance
             mass, error = below(mass, 2), error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
-        return Dual.proved(vector, mass, error, of=self.of)
+        return Dual.proved(vector, mass, error, of=self.of, kept=kept)
 
     def __add__(self, other: Dual) -> Dual:
-        vector = self.vector + other.vector
-        error = self.error + other.error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector))
-        return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=self.of if self.of is other.of else None)
+        vector, (kept, lost) = self.vector + other.vector, self.kept.plus(other.kept)
+        error = self.own_error + other.own_error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector)) + lost
+        of = self.of if self.of is other.of else None
+        return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=of, kept=kept)
 
     def __rmul__(self, share: float) -> Dual:
         vector = share * self.vector
         if not share >= 0:
             return Dual(read_only(vector))
-        error = share * self.error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
-        return Dual.proved(vector, below(share * self.mass, 2), error, of=self.of)
+        kept, lost = self.kept.times(share)
+        error = share * self.own_error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY + lost
+        return Dual.proved(vector, below(share * self.mass, 2), error, of=self.of, kept=kept)
 
     def mixed(self, share: float, other: Dual) -> Dual:
         """Return ``share·self + other``, in one go; with a share below 0 nothing is proved of it."""
@@ -355,6 +391,7 @@ class Dual:
         if not share >= 0:
             return Dual(read_only(vector))
         error = 4 * UNIT_ROUNDOFF * (share * self.length + norm(vector)) + vector.size * TINY
-        error += (share * self.error + other.error) * (1 + 1e-15)
-        mass, of = below(share * self.mass + other.mass, 3), self.of if self.of is other.of else None
-        return Dual.proved(vector, mass, error, of=of)
+        (scaled, less), of = self.kept.times(share), self.of if self.of is other.of else None
+        kept, lost = scaled.plus(other.kept)
+        error += (share * self.own_error + other.own_error) * (1 + 1e-15) + less + lost
+        return Dual.proved(vector, below(share * self.mass + other.mass, 3), error, of=of, kept=kept)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from common import METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
+from common import COMPRESSED, METHODS, OTHER_ORDER, PENALISED, SOLVER, random_rows, with_bias
 from engines.spread import RANK, WORLD, assert_alike, one_folder, spread
 from engines.test_contract import assert_same_report
 from localgd import (
@@ -87,6 +87,7 @@ def history(run):
 RUNS = {
     **{name: module.method for name, module in PROGRAMS.items()},
     **{name: METHODS[name] for name in ("local-gd", "modified, projection", "consensus", "interior-point")},
+    **COMPRESSED,
     **{name: PENALISED[name] for name in ("newton", "scaffold")},
     "by node and round": local_gd(
         local_steps={f"node-{place}": 1 + 9 * place for place in range(4)},

@@ -20,6 +20,7 @@ from engines.tasks import WRONGS, Broken, CountRounds, Doubled, EveryKind, FailO
 from localgd import (
     Angle,
     InProcess,
+    Int4,
     Message,
     Method,
     NodeError,
@@ -36,7 +37,7 @@ from localgd.problems.metrics import Evaluate
 from localgd.rules.probes import measured
 from localgd.rules.server import mean
 
-MEMORIES, N_MEMORISED = [modified_local_gd(), consensus(), interior_point()], 3
+MEMORIES, N_MEMORISED = [modified_local_gd(), consensus(), interior_point(), local_gd().compressed(Int4())], 3
 """Methods whose nodes have memory, and how many rounds they are to remember."""
 
 ENGINES = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common import examples, random_rows
 from engines.flower_grid import grid_of
-from localgd import Message, NodeError, Report
+from localgd import Field, Message, NodeError, Report
 from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
 from localgd.engine.policy import Policy
@@ -28,11 +28,12 @@ from localgd.rules.local import GradientSteps
 UPDATE = Dual.proved(np.arange(3.0), 2.0, 1e-9, 1)
 REPORT = Report(1, 7, {"loss": 2.0}, {}, {"margin": 0.5}, {("colour", "red"): 3}, {"underflow": 1}, {"update": UPDATE})
 ASKED = Message(0, np.zeros(5))
+CODED = {"update": Field("dual", (3,), coded="int8")}
 
 
 def read(content):
     """What the server makes of an answer of a node."""
-    return records.report_of(records.opened(content, 1.0), "node-2", ASKED)
+    return records.report_of(records.opened(content, 1.0), "node-2", ASKED, CODED)
 
 
 def record(arrays=None, **changes):
@@ -64,6 +65,14 @@ WRONG_ARRAYS = {
     "a dual of whole numbers": ({"dual/step": raw(b"12345678", (1,), "int64")}, "no vector with a mass and an error"),
     "a proof of three": ({"proof/update": raw(b"1" * 24, (3,))}, "no vector with a mass and an error"),
     "a proof of nothing": ({"proof/step": raw(b"1" * 16, (2,))}, "of no dual that it sent"),
+    "kept back of no length": (
+        {"proof/update": raw(np.array([1.0, 0.0, 0.0, -1.0, 0.0, 1.0]).tobytes(), (6,))},
+        "keeps back what has no length",
+    ),
+    "a code of another length": ({"code/update": raw(bytes(12), (12,), "uint8")}, "takes 11 bytes, not 12"),
+    "a code of something else": ({"code/step": raw(bytes(11), (11,), "uint8")}, "does not declare"),
+    "a code of numbers": ({"code/update": raw(bytes(88), (11,))}, "codes, and nothing else, are bytes"),
+    "a sum of bytes": ({"sum/step": raw(bytes(3), (3,), "uint8")}, "codes, and nothing else, are bytes"),
     "an object": ({"sum/step": raw(dtype="object")}, "'object' as"),
     "a pickle": ({"sum/step": raw(b"\x80\x04N.", (), stype="pickle")}, "as 'pickle'"),
     "NumPy's own format": ({"sum/step": Array(np.zeros(3))}, "as 'numpy.ndarray'"),
@@ -327,14 +336,14 @@ JSONS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from(["sum/a", "min/b", "dual/c", "proof/c", "per_node/d", "sum/", "w", "extra/x", "row"]) | st.text(
-    max_size=6
-)
+NAMES = st.sampled_from(
+    ["sum/a", "min/b", "dual/c", "code/update", "proof/c", "per_node/d", "sum/", "w", "extra/x", "row"]
+) | st.text(max_size=6)
 ARRAYS = st.builds(
     raw,
     st.binary(max_size=40) | st.integers(0, 4).map(lambda n: bytes(8 * n)),
     st.lists(st.integers(-1, 3) | st.integers(), max_size=5).map(tuple),
-    st.sampled_from(["float64", "float32", "int64", "object", "<U9"]),
+    st.sampled_from(["float64", "float32", "int64", "uint8", "object", "<U9"]),
     st.sampled_from([records.RAW, "numpy.ndarray", "pickle"]),
 )
 HEADS = st.fixed_dictionaries(

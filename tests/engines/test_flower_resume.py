@@ -10,6 +10,7 @@ from cut import CutError, cut_at
 from engines.flower_grid import grid_of
 from localgd import (
     InProcess,
+    Int8,
     Message,
     NodeError,
     Shard,
@@ -27,8 +28,14 @@ from localgd.run.checkpoint import Checkpoints
 
 @pytest.mark.parametrize(
     "method",
-    [local_gd(local_steps=10), modified_local_gd(), consensus(), interior_point()],
-    ids=lambda method: method.name,
+    [
+        local_gd(local_steps=10),
+        local_gd(local_steps=10).compressed(Int8()),
+        modified_local_gd(),
+        consensus(),
+        interior_point(),
+    ],
+    ids=lambda method: f"{method.name}, {type(method.task).__name__}",
 )
 def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
     shards = random_rows(4)
@@ -50,7 +57,7 @@ def test_a_new_run_goes_on_from_the_checkpoint(method, tmp_path):
     assert rounds[0] in (9, 10)
     assert run.history[-1].true_angle_deg <= run.history[-1].angle_deg_max
     assert answer_.margin_low <= run.certificate.margin_high
-    if method.name == "local-gd":
+    if method == local_gd(local_steps=10):
         np.testing.assert_array_equal(run.w, train(InProcess(shards), method, n_rounds=200).w)
     if method.name in ("consensus", "interior-point"):
         assert run.certificate.angle_deg_max < 0.01

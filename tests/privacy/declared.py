@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from localgd.compressors import Int8
 from localgd.core import Field, Message, Schema
 from localgd.data import survey
 from localgd.engine.flower.records import name_of
 from localgd.methods.served import TASKS
 from localgd.problems.regularised import Appraise, Curvature, Regularised
+from localgd.rules.compressed import Compressed
 from localgd.rules.local import GradientSteps
+from localgd.rules.project import Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 BEGIN, END = "<!-- declared: python tests/privacy/declared.py -->\n", "<!-- end of declared -->\n"
@@ -39,6 +42,7 @@ MADE = {
     Appraise: [Appraise(BIASED)],
     Curvature: [Curvature(BIASED)],
     GradientSteps: [GradientSteps(), GradientSteps(problem=BIASED)],
+    Compressed: [Compressed(task, Int8()) for task in (GradientSteps(), GradientSteps(problem=BIASED), Project())],
 }
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 

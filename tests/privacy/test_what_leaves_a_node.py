@@ -11,6 +11,7 @@ import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
+from localgd.compressors import compressor_named
 from localgd.data.datasets import DATASETS
 from localgd.engine.screening import PARTS
 from localgd.methods.served import TASKS
@@ -84,9 +85,15 @@ def assert_declared(task, message, report, n_rows):
     for name, array in arrays(report):
         assert (array.shape, array.dtype.name) == (schema[name].shape, schema[name].dtype)
         assert n_rows not in array.shape, f"{name} has an entry for each row"
-    proofs = 2 * sum(not math.isnan(dual.mass) for dual in report.duals.values())
-    tallies = len(report.counts) + len(report.flags)
-    assert 2 + sum(array.size for _, array in arrays(report)) + proofs + tallies == report.n_floats
+    proved = [dual for dual in report.duals.values() if not math.isnan(dual.mass)]
+    numbers = sum(2 + 2 * len(dual.kept.shares) for dual in proved) + len(report.counts) + len(report.flags)
+    codes = {name: dual.coded for name, dual in report.duals.items() if dual.coded is not None}
+    for name, code in codes.items():
+        compressor = compressor_named(schema[name].coded)
+        np.testing.assert_array_equal(compressor.decoded(code, schema[name].shape[0]), report.duals[name].vector)
+        numbers += -(-code.size // 8)
+    whole = sum(array.size for name, array in arrays(report) if name not in codes)
+    assert 2 + whole + numbers == report.n_floats
 
 
 def whole_vectors(task, value, shard):

@@ -18,11 +18,13 @@ from localgd import (
     Exponential,
     Gap,
     InProcess,
+    Int8,
     MarginRatio,
     Message,
     SampledNodes,
     Samples,
     Shard,
+    TopK,
     conjugate_gradients,
     local_gd,
     train,
@@ -39,6 +41,7 @@ from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature, Regularised
+from localgd.rules.compressed import Compressed
 from localgd.rules.consensus import Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
@@ -114,6 +117,11 @@ def over(*tasks):
 def part_over(task):
     """A part of a chain, seen over this task."""
     return lambda part, _: rounds(task, chain(mean(), part), number=12)
+
+
+def coding(compressor, _):
+    """The bytes that stand for a vector."""
+    return compressor.encode(np.arange(9.0))
 
 
 def once(held, **extra):
@@ -261,6 +269,8 @@ TABLE = {
             "n_samples": 100,
         },
     ),
+    Compressed: (under(mean()), Compressed(STEPS, TopK(0.4)), {"task": Project(), "compressor": Int8()}),
+    TopK: (coding, TopK(0.4), {"share": 0.2}),
     Project: (under(mean()), Project(), {"loss": EXP, "weighted_by": BY_SIZE}),
     DualPart: (under(Consensus()), DualPart(), {"loss": EXP, "weighted_by": BY_SIZE, "memory": 1}),
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),

@@ -13,6 +13,7 @@ import numpy as np
 
 from localgd.core import Array, Field, Kind, Message, Report, Schema, Task, summed
 from localgd.engine.screening import PARTS
+from localgd.kept import NOTHING, Kept
 from localgd.rounding import Dual, FloatArray, read_only
 
 WORTH_A_VIEW = 8
@@ -23,6 +24,9 @@ HEAD = 3
 
 STRIDE = 4096
 """Numbers so far apart share a checksum: few enough sums to take no time, and enough to tell neighbours apart."""
+
+ENDS = 4
+"""Numbers that go with a dual that may be coded: names and lengths of what is kept back, before and after."""
 
 NONE: Mapping[Kind, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf}
 """What an array of a kind folds from."""
@@ -39,9 +43,10 @@ class Rank(NamedTuple):
 class Layout:
     """The place of each field of a schema in a flat array that adds, the same in every process before the first round.
 
-    First nodes, rows and numbers sent; the sums, the duals, each with its mass and error, the flags; how many processes
-    hold each field; the values that are listed, a place for each node. Then, for every process, a row that only it
-    writes to, so that the sum tells each of them what it says: whether there is something to talk about (a node failed,
+    First nodes, rows and numbers sent; the sums, the duals, each with its mass and error (and, if it may be coded, the
+    ends of what is kept back: codes do not add, so here vectors travel), the flags; how many processes hold each field;
+    the values that are listed, a place for each node. Then, for every process, a row that only it writes to, so that
+    the sum tells each of them what it says: whether there is something to talk about (a node failed,
     or its report is none of this schema), its maxima and its minima. Last, a number each for what it runs (`digest`),
     which may be put down while the rest is on its way. Tallies have no place: their keys are known to their nodes only.
 
@@ -67,7 +72,8 @@ class Layout:
                 where[part] = held[name].reshape(-1) if name in held else NONE[kind]
         for name, dual in total.duals.items():
             part = parts["dual"][name]
-            out[part.start : part.stop - 2], out[part.stop - 2 : part.stop] = dual.vector, dual.parts
+            vector, proved, ends = np.split(out[part], np.cumsum((dual.vector.size, 2)))
+            vector[:], proved[:], ends[:] = dual.vector, dual.parts, dual.kept.ends or 0.0
         for name, part in parts["flag"].items():
             out[part] = total.flags.get(name, 0)
         for name, part in parts["held"].items():
@@ -124,7 +130,8 @@ class Layout:
             where, parts[kind] = "row" if kind in {"max", "min"} else "array", {}
             for name, field in self.schema.items():
                 size, begin = prod(field.shape), ends[where]
-                takes = {"dual": size + 2, "per_node": (size + 1) * len(self.nodes), "held": 1}
+                of_dual = size + 2 + ENDS * bool(field.coded)
+                takes = {"dual": of_dual, "per_node": (size + 1) * len(self.nodes), "held": 1}
                 if kind == field.kind or (kind == "held" and field.kind in {"sum", "max", "min", "dual"}):
                     ends[where] += takes.get(kind, size)
                     parts[kind][name] = slice(begin, ends[where])
@@ -147,8 +154,10 @@ def _taken(flat: FloatArray, part: slice, field: Field) -> Array:
 
 
 def _dual(flat: FloatArray, part: slice, field: Field, n_nodes: int) -> Dual:
-    vector = _taken(flat, slice(part.start, part.stop - 2), field)
-    return Dual.proved(vector, flat[part.stop - 2], flat[part.stop - 1], n_nodes)
+    begin = part.start + prod(field.shape)
+    mass, error, *ends = flat[begin : part.stop].tolist()
+    kept = Kept.between(*ends) if any(ends) else NOTHING
+    return Dual.proved(_taken(flat, slice(part.start, begin), field), mass, error, n_nodes, kept=kept)
 
 
 def digest(task: Task, message: Message, nodes: Collection[str]) -> int:

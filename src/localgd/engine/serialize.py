@@ -19,6 +19,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import numpy as np
 from numpy.typing import NDArray
 
+from localgd.kept import Kept, Share
 from localgd.losses import LOSSES, Loss, Softmax
 from localgd.rounding import Dual, FloatArray
 
@@ -52,12 +53,14 @@ def _loss(value: Any, _: Any) -> Loss:
 
 
 def _parts_of_dual(dual: Dual) -> dict[str, Any]:
-    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded}
+    kept = {"kept": [list(share) for share in dual.kept.shares]} if dual.kept.shares else {}
+    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded, **kept}
 
 
 def _dual(value: Any, _: Any) -> Dual:
-    mass, error = value["proved"]
-    return Dual.proved(_array(value["vector"], FloatArray), float(mass), float(error), int(value["n_folded"]))
+    (mass, error), n_folded = map(float, value["proved"]), int(value["n_folded"])
+    kept = Kept(tuple(Share(*map(float, share)) for share in value.get("kept", ())))
+    return Dual.proved(_array(value["vector"], FloatArray), mass, error, n_folded, kept=kept)
 
 
 def _nothing(value: Any, _: Any) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+from localgd.compressors import Compressor
 from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
+from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
 
 UNLIKE = {
@@ -106,6 +108,40 @@ class Method:
         """
         plain = self.merge.merge if isinstance(self.merge, Late) else self.merge
         return replace(self, merge=Late(plain) if on else plain)
+
+    def compressed(self, compressor: Compressor | None) -> Method:
+        """Return the method with updates that travel in a code, or as they are; see `localgd.rules.compressed`.
+
+        What a code loses is kept back by the node and sent later; certificates count what is still kept back.
+
+        Parameters
+        ----------
+        compressor : Compressor or None
+            ``Int8()``, ``Int4()``, ``SignSGD()``, ``TopK(share)``, or one of your own; None for no code.
+
+        Raises
+        ------
+        ValueError
+            If the method needs sums that are exact.
+
+        Examples
+        --------
+        >>> from localgd.compressors import Int8
+        >>> from localgd.methods.averaging import local_gd
+        >>> local_gd().compressed(Int8()).task.compressor, local_gd().compressed(Int8()).compressed(None) == local_gd()
+        (Int8(), True)
+        """
+        task: Any = self.task.task if isinstance(self.task, Compressed) else self.task
+        if compressor is None:
+            return replace(self, task=task)
+        if not isinstance(compressor, Compressor):
+            raise TypeError(f"compressor must be a Compressor such as Int8(), or None, got {compressor!r}")
+        if self.exact:
+            raise ValueError(
+                f"{self.name} needs sums that are exact, so there is nothing to compress; leave compress out, or take "
+                "a method that averages, such as local-gd"
+            )
+        return replace(self, task=Compressed(task, compressor))
 
     def bind(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Method:
         """Return the method for this problem on these nodes: all that was left to them is found.

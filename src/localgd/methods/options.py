@@ -130,6 +130,11 @@ class ByNodeOption(Option):
         return numbers
 
 
+@dataclass(frozen=True)
+class OfMethod(Option):
+    """An option of the method that a function returns, not of the function: ``local_gd().compressed(Int8())``."""
+
+
 def _all(default: str, *methods: str, **others: str) -> dict[str, str]:
     return dict.fromkeys(methods, default) | {name.replace("_", "-"): text for name, text in others.items()}
 
@@ -174,6 +179,12 @@ OPTIONS = (
     Option("momentum", float, "momentum of the server.", _all("0.7", "slowmo")),
     Option("server_lr", float, "step of the server.", _all("1", "slowmo")),
     Option("nesterov", bool, "Nesterov's form, as DiLoCo.", _all("no", "slowmo")),
+    OfMethod(
+        "compress",
+        str,
+        "How updates travel: int8, int4, sign or topk:SHARE (as topk:0.05); what that loses is sent later.",
+        _all("no", *LOCAL, "normalised-local-gd"),
+    ),
     Option("memory", int, "rounds that are looked back on.", _all("30", "lbfgs", "scaffold", consensus="40")),
     Option("max_mb", float, "largest d×d sum a node is asked for, in megabytes.", _all("64", *SECOND_ORDER)),
     Option(

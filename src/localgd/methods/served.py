@@ -8,6 +8,7 @@ from localgd.data.survey import Moments, Survey, Tally
 from localgd.problems.least_squares import Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
+from localgd.rules.compressed import Compressed
 from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import GradientSteps
@@ -18,7 +19,7 @@ from localgd.rules.project import Project
 TASKS: tuple[type[Task], ...] = (
     *(Survey, Tally, Moments),
     *(Sizes, Smoothness, Evaluate, TemperedDual),
-    *(GradientSteps, Project, DualPart, InteriorPoint),
+    *(GradientSteps, Project, Compressed, DualPart, InteriorPoint),
     *(Appraise, Curvature),
     *(Squares, SquaresSteps),
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import localgd
+from localgd.compressors import compressor_named
 from localgd.core import Problem
 from localgd.errors import nearest
 from localgd.losses import Loss, loss_named
@@ -31,6 +32,8 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     --------
     >>> method_named("local-gd", local_steps=10).task.local_steps
     10
+    >>> method_named("local-gd", compress="int8") == localgd.local_gd().compressed(localgd.Int8())
+    True
     >>> method_named("local-dg")
     Traceback (most recent call last):
     ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known are: auto, local-gd, ...
@@ -41,7 +44,12 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     for option in options:
         if option not in known:
             raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
-    return METHODS[name](**{option: known[option].parsed(value) for option, value in options.items()})
+    given = {option: known[option].parsed(value) for option, value in options.items()}
+    code = given.pop("compress", None)
+    method = METHODS[name](**given)
+    if code is None or not isinstance(method, Method):
+        return method
+    return method.compressed(compressor_named(code))
 
 
 def asked(

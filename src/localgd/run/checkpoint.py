@@ -25,7 +25,7 @@ from localgd.errors import check_whole
 from localgd.problems.certificate import Certificate
 from localgd.run.history import Row
 
-VERSION = 4
+VERSION = 5
 """Of the format: a checkpoint of another one is refused."""
 
 FILE = "server.npz"

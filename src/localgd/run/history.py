@@ -33,7 +33,7 @@ class Row:
     angle_deg_max : float
         Certified angle to the pooled model in degrees; NaN if there is none.
     floats_up, floats_down : int
-        Numbers sent by and to all nodes since the run began.
+        Numbers sent by and to all nodes since the run began, of 64 bits each; codes count as what they take.
     seconds : float
         Wall time since the run began.
     margin : float

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from localgd.compressors import compressor_named
 from localgd.core import Array as Numbers
-from localgd.core import CountKey, Message, Report
+from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.engine import serialize
 from localgd.engine.screening import NAMES
 from localgd.errors import plain
+from localgd.kept import NOTHING, Kept
 from localgd.limits import RefusedError
 from localgd.rounding import Dual, FloatArray
 
@@ -33,8 +35,10 @@ ARRAYS, HEAD, JSON = "arrays", "head", "json"
 RAW = "raw-le"
 """How an array's bytes are written: as they are, so that there is no header to be wrong."""
 
-CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8"}
-"""What arrays may be made of, and NumPy's codes for that."""
+CODES = {"float64": "<f8", "float32": "<f4", "int64": "<i8", "uint8": "|u1"}
+"""What arrays may be made of, and NumPy's codes for that; of bytes only those that stand for a vector."""
+
+KINDS = {**NAMES, np.dtype(np.uint8): "uint8"}
 
 MOST_DIMS, MOST_COUNT, MOST_TEXT = 4, 2**53, 20_000
 
@@ -58,7 +62,7 @@ def boxed(arrays: Mapping[str, Numbers]) -> ArrayRecord:
     """Return arrays as what Flower carries, and keeps: their bytes as they are."""
 
     def raw(array: Numbers) -> Array:
-        return Array(kind := NAMES[array.dtype], array.shape, RAW, array.astype(CODES[kind]).tobytes())
+        return Array(kind := KINDS[array.dtype], array.shape, RAW, array.astype(CODES[kind]).tobytes())
 
     return ArrayRecord({name: raw(array) for name, array in arrays.items()})
 
@@ -188,8 +192,11 @@ def received(round_: int, session: str, arrays: Mapping[str, Numbers]) -> Messag
 
 REPORT = ("says", "session", "round", "n_nodes", "n_rows", "counts", "flags", "rows")
 
-ARRAY_KINDS = ("sum", "max", "min", "dual", "proof", "per_node")
-"""Kinds whose arrays travel as ``kind/name``; a proof is the mass and the error of the dual of that name."""
+ARRAY_KINDS = ("sum", "max", "min", "dual", "code", "proof", "per_node")
+"""Kinds whose arrays travel as ``kind/name``.
+
+A code stands for the vector of the dual of that name; a proof is its mass and error, and the ends of what is kept back.
+"""
 
 
 def reported(report: Report, rows: str, message: Message) -> RecordDict:
@@ -199,8 +206,9 @@ def reported(report: Report, rows: str, message: Message) -> RecordDict:
         "sum": report.sums,
         "max": report.maxs,
         "min": report.mins,
-        "dual": {name: dual.vector for name, dual in duals},
-        "proof": {name: np.array(dual.parts) for name, dual in duals if not math.isnan(dual.parts[0])},
+        "dual": {name: dual.vector for name, dual in duals if dual.coded is None},
+        "code": {name: dual.coded for name, dual in duals if dual.coded is not None},
+        "proof": {name: _proof(dual) for name, dual in duals if not math.isnan(dual.parts[0])},
         "per_node": {name: array for name, nodes in report.per_node.items() for array in nodes.values()},
     }
     arrays = {f"{kind}/{name}": array for kind, part in parts.items() for name, array in part.items()}
@@ -210,8 +218,8 @@ def reported(report: Report, rows: str, message: Message) -> RecordDict:
     return closed(head, arrays)
 
 
-def report_of(came: Opened, node_id: str, message: Message) -> Report:
-    """Return the report of one node on this message; whether its task declares it, its schema tells.
+def report_of(came: Opened, node_id: str, message: Message, schema: Schema) -> Report:
+    """Return the report of one node on this message; of the schema of its task it takes the codes of duals only.
 
     A RefusedError if it answers another message, or a number or a name is not what it should be.
     """
@@ -230,8 +238,14 @@ def report_of(came: Opened, node_id: str, message: Message) -> Report:
         kind, _, name = place.partition("/")
         if kind not in parts or not name:
             raise RefusedError(f"its array {place!r:.80} is of no kind of field ({', '.join(ARRAY_KINDS)})")
+        if (kind == "code") != (array.dtype == np.uint8):
+            raise RefusedError(f"its array {place!r:.80} is of {array.dtype.name}; codes, and nothing else, are bytes")
         parts[kind][name] = array
-    duals = {name: _dual(name, vector, parts["proof"].pop(name, None)) for name, vector in parts["dual"].items()}
+    vectors = parts["dual"] | {name: _decoded(name, code, schema.get(name)) for name, code in parts["code"].items()}
+    duals = {
+        name: _dual(name, vector, parts["proof"].pop(name, None), parts["code"].get(name))
+        for name, vector in vectors.items()
+    }
     if parts["proof"]:
         raise RefusedError(f"its proof {min(parts['proof'])!r:.80} is of no dual that it sent")
     listed = {name: {node_id: array} for name, array in parts["per_node"].items()}
@@ -254,8 +268,25 @@ def _counts(value: Any) -> dict[CountKey, int]:
     return counts
 
 
-def _dual(name: str, vector: Numbers, proof: Numbers | None) -> Dual:
+def _decoded(name: str, code: Numbers, field: Field | None) -> FloatArray:
+    """Return the vector that a code stands for, as the field of its name declares."""
+    if field is None or not field.coded:
+        raise RefusedError(f"its {name!r:.80} comes in a code that its task does not declare")
+    try:
+        return compressor_named(field.coded).decoded(code, math.prod(field.shape))
+    except ValueError as error:
+        raise RefusedError(f"its code of {name!r:.80} stands for no vector: {error}") from None
+
+
+def _dual(name: str, vector: Numbers, proof: Numbers | None, coded: Numbers | None) -> Dual:
     alike = vector.ndim == 1 and vector.dtype == np.float64
-    if not alike or (proof is not None and proof.shape != (2,)):
+    if not alike or (proof is not None and proof.shape not in {(2,), (6,)}):
         raise RefusedError(f"its dual {name!r:.80} is no vector with a mass and an error")
-    return Dual(vector) if proof is None else Dual.proved(vector, proof[0], proof[1], 1)
+    mass, error, *ends = (math.nan, math.nan) if proof is None else proof.tolist()
+    if not all(0 <= end < math.inf for end in ends):
+        raise RefusedError(f"its dual {name!r:.80} keeps back what has no length")
+    return Dual.proved(vector, mass, error, 1, kept=Kept.between(*ends) if ends else NOTHING, coded=coded)
+
+
+def _proof(dual: Dual) -> FloatArray:
+    return np.array([*dual.parts, *(dual.kept.ends or ())])

@@ -163,8 +163,9 @@ class FlowerEngine(Federation):
         try:
             if came.head.get("says") != "report":
                 raise RefusedError(f"it says {came.head.get('says')!r:.40}, not a report")  # noqa: TRY301
-            report = records.report_of(came, node, message)
-            if wrong := misfit(report, task.schema(message), node, type(task).__name__):
+            schema = task.schema(message)
+            report = records.report_of(came, node, message, schema)
+            if wrong := misfit(report, schema, node, type(task).__name__):
                 raise RefusedError(wrong)  # noqa: TRY301
         except RefusedError as error:
             return RefusedError(f"its answer was refused: {error}")
