@@ -11,11 +11,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from common import stacked
+from common import examples, stacked
 from engines.flower_examples import Net, Scikit, Torch, body, digits, nodes
 from engines.flower_grid import LocalGrid
 from localgd import Angle, ClassRows, InProcess, Regularised, Shard, certify, from_arrays, prepare
@@ -277,3 +279,52 @@ def test_features_that_have_changed_since_an_earlier_certificate_are_refused(hea
     strategy.start(grid, arrays, 1)
     assert strategy.certificate is None
     assert "its rows have changed since this run began" in log_of(heard)
+
+
+@given(st.integers(0, 10**9), st.sampled_from([1, 2, 3, 5]), st.booleans(), st.sampled_from([1, 8]), st.booleans())
+@settings(max_examples=examples(40), deadline=None)
+def test_certificates_over_flower_hold_whatever_the_heads_the_nodes_and_the_clients_that_fail(
+    seed, n_logits, bias, min_rows, looks_on
+):
+    rng = np.random.default_rng(seed)
+    n_classes, n_nodes = max(2, n_logits), 3
+    w = rng.standard_normal((n_classes, 4 + bias))
+    x = np.column_stack([rng.standard_normal((60, 4)), np.ones(60)])[:, : 4 + bias]
+    y = (x @ w.T).argmax(axis=1)
+    of_node = np.where(rng.random(60) < 0.5, y, rng.integers(n_nodes, size=60)) % n_nodes  # by class, half of them
+    of_node[:n_nodes] = range(n_nodes)
+    held = [
+        Features(f"{m}", x[of_node == m][:, :4], y[of_node == m], weights=rng.uniform(0.1, 3.0, (of_node == m).sum()))
+        for m in range(n_nodes)
+    ]
+    near = w if n_logits > 1 else w[1:] - w[:1]
+    each = (near + 10.0 ** rng.integers(-4, 1) * rng.standard_normal(near.shape)).astype(np.float32)
+    each = each + (n_logits > 1) * 10 * rng.standard_normal(4 + bias).astype(np.float32)
+    fails = rng.random(n_nodes) < 0.3
+    fails[0] = False
+    app = answer(ClientApp(), lambda context: held[context.node_config["partition-id"]])
+
+    @app.train()
+    def train(message, context):
+        if fails[context.node_config["partition-id"]]:
+            raise RuntimeError("out of memory")
+        arrays = ArrayRecord([each[:, :4], each[:, 4]] if bias else [each])
+        return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+    configs = [{**config, "min-rows": min_rows} for config in nodes(n_nodes)]
+    goal = Angle(5.0) if looks_on else None
+    strategy = Certified(FedAvg(fraction_evaluate=0.0), n_nodes=n_nodes, goal=goal)
+    result = strategy.start(LocalGrid(app, configs), ArrayRecord([each[:, :4], each[:, 4]] if bias else [each]), 1)
+    found = strategy.certificate
+    if found is None:
+        assert min_rows > 1  # a node of fewer samples says nothing
+        return
+    final = np.column_stack([np.asarray(part, dtype=np.float64) for part in result.arrays.to_numpy_ndarrays()])
+    rows = stacked(InProcess(held).map(HeadRows(n_classes, bias)).shards)
+    exact = max_margin(rows)
+    true = final[-1] - final[0] if n_logits == 2 else final[0] if n_logits == 1 else final - final.mean(axis=0)
+    angle = angle_deg(true.ravel(), exact.direction)
+    assert found.angle_deg_min <= angle
+    assert np.isnan(found.angle_deg_max) or angle <= found.angle_deg_max
+    assert found.margin_low <= exact.margin_high * (1 + 1e-12)
+    assert found.margin_high >= exact.margin_low * (1 - 1e-12)
