@@ -232,3 +232,7 @@ def test_links_lead_somewhere_also_from_the_page_of_the_package(link, where):
     elif "://" not in link:
         assert where != "README.md", "relative links lead nowhere on PyPI"
         assert (ROOT / where).parent.joinpath(link).is_file()
+
+
+def test_the_root_holds_nine_modules():
+    assert len(list(SOURCE.glob("*.py"))) <= 9

@@ -7,13 +7,14 @@ from importlib.util import find_spec
 from typing import Any
 
 HOMES = {
-    "compressors": "Compressor Int4 Int8 SignSGD TopK",
     "core": "End Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
     "data.load": "load",
     "data.partition": "partition",
     "data.prepare": "prepare",
     "data.recipe": "Recipe",
+    "duals.compressors": "Compressor Int4 Int8 SignSGD TopK",
+    "duals.dual": "Dual",
     "engine.inprocess": "InProcess",
     "engine.processes": "torch_processes",
     "engine.torchdist": "TorchDistributed",
@@ -30,7 +31,6 @@ HOMES = {
     "problems.hard_margin": "HardMargin",
     "problems.least_squares": "LeastSquares",
     "problems.regularised": "Regularised",
-    "rounding": "Dual",
     "rows": "Samples Shard",
     "rules.own": "update_fields update_report",
     "rules.server": "ServerState chain mean",

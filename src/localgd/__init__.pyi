@@ -1,8 +1,3 @@
-from localgd.compressors import Compressor as Compressor
-from localgd.compressors import Int4 as Int4
-from localgd.compressors import Int8 as Int8
-from localgd.compressors import SignSGD as SignSGD
-from localgd.compressors import TopK as TopK
 from localgd.core import End as End
 from localgd.core import Engine as Engine
 from localgd.core import Field as Field
@@ -16,6 +11,12 @@ from localgd.data.load import load as load
 from localgd.data.partition import partition as partition
 from localgd.data.prepare import prepare as prepare
 from localgd.data.recipe import Recipe as Recipe
+from localgd.duals.compressors import Compressor as Compressor
+from localgd.duals.compressors import Int4 as Int4
+from localgd.duals.compressors import Int8 as Int8
+from localgd.duals.compressors import SignSGD as SignSGD
+from localgd.duals.compressors import TopK as TopK
+from localgd.duals.dual import Dual as Dual
 from localgd.engine.inprocess import InProcess as InProcess
 from localgd.engine.processes import torch_processes as torch_processes
 from localgd.engine.torchdist import TorchDistributed as TorchDistributed
@@ -50,7 +51,6 @@ from localgd.problems.certificate import Status as Status
 from localgd.problems.hard_margin import HardMargin as HardMargin
 from localgd.problems.least_squares import LeastSquares as LeastSquares
 from localgd.problems.regularised import Regularised as Regularised
-from localgd.rounding import Dual as Dual
 from localgd.rows import Samples as Samples
 from localgd.rows import Shard as Shard
 from localgd.rules.own import update_fields as update_fields

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar,
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.rounding import Dual, FloatArray, frozen, read_only
+from localgd.duals.dual import Dual
+from localgd.rounding import FloatArray, frozen, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Field:
     unless : str
         The flag of the same report that explains why it is not there.
     coded : str
-        Form of the code that may stand for the vector of a dual (`localgd.compressors`).
+        Form of the code that may stand for the vector of a dual (`localgd.duals.compressors`).
 
     Raises
     ------

@@ -10,10 +10,11 @@ from typing import Any, Never
 
 import numpy as np
 
+from localgd.duals.dual import Dual
 from localgd.layouts import Dense, laid
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
-from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, Dual, FloatArray, below, frozen, read_only
+from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, FloatArray, below, frozen, read_only
 
 MOST_APART = 1e12
 """How many times longer than another a row may be."""

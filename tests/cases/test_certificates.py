@@ -10,8 +10,8 @@ import pytest
 
 from common import stacked
 from localgd import InProcess, Method, Report, Shard, auto, from_arrays, prepare, train
+from localgd.duals.dual import Dual
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual
 from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import Normalised
 from localgd.rules.server import Extrapolation, Momentum, chain, mean

@@ -15,9 +15,10 @@ from scipy.sparse import csr_array
 
 from common import examples, random_rows, stacked
 from localgd import InProcess, SampledNodes, Shard, Status, certify, local_gd, local_sgd, modified_local_gd, train
+from localgd.duals.dual import Dual
 from localgd.problems.hard_margin import certificate
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, acos_above, angle_above, norm
+from localgd.rounding import acos_above, angle_above, norm
 
 THREE = [[1.0, 0.3], [1.0, -0.1], [1.0, 0.2]]
 

@@ -22,10 +22,11 @@ from localgd import (
     train,
 )
 from localgd.core import Message
+from localgd.duals.dual import Dual
 from localgd.losses import Logistic
 from localgd.problems.metrics import METRICS
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, angle_deg
+from localgd.rounding import angle_deg
 from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps, moves
 from localgd.rules.local_squares import SquaresSteps

@@ -10,7 +10,7 @@ import numpy as np
 
 from localgd import Message, Report, Shard
 from localgd.core import Field, Schema
-from localgd.rounding import Dual
+from localgd.duals.dual import Dual
 from localgd.rules.local import GradientSteps
 
 

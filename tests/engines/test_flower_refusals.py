@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from common import examples, random_rows
 from engines.flower_grid import grid_of
 from localgd import Field, Message, NodeError, Report
+from localgd.duals.dual import Dual
 from localgd.engine.flower import records
 from localgd.engine.flower.records import RefusedError
 from localgd.engine.policy import Policy
 from localgd.engine.screening import misfit
 from localgd.flower import FlowerEngine
 from localgd.problems.metrics import Evaluate
-from localgd.rounding import Dual
 from localgd.rules.consensus import DualPart
 from localgd.rules.local import GradientSteps
 

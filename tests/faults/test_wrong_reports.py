@@ -13,9 +13,9 @@ import pytest
 from common import METHODS, penalised, random_rows, stacked
 from localgd import InProcess, Message, Method, NodeError, Report, local_gd, newton, train
 from localgd.core import Field
+from localgd.duals.dual import Dual
 from localgd.engine.policy import Policy
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual
 from localgd.rules.local import GradientSteps
 from localgd.rules.server import mean
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localgd.core import Field, Report
+from localgd.duals.dual import Dual
 from localgd.engine.policy import in_order
-from localgd.rounding import Dual
 
 whole = st.integers(-(2**40), 2**40).map(float)  # sums of whole numbers of this size are exact: no rounding to excuse
 number = st.floats(-1e6, 1e6, allow_subnormal=False)

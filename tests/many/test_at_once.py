@@ -11,6 +11,7 @@ import pytest
 from common import METHODS, PENALISED, as_csr, random_rows, with_bias
 from cut import assert_same_run
 from localgd import InProcess, Message, NodeError, Regularised, SampledNodes, Shard, local_gd, local_sgd, train
+from localgd.duals.dual import Dual
 from localgd.engine import held
 from localgd.engine.nodes import Nodes
 from localgd.limits import Limits
@@ -20,7 +21,7 @@ from localgd.many.reports import Reports
 from localgd.many.stack import Stack
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise
-from localgd.rounding import Dual, read_only
+from localgd.rounding import read_only
 from localgd.rules.local import GradientSteps
 from localgd.rules.probes import Sizes, Smoothness
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from localgd.compressors import Int8
 from localgd.core import Field, Message, Schema
 from localgd.data import survey
+from localgd.duals.compressors import Int8
 from localgd.engine.flower.records import name_of
 from localgd.methods.served import TASKS
 from localgd.problems.regularised import Appraise, Curvature, Regularised

@@ -10,9 +10,10 @@ import pytest
 
 from common import METHODS, random_rows, stacked
 from localgd import InProcess, train
+from localgd.duals.dual import Dual
 from localgd.engine.policy import in_order
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, norm
+from localgd.rounding import norm
 
 BITS = 40
 """Bits after the point: numbers are sent as whole multiples of 2⁻⁴⁰, modulo 2¹²⁸, so that masks cancel exactly."""

@@ -11,8 +11,8 @@ import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
 from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
-from localgd.compressors import compressor_named
 from localgd.data.datasets import DATASETS
+from localgd.duals.compressors import compressor_named
 from localgd.engine.screening import PARTS
 from localgd.methods.served import TASKS
 from localgd.rules.consensus import DualPart

@@ -53,10 +53,10 @@ from localgd import (
     update_fields,
     update_report,
 )
-from localgd.kept import MOST_SHARES, Kept, Share
+from localgd.duals.dual import Dual
+from localgd.duals.kept import MOST_SHARES, Kept, Share
 from localgd.limits import Limits, RefusedError
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual
 from localgd.rules.compressed import Compressed
 from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps, stable_lr

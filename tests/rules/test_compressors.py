@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from localgd import Int4, Int8, SignSGD, TopK
-from localgd.compressors import BLOCK, compressor_named
+from localgd.duals.compressors import BLOCK, compressor_named
 
 CODES = [Int8(), Int4(), SignSGD(), TopK(0.1), TopK(1.0)]
 codes = pytest.mark.parametrize("code", CODES, ids=lambda code: code.form)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from common import METHODS, SAME_ORDER, examples, random_rows, stacked
 from localgd import InProcess, Method, SampledNodes, Shard, Status, fedexp, local_gd, train
 from localgd.core import Message, Report
+from localgd.duals.dual import Dual
 from localgd.kernels.project import project
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual
 from localgd.rules.project import Project
 from localgd.rules.server import Extrapolation, chain, mean, spread
 

@@ -33,10 +33,11 @@ from localgd import (
     update_report,
 )
 from localgd.core import Message
+from localgd.duals.dual import Dual
 from localgd.flower import FlowerEngine, answer
 from localgd.methods.served import TASKS
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, angle_deg
+from localgd.rounding import angle_deg
 from localgd.rules.server import Extrapolation, Momentum
 from localgd.testing.check import MethodError
 from own_methods import BLOCKS, PROGRAMS

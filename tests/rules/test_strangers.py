@@ -16,8 +16,9 @@ import pytest
 
 from common import examples
 from localgd import InProcess, Method, NodeError, Report, Shard, Status, train
+from localgd.duals.dual import Dual
 from localgd.losses import Exponential, Logistic
-from localgd.rounding import Dual, angle_deg
+from localgd.rounding import angle_deg
 from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import Normalised

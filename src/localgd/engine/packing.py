@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from localgd.core import Array, Field, Kind, Message, Report, Schema, Task, summed
+from localgd.duals.dual import Dual
+from localgd.duals.kept import NOTHING, Kept
 from localgd.engine.screening import PARTS
-from localgd.kept import NOTHING, Kept
-from localgd.rounding import Dual, FloatArray, read_only
+from localgd.rounding import FloatArray, read_only
 
 WORTH_A_VIEW = 8
 """A view keeps all of the array alive: what is a smaller part of it than one in so many is copied out."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from localgd.core import DTYPES, Array, Field, Kind, Report, Schema
-from localgd.rounding import Dual
+from localgd.duals.dual import Dual
 
 PARTS: Mapping[Kind, str] = {
     "sum": "sums",

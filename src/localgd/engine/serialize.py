@@ -19,9 +19,10 @@ from typing import Any, TypeVar, get_args, get_origin
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.kept import Kept, Share
+from localgd.duals.dual import Dual
+from localgd.duals.kept import Kept, Share
 from localgd.losses import LOSSES, Loss, Softmax
-from localgd.rounding import Dual, FloatArray
+from localgd.rounding import FloatArray
 
 Kind = TypeVar("Kind")
 

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.rounding import CANCELS, TINY, UNIT_ROUNDOFF, Dual, FloatArray, length_above, margin_above, norms
+from localgd.duals.dual import Dual
+from localgd.rounding import CANCELS, TINY, UNIT_ROUNDOFF, FloatArray, length_above, margin_above, norms
 
 Present: TypeAlias = NDArray[np.bool_]
 """Which nodes have something, (k,)."""
@@ -20,7 +21,7 @@ Present: TypeAlias = NDArray[np.bool_]
 class Duals:
     """The duals of several nodes: vectors, a lower bound on the mass of each and an upper bound on its error.
 
-    What is proved of each is what `localgd.rounding.Dual` says of one, to the bit.
+    What is proved of each is what `localgd.duals.dual.Dual` says of one, to the bit.
 
     Parameters
     ----------

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from localgd.compressors import Compressor
 from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
+from localgd.duals.compressors import Compressor
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
@@ -126,7 +126,7 @@ class Method:
 
         Examples
         --------
-        >>> from localgd.compressors import Int8
+        >>> from localgd.duals.compressors import Int8
         >>> from localgd.methods.averaging import local_gd
         >>> local_gd().compressed(Int8()).task.compressor, local_gd().compressed(Int8()).compressed(None) == local_gd()
         (Int8(), True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import localgd
-from localgd.compressors import compressor_named
 from localgd.core import Problem
+from localgd.duals.compressors import compressor_named
 from localgd.errors import nearest
 from localgd.losses import Loss, loss_named
 from localgd.methods.method import Choice, Method

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from localgd.core import Report, Task
+from localgd.duals.dual import Dual
 from localgd.losses import Logistic, Loss, among
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import ByMargins, Evaluate, Weighting
 from localgd.rounding import (
     TINY,
     UNIT_ROUNDOFF,
-    Dual,
     FloatArray,
     acos_above,
     angle_above,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
+from localgd.duals.dual import Dual
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
@@ -17,7 +18,7 @@ from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
 from localgd.problems.triangle import triangle, triangle_size
-from localgd.rounding import Dual, FloatArray, norm
+from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard
 
 MOST_C = 1e100

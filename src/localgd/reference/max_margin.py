@@ -13,11 +13,12 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
+from localgd.duals.dual import Dual
 from localgd.kernels.project import MARGIN_TOL, SEPARABLE, UnitRows, dense, maximise, narrowed, shortest, unit_rows
 from localgd.layouts.layout import Rows
 from localgd.many.by_node import ByNode
 from localgd.reference.minimiser import minimiser
-from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, below, norm
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray, below, norm
 from localgd.rows import Shard
 
 KKT_TOL = 1e-8

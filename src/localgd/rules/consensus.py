@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.core import Field, Message, Report, Schema
+from localgd.duals.dual import Dual
 from localgd.errors import check_whole
 from localgd.kernels.project import project
 from localgd.problems.metrics import metrics
-from localgd.rounding import UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm, read_only
 from localgd.rows import Shard
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.local import moved, moves

@@ -10,12 +10,13 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from localgd.core import Problem, Report
+from localgd.duals.dual import Dual
 from localgd.errors import check_whole
 from localgd.many.by_node import named
 from localgd.problems.metrics import total
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
-from localgd.rounding import Dual, FloatArray, norm, read_only
+from localgd.rounding import FloatArray, norm, read_only
 from localgd.rules.anderson import bordered, shortest_combination
 from localgd.rules.server import Server, ServerState
 

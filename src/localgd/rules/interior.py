@@ -11,10 +11,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from localgd.core import DataSizes, End, Engine, Field, Message, Problem, Report, Schema
+from localgd.duals.dual import Dual
 from localgd.kernels.project import SEPARABLE
 from localgd.problems.metrics import metrics
 from localgd.problems.triangle import Affordable, symmetric, triangle, triangle_size
-from localgd.rounding import Dual, FloatArray, read_only
+from localgd.rounding import FloatArray, read_only
 from localgd.rows import Shard
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from localgd.core import Message, Report
-from localgd.rounding import Dual, FloatArray
+from localgd.duals.dual import Dual
+from localgd.rounding import FloatArray
 from localgd.rules.server import Additive, Chain, Server, ServerState
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from localgd.core import Field, Message, Report, Schema
+from localgd.duals.dual import Dual
 from localgd.many.by_node import by_node
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
-from localgd.rounding import Dual, FloatArray
+from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.local import updated, updates
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Report, Schema
+from localgd.duals.dual import Dual
 from localgd.errors import from_all
 from localgd.layouts import Dense
 from localgd.limits import RefusedError
 from localgd.many.reports import blank, more
 from localgd.many.stack import at_once
 from localgd.problems.metrics import WEIGHTED, total, weights_of
-from localgd.rounding import Dual, FloatArray, norm, norms, read_only
+from localgd.rounding import FloatArray, norm, norms, read_only
 from localgd.rows import MOST_APART, Shard
 
 NO_ROW = 2.0**200

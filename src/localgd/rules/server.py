@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 
 from localgd.core import End, Message, Problem, Report
+from localgd.duals.dual import Dual
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import CANCELS, TINY, Dual, FloatArray, read_only
+from localgd.rounding import CANCELS, TINY, FloatArray, read_only
 
 
 @dataclass(frozen=True, eq=False)

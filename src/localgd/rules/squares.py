@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from localgd.core import Message, Problem, Report
+from localgd.duals.dual import Dual
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
 from localgd.problems.spectrum import spectrum
 from localgd.problems.triangle import Affordable
-from localgd.rounding import TINY, UNIT_ROUNDOFF, Dual, FloatArray, norm, read_only
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm, read_only
 from localgd.rules.server import Server, ServerState, from_zero
 
 LOOK_EVERY = 50

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from localgd.core import Engine, Message, Problem
+from localgd.duals.dual import Dual
 from localgd.errors import from_all
 from localgd.methods.auto import auto
 from localgd.problems.certificate import Certificate, Status
@@ -18,7 +19,7 @@ from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Regularised
 from localgd.problems.spectrum import spectrum
 from localgd.problems.triangle import MOST_MB, megabytes
-from localgd.rounding import Dual, FloatArray, at_least, at_most, norm
+from localgd.rounding import FloatArray, at_least, at_most, norm
 from localgd.rules.probes import measured, tempered_duals
 from localgd.rules.server import ServerState
 from localgd.run.goals import Angle

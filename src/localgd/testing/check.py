@@ -17,13 +17,14 @@ import scipy
 from scipy.sparse import csr_array
 
 from localgd.core import End, Field, Message, Problem, Report
+from localgd.duals.dual import Dual
 from localgd.engine import serialize
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import answer, state_type
 from localgd.methods.method import Method
 from localgd.problems.hard_margin import HardMargin
 from localgd.reference.max_margin import max_margin
-from localgd.rounding import Dual, angle_deg
+from localgd.rounding import angle_deg
 from localgd.rows import Samples, Shard
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints

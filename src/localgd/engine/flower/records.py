@@ -11,15 +11,16 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from localgd.compressors import compressor_named
 from localgd.core import Array as Numbers
 from localgd.core import CountKey, Field, Message, Report, Schema
+from localgd.duals.compressors import compressor_named
+from localgd.duals.dual import Dual
+from localgd.duals.kept import NOTHING, Kept
 from localgd.engine import serialize
 from localgd.engine.screening import NAMES
 from localgd.errors import plain
-from localgd.kept import NOTHING, Kept
 from localgd.limits import RefusedError
-from localgd.rounding import Dual, FloatArray
+from localgd.rounding import FloatArray
 
 VERSION = 2
 """Of this protocol: a head of another one is refused."""
