@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from localgd.by_node import ByNode
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.partition import partition
 from localgd.data.prepare import prepare
@@ -97,7 +98,7 @@ def spaced(n_rounds: int, each: int = 12) -> list[int]:
 
 def step_size(method: Method) -> float:
     """Return the step size η of a method that has one, as that of a run has."""
-    if not isinstance(method.task, GradientSteps) or not isinstance(method.task.lr, float):
+    if not isinstance(method.task, GradientSteps) or isinstance(method.task.lr, str | ByNode):
         raise TypeError(f"{method.name} has no step size of all nodes")
     return method.task.lr
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from localgd.by_node import ByNode
+from localgd.by_node import ByNode, by_node
 from localgd.core import Field, Message, Report, Schema
 from localgd.errors import check_positive
 from localgd.losses import Logistic, Loss
@@ -167,6 +167,10 @@ class Evaluate:
 
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
+        check_weighting(self.weighted_by)
 
     def schema(self, message: Message) -> Schema:
         """Return `metrics`."""
