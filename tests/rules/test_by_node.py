@@ -27,15 +27,19 @@ from cut import CutError, assert_same_run, cut_at
 from engines.flower_grid import flower
 from localgd import (
     InProcess,
+    LeastSquares,
     LocalGDClassifier,
     Message,
+    Method,
     NodeError,
     SampledNodes,
+    Samples,
     Shard,
     fedexp,
     fedprox,
     local_gd,
     local_sgd,
+    mean,
     modified_local_gd,
     newton,
     normalised_local_gd,
@@ -49,10 +53,11 @@ from localgd.losses import Logistic
 from localgd.methods.options import NAMES as NAMED
 from localgd.methods.options import taken
 from localgd.methods.table import method_named
-from localgd.problems.metrics import node_weight
+from localgd.problems.metrics import Evaluate, node_weight
 from localgd.reference.max_margin import max_margin, pooled_direction
 from localgd.rounding import angle_deg
 from localgd.rules.local import GradientSteps
+from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.project import Project
 from localgd.rules.schedule import LEAST, factor
 from localgd.run.checkpoint import Checkpoints
@@ -322,6 +327,19 @@ def test_projections_know_their_nodes_too():
     with pytest.raises(ValueError, match="weighted_by names 'b', which is no node"):
         train(InProcess(random_rows(1)), modified_local_gd(weighted_by={**everywhere(1), "b": 1}))
     assert node_weight(random_rows(1)[1], Project(weighted_by={"node-1": 3}).weighted_by) == 3.0
+
+
+def test_steps_on_squares_and_a_look_weigh_by_node_too():
+    engine = InProcess([Samples(name, [[1.0, 2.0]], [float(place)]) for place, name in enumerate("ab")])
+    one, other = (
+        train(engine, Method("m", SquaresSteps(5, 0.1, weighted_by=weights), mean(), LeastSquares()), n_rounds=5)
+        for weights in ("uniform", {"a": 3, "b": 3})
+    )
+    np.testing.assert_array_equal(one.w, other.w)
+    with pytest.raises(ValueError, match="weighted_by has no value for node 'b'"):
+        train(engine, Method("m", SquaresSteps(weighted_by={"a": 1}), mean(), LeastSquares()), n_rounds=5)
+    look = InProcess(random_rows(1)).round(Evaluate(weighted_by=UNLIKE["lr"]), Message(0, np.ones(5)))
+    assert float(look.sums["weight"]) == sum(UNLIKE["lr"].values())
 
 
 def test_what_has_no_meaning_is_refused():

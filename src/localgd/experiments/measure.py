@@ -19,6 +19,7 @@ from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 from localgd.experiments.claim import Params
 from localgd.kernels.project import dense
+from localgd.many.by_node import ByNode
 from localgd.methods.method import Method
 from localgd.reference.max_margin import MaxMargin, max_margin
 from localgd.reference.minimiser import minimiser
@@ -97,7 +98,7 @@ def spaced(n_rounds: int, each: int = 12) -> list[int]:
 
 def step_size(method: Method) -> float:
     """Return the step size η of a method that has one, as that of a run has."""
-    if not isinstance(method.task, GradientSteps) or not isinstance(method.task.lr, float):
+    if not isinstance(method.task, GradientSteps) or isinstance(method.task.lr, str | ByNode):
         raise TypeError(f"{method.name} has no step size of all nodes")
     return method.task.lr
 

@@ -12,7 +12,7 @@ import numpy as np
 from localgd.core import Field, Message, Report, Schema
 from localgd.errors import check_positive
 from localgd.losses import ELEMENTWISE, Logistic, Loss
-from localgd.many.by_node import ByNode
+from localgd.many.by_node import ByNode, by_node
 from localgd.many.reports import blank, more
 from localgd.many.stack import Stack, alone, at_once
 from localgd.rounding import FloatArray, norm
@@ -180,6 +180,10 @@ class Evaluate:
 
     loss: Loss = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
     weighted_by: Weighting = "uniform"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
+        check_weighting(self.weighted_by)
 
     def schema(self, message: Message) -> Schema:
         """Return `metrics`."""

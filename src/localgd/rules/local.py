@@ -87,8 +87,6 @@ class GradientSteps:
         Step size η. "auto" is 1/(β + λ + μ) with β the largest smoothness constant over the nodes (one extra round);
         "paper" is 1/(β + μ) over L (a node's own), the step size of the theorem in Zhu, Vardhan, Mazumdar
         (arXiv 2412.07971).
-    lr_schedule : str
-        What η is multiplied with in each round: see `localgd.rules.schedule.factor`.
     loss : Loss, optional
         Logistic, exponential or softmax; default is the problem's own.
     batch_size : int or None
@@ -101,6 +99,8 @@ class GradientSteps:
         Node weight in the average; default is the problem's own.
     seed : int
         Batches are drawn from ``default_rng([seed, round, node])``.
+    lr_schedule : str
+        What η is multiplied with in each round: see `localgd.rules.schedule.factor`.
     variates : bool
         Wait for the gradient before stepping: a round without it only appraises w.
     problem : Problem
@@ -111,13 +111,13 @@ class GradientSteps:
 
     local_steps: int | ByNode[int] = 100
     lr: StepSize = "auto"
-    lr_schedule: str = "constant"
     loss: Loss | None = None
     batch_size: int | None = None
     replacement: bool = False
     prox: float = 0.0
     weighted_by: Weighting | None = None
     seed: int = 0
+    lr_schedule: str = "constant"
     variates: bool = False
     problem: HardMargin | Regularised = HardMargin()  # noqa: RUF009  frozen, so sharing one is safe
     n_samples: float = 0
@@ -134,10 +134,10 @@ class GradientSteps:
         factor(self.lr_schedule, 0)
         if self.variates and self.lr_schedule != "constant":
             raise ValueError(f"lr_schedule={self.lr_schedule!r} has no meaning with control variates; leave it out")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, or None for full batches, got {self.batch_size!r}")
-        if not (np.isfinite(self.prox) and self.prox >= 0):
-            raise ValueError(f"prox must be a number of at least 0, got {self.prox!r}")
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0)
+        check_positive("prox", self.prox, or_zero=True)
         for what, lr in named("lr", self.lr):
             if not isinstance(lr, str) and lr * self.prox > 1:
                 raise ValueError(f"{what}·prox must be at most 1, got {lr!r}·{self.prox!r}; lower lr or prox")

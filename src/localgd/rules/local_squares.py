@@ -14,7 +14,8 @@ import numpy as np
 
 from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
 from localgd.duals.dual import Dual
-from localgd.errors import check_positive, check_whole, from_all
+from localgd.errors import check_named, check_positive, check_whole, from_all
+from localgd.many.by_node import by_node
 from localgd.problems.least_squares import LeastSquares, check_targets, least_squares, residual_sums, residuals_schema
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, read_only
@@ -50,7 +51,7 @@ class SquaresSteps:
         L, gradient steps per round; default is the exact local solution.
     lr : float > 0, optional
         Step size η, needed with `local_steps`; see `stable_lr`.
-    weighted_by : "uniform" or "num-examples"
+    weighted_by : "uniform", "num-examples" or mapping from node to float
         Node weight in the average.
 
     Examples
@@ -81,10 +82,12 @@ class SquaresSteps:
             if self.lr is None:
                 raise ValueError("lr must be a positive number with local_steps, such as stable_lr, got None")
             check_positive("lr", self.lr)
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
         check_weighting(self.weighted_by)
 
     def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find
         """Return the task for this problem; refuse a penalty, and an intercept that is free of it."""
+        check_named(self, engine.node_ids)
         if least_squares(problem) != LeastSquares():
             raise ValueError(f"its steps know neither penalty nor free intercept: give LeastSquares(), got {problem}")
         return self

@@ -52,13 +52,15 @@ def factor(schedule: str, round_: int) -> float:
     >>> factor("inverse-sqrt", 3), factor("step:30:0.5", 60), factor("cosine:100", 50)
     (0.5, 0.25, 0.5)
     """
+    if not isinstance(schedule, str):
+        raise ValueError(f"lr_schedule must be one of {SCHEDULES}, got {schedule!r}")  # noqa: TRY004  a bad value
     return min(max(_read(schedule)(round_), LEAST), 1.0)
 
 
 @cache
 def _read(schedule: str) -> Callable[[int], float]:
     """Return a schedule as a function of the round."""
-    name, *numbers = schedule.split(":") if isinstance(schedule, str) else [schedule]
+    name, *numbers = schedule.split(":")
     match name, numbers:
         case "constant", []:
             return lambda _: 1.0
