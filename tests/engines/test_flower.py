@@ -16,6 +16,8 @@ from engines.tasks import Doubled
 from localgd import (
     Angle,
     InProcess,
+    Int4,
+    Int8,
     LeastSquares,
     Message,
     NodeError,
@@ -364,3 +366,17 @@ def test_answers_that_are_there_are_waited_for_no_moment(monkeypatch):
     for round_ in range(20):
         engine.round(Evaluate(), Message(round_, np.zeros(5)))
     assert not naps
+
+
+def test_codes_are_what_travels():
+    rows = np.random.default_rng(0).standard_normal((3, 8, 2000)) + 0.1
+    shards, method = [Shard(f"{place}", node) for place, node in enumerate(rows)], local_gd(local_steps=5, lr=0.1)
+    sent = []
+    for one in (method, method.compressed(Int8()), method.compressed(Int4())):
+        engine = flower(shards)
+        run = train(engine, one, n_rounds=20)
+        sent.append((engine.bytes_up, run.history[-1].floats_up))
+    plain, eight, four = sent
+    assert 6.5 * eight[0] < plain[0]
+    assert 11 * four[0] < plain[0]
+    assert 7 * eight[1] < plain[1]

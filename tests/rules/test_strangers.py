@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common import examples
-from localgd import InProcess, Method, NodeError, Report, Shard, Status, train
+from localgd import InProcess, Int4, Int8, Method, NodeError, Report, Shard, SignSGD, Status, TopK, train
 from localgd.duals.dual import Dual
 from localgd.losses import Exponential, Logistic
 from localgd.rounding import angle_deg
@@ -128,6 +128,8 @@ def cancelling(report):
 
 LIES = (boastful, modest, cancelling)
 
+CODES = (Int8(), Int4(), SignSGD(), TopK(0.5))
+
 WRONG = (blank, excused, no_margin, no_update, undeclared, of_another_kind, too_long)
 
 
@@ -215,7 +217,10 @@ def case(seed):
     if rng.random() < 0.2:
         change, sends = (CHANGES[int(k)] for k in rng.integers(len(CHANGES), size=2))
         merge = Meddling(merge, change if rng.random() < 0.7 else honest, seed, sends if rng.random() < 0.5 else honest)
-    return shards, Method("strange", strange, merge)
+    method = Method("strange", strange, merge)
+    if rng.random() < 0.2:
+        method = method.compressed(CODES[int(rng.integers(len(CODES)))])
+    return shards, method
 
 
 def false_claims(seed):
