@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,36 +252,6 @@ class End(StrEnum):
     DIVERGED = "diverged"
     STOPPED = "stopped"
     OUT_OF_ROUNDS = "out of rounds"
-
-
-class DataSizes(NamedTuple):
-    """What one round finds out of the rows of all nodes.
-
-    Parameters
-    ----------
-    n_samples, n_features : int
-        Samples of all nodes, and columns.
-    radius, versus : float and int
-        The largest row norm, and the rows that speak for one sample.
-    weight : float, optional
-        Σ of the weights of all samples, if they have some.
-    """
-
-    n_samples: int
-    n_features: int
-    radius: float
-    versus: int
-    weight: float | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of all nodes."""
-        return self.n_samples * self.versus
-
-    @property
-    def total(self) -> float:
-        """Samples of all nodes, each by its weight."""
-        return float(self.n_samples) if self.weight is None else self.weight
 
 
 class Problem(Protocol):

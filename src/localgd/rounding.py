@@ -7,6 +7,7 @@ smallest normal number; and norms are those of vectors scaled by a power of two,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any, TypeAlias
 
@@ -163,6 +164,37 @@ def angle_deg(a: FloatArray, b: FloatArray) -> float:
     a, b = a / np.abs(a).max(), b / np.abs(b).max()  # so that no square under- or overflows
     a, b = a / norm(a), b / norm(b)
     return float(np.degrees(2.0 * np.arctan2(norm(a - b), norm(a + b))))
+
+
+def where_they_meet(
+    rising: Callable[[float], float], falling: Callable[[float], float], left: float, right: float
+) -> float:
+    """Return about the value at which the two are the same, from above: the smallest larger one of any split tried.
+
+    Regula falsi, where an end that stays weighs half the next time (Illinois).
+
+    Examples
+    --------
+    >>> where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0)
+    1.0
+    """
+    bound, side, middle = rising(right), 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
+    over, under = falling(left) - rising(left), bound - falling(right)
+    for _ in range(60):
+        least, most = math.nextafter(left, right), math.nextafter(right, left)
+        if least >= right:
+            break
+        middle = min(max(middle, least), most)
+        up, down = rising(middle), falling(middle)
+        bound = min(bound, max(up, down))
+        if abs(down - up) <= UNIT_ROUNDOFF * bound:
+            break
+        if down > up:
+            left, over, under, side = middle, down - up, under / 2 if side > 0 else under, 1
+        else:
+            right, over, under, side = middle, over / 2 if side < 0 else over, up - down, -1
+        middle = left + (right - left) * (over / (over + under))
+    return bound
 
 
 def at_most(value: float, digits: int = 3) -> str:

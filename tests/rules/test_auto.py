@@ -22,8 +22,9 @@ from localgd import (
     newton,
     train,
 )
-from localgd.core import DataSizes, End
+from localgd.core import End
 from localgd.methods.method import Fallback
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import angle_deg
 
 SLOW = replace(local_gd(), name="slow", fallbacks={End.STALLED: Fallback(consensus())})

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from localgd.core import DataSizes, End, Problem
+from localgd.core import End, Problem
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton
 from localgd.methods.method import Fallback, Method
 from localgd.methods.squares import solver
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
+from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
 
 CHEAP_MB = 2.0

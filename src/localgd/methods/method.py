@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from localgd.core import DataSizes, End, Engine, Merge, Message, Problem, Task
+from localgd.core import End, Engine, Merge, Message, Problem, Task
 from localgd.duals.compressors import Compressor
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
+from localgd.problems.sizes import DataSizes
 from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
 

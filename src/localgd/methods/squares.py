@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from localgd.core import DataSizes
 from localgd.methods.method import Method
 from localgd.problems.least_squares import LeastSquares, Squares
+from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, megabytes
 from localgd.rules.squares import ConjugateGradients, NormalEquations
 

@@ -12,7 +12,7 @@ bound on the angle; for s = w it is acos sqrt(low/high). Every quantity enters w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ from localgd.rounding import (
     at_most,
     length_above,
     norm,
+    where_they_meet,
 )
 
 CLOSE_DEG = 45.0
@@ -142,33 +143,7 @@ def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: floa
         return math.degrees(by_dual(low))
     if math.isinf(high) or by_margin(high) <= by_dual(high):
         return math.degrees(by_margin(high)) if math.isfinite(high) else math.inf
-    return math.degrees(_where_they_meet(by_margin, by_dual, low, high))
-
-
-def _where_they_meet(
-    rising: Callable[[float], float], falling: Callable[[float], float], left: float, right: float
-) -> float:
-    """Return about the value at which the two are the same, from above: the smallest larger one of any split tried.
-
-    Regula falsi, where an end that stays weighs half the next time (Illinois).
-    """
-    bound, side, middle = rising(right), 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
-    over, under = falling(left) - rising(left), bound - falling(right)
-    for _ in range(60):
-        least, most = math.nextafter(left, right), math.nextafter(right, left)
-        if least >= right:
-            break
-        middle = min(max(middle, least), most)
-        up, down = rising(middle), falling(middle)
-        bound = min(bound, max(up, down))
-        if abs(down - up) <= UNIT_ROUNDOFF * bound:
-            break
-        if down > up:
-            left, over, under, side = middle, down - up, under / 2 if side > 0 else under, 1
-        else:
-            right, over, under, side = middle, over / 2 if side < 0 else over, up - down, -1
-        middle = left + (right - left) * (over / (over + under))
-    return bound
+    return math.degrees(where_they_meet(by_margin, by_dual, low, high))
 
 
 def certificate(

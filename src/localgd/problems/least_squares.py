@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
+from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.kernels.project import dense
 from localgd.problems.least_squares_certificate import SquaresCertificate, squares_certificate
 from localgd.problems.metrics import WEIGHTED, Weighting, total, weights_of
 from localgd.problems.reduced import Reduced, folded
+from localgd.problems.sizes import DataSizes
 from localgd.problems.spectrum import Spectrum
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm_above, read_only

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema, Task
+from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.many.reports import more
@@ -17,6 +17,7 @@ from localgd.many.stack import at_once
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
+from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import FloatArray, norm
 from localgd.rows import Shard

@@ -21,10 +21,11 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Message, Problem, Report, Schema
+from localgd.core import Engine, Message, Problem, Report, Schema
 from localgd.duals.compressors import Bytes, Compressor
 from localgd.duals.dual import Dual
 from localgd.duals.kept import LARGEST_NAME, Kept
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm, norm_above, read_only
 from localgd.rows import Shard
 from localgd.rules.local import GradientSteps

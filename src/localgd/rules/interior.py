@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from localgd.core import DataSizes, End, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import End, Engine, Field, Message, Problem, Report, Schema
 from localgd.duals.dual import Dual
 from localgd.kernels.project import SEPARABLE
 from localgd.problems.metrics import metrics
+from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import Affordable, symmetric, triangle, triangle_size
 from localgd.rounding import FloatArray, read_only
 from localgd.rows import Shard

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import check_named, check_positive, check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
@@ -30,6 +30,7 @@ from localgd.problems.metrics import (
     values,
 )
 from localgd.problems.regularised import Regularised, appraisal, appraisals, hard_margin_only, regularised
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.probes import Smoothness

@@ -12,12 +12,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import Engine, Field, Message, Problem, Report, Schema
 from localgd.duals.dual import Dual
 from localgd.errors import check_named, check_positive, check_whole, from_all
 from localgd.many.by_node import by_node
 from localgd.problems.least_squares import LeastSquares, check_targets, least_squares, residual_sums, residuals_schema
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import UNIT_ROUNDOFF, FloatArray, read_only
 from localgd.rows import Samples
 from localgd.rules.local import updated, updates

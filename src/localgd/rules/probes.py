@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Report, Schema
+from localgd.core import Engine, Field, Message, Report, Schema
 from localgd.duals.dual import Dual
 from localgd.errors import from_all
 from localgd.layouts import Dense
@@ -15,6 +15,7 @@ from localgd.limits import RefusedError
 from localgd.many.reports import blank, more
 from localgd.many.stack import at_once
 from localgd.problems.metrics import WEIGHTED, total, weights_of
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, norm, norms, read_only
 from localgd.rows import MOST_APART, Shard
 

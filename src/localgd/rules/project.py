@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from localgd.core import DataSizes, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import Engine, Field, Message, Problem, Report, Schema
 from localgd.errors import check_named
 from localgd.kernels.project import project
 from localgd.losses import Logistic, Loss, among
 from localgd.many.by_node import by_node
 from localgd.problems.metrics import Weighting, check_weighting, metrics, node_weight, seen
 from localgd.problems.regularised import hard_margin_only
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 from localgd.rules.local import moved, moves

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import DataSizes, End, Engine, Failure, Message, Problem, Report
+from localgd.core import End, Engine, Failure, Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.metrics import is_about, said_of
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
 from localgd.rules.server import ServerState
