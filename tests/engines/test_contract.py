@@ -154,7 +154,7 @@ def assert_bare(engine, error, words, place):
     assert isinstance(error, RemoteError) is not here
     last = error.__notes__[-1]
     assert words in f"{last}, "
-    assert ("shard Shard(" in last) is here
+    assert ("Shard of shape (" in last) is here
     if "RANK" in os.environ and not here:
         assert f"process {int(node[-1]) % int(os.environ['WORLD_SIZE'])}" in last
     assert place in "".join(traceback.format_exception(error))

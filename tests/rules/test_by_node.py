@@ -356,7 +356,7 @@ def test_what_has_no_meaning_is_refused():
 
 def test_a_round_of_nodes_that_weigh_nothing_is_refused_by_its_number():
     weights = {**everywhere(0.0), "node-3": 1.0}
-    with pytest.raises(ValueError, match="round 0: 1 nodes reported no weight"):
+    with pytest.raises(ValueError, match="round 0: 1 nodes reported, and weigh nothing"):
         train(InProcess(random_rows(1)), local_gd(weighted_by=weights, lr=0.1), nodes=lambda *_: ["node-1"])
 
 

@@ -120,7 +120,7 @@ class Dual:
     @cached_property
     def error(self) -> float:
         """Upper bound on |s − Σ q_i z_i|; NaN if nothing is proved."""
-        return self.own_error + self.kept.bound if self.kept.shares else self.own_error
+        return self.own_error + self.kept.bound
 
     @cached_property
     def own_error(self) -> float:

@@ -49,7 +49,14 @@ class Share(NamedTuple):
 class Kept:
     """Σ f_j B_j: what a vector has beyond, or lacks of, the one that would be there if nothing had been kept back.
 
-    Operations return what they give, and a bound on what their own rounding, or their forgetting, has lost.
+    Operations return what they give, and a bound on what their own rounding has lost.
+
+    Parameters
+    ----------
+    shares : tuple of Share
+        Of those B that are told apart.
+    forgotten : float
+        Upper bound on the length of all others together: it never becomes less.
 
     Examples
     --------
@@ -59,6 +66,10 @@ class Kept:
     """
 
     shares: tuple[Share, ...] = ()
+    forgotten: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.shares) or self.forgotten > 0
 
     @classmethod
     def between(cls, began: float, before: float, ended: float, after: float) -> Kept:
@@ -68,7 +79,7 @@ class Kept:
     @property
     def ends(self) -> tuple[float, float, float, float] | None:
         """Names and lengths before and after, of what nodes send; None of any other."""
-        if tuple(share.factor for share in self.shares) != (1.0, -1.0):
+        if self.forgotten or tuple(share.factor for share in self.shares) != (1.0, -1.0):
             return None
         begin, end = self.shares
         return begin.name, begin.level, end.name, end.level
@@ -76,19 +87,19 @@ class Kept:
     @property
     def bound(self) -> float:
         """Upper bound on |Σ f_j B_j|."""
-        return sum(share.length for share in self.shares) * (1 + ROUNDING) + TINY if self.shares else 0.0
+        return (sum(share.length for share in self.shares) + self.forgotten) * (1 + ROUNDING) + TINY if self else 0.0
 
     def times(self, number: float) -> tuple[Kept, float]:
         """Return it times a number, which may be rounded itself."""
-        if not self.shares:
+        if not self:
             return self, 0.0
         shares = tuple(share._replace(factor=number * share.factor) for share in self.shares)
-        return Kept(shares), _lost(shares)
+        return Kept(shares, abs(number) * self.forgotten * (1 + ROUNDING)), _lost(shares)
 
     def plus(self, other: Kept) -> tuple[Kept, float]:
         """Return the sum: shares of one name are one share."""
-        if not (self.shares and other.shares):
-            return (self if self.shares else other), 0.0
+        if not (self and other):
+            return (self or other), 0.0
         found: dict[float, Share] = {}
         for share in (*self.shares, *other.shares):
             if (there := found.get(share.name)) is None:
@@ -97,19 +108,19 @@ class Kept:
                 least = min(share.level, there.level)
                 found[share.name] = Share(share.name, there.factor + share.factor, least)
         shares = [share for share in found.values() if share.length > 0]
-        lost = _lost(shares)
+        lost, forgotten = _lost(shares), self.forgotten + other.forgotten
         if len(shares) > MOST_SHARES:
             shares.sort(key=lambda share: -share.length)  # stable: of equal ones the older stay
-            lost += sum(share.length for share in shares[MOST_SHARES:]) * (1 + ROUNDING)
-        return Kept(tuple(shares[:MOST_SHARES])), lost
+            forgotten += sum(share.length for share in shares[MOST_SHARES:])
+        return Kept(tuple(shares[:MOST_SHARES]), forgotten * (1 + ROUNDING)), lost
 
     def beside(self, other: Kept) -> tuple[Kept, float]:
         """Return what the sum of two nodes' reports has: names and lengths add, before and after."""
-        if not (self.shares and other.shares):
-            return (self if self.shares else other), 0.0
+        if not (self and other):
+            return (self or other), 0.0
         here, there = self.ends, other.ends
         if here is None or there is None:
-            return Kept(), self.bound + other.bound
+            return Kept((), self.bound + other.bound), 0.0
         return Kept.between(*(a + b for a, b in zip(here, there, strict=True))), 0.0
 
 

@@ -11,6 +11,7 @@ from localgd.core import Message, Report, Task
 from localgd.engine.nodes import Nodes
 from localgd.engine.policy import Answer, Federation, Policy, n_floats
 from localgd.errors import NodeError
+from localgd.rows import Shard
 
 
 class InProcess(Federation):
@@ -108,7 +109,11 @@ class InProcess(Federation):
         raise bare  # out here, where it keeps what it came of
 
     def _held(self, node: str) -> str:
-        return f", shard {self.shards[node]!r}" if node in self.shards else ""
+        if node not in self.shards:
+            return ""
+        held = self.shards[node]
+        shape = f" of shape {held.data.shape}" if isinstance(held, Shard) else ""
+        return f", {type(held).__name__}{shape}"  # never its rows: notes end up in logs
 
     def _in_all(self, do: Callable[[], Any]) -> Any:
         """Do something in every process, and raise in all of them if it fails in one."""

@@ -98,7 +98,7 @@ def _misshapen(field: Field, value: Any, task: str) -> str:
         return f"has the shape {array.shape}, but {task} declares {field.shape}"
     if NAMES.get(array.dtype) != field.dtype:
         return f"is of {array.dtype.name}, but {task} declares {field.dtype}"
-    if isinstance(value, Dual) and value.kept.shares and (value.kept.ends is None or not field.coded):
+    if isinstance(value, Dual) and value.kept and (value.kept.ends is None or not field.coded):
         return f"was changed after it was coded, or {task} does not declare the code"
     if field.dtype == "int64" and (np.abs(array) > LARGEST).any():
         return "holds a number beyond 2^53, which not every engine can add"

@@ -54,13 +54,14 @@ def _loss(value: Any, _: Any) -> Loss:
 
 
 def _parts_of_dual(dual: Dual) -> dict[str, Any]:
-    kept = {"kept": [list(share) for share in dual.kept.shares]} if dual.kept.shares else {}
+    kept = {"kept": [*map(list, dual.kept.shares)], "forgotten": dual.kept.forgotten} if dual.kept else {}
     return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded, **kept}
 
 
 def _dual(value: Any, _: Any) -> Dual:
     (mass, error), n_folded = map(float, value["proved"]), int(value["n_folded"])
-    kept = Kept(tuple(Share(*map(float, share)) for share in value.get("kept", ())))
+    shares = tuple(Share(*map(float, share)) for share in value.get("kept", ()))
+    kept = Kept(shares, float(value.get("forgotten", 0.0)))
     return Dual.proved(_array(value["vector"], FloatArray), mass, error, n_folded, kept=kept)
 
 

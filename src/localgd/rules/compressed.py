@@ -104,7 +104,8 @@ class Compressed:
         dual = _recoded(update, sent, norm(before) + norm(after), kept, coded)
         sums = dict(report.sums)
         if {"update_sq_norm", "weight"} <= sums.keys():
-            sums["update_sq_norm"] = dual.length * dual.length / float(sums["weight"])
+            weight = float(sums["weight"])  # of a node that counts for nothing nothing is sent, and nothing kept back
+            sums["update_sq_norm"] = dual.length * dual.length / weight if weight else 0.0
         return replace(report, sums=sums, duals={**report.duals, "update": dual}), (after, ended, inner)
 
     def _sent(self, update: FloatArray, before: FloatArray) -> tuple[Bytes | None, FloatArray, FloatArray]:

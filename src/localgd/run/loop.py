@@ -94,7 +94,7 @@ def train(
     >>> str(run.certificate.verdict), run.certificate.angle_deg_max < 1.0
     ('certified', True)
     """
-    _check(method, n_rounds, max_seconds)
+    _check(engine, method, n_rounds, max_seconds)
     goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
     log, failed = CommunicationLog(engine), len(engine.failures)
     problem = method.problem if problem is None else problem
@@ -124,8 +124,10 @@ def train(
     return Run(w, shown, history, stage.method, failures, stage.end, unfinished=stage.unfinished, weighted=weighted)
 
 
-def _check(method: Method | Choice, n_rounds: int, max_seconds: float | None) -> None:
+def _check(engine: Engine, method: Method | Choice, n_rounds: int, max_seconds: float | None) -> None:
     """Check what no type checker sees in an interactive session."""
+    if not hasattr(engine, "round"):
+        raise TypeError(f"engine must be an engine such as InProcess(shards), got a {type(engine).__name__}")
     if not isinstance(method, Method | Choice):
         raise TypeError(f"method must be a Method such as auto() or local_gd(), got {method!r}")
     check_whole("n_rounds", n_rounds, 0)
@@ -152,7 +154,7 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Fl
             method, problem = _next(method, problem, end, context) or (method, problem)
     while True:
         if context.nodes is not None and method.whole_rounds:
-            remedy = "leave nodes (--fraction) out, or take a method that averages, such as local-gd"
+            remedy = "ask all nodes (no --fraction, no nodes=…), or take a method that averages, such as local-gd"
             raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
         bound = method.bind(problem, context.engine, context.sizes)
         server = bound.merge.init(np.zeros(start.size) if loop.ended else start)

@@ -193,7 +193,10 @@ class Stage:
             told = report if final else engine.round(look, there, chosen) + Report(duals=report.duals)
             whole = whole and told.n_nodes == report.n_nodes
         if min(float(found.sums.get("weight", 1.0)) for found in (report, told)) <= 0:
-            raise ValueError(f"round {server.round}: {report.n_nodes} nodes reported no weight of rows")
+            raise ValueError(
+                f"round {server.round}: {report.n_nodes} nodes reported, and weigh nothing in the mean; give some of "
+                "them a weight above 0, or let more take part"
+            )
         duals: list[Dual] = []
         if final and report.n_nodes and self.problem.unproved(self.proof, server):
             duals = self._tempered(told)
