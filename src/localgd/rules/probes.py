@@ -97,7 +97,8 @@ def largest_eigenvalue(shard: Shard, versus: int = 1) -> Any:
     trace = rows.trace if weights is None else rows.shares(weights, 2).sum(axis=(-2, -1))
     least = trace if versus == 1 else trace / (versus + 1)  # I − 11ᵀ/C has no eigenvalue below 1/C
     value = np.minimum(np.maximum(value * (1 + POWER_TOL), least / shard.n_features), trace)
-    return value * versus / shard.n_rows * np.square(shard.radius)
+    largest = value * versus / shard.n_rows * np.square(shard.radius)
+    return largest if np.ndim(largest) else float(largest)
 
 
 def _power_iteration(rows: Any, weights: Any, versus: int, v: FloatArray, value: FloatArray) -> FloatArray:
