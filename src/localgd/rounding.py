@@ -19,6 +19,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 """Largest relative error of one float64 operation, 2⁻⁵³."""
 
+SMALLEST = math.ulp(0.0)
 TINY = float(np.finfo(np.float64).tiny)
 """Smallest normal float64: more than underflow can take from a sum of fewer than 2⁵⁰ terms."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from localgd.duals.kept import NOTHING, Kept
 from localgd.rounding import (
     CANCELS,
+    SMALLEST,
     TINY,
     UNIT_ROUNDOFF,
     FloatArray,
@@ -180,7 +181,8 @@ class Dual:
     def weighted(self, weight: float) -> Dual:
         """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""
         known = weight if weight >= 0 else math.nan
-        return Dual.proved(weight * self.vector, known * self.mass, known * self.error, 1, self.of)
+        error = known * self.error + self.vector.size * SMALLEST  # products that are subnormal
+        return Dual.proved(weight * self.vector, known * self.mass, error, 1, self.of)
 
     def folded(self, other: Dual) -> Dual:
         """Return the sum of two nodes' duals; the fold's rounding is counted by how many there are."""
@@ -198,14 +200,27 @@ class Dual:
         vector, mass = factor * (self.vector / weight), known * (self.mass / weight)
         kept, lost = self.kept.times(known / weight if weight > 0 else math.nan)
         error = known * (self.own_error / weight) + lost
+        error += (1 + known) * vector.size * SMALLEST  # quotients and products that are subnormal
         if not self.n_folded:  # what was not folded has counted nothing in advance
             mass, error = below(mass, 2), error + 4 * UNIT_ROUNDOFF * norm(vector) + vector.size * TINY
-        return Dual.proved(vector, mass, error, of=self.of, kept=kept)
+        return Dual.proved(vector, mass, error, of=None if self.n_folded else self.of, kept=kept)
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether it is the combination of no row."""
+        return self._mass == 0 and not self.vector.any()
+
+    def _with(self, other: Dual) -> tuple[bool, Any]:
+        """Return whether both are of the same rows, a node's own or what nodes have reported, and which these are."""
+        if self.empty or other.empty:
+            return True, other.of if self.empty else self.of
+        return self.of is other.of, self.of
 
     def __add__(self, other: Dual) -> Dual:
-        vector, (kept, lost) = self.vector + other.vector, self.kept.plus(other.kept)
+        vector, (kept, lost), (same, of) = self.vector + other.vector, self.kept.plus(other.kept), self._with(other)
+        if not same:
+            return Dual(read_only(vector))
         error = self.own_error + other.own_error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector)) + lost
-        of = self.of if self.of is other.of else None
         return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=of, kept=kept)
 
     def __rmul__(self, share: float) -> Dual:
@@ -217,12 +232,12 @@ class Dual:
         return Dual.proved(vector, below(share * self.mass, 2), error, of=self.of, kept=kept)
 
     def mixed(self, share: float, other: Dual) -> Dual:
-        """Return ``share·self + other``, in one go; with a share below 0 nothing is proved of it."""
-        vector = share * self.vector + other.vector
-        if not share >= 0:
+        """Return ``share·self + other``, in one go; nothing is proved with a share below 0, or of unlike rows."""
+        vector, (same, of) = share * self.vector + other.vector, self._with(other)
+        if not (share >= 0 and same):
             return Dual(read_only(vector))
         error = 4 * UNIT_ROUNDOFF * (share * self.length + norm(vector)) + vector.size * TINY
-        (scaled, less), of = self.kept.times(share), self.of if self.of is other.of else None
+        scaled, less = self.kept.times(share)
         kept, lost = scaled.plus(other.kept)
         error += (share * self.own_error + other.own_error) * (1 + 1e-15) + less + lost
         return Dual.proved(vector, below(share * self.mass + other.mass, 3), error, of=of, kept=kept)

@@ -183,7 +183,8 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
     if wrong := misfit(report, task.schema(message), shard.node_id, name):
         raise ValueError(wrong)
     for field, dual in report.duals.items():
-        if not math.isnan(dual.parts[0]) and dual.of is not shard.token and dual.vector.any():  # NaN proves nothing
+        nothing = math.isnan(dual.parts[0]) or not (dual.parts[0] > 0 or dual.vector.any())  # NaN proves nothing
+        if not nothing and dual.of is not shard.token:
             raise ValueError(f"its report's {field} is no combination of its own rows: make it by shard.combination(…)")
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 

@@ -10,6 +10,9 @@ from flwr.app import ArrayRecord
 
 from localgd.rounding import FloatArray
 
+LEAST = 2.0**-900
+"""Entries of a head that are smaller than this share of the largest would lose digits."""
+
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
@@ -48,7 +51,10 @@ class LastLayer:
             return np.asarray(each[1] - each[0])
         if shared:
             return np.asarray(each.ravel())
-        each = np.ldexp(each, -math.frexp(float(np.abs(each).max()))[1])  # so that no sum leaves float64
+        scaled = np.ldexp(each, -math.frexp(float(np.abs(each).max()))[1])  # so that no sum leaves float64
+        if ((np.abs(scaled) < LEAST) & (each != 0.0)).any():
+            raise ValueError("entries of the head differ more than 1e270-fold in size; scale the features")
+        each = scaled
         # Twice: the rounding of the first mean leaves a share as large as its last digit, which may be much. Beside
         # what is shared, entries are rounded by 2·2⁻⁵³ of themselves: a margin's bound on rounding has room for 5.
         for _ in range(2):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.duals.dual import Dual
-from localgd.rounding import CANCELS, TINY, UNIT_ROUNDOFF, FloatArray, length_above, margin_above, norms
+from localgd.rounding import CANCELS, SMALLEST, TINY, UNIT_ROUNDOFF, FloatArray, length_above, margin_above, norms
 
 Present: TypeAlias = NDArray[np.bool_]
 """Which nodes have something, (k,)."""
@@ -64,7 +64,8 @@ class Duals:
 
     def weighted(self, weight: Any) -> Duals:
         """Return them times the weights of their nodes, (k,) or one for all, for the fold over the nodes."""
-        return Duals(np.asarray(weight)[..., None] * self.vector, weight * self.mass, weight * self.error)
+        error = weight * self.error + self.vector.shape[-1] * SMALLEST
+        return Duals(np.asarray(weight)[..., None] * self.vector, weight * self.mass, error)
 
     @property
     def size(self) -> int:
@@ -94,4 +95,4 @@ def fold(values: FloatArray) -> FloatArray:
     """
     if values.size == len(values):  # along the last axis NumPy adds in pairs
         return np.asarray(np.add.accumulate(values)[-1])
-    return np.asarray(np.add.reduce(values))
+    return np.asarray(np.add.reduce(values, initial=-0.0))  # 0.0 would make zeros of −0.0

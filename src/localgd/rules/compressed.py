@@ -99,7 +99,7 @@ class Compressed:
         if update is None or update.vector.shape != before.shape:
             return report, (before, name, inner)
         coded, sent, after = self._sent(update.vector, before)
-        ended = name if coded is None else self._named(name, message, shard)
+        ended = name if coded is None else _named(after, shard)
         kept = Kept.between(name, _level(before), ended, _level(after))
         dual = _recoded(update, sent, norm(before) + norm(after), kept, coded)
         sums = dict(report.sums)
@@ -114,24 +114,20 @@ class Compressed:
         No code, and the update as it is, where one of them is not finite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            wanted = update + before
+            wanted = read_only(update + before)  # nobody's to change, nor what is sent
             if np.isfinite(wanted).all():
                 coded = self.compressor.encode(wanted)
-                sent = self.compressor.decoded(coded, wanted.size)
+                sent = np.array(self.compressor.decoded(coded, wanted.size), dtype=np.float64)
                 after = wanted - sent
                 if np.isfinite(after).all():
                     return coded, sent, read_only(after)
         return None, update, before
 
-    def _named(self, before: float, message: Message, shard: Shard) -> float:
-        """Return a name for what a node keeps back after a round: of all that it is a function of, but for the rows.
 
-        Whoever knows the messages knows the name: it tells nothing of any row.
-        """
-        mark = blake2b(f"{self!r}\n{shard.node_id}\n{before}\n{message.round}".encode(), digest_size=8)
-        for name, array in (("", message.w), *sorted(message.extra.items())):
-            mark.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        return float(int.from_bytes(mark.digest()) % LARGEST_NAME)
+def _named(memory: FloatArray, shard: Shard) -> float:
+    """Return a name for what a node keeps back, of the node and of that itself: another vector has another name."""
+    mark = blake2b(shard.node_id.encode() + b"\n" + memory.tobytes(), digest_size=8)
+    return float(int.from_bytes(mark.digest()) % LARGEST_NAME)
 
 
 def _level(memory: FloatArray) -> float:

@@ -171,7 +171,8 @@ class Stage:
         engine, so_far, own = context.engine, len(context.history), ours(method)
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
         # of a stranger's state: the model, and what its rows have vouched for; of targets not even that
-        model = server.readout if self.problem.by_margins else Dual(server.readout.vector)
+        vouched = self.problem.by_margins and (own or server.readout.of is None)  # not of rows of the server's own
+        model = server.readout if vouched else Dual(server.readout.vector)
         state, look = server if own else ServerState(model, server.round), self.problem.look(method.task)
         first, task = self.problem.beginning(state), look if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
@@ -302,8 +303,12 @@ class Stage:
 
 def ours(method: Method) -> bool:
     """Return whether task and merge are of this library: those of others are believed what a shard vouches for."""
-    parts = (method.task, getattr(method.task, "task", None), method.merge)  # what is compressed is somebody's, too
-    return all(part is None or type(part).__module__.partition(".")[0] == "localgd" for part in parts)
+    task: Any = method.task
+    parts: list[Any] = [method.merge]
+    while task is not None:  # what is compressed is somebody's, too
+        parts.append(task)
+        task = getattr(task, "task", None)
+    return all(type(part).__module__.partition(".")[0] == "localgd" for part in parts)
 
 
 def _rounds(number: int) -> str:
