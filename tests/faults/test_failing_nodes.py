@@ -292,7 +292,7 @@ def test_what_the_only_node_left_sends_must_be_what_its_task_declares(change, me
 
 def test_a_round_in_which_no_rows_have_a_weight_is_refused():
     engine = Tampered(random_rows(4), lambda sums, duals: (sums | {"weight": 0.0}, duals))
-    with pytest.raises(ValueError, match="no weight of rows"):
+    with pytest.raises(ValueError, match="weigh nothing in the mean"):
         train(engine, local_gd(local_steps=5, lr=0.1), n_rounds=9)
 
 
