@@ -28,7 +28,7 @@ class Share(NamedTuple):
     Parameters
     ----------
     name : float
-        Σ of the names of what each node kept back, whole numbers: who kept back what, and when.
+        Σ of the names of what each node kept back, whole numbers: who kept back what.
     factor : float
         What B is multiplied with.
     level : float

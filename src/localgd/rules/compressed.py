@@ -6,7 +6,7 @@ kept back now: with B = Σ e_m,
 
     Σ_m c_m = Σ_m u_m + B − B',        |B| <= Σ |e_m|.
 
-A report says both lengths, and the names of B and B', which tell who kept back what, when. Then a server knows which
+A report says both lengths, and the names of B and B', which tell who kept back what. Then a server knows which
 B − B' of one round meets which of the next one, and drops what has gone. Every operation on duals keeps count of it, so
 whatever a merge makes of updates, its model is certified; a B that is left over (of a node that was left out, or lost
 its state) counts in full, for ever. See docs/compression.md.
