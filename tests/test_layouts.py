@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from common import METHODS, OTHER_ORDER, PENALISED, examples, random_rows
-from localgd import ClassRows, Csr, Dense, InProcess, Shard, local_gd, train
+from localgd import ClassRows, Csr, Dense, InProcess, Prepared, Shard, local_gd, prepare, train
+from localgd.data.table import Table
 from localgd.engine.nodes import fingerprint
 from localgd.kernels import pick, reference
 from localgd.layouts import laid
@@ -26,12 +27,20 @@ def plain(rng, n=7, d=5):
     return x
 
 
+def prepared(x, signs):
+    center, scale = np.linspace(-1, 1, x.shape[1] - 1), np.linspace(0.5, 3, x.shape[1] - 1)
+    return Prepared(x[:, :-1], signs, center, scale, bias=True)
+
+
 LAYOUTS = {
     "dense": lambda x, y: Dense(x),  # noqa: ARG005
     "float32": lambda x, y: laid(x.astype(np.float32)),  # noqa: ARG005
+    "prepared": lambda x, y: prepared(x, np.where(y > 1, 1.0, -1.0)),
     "csr": lambda x, y: Csr(csr_array(x)),  # noqa: ARG005
     "classes": lambda x, y: ClassRows(x, y, CLASSES),
     "classes, csr": lambda x, y: ClassRows(csr_array(x), y, CLASSES),
+    "classes, float32": lambda x, y: ClassRows(laid(x.astype(np.float32)), y, CLASSES),
+    "classes, prepared": lambda x, y: ClassRows(prepared(x, None), y, CLASSES),
     "two classes": lambda x, y: ClassRows(x, y % 2, 2),
 }
 layouts = pytest.mark.parametrize("name", LAYOUTS)
@@ -150,7 +159,7 @@ def test_a_node_knows_its_rows_again_by_rows_and_classes():
     x, y = plain(rng), rng.integers(CLASSES, size=7)
     other = (y + 1) % CLASSES
     digests = {fingerprint(Shard("a", LAYOUTS[name](x, codes))) for name in LAYOUTS for codes in (y, other)}
-    assert len(digests) == 9  # of rows that are signed the codes are no part
+    assert len(digests) == 15  # of rows that are signed the codes are no part
 
 
 def test_rows_of_two_classes_are_signed_rows():
@@ -202,6 +211,70 @@ def test_float32_rows_are_never_written_out_by_local_steps():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < x.nbytes / 2
+
+
+@pytest.mark.parametrize("n_classes", [0, 2, 4])
+def test_rows_of_a_mapped_file_stay_there_and_are_the_rows_that_would_be_kept(n_classes, tmp_path):
+    rng = np.random.default_rng(n_classes)
+    x = rng.standard_normal((40, 6)) * 10.0 ** np.arange(6) + 3
+    y = rng.standard_normal(40) if n_classes == 0 else np.arange(40) % n_classes
+    weights = rng.integers(0, 3, size=40).astype(float)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    held = []
+    for rows in (mapped, x):
+        table = Table("a", rows, y, weights=weights)
+        engine, _ = prepare(InProcess([table]), scale="standard", classes=n_classes > 0)
+        held.append(engine.shards["a"].data)
+    kept, there = held[1], held[0]
+    inner = there.x if n_classes > 2 else there
+    assert isinstance(inner, Prepared)
+    assert not isinstance(kept, Prepared)
+    for one, other in zip((there.explicit(), there.norms), (kept.explicit(), kept.norms), strict=True):
+        plain = [part.toarray() if isinstance(part, csr_array) else part for part in (one, other)]
+        assert plain[0].tobytes() == plain[1].tobytes()
+
+
+@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "lbfgs", "scaffold"])
+def test_prepared_rows_train_the_model_of_the_rows_written_out(name):
+    method, rng = (METHODS | PENALISED)[name], np.random.default_rng(1)
+    runs = []
+    for written in (False, True):
+        shards = []
+        for m, shard in enumerate(random_rows(3, n=12)):
+            signs = np.where(np.random.default_rng(m).random(shard.n_rows) < 0.5, 1.0, -1.0)
+            center, scale = rng.standard_normal(shard.n_features), rng.uniform(0.5, 2, shard.n_features)
+            rows = Prepared(shard.rows * signs[:, None] * scale + center, signs, center, scale)
+            shards.append(Shard(f"{m}", rows.explicit() if written else rows))
+        rng = np.random.default_rng(1)
+        runs.append(train(InProcess(shards), method, n_rounds=10))
+    np.testing.assert_allclose(runs[0].w, runs[1].w, rtol=1e-7, atol=1e-10)
+    assert runs[0].certificate.verdict == runs[1].certificate.verdict
+
+
+def test_prepared_rows_are_never_written_out_by_local_steps():
+    x = np.random.default_rng(0).standard_normal((20_000, 60))
+    rows = Prepared(x, np.where(x[:, 0] > 0, 1.0, -1.0), np.zeros(60), np.full(60, 2.0), bias=True)
+    engine = InProcess([Shard("a", rows.take(np.arange(10_000))), Shard("b", rows.take(np.arange(10_000, 20_000)))])
+    tracemalloc.start()
+    train(engine, local_gd(local_steps=3), n_rounds=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"signs": [1.0, 0.0]}, "signs must be 1 or -1"),
+        ({"signs": [1.0]}, r"needs signs of shape \(2,\)"),
+        ({"scale": [1.0, 0.0, 1.0]}, "scale finite and above 0"),
+        ({"center": [np.nan, 0.0, 1.0]}, "center must be finite"),
+    ],
+)
+def test_what_does_not_prepare_rows_is_refused(parts, said):
+    with pytest.raises(ValueError, match=said):
+        Prepared(np.ones((2, 3)), **parts)
 
 
 def test_no_compiled_kernel_takes_softmax():

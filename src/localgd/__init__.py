@@ -20,7 +20,7 @@ HOMES = {
     "engine.torchdist": "TorchDistributed",
     "errors": "NodeError",
     "estimators": "LocalGDClassifier LocalGDRegressor",
-    "layouts": "ClassRows Csr Dense",
+    "layouts": "ClassRows Csr Dense Prepared",
     "losses": "Exponential Logistic Loss",
     "methods.auto": "auto",
     "methods.averaging": "fedexp fedprox local_gd local_sgd modified_local_gd normalised_local_gd slowmo",

@@ -26,6 +26,7 @@ from localgd.estimators import LocalGDRegressor as LocalGDRegressor
 from localgd.layouts import ClassRows as ClassRows
 from localgd.layouts import Csr as Csr
 from localgd.layouts import Dense as Dense
+from localgd.layouts import Prepared as Prepared
 from localgd.losses import Exponential as Exponential
 from localgd.losses import Logistic as Logistic
 from localgd.losses import Loss as Loss

@@ -11,7 +11,7 @@ from typing import Any, Never
 import numpy as np
 
 from localgd.duals.dual import Dual
-from localgd.layouts import Dense, laid
+from localgd.layouts import Dense, Float32, laid
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
 from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, FloatArray, below, frozen, read_only
@@ -34,8 +34,9 @@ class Shard:
     node_id : str
         Name of the node; reports are added up in the order of these names.
     data : (n, d) float64 or float32 array, CSR array or Layout
-        Signed rows, finite, at least one. A bias is one more column holding y. Of many classes `localgd.ClassRows`:
-        one row against each class that a sample is not of; the sample is right if all of them are.
+        Signed rows, finite, at least one. A bias is one more column holding y. Plain rows with their signs and what
+        prepares them, also those of a file, are `localgd.Prepared`. Of many classes `localgd.ClassRows`: one row
+        against each class that a sample is not of; the sample is right if all of them are.
     weights : (n_samples,) float64 array, optional
         What each sample counts, finite and at least 0; 1 by default. Samples of weight 0 are left out. A sample of
         weight 2 is two of weight 1 in every loss and every mean; the hard margin knows only which samples there are.
@@ -66,7 +67,7 @@ class Shard:
         object.__setattr__(self, "data", data)
         if self.weights is not None:
             data = self._weighted(self.weights)
-        if len(data.shape) != 2 or data.shape[0] == 0 or (isinstance(data, Dense) and data.x.ndim > 2):
+        if len(data.shape) != 2 or data.shape[0] == 0 or (isinstance(data, Dense | Float32) and data.x.ndim != 2):
             raise ValueError(f"node {self.node_id!r} has no rows (shape {data.shape}); give it at least one or drop it")
         if not data.finite:
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")

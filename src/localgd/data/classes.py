@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.layouts import ClassRows
+from localgd.layouts import ClassRows, Prepared
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray, read_only
 from localgd.rows import Shard
 
 
-def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int, weights: FloatArray | None = None) -> Shard:
+def signed(
+    node_id: str, rows: Rows | Prepared, codes: NDArray[Any], n_classes: int, weights: FloatArray | None = None
+) -> Shard:
     """Return a node's shard: y·x with y = ±1 for two classes, `localgd.ClassRows` for more.
 
-    Plain rows x of the caller's own, (n, d), become the signed ones in place; their classes, `codes`, count from 0, and
-    `weights`, (n,), are what each counts.
+    Plain rows x of the caller's own, (n, d), become the signed ones in place, but for those of a file; their classes,
+    `codes`, count from 0, and `weights`, (n,), are what each counts.
 
     Examples
     --------
@@ -26,9 +29,11 @@ def signed(node_id: str, rows: Rows, codes: NDArray[Any], n_classes: int, weight
     [[-1.0, -2.0], [3.0, 4.0]]
     """
     if n_classes > 2:
-        data = ClassRows(rows if isinstance(rows, csr_array) else read_only(rows), codes, n_classes)
+        data = ClassRows(read_only(rows) if isinstance(rows, np.ndarray) else rows, codes, n_classes)
         return Shard(node_id, data, weights=weights)
     signs = np.where(codes == 1, 1.0, -1.0)
+    if isinstance(rows, Prepared):
+        return Shard(node_id, replace(rows, signs=signs), weights=weights)
     if isinstance(rows, csr_array):
         rows.data *= np.repeat(signs, np.diff(rows.indptr))
         return Shard(node_id, rows, weights=weights)

@@ -18,6 +18,7 @@ from localgd.data.classes import signed
 from localgd.data.table import Table
 from localgd.data.values import as_text, finite_numbers
 from localgd.layouts.layout import Rows
+from localgd.layouts.prepared import Prepared, mapped
 from localgd.rounding import FloatArray
 from localgd.rows import Samples, Shard
 
@@ -293,9 +294,19 @@ class Recipe:
 
     def __call__(self, table: Table) -> Shard:
         """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
+        rows = self._in_place(table) or self.matrix(table)
         if not self.classes:
-            return Samples(table.node_id, self.matrix(table), self.targets(table), weights=table.weights)
-        return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes), table.weights)
+            return Samples(table.node_id, rows, self.targets(table), weights=table.weights)
+        return signed(table.node_id, rows, self.codes(table), len(self.classes), table.weights)
+
+    def _in_place(self, table: Table) -> Prepared | None:
+        """Return the rows of a mapped file, which are to stay where they are; None if there is no such file."""
+        x, names = table.features, tuple(column.name for column in self.columns)
+        if self.sparse or not isinstance(x, np.ndarray) or not mapped(x) or names != table.names:
+            return None
+        numbers: Any = self.columns
+        center, scale = (np.array([getattr(number, part) for number in numbers]) for part in ("center", "scale"))
+        return Prepared(x, None, center, scale, self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON-able values."""

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from localgd.kernels import gram, reference
 from localgd.kernels.reference import Steps
-from localgd.layouts import Csr, Dense
+from localgd.layouts import Csr, Dense, Float32
 from localgd.many.stack import alone
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
@@ -54,8 +54,8 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
         return reference.coefficients
     if shard.n_samples**2 <= 2 * stored and shard.n_samples <= MOST_GRAM_ROWS:
         return gram.coefficients
-    plain = versus == 1 and shard.weights is None and isinstance(data, Dense | Csr)
-    cached = isinstance(data, Dense) and stored <= CACHED_ENTRIES
+    plain = versus == 1 and shard.weights is None and isinstance(data, Dense | Float32 | Csr)
+    cached = not isinstance(data, Csr) and stored <= CACHED_ENTRIES
     if not plain or cached or local_steps * stored * share < COMPILED_FROM:
         return reference.coefficients
     alone(shard, "compiled kernels take one node")

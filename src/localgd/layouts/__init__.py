@@ -12,8 +12,9 @@ from localgd.layouts.csr import Csr
 from localgd.layouts.dense import Dense
 from localgd.layouts.float32 import Float32
 from localgd.layouts.layout import Layout
+from localgd.layouts.prepared import Prepared
 
-__all__ = ["ClassRows", "Csr", "Dense", "Float32", "Layout", "laid"]
+__all__ = ["ClassRows", "Csr", "Dense", "Float32", "Layout", "Prepared", "laid"]
 
 
 def laid(rows: Any) -> Layout:
@@ -24,7 +25,7 @@ def laid(rows: Any) -> Layout:
     >>> laid([[1.0, 2.0]])
     Dense(x=array([[1., 2.]]))
     """
-    if isinstance(rows, Dense | Csr | ClassRows):
+    if isinstance(rows, Layout):
         return rows
     if issparse(rows):
         return Csr(rows)

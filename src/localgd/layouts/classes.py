@@ -27,7 +27,7 @@ class ClassRows(Layout):
 
     Parameters
     ----------
-    x : (n, d) float64 array or CSR array
+    x : (n, d) float64 array, CSR array or Layout of one sample a row
         The plain rows; a last column of ones if there is a bias.
     codes : (n,) int array
         The classes y from 0 to C − 1, of which a node may lack some.
@@ -131,10 +131,10 @@ class ClassRows(Layout):
         return out
 
     def margins(self, w: FloatArray) -> FloatArray:
-        return self._against(np.asarray(self.x.x @ np.ascontiguousarray(w.reshape(self.n_classes, -1).T)))
+        return self._against(self.x.products(np.ascontiguousarray(w.reshape(self.n_classes, -1).T)))
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(np.asarray(self.x.columns @ self._by_class(coefficients)).T).ravel()
+        return np.ascontiguousarray(self.x.sums(self._by_class(coefficients)).T).ravel()
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return self._moment(coefficients, np.ones(len(self.codes)), 0.0)
@@ -176,7 +176,7 @@ class ClassRows(Layout):
         return np.asarray(np.maximum(np.abs(b) - b * b, 0.0) * self.x.shares(np.ones(len(b)), 2))
 
     def explicit(self) -> csr_array[np.float64]:
-        x = csr_array(self.x.x)
+        x = csr_array(self.x.explicit())
         d = x.shape[1]
         wide = csr_array(x[np.repeat(np.arange(x.shape[0]), self.versus)])
         row = np.repeat(np.arange(wide.shape[0]), np.diff(wide.indptr))

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from localgd.layouts.dense import Dense
-from localgd.layouts.layout import Rows
+from localgd.layouts.blocks import BLOCK, Blocks
 from localgd.rounding import FloatArray, frozen, read_only
-
-BLOCK = 2**16
-"""Entries that are written out as float64 at a time, 512 KB: a cache holds them until they have been used."""
 
 
 @dataclass(frozen=True, eq=False)
-class Float32(Dense):
+class Float32(Blocks):
     """Rows of float32 numbers, each of which is a float64, too: nothing is rounded but what is computed of them.
-
-    So what is proved of them holds as it does for the same rows in float64; only the order of sums is another one.
 
     Parameters
     ----------
@@ -40,44 +33,17 @@ class Float32(Dense):
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", frozen(self.x, np.float32))
 
-    def _blocks(self) -> Iterator[tuple[slice, Dense]]:
-        """Yield places of rows and those rows in float64, a few at a time."""
-        size = max(1, BLOCK // max(1, self.row_length))
-        for first in range(0, self.shape[0], size):
-            some = slice(first, first + size)
-            yield some, Dense(read_only(self.x[some].astype(np.float64)))
+    @property
+    def parts(self) -> tuple[Any]:
+        return (self.x,)
 
-    def margins(self, w: FloatArray) -> FloatArray:
-        return np.concatenate([block.margins(w) for _, block in self._blocks()])
-
-    def sum(self, coefficients: FloatArray) -> FloatArray:
-        out = np.zeros(self.row_length)
-        for some, block in self._blocks():
-            out += block.sum(coefficients[some])
-        return out
-
-    def moment(self, coefficients: FloatArray) -> FloatArray:
-        out = np.zeros((self.row_length, self.row_length))
-        for some, block in self._blocks():
-            out += block.moment(coefficients[some])
-        return out
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.x).all())
 
     @cached_property
     def peak(self) -> float:
         return float(max(self.x.max(initial=0.0), -self.x.min(initial=0.0)))
-
-    @cached_property
-    def norms(self) -> FloatArray:
-        return read_only(np.concatenate([block.norms for _, block in self._blocks()]))
-
-    @cached_property
-    def squares(self) -> FloatArray:
-        """|z_i|² of every row, (n, 1)."""
-        return np.concatenate([block.squares for _, block in self._blocks()])
-
-    @property
-    def trace(self) -> float:
-        return float(self.squares.sum())
 
     @cached_property
     def gram(self) -> FloatArray:
@@ -88,11 +54,9 @@ class Float32(Dense):
             out += columns @ columns.T
         return read_only(out)
 
-    def take(self, samples: Any) -> Dense:
+    def take(self, samples: Any) -> Float32:
         return Float32(read_only(self.x[samples], np.float32))
 
-    def over(self, length: float) -> Any:
-        return Dense(read_only(np.divide(self.x, length, dtype=np.float64)))
-
-    def explicit(self) -> Rows:
-        return read_only(self.x.astype(np.float64))
+    def written(self, some: Any) -> FloatArray:
+        out: FloatArray = self.x[some].astype(np.float64)
+        return out

@@ -167,6 +167,14 @@ class Single(Layout):
     def sum(self, coefficients: FloatArray) -> FloatArray:
         return times(self.columns, coefficients)
 
+    def products(self, matrix: FloatArray) -> FloatArray:
+        """Return z_i·w for each column w of a (d, k) matrix, (n, k)."""
+        return np.asarray(self.x @ matrix)
+
+    def sums(self, coefficients: FloatArray) -> FloatArray:
+        """Return Σ c_i z_i for each column c of an (n, k) matrix, (d, k)."""
+        return np.asarray(self.columns @ coefficients)
+
     def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
         return self.moment(weights * (coefficients * (1.0 - coefficients)))
 
