@@ -85,11 +85,11 @@ def test_help_brings_nothing_that_computes(arguments):
 
 def test_what_is_imported_late_keeps_to_one_thread_too():
     program = """
-from localgd.engine.nodes import blas_threads
-early = blas_threads().info()
+from localgd.engine.nodes import blas
+early = {lib.filepath for lib in blas()}
 import localgd.methods.table, localgd.reference.max_margin, localgd.theory, localgd.run.loop
 from threadpoolctl import ThreadpoolController
-print({lib["filepath"] for lib in ThreadpoolController().info()} - {lib["filepath"] for lib in early})
+print({lib.filepath for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"} - early)
 """
     assert libraries_of(program)[0] == "set()"
 

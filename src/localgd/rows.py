@@ -113,17 +113,17 @@ class Shard:
         """The signed rows, (n, d), as an array or a CSR array; those of many classes are written out for it."""
         return self.data.explicit()  # type: ignore[no-any-return]
 
-    @property
+    @cached_property
     def versus(self) -> int:
         """How many rows next to each other speak for one sample: 1 for two classes, C − 1 for C classes."""
         return int(self.data.versus)
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
         """Number of rows n."""
         return int(self.data.shape[0])
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """Number of samples: of rows, for two classes."""
         return self.n_rows // self.versus
@@ -158,12 +158,12 @@ class Shard:
             return values
         return np.asarray(np.repeat(self.weights, values.shape[-1] // self.n_samples, axis=-1) * values)
 
-    @property
+    @cached_property
     def n_features(self) -> int:
         """Number of columns d, the bias column included."""
         return int(self.data.shape[1])
 
-    @property
+    @cached_property
     def row_length(self) -> int:
         """Most entries that one inner product with a row adds up (d, or the fullest row's non-zeros)."""
         return int(self.data.row_length)

@@ -30,12 +30,27 @@ OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring t
 
 
 @cache
-def blas_threads() -> ThreadpoolController:
-    """Return what limits BLAS to a thread a node: faster on small blocks, and no bit depends on the machine's cores.
+def blas() -> tuple[Any, ...]:
+    """Return the BLAS libraries of this process.
 
-    It looks through all libraries that are loaded, which takes a while: once, as NumPy and SciPy are there by now.
+    All libraries that are loaded are looked through, which takes a while: once, as NumPy and SciPy are there by now.
     """
-    return ThreadpoolController()
+    return tuple(lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit BLAS to a thread a node: faster on small blocks, and no bit depends on the machine's cores."""
+    before = [(lib, lib.num_threads) for lib in blas()]
+    several = [(lib, n_threads) for lib, n_threads in before if n_threads != 1]
+    for lib, _ in several:
+        lib.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for lib, n_threads in several:
+            if n_threads is not None:  # a library that does not tell
+                lib.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +126,7 @@ class Nodes:
     @contextmanager
     def _working(self, n_pieces: int) -> Iterator[Callable[..., Iterable[Any]]]:
         """Limit BLAS to a thread, and yield what does something with each piece of the work, in several threads."""
-        with blas_threads().limit(limits=1, user_api="blas"):
+        with one_thread():
             if self.n_jobs == 1 or n_pieces == 1:
                 yield map
                 return

@@ -17,17 +17,20 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     gram = shard.gram
     a = np.zeros(margins.shape)
-    lr, by_gram = steps.lr * steps.loss.versus, shard.data.by_gram
+    lr = steps.lr * steps.loss.versus
     if steps.batches is None:
         share, shrink, weights, slope = lr / shard.n_rows, steps.shrink, steps.weights, steps.loss.slope
+        after = shard.data.moving(gram, margins)
         for _ in range(steps.local_steps):  # its every line counts: rows are few, and steps many
-            c = slope(margins + by_gram(gram, a))
+            c = slope(after(a))
             c = (c if weights is None else c * weights) * share
-            a = c + (a if shrink == 1.0 else shrink * a)
+            if shrink != 1.0:
+                a *= shrink
+            a += c
         return a
     for samples in steps.batches:
         index = shard.data.index(samples)
-        c = steps.slopes(margins[index] + by_gram(gram, a, samples), index) * (lr / index.size)
+        c = steps.slopes(margins[index] + shard.data.by_gram(gram, a, samples), index) * (lr / index.size)
         a *= steps.shrink
         np.add.at(a, index, c)
     return a

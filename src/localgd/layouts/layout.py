@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Self, TypeAlias
 
@@ -90,6 +91,10 @@ class Layout(ABC):
     @abstractmethod
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
         """Return z_j·Σ c_i z_i for every row, or those of some samples, by the Gram matrix."""
+
+    def moving(self, gram: FloatArray, margins: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Return what gives m + `by_gram` of coefficients, for margins m; what it gave last may be overwritten."""
+        return lambda coefficients: margins + self.by_gram(gram, coefficients)
 
     @abstractmethod
     def take(self, samples: Index) -> Layout:
@@ -180,6 +185,16 @@ class Single(Layout):
 
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
         return times(gram if samples is None else gram[samples], coefficients)
+
+    def moving(self, gram: FloatArray, margins: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        products = np.empty((*margins.shape, 1))
+        at = products[..., 0]
+
+        def after(coefficients: FloatArray) -> FloatArray:
+            np.matmul(gram, coefficients[..., None], out=products)
+            return np.add(margins, at, out=at)
+
+        return after
 
     @cached_property
     def _lengths(self) -> FloatArray:

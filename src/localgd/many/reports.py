@@ -55,8 +55,9 @@ class Reports:
         for part, values in parts.items():
             wide = {n: np.full(k, v, float) if isinstance(v, float | int) else v for n, v in values.items()}
             joined[part] = {**joined[part], **wide}
-        flags = {name: np.broadcast_to(raised, k) for name, raised in flags.items()}
-        present = {} if np.all(where) else {name: where for values in parts.values() for name in values}
+        flags = {n: raised if np.shape(raised) == (k,) else np.full(k, raised, bool) for n, raised in flags.items()}
+        everywhere = where is True or np.all(where)
+        present = {} if everywhere else {name: where for values in parts.values() for name in values}
         return Reports(self.node_ids, self.n_rows, joined, {**self.flags, **flags}, {**self.present, **present})
 
     @classmethod

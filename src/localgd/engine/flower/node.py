@@ -17,7 +17,7 @@ from localgd.core import Task
 from localgd.engine import serialize
 from localgd.engine.flower import records
 from localgd.engine.flower.records import MAX_MB, MOST_TEXT
-from localgd.engine.nodes import NodeStore, answer, blas_threads, fingerprint, state_type
+from localgd.engine.nodes import NodeStore, answer, fingerprint, one_thread, state_type
 from localgd.limits import Limits, RefusedError
 from localgd.many.by_node import at
 
@@ -111,7 +111,7 @@ class RoundHandler:
         steps = at(getattr(task, "local_steps", None), held.shard.node_id) or 1
         held.shard.limits.admit(task, sizes, n_duals, held.shard.n_rows, steps)
         key = digest(json.dumps([head["task"], view]))
-        with blas_threads().limit(limits=1, user_api="blas"):
+        with one_thread():
             report, kept = answer(task, message, held.shard, diary.recall(key, session, task))
         answered = records.reported(report, _keyed(held.digest, context.node_config.get("secret")), message)
         diary.views[view] = definition
