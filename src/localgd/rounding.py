@@ -221,4 +221,7 @@ def at_least(value: float, digits: int = 3) -> str:
 
 
 def _digits(value: float, digits: int, rounding: str) -> str:
+    near = f"{value:.{digits}g}"
+    if float(near) >= value if rounding == ROUND_CEILING else float(near) <= value:
+        return near  # decimals take long, and half of the numbers need none
     return f"{float(Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"

@@ -75,9 +75,9 @@ class Shard:
 
     def _weighted(self, given: Any) -> Any:
         """Leave out samples of weight 0, and weights that are all 1; return the rows."""
-        weights = frozen(given)
-        if weights.shape != (self.n_samples,):
-            of_shape = f"{self.n_samples} samples but weights of shape {weights.shape}"
+        weights, n_samples = frozen(given), self.data.shape[0] // self.data.versus
+        if weights.shape != (n_samples,):
+            of_shape = f"{n_samples} samples but weights of shape {weights.shape}"
             raise ValueError(f"node {self.node_id!r} has {of_shape}; give one each")
         if not (np.isfinite(weights) & (weights >= 0)).all():
             raise ValueError(f"node {self.node_id!r} has weights that are not finite, or below 0; mend the samples")

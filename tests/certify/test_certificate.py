@@ -263,11 +263,24 @@ def test_the_angle_bound_is_the_worst_over_all_margins_in_the_bracket(low, ratio
     high, margin = low * (1 + spread), low * ratio
     w, s = np.array([1.0, 0.0]), np.array([math.cos(apart), math.sin(apart)])
     dual = Dual.proved(s, 1 / high, error)
-    found = angle_bound(w, margin, dual, low, high)
+    found = angle_bound(w, margin, [dual], low, high)
     for gamma in np.linspace(low, high, 50):
         by_margin = math.acos(min(1.0, margin / gamma)) if margin > 0 else math.pi
         by_dual = apart + math.acos(max(-1.0, min(1.0, gamma / high - error)))
         assert math.degrees(min(by_margin, by_dual)) <= found + 1e-5
+
+
+@given(low=st.floats(1e-6, 1.0), ratio=st.floats(0.5, 1), spread=st.floats(1e-6, 1), seed=st.integers(0, 999))
+@settings(max_examples=examples(200))
+def test_several_duals_bound_the_angle_as_the_best_of_them_does(low, ratio, spread, seed):
+    rng = np.random.default_rng(seed)
+    w, high = rng.standard_normal(3), low * (1 + spread)
+    duals = [Dual.proved(w, np.linalg.norm(w) / high, 1e-9)]
+    for _ in range(3):
+        s = w + 10.0 ** rng.uniform(-3, 0) * rng.standard_normal(3)
+        duals.append(Dual.proved(s, np.linalg.norm(s) / (high * rng.uniform(1, 1.5)), 0.0))
+    each = [angle_bound(w, low * ratio, [dual], low, high) for dual in [*duals, Dual(w)]]
+    assert angle_bound(w, low * ratio, [*duals, Dual(w)], low, high) == pytest.approx(min(each), rel=1e-12)
 
 
 def test_without_error_the_bound_is_the_square_root_of_low_over_high():

@@ -113,37 +113,38 @@ class HardMargin(ByMargins):
         return not known and bool(state.readout.vector.any())
 
 
-def angle_bound(w: FloatArray, margin: float, dual: Dual, low: float, high: float) -> float:
-    """Upper bound in degrees on ∠(w, u*), given γ* in [low, high], w's own margin and one dual vector.
+def angle_bound(w: FloatArray, margin: float, duals: Sequence[Dual], low: float, high: float) -> float:
+    """Upper bound in degrees on ∠(w, u*), given γ* in [low, high], w's own margin and dual vectors s.
 
-    max over γ in [low, high] of min(acos(margin/γ), ∠(w, s) + acos(γ·mass/|s|)). The first rises and the second falls
-    with γ, so at any split the larger of the two is a bound; regula falsi (Illinois) finds the split where they meet.
+    max over γ in [low, high] of min(acos(margin/γ), ∠(w, s) + acos(γ·mass/|s|)), the least over all s. The first rises
+    and the second falls with γ, so at any split the larger of the two is a bound; regula falsi (Illinois) finds the
+    split where they meet.
 
-    It takes the model (d,), a lower bound on its own margin min z_i·w/|w|, and any dual vector, w itself included; 90
+    It takes the model (d,), a lower bound on its own margin min z_i·w/|w|, and any dual vectors, w itself included; 90
     or more says nothing.
 
     Examples
     --------
     >>> import numpy as np
     >>> w = np.array([1.0, 0.0])
-    >>> round(angle_bound(w, 0.5, Dual.proved(w, 1.0, 0.0), 0.5, 1.0), 9)  # acos(sqrt(0.5/1))
+    >>> round(angle_bound(w, 0.5, [Dual.proved(w, 1.0, 0.0)], 0.5, 1.0), 9)  # acos(sqrt(0.5/1))
     45.0
     """
     if not 0 < low <= high:
         return math.inf
-    apart = 0.0 if dual.vector is w else angle_above(w, dual.vector)
+    known = [(0.0 if dual.vector is w else angle_above(w, dual.vector), dual) for dual in duals if dual.known]
 
     def by_margin(gamma: float) -> float:
         return acos_above(margin, gamma) if margin > 0 else math.pi
 
-    def by_dual(gamma: float) -> float:
-        return apart + dual.angle(gamma)
+    def by_duals(gamma: float) -> float:
+        return min([apart + dual.angle(gamma) for apart, dual in known], default=math.inf)
 
-    if by_dual(low) <= by_margin(low):
-        return math.degrees(by_dual(low))
-    if math.isinf(high) or by_margin(high) <= by_dual(high):
+    if by_duals(low) <= by_margin(low):
+        return math.degrees(by_duals(low))
+    if math.isinf(high) or by_margin(high) <= by_duals(high):
         return math.degrees(by_margin(high)) if math.isfinite(high) else math.inf
-    return math.degrees(where_they_meet(by_margin, by_dual, low, high))
+    return math.degrees(where_they_meet(by_margin, by_duals, low, high))
 
 
 def certificate(
@@ -176,8 +177,8 @@ def certificate(
             f"margin bounds crossed ({low!r} > {high!r}): a node said what is not so of its rows, or this is a "
             "bug; please report it, with the data"
         )
-    bounds = [angle_bound(w, own, dual, low, high) for dual in duals] if length > 0 else []
-    angle = min([angle for angle in bounds if angle <= TELLING_DEG], default=math.nan)
+    bound = angle_bound(w, own, duals, low, high) if length > 0 else math.inf
+    angle = bound if bound <= TELLING_DEG else math.nan
     cancels = cancels or before.verdict is Status.CANCELS or any(dual.cancels for dual in duals)
     return judged(Certificate(low, high, angle, own), cancels=cancels)
 
