@@ -46,9 +46,9 @@ CASES = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
         "kind": st.sampled_from(list(DISTORTED)),
-        "shape": st.tuples(st.integers(1, 9), st.integers(1, 6)),
+        "shape": st.tuples(st.integers(1, 9), st.integers(1, 7)),
         "sparse": st.booleans(),
-        "alpha": st.sampled_from([0.0, 0.0, 0.0, 1e-12, 1e-3, 1.0, 1e8, 1e-300, 1e100]),
+        "alpha": st.sampled_from([0.0, 0.0, 0.0, 1e-18, 1e-15, 1e-12, 1e-3, 1.0, 1e8, 1e-300, 1e100]),
         "intercept": st.booleans(),
         "max_mb": st.sampled_from([64.0, 0.0]),
         "n_rounds": st.integers(0, 40),

@@ -12,8 +12,10 @@ An error e of the residuals changes h by X_cᵀe (X_c less the mean), and |C^(�
 With fewer rows than columns and α = 0 there are many solutions. If the N-th largest eigenvalue σ² of XᵀX is proved to
 be positive, the rows are independent: min F = 0, and the solution of least norm is the one in the span of the rows, so
 |w − w*| <= |y − Xw|/σ + (distance of w from that span). The driver makes w of sums Xᵀa that nodes formed, so that
-distance is their rounding error. Otherwise no distance is proved, but vᵀXᵀy = vᵀXᵀXw* <= |XᵀXv||w*| for every v, which
-bounds |w*| from below.
+distance is their rounding error. A penalty far below σ² changes little: w* lies in that span, where C is at least σ² (α
+included), and the part of h in it is the h of the part of w in it. So |w − w*| <= |h|/σ² + (distance from that span),
+and the gap is α times the square of that distance more. Otherwise no distance is proved, but
+vᵀXᵀy = vᵀXᵀXw* <= |XᵀXv||w*| for every v, which bounds |w*| from below.
 
 Distances leave the intercept out. Every quantity enters with its rounding error against us.
 """
@@ -100,6 +102,10 @@ def squares_certificate(
         q = min(seen / math.sqrt(curved) + blur, steep / math.sqrt(curved)) * SURE
         distance = q / math.sqrt(curved) * SURE + TINY
         gap = (off * off / reduced.total + q * q) * SURE + TINY
+        if known is not None and known.independent and astray < math.inf:
+            q = min(seen / math.sqrt(known.spread) + blur, steep / math.sqrt(known.spread)) * SURE
+            distance = min(distance, (q / math.sqrt(known.spread) + astray) * SURE + TINY)
+            gap = min(gap, (off * off / reduced.total + q * q + reduced.alpha * astray * astray) * SURE + TINY)
     elif known is not None and known.independent:
         distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
         gap = objective

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,8 @@ class Spectrum:
 
     D is `scale`, (k,), powers of two: about the lengths of the columns, so that their units do not matter; ones where
     that cannot prove them to be independent. The `values`, (k,), ascend; the `vectors`, (k, k), are columns. An error
-    (of the sums, of taking the mean out, of the decomposition) is at most `doubt`, and hardly ever above `noise`.
+    (of the sums, of taking the mean out, of the decomposition) is at most `doubt`, and hardly ever above `noise`. A
+    penalty is `weak` if it drowns in that: then fewer rows than columns say more than it does.
     """
 
     reduced: Reduced
@@ -29,6 +30,7 @@ class Spectrum:
     vectors: FloatArray
     doubt: float
     noise: float
+    weak: bool = False
 
     @cached_property
     def dropped(self) -> int:
@@ -49,7 +51,7 @@ class Spectrum:
 
     @property
     def spread(self) -> float:
-        """Lower bound on the square of the N-th singular value: the rows are independent if it is positive."""
+        """Lower bound on the N-th largest eigenvalue: the rows are independent if it is positive."""
         place = self.values.size - self.reduced.rank
         if place < 0 or not self.spans:
             return 0.0
@@ -62,8 +64,8 @@ class Spectrum:
 
     @property
     def spans(self) -> bool:
-        """Whether there may be directions that only the choice of the shortest solution decides."""
-        return not self.curved > 0
+        """Whether there may be directions that only the choice of the shortest solution decides, or next to only it."""
+        return self.weak or not self.curved > 0
 
     def solved(self, h: FloatArray) -> FloatArray:
         """Return C⁺h, to the precision of the sums."""
@@ -78,8 +80,14 @@ def spectrum(report: Report, reduced: Reduced) -> Spectrum:
     moment = symmetric(report.sums["moment"])
     sizes = reduced.free(np.diagonal(moment) + reduced.alpha)
     exponents = np.floor(np.log2(sizes, out=np.zeros_like(sizes), where=sizes > 0) / 2)
+    weak = reduced.rank < sizes.size and 0 < reduced.alpha <= _noise(reduced.n_rows, sizes.size, float(sizes.sum()))
     found = _decomposed(moment, reduced, np.exp2(exponents))
-    return _decomposed(moment, reduced, np.ones(sizes.size)) if found.spans else found
+    return replace(_decomposed(moment, reduced, np.ones(sizes.size)), weak=weak) if weak or found.spans else found
+
+
+def _noise(n: int, d: int, trace: float) -> float:
+    """Return what the rounding of an eigenvalue is hardly ever above."""
+    return 16 * (math.sqrt(n) + math.sqrt(d)) * UNIT_ROUNDOFF * trace
 
 
 def _decomposed(moment: FloatArray, reduced: Reduced, scale: FloatArray) -> Spectrum:
@@ -95,6 +103,5 @@ def _decomposed(moment: FloatArray, reduced: Reduced, scale: FloatArray) -> Spec
     values, vectors = np.linalg.eigh((moment + reduced.alpha * np.eye(d)) / np.outer(scale, scale))
     # n-term sums for XᵀX and, with the mean taken out, twice more; the decomposition of a d×d matrix
     doubt = (4 * n + 32 * d + 2**12) * UNIT_ROUNDOFF * trace
-    noise = 16 * (math.sqrt(n) + math.sqrt(d)) * UNIT_ROUNDOFF * trace
     lost = n * d * TINY / float(scale.min(initial=1.0)) ** 2
-    return Spectrum(reduced, scale, values, vectors, doubt + lost, noise + lost)
+    return Spectrum(reduced, scale, values, vectors, doubt + lost, _noise(n, d, trace) + lost)

@@ -304,7 +304,8 @@ class NormalEquations(Affordable, Solving):
 def _missed(state: SquaresState, point: Point) -> float:
     """Return what is left to bring to 0: the residuals where there is a solution without any, else the gradient."""
     known = told(told(state.facts).known)
-    return point.residual if known.spans and known.independent else norm(point.h)
+    without = known.spans and known.independent and known.reduced.alpha == 0
+    return point.residual if without else norm(point.h)
 
 
 def _ended(state: State, why: str) -> State:
