@@ -1,0 +1,312 @@
+"""Several trainings over one federation, a round for all of them: each on a part of its own of every node's rows."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Self
+
+import numpy as np
+
+from localgd.core import Engine, Field, Message, Report, Schema, Task
+from localgd.duals.dual import Dual
+from localgd.engine.nodes import answer
+from localgd.engine.policy import Federation
+from localgd.errors import from_all
+
+AWAY = "away"
+"""The flag of a node that has no row in a part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a node holds: an item for each part, a Shard, Table or Samples, or None where it has no row in one."""
+
+    node_id: str
+    items: tuple[Any, ...]
+
+    @property
+    def token(self) -> object:
+        """What a dual made of any of its rows is known by."""
+        return self.items
+
+
+def named(part: int, name: str) -> str:
+    """Return what something of a part is called among those of all."""
+    return f"{part}.{name}"
+
+
+def packed(messages: Mapping[int, Message]) -> Message:
+    """Return messages to several parts as one."""
+    extra: dict[str, Any] = {}
+    for part, message in messages.items():
+        extra |= {named(part, "round"): np.float64(message.round), named(part, "w"): message.w}
+        extra |= {named(part, f"extra.{name}"): value for name, value in message.extra.items()}
+    return Message(extra=extra)
+
+
+def unpacked(message: Message, part: int) -> Message:
+    """Return the message to one of the parts."""
+    head = named(part, "extra.")
+    extra = {name.removeprefix(head): value for name, value in message.extra.items() if name.startswith(head)}
+    return Message(int(message.extra[named(part, "round")]), message.extra[named(part, "w")], extra)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Run a task on each of several parts of a node's rows, and report all of it at once.
+
+    Parameters
+    ----------
+    tasks : tuple of pairs of a part's number and its task
+        None of them keeps a state.
+    """
+
+    tasks: tuple[tuple[int, Any], ...]
+
+    def schema(self, message: Message) -> Schema:
+        """Return what the tasks declare, under the names of their parts; a node may be away from any."""
+        out: dict[str, Field] = {}
+        for part, task in self.tasks:
+            for name, held in task.schema(unpacked(message, part)).items():
+                free = held.optional or bool(held.unless)
+                out[named(part, name)] = replace(held, optional=free, unless="" if free else named(part, AWAY))
+            out |= {named(part, name): Field("count") for name in ("n_nodes", "n_rows")}
+            out[named(part, AWAY)] = Field("flag")
+        return out
+
+    def run(self, message: Message, shard: Parts, state: None) -> tuple[Report, None]:
+        """Return the reports of all parts in one."""
+        total = Report(1, max(_rows(item) for item in shard.items if item is not None))
+        for part, task in self.tasks:
+            item = shard.items[part]
+            if item is None:
+                total += Report(flags={named(part, AWAY): 1})
+            else:
+                total += _of_part(part, answer(task, unpacked(message, part), item, None)[0], shard.token)
+        return total, state
+
+
+@dataclass(frozen=True)
+class Present:
+    """Tell which parts a node has rows in."""
+
+    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
+        """Return the tally."""
+        return {"here": Field("count")}
+
+    def run(self, message: Message, shard: Parts, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
+        """Return ``here``, by part and node."""
+        here = [part for part, item in enumerate(shard.items) if item is not None]
+        rows = max(_rows(shard.items[part]) for part in here)
+        return Report(1, rows, counts={("here", part, shard.node_id): 1 for part in here}), state
+
+
+def _rows(item: Any) -> int:
+    return int(getattr(item, "n_samples", item.n_rows))
+
+
+def _of_part(part: int, report: Report, token: object) -> Report:
+    """Return a report under the names of its part, its duals as combinations of what the node holds."""
+
+    def called(held: Mapping[str, Any]) -> dict[str, Any]:
+        return {named(part, name): value for name, value in held.items()}
+
+    counts = {(named(part, str(head)), *rest): n for (head, *rest), n in report.counts.items()}
+    counts |= {(named(part, "n_nodes"),): report.n_nodes, (named(part, "n_rows"),): report.n_rows}
+    sums, maxs, mins = called(report.sums), called(report.maxs), called(report.mins)
+    duals = {name: _held_by(dual, token) for name, dual in called(report.duals).items()}
+    return Report(0, 0, sums, maxs, mins, counts, called(report.flags), duals, called(report.per_node))
+
+
+def _held_by(dual: Dual, token: object) -> Dual:
+    return Dual.proved(dual.vector, *dual.parts, dual.n_folded, token, kept=dual.kept)
+
+
+def of_part(part: int, report: Report) -> Report:
+    """Return what the report of all parts says of one of them."""
+    head = named(part, "")
+
+    def own(held: Mapping[str, Any]) -> dict[str, Any]:
+        return {name.removeprefix(head): value for name, value in held.items() if name.startswith(head)}
+
+    n_nodes, n_rows = (report.counts.get((named(part, name),), 0) for name in ("n_nodes", "n_rows"))
+    apart = {named(part, "n_nodes"), named(part, "n_rows")}
+    counts = {
+        (str(name).removeprefix(head), *rest): n
+        for (name, *rest), n in report.counts.items()
+        if str(name).startswith(head) and name not in apart
+    }
+    sums, maxs, mins = own(report.sums), own(report.maxs), own(report.mins)
+    flags = {name: n for name, n in own(report.flags).items() if name != AWAY}
+    duals = own(report.duals)
+    return Report(n_nodes, n_rows, sums, maxs, mins, counts, flags, duals, own(report.per_node))
+
+
+class AbandonedError(Exception):
+    """Another job has failed, so this one is not to go on."""
+
+
+@dataclass(eq=False)
+class Together:
+    """Jobs that run at once over one federation and share its rounds: what all of them ask for is asked in one.
+
+    Parameters
+    ----------
+    engine : Engine
+        The federation.
+    split : callable
+        From what a node holds to its parts, as many on every node: an item of its own each, or None.
+
+    Attributes
+    ----------
+    n_rounds : int
+        Rounds so far.
+    """
+
+    engine: Any
+    n_rounds: int = 0
+    _asked: dict[int, tuple[int, Any]] = field(default_factory=dict, init=False, repr=False)
+    _told: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
+    _at_work: set[int] = field(default_factory=set, init=False, repr=False)
+    _change: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
+    _nodes: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def over(cls, engine: Engine, split: Callable[[Any], Sequence[Any]]) -> Self:
+        """Return it over the parts of what each node holds, as many on every node: an item each, or None."""
+        together = cls(engine.map(lambda item: Parts(item.node_id, tuple(split(item)))))
+        together.n_rounds = 1
+        for (_, part, node_id), _ in sorted(from_all(together.engine, Present(), Message()).counts.items()):
+            together._nodes.setdefault(int(part), []).append(str(node_id))
+        return together
+
+    def lane(self, job: int, part: int) -> Lane:
+        """Return the engine by which a job, by its number, asks the nodes about a part of their rows."""
+        return Lane(self, job, part, self._nodes.get(part, []))
+
+    def run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run jobs, each of which asks by lanes of its own number, and return what they return.
+
+        Raises
+        ------
+        Exception
+            What the first job, by its number, has raised.
+        """
+        found: dict[int, Any] = {}
+        failed: dict[int, BaseException] = {}
+
+        def work(number: int) -> None:
+            try:
+                found[number] = jobs[number]()
+            except AbandonedError:
+                pass
+            except BaseException as error:  # noqa: BLE001  it is raised again where the jobs were started
+                failed[number] = error
+            with self._change:
+                self._at_work.discard(number)
+                self._change.notify_all()
+
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(jobs))]
+        self._at_work, self._asked, self._told = set(range(len(jobs))), {}, {}
+        try:
+            for thread in threads:
+                thread.start()
+            while self._all_ask():
+                if failed:
+                    break
+                self._answer()
+        finally:
+            with self._change:
+                self._at_work = set()
+                self._change.notify_all()
+            for thread in threads:
+                thread.join()
+        if failed:
+            raise failed[min(failed)]
+        return [found[number] for number in range(len(jobs))]
+
+    def _all_ask(self) -> bool:
+        """Wait until every job that is at work has asked for something; return whether any is."""
+        with self._change:
+            self._change.wait_for(lambda: self._at_work <= self._asked.keys())
+            return bool(self._at_work)
+
+    def _answer(self) -> None:
+        """Do what all have asked for: first change what nodes hold, then ask them, in one round."""
+        asked = {number: self._asked[number] for number in sorted(self._asked)}
+        told: dict[int, Any] = {}
+        encodes = {part: what for part, what in asked.values() if callable(what)}
+        if encodes:
+            self.engine = self.engine.map(lambda held: Parts(held.node_id, _encoded(held.items, encodes)))
+            told |= {number: None for number, (_, what) in asked.items() if callable(what)}
+        questions = {part: what for part, what in asked.values() if not callable(what)}
+        if questions:
+            bundle = Bundle(tuple((part, task) for part, (task, _) in sorted(questions.items())))
+            report = self.engine.round(bundle, packed({part: message for part, (_, message) in questions.items()}))
+            self.n_rounds += 1
+            told |= {number: of_part(part, report) for number, (part, what) in asked.items() if not callable(what)}
+        with self._change:
+            self._asked, self._told = {}, told
+            self._change.notify_all()
+
+    def ask(self, job: int, part: int, what: Any) -> Any:
+        """Ask for something, and wait until all other jobs have asked, too; return the answer."""
+        with self._change:
+            self._asked[job] = (part, what)
+            self._change.notify_all()
+            self._change.wait_for(lambda: job in self._told or job not in self._at_work)
+            if job not in self._told:
+                raise AbandonedError
+            return self._told.pop(job)
+
+
+def _encoded(items: tuple[Any, ...], encodes: Mapping[int, Callable[[Any], Any]]) -> tuple[Any, ...]:
+    return tuple(
+        encodes[part](item) if part in encodes and item is not None else item for part, item in enumerate(items)
+    )
+
+
+class Lane(Federation):
+    """A part of every node's rows, as an engine for one job: its rounds are those of all jobs."""
+
+    def __init__(self, together: Together, job: int, part: int, node_ids: Sequence[str]) -> None:
+        super().__init__()
+        self.together, self.job, self.part, self._node_ids = together, job, part, tuple(node_ids)
+
+    def round(self, task: Task, message: Message, nodes: Collection[str] | None = None) -> Report:
+        """Run a task on this part of every node that has one.
+
+        Raises
+        ------
+        ValueError
+            If not all nodes are to take part, or the task keeps states on the nodes.
+        """
+        if nodes is not None and set(nodes) != set(self.node_ids):
+            raise ValueError("trainings that share their rounds ask all nodes; leave nodes out")
+        if getattr(task, "state_type", type(None)) is not type(None):
+            raise ValueError(f"{type(task).__name__} keeps states on the nodes, and trainings that share rounds cannot")
+        report: Report = self.together.ask(self.job, self.part, (task, message))
+        self.floats_down += message.n_floats * report.n_nodes
+        self.floats_up += report.n_floats * report.n_nodes
+        return report
+
+    def map(self, encode: Callable[[Any], Any]) -> Self:
+        """Have the nodes hold ``encode(what they hold now)`` as this part; nothing is sent."""
+        self.together.ask(self.job, self.part, encode)
+        return copy.copy(self)
+
+    def shared(self, content: bytes) -> bytes:  # noqa: ARG002  the same in every process, without a word between them
+        """Return what tells one session of this job from others."""
+        return f"{self.job}".encode()
+
+    def keep(self, *_: Any) -> NoReturn:
+        """Refuse: nothing is kept of these runs."""
+        raise ValueError("trainings that share their rounds leave no checkpoints")
+
+    recall = keep
+
+    def release(self, session: str) -> None:
+        """Nodes keep nothing of it."""
