@@ -300,7 +300,7 @@ FAULTS = {
     "a round that stands": (Method("m", Sound(), Standing()), "after 1 rounds its state must say round=1"),
     "a server's state written to": (Method("m", Sound(), InPlace()), "InPlace.step writes to the state"),
     "a bare server's state": (Method("m", Sound(), Bare()), "AttributeError|the state of Bare lacks model"),
-    "a model that is a vector": (Method("m", Sound(), Vector()), "must be a localgd.Dual|AttributeError"),
+    "a model that is a vector": (Method("m", Sound(), Vector()), "model must be a Dual"),
     "a model of another width": (Method("m", Sound(), Wide()), r"Wide.step: its model has the shape \(9,\)"),
     "a message that is none": (Method("m", Sound(), Silent()), "Silent.message must return a Message"),
     "a message from elsewhere": (Method("m", Sound(), Early()), "Early.message says round 1 in round 0"),

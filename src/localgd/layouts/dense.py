@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localgd.layouts.layout import Index, Single
-from localgd.rounding import FloatArray, frozen, norms_above, read_only
+from localgd.rounding import FloatArray, norms_above, read_only, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,16 @@ class Dense(Single):
     [3.0, 6.0]
     """
 
+    held: ClassVar[Any] = np.float64
+
     x: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", frozen(self.x))
+        object.__setattr__(self, "x", real_array("rows x", self.x, self.held))
+        if self.x.ndim not in (2, 3):
+            raise ValueError(
+                f"rows x must be a table, shape (n, d), not of shape {self.x.shape}; one row alone is [[…]]"
+            )
 
     @property
     def row_length(self) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from localgd.layouts.dense import Dense
 from localgd.layouts.layout import Rows
-from localgd.rounding import FloatArray, frozen, read_only
+from localgd.rounding import FloatArray, read_only
 
 BLOCK = 2**16
 """Entries that are written out as float64 at a time, 512 KB: a cache holds them until they have been used."""
@@ -35,10 +35,9 @@ class Float32(Dense):
     (dtype('float64'), 16)
     """
 
-    x: Any
+    held: ClassVar[Any] = np.float32
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "x", frozen(self.x, np.float32))
+    x: Any
 
     def _blocks(self) -> Iterator[tuple[slice, Dense]]:
         """Yield places of rows and those rows in float64, a few at a time."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import check_named, check_positive, check_whole, from_all
+from localgd.errors import check_flag, check_named, check_positive, check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
@@ -137,6 +137,7 @@ class GradientSteps:
             raise ValueError(f"lr_schedule={self.lr_schedule!r} has no meaning with control variates; leave it out")
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
+        check_flag("replacement", self.replacement)
         check_whole("seed", self.seed, 0)
         check_positive("prox", self.prox, or_zero=True)
         for what, lr in named("lr", self.lr):

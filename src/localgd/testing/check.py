@@ -21,6 +21,7 @@ from localgd.duals.dual import Dual
 from localgd.engine import serialize
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import answer, state_type
+from localgd.errors import check_kind
 from localgd.methods.method import Method
 from localgd.problems.hard_margin import HardMargin
 from localgd.reference.max_margin import max_margin
@@ -102,6 +103,8 @@ def check_method(method: Method, problem: Problem | None = None) -> MethodCheck:
     """
     if not isinstance(method, Method):
         raise MethodError("check_method", [f"give a localgd.Method of a task and a merge, not {type(method).__name__}"])
+    if problem is not None:
+        check_kind("problem", problem, Problem, "a Problem such as HardMargin()")
     trial = Trial(method, method.problem if problem is None else problem)
     for check in (trial.names, trial.task, trial.merge, trial.runs):
         faults = list(_told(check))
