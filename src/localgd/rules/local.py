@@ -126,7 +126,7 @@ class GradientSteps:
     def __post_init__(self) -> None:
         """Check every field once; a mapping becomes a `ByNode`."""
         for name in ("local_steps", "lr", "weighted_by"):
-            object.__setattr__(self, name, by_node(getattr(self, name)))
+            object.__setattr__(self, name, by_node(getattr(self, name), name))
         check_whole("local_steps", self.local_steps, 1)
         if isinstance(self.lr, str) and self.lr not in ("auto", "paper"):
             raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")

@@ -65,7 +65,7 @@ def update_report(
     ([14.0, 14.0], 2.0)
     """
     check_kind("shard", shard, Shard, "a Shard")
-    weighting: Weighting = by_node(weighted_by)
+    weighting: Weighting = by_node(weighted_by, "weighted_by")
     check_weighting(weighting)
     weight = node_weight(shard, weighting)
     vector = update.vector if isinstance(update, Dual) else real_array("update", update)
