@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,7 @@ from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import judged
 from localgd.rounding import FloatArray, at_most, read_only, vector
+from localgd.rules.late import Late
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
@@ -122,10 +123,7 @@ def train(
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
         stage = _run_stages(chosen, problem, context, start, LoopState(about))
     shown = stage.shown if stage.loop.earlier is None else joined(stage.loop.earlier, stage.shown)
-    if stage.server.done and shown.verdict is Status.UNDECIDED:
-        shown = replace(shown, reason=f"{shown.reason}; it ended, as {stage.server.done}")
-    if stage.method.why:
-        shown = replace(shown, reason=f"{shown.reason}; {method.name} took {stage.method.name}, as {stage.method.why}")
+    shown = replace(shown, reason="; ".join([shown.reason, *_told(stage, shown.verdict, method.name)]))
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
     w = read_only(stage.server.readout.vector)
     history, weighted = tuple(context.history), sizes.weight is not None
@@ -152,6 +150,16 @@ def _check_limits(n_rounds: Any, max_seconds: Any, nodes: Any, on_round: Any, ch
         check_kind("on_round", on_round, "__call__", "a function of a RoundInfo")
     if checkpoints is not None:
         check_kind("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder)")
+
+
+def _told(stage: Stage, verdict: Status, asked: str) -> Iterator[str]:
+    """Yield what a certificate is to say of how its model came to be."""
+    if stage.server.done and verdict in (Status.UNDECIDED, Status.SEPARABLE, Status.FINITE):
+        yield f"it ended, as {stage.server.done}"
+    if isinstance(stage.method.merge, Late) and verdict in (Status.UNDECIDED, Status.CANCELS):
+        yield "the late direction is handed out, no model where no plane separates the rows: late=False, --no-late"
+    if stage.method.why:
+        yield f"{asked} took {stage.method.name}, as {stage.method.why}"
 
 
 def _run_stages(method: Method, problem: Problem, context: RunContext, start: FloatArray, loop: LoopState) -> Stage:
