@@ -6,7 +6,7 @@ import math
 import reprlib
 import textwrap
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -126,6 +126,27 @@ def check_kind(name: str, value: Any, kind: Any, what: str) -> None:
     there = hasattr(value, kind) if isinstance(kind, str) else isinstance(value, kind)
     if not there or isinstance(value, type):
         raise TypeError(f"{name} must be {what}, got {reprlib.repr(value)}")
+
+
+def all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """Return what each of these returns; a ValueError with all that they refuse, so that nobody mends one by one.
+
+    Examples
+    --------
+    >>> all_of(lambda: 1, lambda: int("one"), lambda: int("two"))
+    Traceback (most recent call last):
+    ValueError: invalid literal for int() with base 10: 'one'; and invalid literal for int() with base 10: 'two'
+    """
+    found: list[Any] = []
+    refused: list[ValueError] = []
+    for check in checks:
+        try:
+            found.append(check())
+        except ValueError as error:
+            refused.append(error)
+    if refused:
+        raise ValueError("; and ".join(map(str, refused))) from refused[0]
+    return found
 
 
 def check_named(task: Any, node_ids: Collection[str]) -> None:

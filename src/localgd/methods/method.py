@@ -8,13 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from localgd.core import End, Engine, Merge, Message, Problem, Task
 from localgd.duals.compressors import Compressor
-from localgd.errors import check_flag, check_kind
+from localgd.errors import all_of, check_flag, check_kind
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
 from localgd.problems.sizes import DataSizes
 from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
+from localgd.rules.server import Server
 
 UNLIKE = {
     True: "it fits real targets, and cannot look for the {} model; take auto, or another method",
@@ -170,7 +171,10 @@ class Method:
         if problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
-            task = self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task
+            _, task = all_of(
+                lambda: self.merge.refuse(problem) if isinstance(self.merge, Server) else None,
+                lambda: self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task,
+            )
             merge = self.merge.bound(problem, task) if isinstance(self.merge, Bindable) else self.merge
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error

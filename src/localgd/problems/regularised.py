@@ -184,14 +184,12 @@ def regularised(problem: Problem) -> Regularised:
     return problem
 
 
-def hard_margin_only(problem: Problem, why: str) -> None:
-    """Refuse a penalised loss, and squared loss, and say why."""
+def hard_margin_only(problem: Problem, why: str, remedy: str = "take newton, lbfgs, scaffold or local-gd") -> None:
+    """Refuse a penalised loss, and squared loss, and say why, and what to do."""
     if not problem.by_margins:
         raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):
-        raise ValueError(  # noqa: TRY004  likewise
-            f"it has no meaning with C={problem.C!r}: {why}; take newton, lbfgs, scaffold or local-gd"
-        )
+        raise ValueError(f"it has no meaning with C={problem.C!r}: {why}; {remedy}")  # noqa: TRY004  likewise
 
 
 def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regularised) -> Report:

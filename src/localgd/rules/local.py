@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import check_flag, check_named, check_positive, check_whole, from_all
+from localgd.errors import all_of, check_flag, check_named, check_positive, check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
@@ -155,10 +155,11 @@ class GradientSteps:
         check_named(self, engine.node_ids)
         if self.variates:
             regularised(problem)
-        if self.lr == "paper":
-            hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
-        loss = problem.loss_for(self.loss, sizes.versus)
-        weighting = problem.weighting_for(self.weighted_by)
+        _, loss, weighting = all_of(
+            lambda: self._refuse_pace(problem),
+            lambda: problem.loss_for(self.loss, sizes.versus),
+            lambda: problem.weighting_for(self.weighted_by),
+        )
         bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.total)
         if not isinstance(self.lr, str):
             return bound
@@ -169,6 +170,10 @@ class GradientSteps:
         steepest = beta + problem.strength(sizes.total) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
         return replace(bound, lr=each(self.local_steps, lambda steps: lr / steps) if self.lr == "paper" else lr)
+
+    def _refuse_pace(self, problem: Problem) -> None:
+        if self.lr == "paper":
+            hard_margin_only(problem, "lr='paper' is a step size for the hard margin", "give a number, or 'auto'")
 
     def on(self, node_id: str, message: Message) -> tuple[int, float]:
         """Return how many steps a node takes in a round, and of which size.

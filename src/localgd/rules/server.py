@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -113,11 +113,10 @@ class Server:
     whole_rounds: ClassVar[str] = ""
     hard_margin_as: ClassVar[str] = ""
 
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
+    def refuse(self, problem: Problem) -> None:
+        """Refuse a problem that it has no meaning for, whatever the task."""
         if self.hard_margin_as:
             hard_margin_only(problem, self.hard_margin_as)
-        return self
 
     def message(self, state: Any) -> Message:
         """Send the shared model and what is asked for."""
