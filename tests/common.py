@@ -50,6 +50,8 @@ SAME_ORDER = 1e-12  # the same sums in the same order, other code
 OTHER_ORDER = 1e-9  # the same sums in another order
 SOLVER = 1e-6  # two solvers of one problem
 
+SCHEDULES = ["constant", "inverse-sqrt", "inverse-time", "step:3", "step:2:0.7", "cosine:9", "cosine:9:0.2"]
+
 SCALES = {"dev": 0.25, "ci": 1.0, "nightly": 10.0}
 PROFILE = os.environ.get("LOCALGD_TESTS") or ("ci" if os.environ.get("CI") else "dev")
 

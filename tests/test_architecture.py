@@ -24,6 +24,7 @@ from localgd.methods.table import METHODS
 SOURCE = Path(localgd.__file__).parent
 ROOT = SOURCE.parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PAGES = sorted(
     path
     for place in (".", ".github", "docs", "examples", "benchmarks")
@@ -133,6 +134,11 @@ def test_rooms_and_functions_are_small(path):
             documented = ast.get_docstring(node) is not None
             first = node.body[1] if documented and len(node.body) > 1 else node.body[0]
             assert (node.end_lineno or 0) - first.lineno < 60, f"{path.name}: {node.name} is too long"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_of_tests_are_small_too(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def public_things():

@@ -177,8 +177,8 @@ def test_rows_of_two_classes_are_signed_rows():
         ([0, 1, 2], 3, r"2 rows need as many codes, got those of shape \(3,\)"),
         ([0, 3], 3, "codes must be 0 to 2, got 0 to 3"),
         ([-1, 0], 3, "codes must be 0 to 2, got -1 to 0"),
-        ([0, 0.5], 3, "codes must be whole numbers, got those of dtype float64"),
-        ([0, 0], 1, "n_classes must be at least 2, got 1"),
+        ([0, 0.5], 3, "codes must be whole numbers, got array"),
+        ([0, 0], 1, "n_classes must be a whole number of at least 2, got 1"),
     ],
 )
 def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, words):

@@ -6,17 +6,24 @@ Training, certificates, evaluation, scaling and label discovery are all rounds.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localgd.duals.dual import Dual
-from localgd.rounding import FloatArray, frozen, read_only
+from localgd.rounding import FloatArray, frozen, is_whole, read_only, real_array
+
+
+def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    if type(value) is not dict and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping from names, got {reprlib.repr(value)}")
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +49,13 @@ class Message:
 
     def __post_init__(self) -> None:
         """Make the arrays read-only: a node copies what it wants to change."""
-        object.__setattr__(self, "w", frozen(self.w))
-        object.__setattr__(self, "extra", {name: frozen(value) for name, value in self.extra.items()})
+        if not (is_whole(self.round) and isinstance(self.session, str)):
+            raise ValueError(f"round must be a whole number, session a text, got {self.round!r}, {self.session!r}")
+        object.__setattr__(self, "w", real_array("w", self.w))
+        if self.w.ndim != 1:
+            raise ValueError(f"w must have the shape (d,), got {self.w.shape}")
+        extra = _mapping("extra", self.extra)
+        object.__setattr__(self, "extra", {name: real_array(f"extra {name!r}", value) for name, value in extra.items()})
 
     @property
     def n_floats(self) -> int:
@@ -82,7 +94,7 @@ class Field:
     Raises
     ------
     ValueError
-        If kind or dtype is none of these.
+        If kind or dtype is none of these, or another field is of the wrong type.
     """
 
     kind: Kind
@@ -98,6 +110,11 @@ class Field:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not (isinstance(self.shape, tuple) and all(is_whole(size) for size in self.shape)):
+            raise ValueError(f"shape must be a tuple of whole numbers of at least 0, got {self.shape!r}")
+        for name, kind in (("optional", bool), ("unless", str), ("coded", str)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
 
 
 Schema: TypeAlias = Mapping[str, Field]
@@ -154,11 +171,19 @@ class Report:
 
     def __post_init__(self) -> None:
         """Make every array read-only."""
+        if not (is_whole(self.n_nodes) and is_whole(self.n_rows)):
+            raise ValueError(f"n_nodes and n_rows must be whole numbers, got {self.n_nodes!r}, {self.n_rows!r}")
+        for part in _ADDS:
+            _mapping(part, getattr(self, part))
         for part in ("sums", "maxs", "mins"):
-            object.__setattr__(self, part, {name: _kept(value) for name, value in getattr(self, part).items()})
+            kept = {name: _kept(name, value) for name, value in getattr(self, part).items()}
+            object.__setattr__(self, part, kept)
         duals = {name: dual if isinstance(dual, Dual) else Dual(dual) for name, dual in self.duals.items()}
         object.__setattr__(self, "duals", duals)
-        listed = {name: {n: _kept(value) for n, value in nodes.items()} for name, nodes in self.per_node.items()}
+        listed = {
+            name: {node: _kept(name, value) for node, value in _mapping(f"per_node {name!r}", nodes).items()}
+            for name, nodes in self.per_node.items()
+        }
         object.__setattr__(self, "per_node", listed)
 
     def __add__(self, other: Report) -> Report:
@@ -174,12 +199,12 @@ class Report:
         return 2 + int(sum(sizes)) + len(self.counts) + len(self.flags)
 
 
-def _kept(value: Any) -> Array:
+def _kept(name: str, value: Any) -> Array:
     """Return a read-only array, of the dtype that an array has if a report may hold it, else of float64."""
     if type(value) is float:
         return read_only(value)
     dtype = getattr(value, "dtype", None)  # as a dtype, for its name takes long to make
-    return frozen(value, dtype if dtype in _HELD else np.float64)
+    return frozen(value, dtype) if dtype in _HELD else real_array(name, value)
 
 
 def summed(reports: Sequence[Report]) -> Report:
@@ -254,6 +279,7 @@ class End(StrEnum):
     OUT_OF_ROUNDS = "out of rounds"
 
 
+@runtime_checkable
 class Problem(Protocol):
     """What the pooled model is, and how a model is proved to be near it. A frozen dataclass.
 
@@ -334,6 +360,7 @@ class Failure:
     outcome: Outcome
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where nodes live. An engine knows no algorithm, an algorithm knows no engine."""
 

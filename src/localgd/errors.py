@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import textwrap
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
-from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from localgd.core import Engine, Failure, Message, Report, Task
 from localgd.many.by_node import ByNode, named
+from localgd.rounding import is_number, is_whole
 
 
 class NodeError(RuntimeError):
@@ -93,17 +96,57 @@ def extra(name: str, library: str) -> Iterator[None]:
 def check_whole(name: str, value: Any, least: int) -> None:
     """Refuse what is no whole number, or less than the least one that has a meaning; a setting by node, of any node."""
     for what, number in named(name, value):
-        if type(number) is bool or not isinstance(number, Integral) or number < least:
+        if not is_whole(number, least):
             raise ValueError(f"{what} must be a whole number of at least {least}, got {number!r}")
 
 
 def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
     """Refuse what is no finite number above 0 (or 0, if that may be); a setting by node, of any node."""
     for what, number in named(name, value):
-        real = type(number) is not bool and isinstance(number, Real) and number < math.inf
-        if not (real and (number > 0 or (or_zero and number == 0))):
+        if not (is_number(number) and number < math.inf and (number > 0 or (or_zero and number == 0))):
             kind = "number of at least 0" if or_zero else "positive number"
             raise ValueError(f"{what} must be a {kind}, got {number!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: a text like "no" would pass for a yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")  # noqa: TRY004  a bad value
+
+
+def check_names(name: str, value: Any) -> None:
+    """Refuse what is no collection of texts, such as one text, which is a collection of letters."""
+    listed = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    if not (listed and all(isinstance(one, str) for one in value)):
+        raise ValueError(f"{name} must be a list of names, got {reprlib.repr(value)}")
+
+
+def check_kind(name: str, value: Any, kind: Any, what: str) -> None:
+    """Refuse a value that is not of a class, or lacks a part that all of its kind have, if the kind is that name."""
+    there = hasattr(value, kind) if isinstance(kind, str) else isinstance(value, kind)
+    if not there or isinstance(value, type):
+        raise TypeError(f"{name} must be {what}, got {reprlib.repr(value)}")
+
+
+def all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """Return what each of these returns; a ValueError with all that they refuse, so that nobody mends one by one.
+
+    Examples
+    --------
+    >>> all_of(lambda: 1, lambda: int("one"), lambda: int("two"))
+    Traceback (most recent call last):
+    ValueError: invalid literal for int() with base 10: 'one'; and invalid literal for int() with base 10: 'two'
+    """
+    found: list[Any] = []
+    refused: list[ValueError] = []
+    for check in checks:
+        try:
+            found.append(check())
+        except ValueError as error:
+            refused.append(error)
+    if refused:
+        raise ValueError("; and ".join(map(str, refused))) from refused[0]
+    return found
 
 
 def check_named(task: Any, node_ids: Collection[str]) -> None:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from localgd.core import End, Problem
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
+from localgd.errors import check_flag, check_kind, check_positive
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -36,6 +37,8 @@ from localgd.run.loop import train
 
 class _Linear(BaseEstimator):
     """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
+
+    fit_intercept: bool
 
     def fit(
         self, X: Any, y: Any, groups: ArrayLike | None = None, sample_weight: ArrayLike | float | None = None
@@ -63,6 +66,7 @@ class _Linear(BaseEstimator):
         ValueError
             If there is one class only, a value is missing or infinite, or a parameter is out of its range.
         """
+        check_flag("fit_intercept", self.fit_intercept)
         self._fit(X, y, groups, sample_weight)
         return self
 
@@ -232,11 +236,17 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         given = {name: getattr(self, name) for name in ("local_steps", "lr", "weighted_by")}
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
+            check_kind("method", self.method, Method | Choice, "the name of a method, or a Method such as local_gd()")
             if options:
                 raise ValueError(f"{min(options)} is a setting of the method: give it to {self.method.name} itself")
             return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
+        try:
+            rng = check_random_state(self.random_state)
+        except (TypeError, ValueError) as error:
+            wanted = "a whole number from 0 to 4294967295, a RandomState or None"
+            raise ValueError(f"random_state must be {wanted}, got {self.random_state!r}") from error
         if self.method == "local-sgd":
-            options["seed"] = int(check_random_state(self.random_state).randint(2**31 - 1))
+            options["seed"] = int(rng.randint(2**31 - 1))
         return asked(self.method, C=self.C, intercept=self.fit_intercept, **options)
 
 
@@ -296,8 +306,7 @@ class LocalGDRegressor(RegressorMixin, _Linear):
             for name, index in held
         )
         problem = LeastSquares(self.alpha, self.fit_intercept)
-        if not self.max_mb >= 0:
-            raise ValueError(f"max_mb must be a number of at least 0, got {self.max_mb!r}")
+        check_positive("max_mb", self.max_mb, or_zero=True)
         method = auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds)
         if run.end is not End.DONE:

@@ -7,14 +7,16 @@ curvature ℓ''. ``loss_id`` is the integer compiled kernels know it by; they on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.special import expit
 
+from localgd.errors import check_kind
 from localgd.rounding import FloatArray
 
 
+@runtime_checkable
 class Loss(Protocol):
     """A convex decreasing function ℓ of the margins m = z·w of a sample's rows.
 
@@ -173,6 +175,7 @@ ELEMENTWISE = (Logistic, Exponential)
 def loss_named(loss: str | Loss) -> Loss:
     """Return the loss of that name, or the loss given."""
     if not isinstance(loss, str):
+        check_kind("loss", loss, Loss, "the name of a loss, or one such as Logistic()")
         return loss
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known are {', '.join(LOSSES)}")

@@ -7,8 +7,10 @@ smallest normal number; and norms are those of vectors scaled by a power of two,
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,6 +42,55 @@ def frozen(array: Any, dtype: Any = np.float64) -> FloatArray:
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
     return read_only(out.copy(), dtype) if out.flags.writeable or owner.flags.writeable else out
+
+
+def real_array(name: str, values: Any, dtype: Any = np.float64) -> FloatArray:
+    """Return what users gave for an array as `frozen` does; refuse what holds anything but real numbers, by name.
+
+    Examples
+    --------
+    >>> real_array("weights", ["1", "2"])
+    Traceback (most recent call last):
+    ValueError: weights must be an array of real numbers, got ['1', '2']
+    """
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind in "biufO":  # of objects, those that become numbers; texts, which would, are none
+            return frozen(given, dtype)
+    except (TypeError, ValueError):  # rows of unlike lengths, or objects that are no numbers
+        pass
+    raise ValueError(f"{name} must be an array of real numbers, got {reprlib.repr(values)}")
+
+
+def vector(name: str, values: Any) -> FloatArray:
+    """Return what users gave for a vector, read-only; refuse by name what is none, or not finite."""
+    given = real_array(name, values)
+    if given.ndim != 1 or not np.isfinite(given).all():
+        what = f"shape {given.shape}" if given.ndim != 1 else "NaN or infinite entries"
+        raise ValueError(f"{name} must be a finite vector, got {what}")
+    return given
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a setting is a real number, and no truth value, which Python counts with, too.
+
+    Examples
+    --------
+    >>> is_number(0.5), is_number(np.int64(2)), is_number(True), is_number("0.5")
+    (True, True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any, least: int = 0) -> bool:
+    """Return whether a setting is a whole number, and at least so large.
+
+    Examples
+    --------
+    >>> is_whole(np.int64(2), least=1), is_whole(2.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, Integral) and is_number(value) and int(value) >= least
 
 
 def read_only(array: Any, dtype: Any = np.float64) -> FloatArray:

@@ -11,10 +11,10 @@ from typing import Any, Never
 import numpy as np
 
 from localgd.duals.dual import Dual
-from localgd.layouts import Dense, Float32, laid
+from localgd.layouts import Dense, Layout, laid
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
-from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, FloatArray, below, frozen, read_only
+from localgd.rounding import COMFORTABLE_EXPONENT, TINY, UNIT_ROUNDOFF, FloatArray, below, read_only, real_array
 
 MOST_APART = 1e12
 """How many times longer than another a row may be."""
@@ -63,19 +63,38 @@ class Shard:
 
     def __post_init__(self) -> None:
         """Check the rows once and freeze them."""
-        data = laid(self.data)
-        object.__setattr__(self, "data", data)
+        if not isinstance(self.node_id, str):
+            raise ValueError(f"node_id must be a text, got {self.node_id!r}")  # noqa: TRY004  a bad value
+        if not isinstance(self.limits, Limits | None):
+            raise TypeError(f"limits of node {self.node_id!r} must be Limits(…) or None, got {self.limits!r}")
+        data = self._laid()
         if self.weights is not None:
             data = self._weighted(self.weights)
-        if len(data.shape) != 2 or data.shape[0] == 0 or (isinstance(data, Dense | Float32) and data.x.ndim != 2):
+        if data.shape[0] == 0:
             raise ValueError(f"node {self.node_id!r} has no rows (shape {data.shape}); give it at least one or drop it")
         if not data.finite:
             raise ValueError(f"node {self.node_id!r} has NaN or infinite entries; impute or remove those rows")
         self._check_sizes(self.peak)
 
+    def _laid(self) -> Any:
+        """Lay the rows that were given; return them."""
+        if not isinstance(self.data, Layout):
+            try:
+                object.__setattr__(self, "data", laid(self.data))
+            except ValueError as error:
+                raise ValueError(f"data of node {self.node_id!r}: {error}") from error
+        data = self.data
+        if len(data.shape) != 2 or (isinstance(data, Dense) and data.x.ndim > 2):
+            what = f"must be a table of rows, shape (n, d), not of shape {data.shape}; one row alone is [[…]]"
+            raise ValueError(f"data of node {self.node_id!r} {what}")
+        return data
+
     def _weighted(self, given: Any) -> Any:
         """Leave out samples of weight 0, and weights that are all 1; return the rows."""
-        weights, n_samples = frozen(given), self.data.shape[0] // self.data.versus
+        weights, n_samples = (
+            real_array(f"weights of node {self.node_id!r}", given),
+            self.data.shape[0] // self.data.versus,
+        )
         if weights.shape != (n_samples,):
             of_shape = f"{n_samples} samples but weights of shape {weights.shape}"
             raise ValueError(f"node {self.node_id!r} has {of_shape}; give one each")
@@ -243,8 +262,17 @@ class Shard:
             self.limits.bear(float(self.n_features) ** 2, f"a d×d sum of {self.n_features} columns")
             self.limits.rest(shares())
 
+    def _fitting(self, coefficients: Any) -> FloatArray:
+        """Return coefficients as an array; refuse those that are not one real number a row."""
+        given = np.asarray(coefficients)
+        if given.shape[-1:] != (self.n_rows,) or given.dtype.kind not in "biuf":
+            got = f"got {given.dtype} of shape {given.shape}"
+            raise ValueError(f"coefficients must be {self.n_rows} real numbers, one a row of {self.node_id!r}, {got}")
+        return given
+
     def combine(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i, shape (d,), if that may leave the node: see `limits`."""
+        coefficients = self._fitting(coefficients)
         self.permit(coefficients)
         return self.own_sum(coefficients)
 
@@ -260,6 +288,7 @@ class Shard:
         >>> Shard("a", [[3.0, 4.0]]).combination(np.array([-1.0])).known
         False
         """
+        coefficients = self._fitting(coefficients)
         vector = self.combine(coefficients)
         if not (coefficients >= 0).all():
             return self.dual(vector)
@@ -268,6 +297,7 @@ class Shard:
 
     def second_moment(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i z_iᵀ, shape (d, d), if that may leave the node: see `limits`."""
+        coefficients = self._fitting(coefficients)
         self._permit_squares(lambda: self.data.shares(coefficients, 2))
         return np.asarray(self.data.moment(coefficients))
 
@@ -323,9 +353,8 @@ class Samples(Shard):
 
     def __post_init__(self) -> None:
         """Check rows and targets once and freeze them."""
-        object.__setattr__(self, "data", laid(self.data))
-        object.__setattr__(self, "targets", frozen(self.targets))
-        n_rows = self.data.shape[0]
+        object.__setattr__(self, "targets", real_array(f"targets of node {self.node_id!r}", self.targets))
+        n_rows = self._laid().shape[0]
         if self.targets.shape != (n_rows,):
             raise ValueError(
                 f"node {self.node_id!r} has {n_rows} rows but targets of shape {self.targets.shape}; "

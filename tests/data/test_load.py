@@ -239,7 +239,7 @@ def test_faults_in_an_npz_file(tmp_path: Path) -> None:
     np.savez(path, X=np.zeros((0, 2)), y=[])
     refused(path, "a.npz: node 'a' has no rows")
     np.savez(path, X=np.array([["u"]]), y=[0])
-    refused(path, "a.npz: the array holds text")
+    refused(path, "a.npz: X must be an array of real numbers")
     np.savez(path, X=np.eye(2), y=[0, 1], columns=["p"])
     refused(path, "a.npz: 2 columns need as many distinct names, got 1")
     np.savez(path, X=np.eye(2), y=[0, 1], columns=["p", "p"])
@@ -371,7 +371,7 @@ def test_arrays_stay_as_they_were() -> None:
         ((pd.DataFrame(np.eye(2), columns=["a", "a"]), [0, 1]), "two columns are called 'a'; rename one"),
         ((pl.DataFrame({"d": ["2020-01-31", "2020-02-01"]}), [0, 1]), "row 1: column 'd' holds '2020-01-31', and most"),
         ((csr_array(np.diag([1, np.inf])), [0, 1]), "the arrays given, row 2: column 'x1' holds inf"),
-        ((np.array([["a"]]), [0]), "the arrays given: the array holds text"),
+        ((np.array([["a"]]), [0]), "the arrays given: X must be an array of real numbers"),
     ],
 )
 def test_faults_in_arrays(arguments: tuple[Any, ...], message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import traceback
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -337,59 +336,6 @@ def test_wishes_and_content_are_the_same_in_all_ranks():
     assert engine.agreed(RANK == 1, False, RANK == 0, True) == (True, False, True, True)
     assert engine.shared(b"x" * RANK) == b""
     assert engine.shared(bytes([7]) * 100_000 * (RANK == 0)) == bytes([7]) * 100_000
-
-
-class CutError(Exception):
-    """Power failure."""
-
-
-def cut(info):
-    if info.row.round == 7:
-        raise CutError
-
-
-@pytest.mark.parametrize("name", ["consensus", "local-gd"])
-def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
-    shards = random_rows(5)
-    checkpoints = Checkpoints(one_folder(spread(shards), tmp_path) / "held", every_rounds=3)
-    expected = train(spread(shards), METHODS[name], n_rounds=20)
-    with pytest.raises(CutError):
-        train(spread(shards), METHODS[name], n_rounds=20, checkpoints=checkpoints, on_round=cut)
-    spread(shards).agreed()
-    assert len(list(checkpoints.folder.iterdir())) == 1 + min(WORLD, len(shards))
-    run = train(spread(shards), METHODS[name], n_rounds=20, checkpoints=checkpoints)
-    np.testing.assert_array_equal(run.w, expected.w)
-    assert run.certificate.to_dict() == expected.certificate.to_dict()
-
-
-def test_a_full_disk_in_one_rank_is_no_reason_to_end_the_run(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    shards = random_rows(5)
-    engine = spread(shards)
-    if RANK == WORLD - 1:
-        monkeypatch.setattr(engine.nodes, "write", full)
-    checkpoints = Checkpoints(one_folder(engine, tmp_path), every_rounds=2)
-    with pytest.warns(RuntimeWarning, match=r"no checkpoint could be written \(.*No space left on device\)"):
-        run = train(engine, METHODS["local-gd"], n_rounds=5, checkpoints=checkpoints)
-    assert run.n_rounds == 5
-
-
-def test_a_checkpoint_that_does_not_fit_ends_in_words_in_all_ranks(tmp_path):
-    shards = random_rows(5)
-    folder = one_folder(spread(shards), tmp_path)
-    train(spread(shards), consensus(), n_rounds=5, checkpoints=Checkpoints(folder))
-    with pytest.raises(ValueError, match="in another way"):
-        train(spread(shards[::-1]), consensus(), n_rounds=9, checkpoints=Checkpoints(folder))
-    shards[2] = Shard(shards[2].node_id, shards[2].rows * 2)
-    with pytest.raises(NodeError, match=r"'node-2'.*rows are not those of the checkpoint"):
-        train(spread(shards), consensus(), n_rounds=9, checkpoints=Checkpoints(folder))
-    spread(shards).agreed()
-    if RANK == 0:
-        next(folder.glob("nodes-*-1-*")).unlink()
-    with pytest.raises(ValueError, match="is not there"):
-        train(spread(shards), consensus(), n_rounds=9, checkpoints=Checkpoints(folder))
 
 
 @pytest.mark.parametrize("method", [normal_equations(), conjugate_gradients()], ids=lambda method: method.name)

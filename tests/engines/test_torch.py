@@ -26,7 +26,8 @@ def test_two_ranks_keep_the_contract():
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_keeps_the_contract(world):
-    pytest_in_ranks(world, "tests/engines/test_contract.py", "tests/engines/each_rank.py", "-k", "torch or each_rank")
+    files = [f"tests/engines/{name}.py" for name in ("test_contract", "each_rank", "each_rank_resumes")]
+    pytest_in_ranks(world, *files, "-k", "torch or each_rank")
 
 
 def model_and_history(folder, rank):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from common import (
     SAME_ORDER,
+    SCHEDULES,
     SOLVER,
     against,
     as_csr,
@@ -59,7 +60,6 @@ from localgd.rounding import angle_deg
 from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.project import Project
-from localgd.rules.schedule import LEAST, factor
 from localgd.run.checkpoint import Checkpoints
 
 NAMES = [f"node-{place}" for place in range(4)]
@@ -149,47 +149,6 @@ def test_a_node_of_weight_0_is_looked_at_all_the_same():
     np.testing.assert_array_equal(run.w, alone.w)
     assert run.certificate.margin_low < 0 < alone.certificate.margin_low
     assert run.history[-1].accuracy < 1
-
-
-SCHEDULES = ["constant", "inverse-sqrt", "inverse-time", "step:3", "step:2:0.7", "cosine:9", "cosine:9:0.2"]
-
-
-def test_schedules_are_the_fields_own():
-    torch = pytest.importorskip("torch")
-    held = [torch.nn.Parameter(torch.zeros(1))]
-    optimiser = torch.optim.SGD(held, lr=1.0)
-    kinds = torch.optim.lr_scheduler
-    for name, make in (
-        ("step:3", lambda it: kinds.StepLR(it, 3)),
-        ("step:2:0.7", lambda it: kinds.StepLR(it, 2, 0.7)),
-        ("cosine:9", lambda it: kinds.CosineAnnealingLR(it, 9)),
-        ("cosine:9:0.2", lambda it: kinds.CosineAnnealingLR(it, 9, 0.2)),
-        ("inverse-sqrt", lambda it: kinds.LambdaLR(it, lambda j: (j + 1) ** -0.5)),
-        ("inverse-time", lambda it: kinds.LambdaLR(it, lambda j: 1 / (j + 1))),
-    ):
-        optimiser = torch.optim.SGD(held, lr=1.0)
-        scheduler = make(optimiser)
-        for k in range(9):
-            assert factor(name, k) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-12)
-            optimiser.step()
-            scheduler.step()
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_schedule_begins_at_1_never_grows_and_never_ends_at_0(schedule):
-    factors = [factor(schedule, k) for k in (*range(20), 10_000)]
-    assert factors[0] == 1.0
-    assert factors == sorted(factors, reverse=True)
-    assert factors[-1] >= LEAST > 0
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_scheduled_round_is_a_round_with_that_step_size(schedule):
-    engine, task = InProcess(random_rows(6)), GradientSteps(local_steps=5, lr=0.3, lr_schedule=schedule)
-    for k in (0, 4):
-        plain = replace(task, lr=0.3 * factor(schedule, k), lr_schedule="constant")
-        one, other = (engine.round(its, Message(k, np.ones(5))) for its in (task, plain))
-        np.testing.assert_array_equal(one.duals["update"].vector, other.duals["update"].vector)
 
 
 @takers
@@ -286,8 +245,8 @@ BAD = [
     ({"local_steps": {"node-0": 0}}, "local_steps of node 'node-0' must be a whole number"),
     ({"local_steps": True}, "local_steps must be a whole number of at least 1, got True"),
     ({"local_steps": "many"}, "local_steps must be a whole number of at least 1, got 'many'"),
-    ({"local_steps": {}}, "a number for each node's name"),
-    ({"local_steps": {3: 5}}, "a number for each node's name, a text, got the names"),
+    ({"local_steps": {}}, "local_steps must have a number for each node's name"),
+    ({"local_steps": {3: 5}}, "local_steps must have a number for each node's name, a text, got the names"),
     ({"lr": {"node-0": -1.0}}, "lr of node 'node-0' must be a positive number, got -1.0"),
     ({"lr": {"node-0": float("nan")}}, "lr of node 'node-0' must be a positive number, got nan"),
     ({"lr": {"node-0": float("inf")}}, "lr of node 'node-0' must be a positive number, got inf"),

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -259,6 +259,22 @@ class Vector(Server):
         return replace(super().init(w0), model=w0)
 
 
+@dataclass(frozen=True)
+class Mute(Server):
+    pace: float = field(default=1.0, repr=False)
+
+
+@dataclass(frozen=True)
+class Plain:
+    pace: float = 1.0
+
+    def __repr__(self):
+        return "Plain"
+
+    def __call__(self, update, kept, report):
+        return update, kept
+
+
 class Wide(Server):
     def step(self, state, report):
         return replace(super().step(state, report), model=Dual(np.zeros(9)))
@@ -279,6 +295,15 @@ FAULTS = {
     "no method": (Sound(), "give a localgd.Method of a task and a merge, not Sound"),
     "not frozen": (Method("m", Thawed(), mean()), "Thawed cannot be a key .*make it a frozen dataclass"),
     "no repr": (Method("m", Nameless(), mean()), r"repr\(Nameless\) does not tell what it is set to"),
+    "a merge that keeps a field quiet": (Method("m", Sound(), Mute()), r"repr\(Mute\) does not tell pace of Mute"),
+    "a part that keeps a field quiet": (
+        Method("m", Sound(), chain(mean(), Plain(2.0))),
+        r"repr\(Chain\) does not tell pace of Plain",
+    ),
+    "a part that is a function": (
+        Method("m", Sound(), chain(mean(), lambda *given: given[:2])),
+        r"repr\(Chain\) does not tell .* where Chain is in memory",
+    ),
     "a schema of words": (Method("m", WordsForSchema(), mean()), "WordsForSchema.schema must return a mapping"),
     "undeclared": (Method("m", Undeclared(), mean()), "its report holds 'more', which Undeclared does not declare"),
     "only a report": (
@@ -300,7 +325,7 @@ FAULTS = {
     "a round that stands": (Method("m", Sound(), Standing()), "after 1 rounds its state must say round=1"),
     "a server's state written to": (Method("m", Sound(), InPlace()), "InPlace.step writes to the state"),
     "a bare server's state": (Method("m", Sound(), Bare()), "AttributeError|the state of Bare lacks model"),
-    "a model that is a vector": (Method("m", Sound(), Vector()), "must be a localgd.Dual|AttributeError"),
+    "a model that is a vector": (Method("m", Sound(), Vector()), "model must be a Dual"),
     "a model of another width": (Method("m", Sound(), Wide()), r"Wide.step: its model has the shape \(9,\)"),
     "a message that is none": (Method("m", Sound(), Silent()), "Silent.message must return a Message"),
     "a message from elsewhere": (Method("m", Sound(), Early()), "Early.message says round 1 in round 0"),
@@ -312,6 +337,12 @@ def test_a_fault_is_told_by_name(name):
     method, words = FAULTS[name]
     with pytest.raises(MethodError, match=words):
         check_method(method)
+
+
+def test_a_fault_of_all_nodes_is_told_once():
+    with pytest.raises(MethodError) as caught:
+        check_method(Method("m", Fickle(), mean()))
+    assert len(caught.value.faults) == 1
 
 
 def test_a_sound_one_passes_with_every_part():

@@ -28,6 +28,7 @@ from localgd import (
     local_sgd,
     modified_local_gd,
     newton,
+    normalised_local_gd,
     scaffold,
     train,
 )
@@ -39,8 +40,8 @@ from localgd.reference.max_margin import max_margin
 from localgd.rounding import norm
 
 MAX_MARGIN_ONLY = {
-    "modified-local-gd": "projections look for the max-margin model",
-    "normalised-local-gd": "lr='paper' is a step size for the hard margin; give a number, or 'auto'",
+    "modified-local-gd": "an anchor at 0 takes the model away from a finite minimiser",
+    "normalised-local-gd": "the least value of a penalised loss is not 0, so it is nothing to divide by",
     "consensus": "its projections look for the max-margin model",
     "interior-point": "its rounds look for the max-margin model",
 }
@@ -119,6 +120,25 @@ def test_a_method_fits_real_targets_or_refuses_in_words(name, alpha):
 def test_settings_for_the_hard_margin_are_refused_in_words_for_a_minimiser(method, message):
     with pytest.raises(ValueError, match=f"{method.name}: .*{message}"):
         train(InProcess(random_rows(2)), method, problem=Regularised(C=1.0), n_rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        (normalised_local_gd(), ("nothing to divide by", "lr='paper'", "loss='exponential'")),
+        (local_gd(lr="paper", loss="exponential", weighted_by="uniform"), ("lr='paper'", "loss=", "weighted_by=")),
+        (local_gd(lr="paper").late(), ("leave late out (late=False, --no-late)", "lr='paper'")),
+    ],
+)
+def test_all_that_has_no_meaning_for_a_minimiser_is_named_at_once(method, named):
+    with pytest.raises(ValueError, match=f"^{method.name}: ") as caught:
+        train(InProcess(random_rows(2)), method, problem=Regularised(C=1.0), n_rounds=1)
+    assert all(part in f"{caught.value}" for part in named)
+
+
+def test_who_asks_for_the_late_direction_of_local_gd_is_not_told_to_take_local_gd():
+    with pytest.raises(ValueError, match=r"leave late out \(late=False, --no-late\)$"):
+        train(InProcess(random_rows(2)), local_gd().late(), problem=Regularised(C=1.0), n_rounds=1)
 
 
 def test_a_loss_that_is_not_the_problems_is_refused():

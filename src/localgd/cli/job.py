@@ -206,7 +206,7 @@ class Job:
             return
         short = [f"not proved, as asked: {goal}" for goal in goals if not goal.met(run.certificate)]
         came_out = text.verdict(run.certificate, last, weighted=run.weighted)
-        said = [*came_out, *short, *text.next_step(run.certificate)]
+        said = [*came_out, *short, *text.next_step(run.certificate, unfinished=run.unfinished)]
         for line in (*said, *text.failures(run.failures)):
             typer.echo(line)
         if not run.w.any() and run.method.problem.by_margins:

@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 from localgd.data.columns import alike
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
+from localgd.errors import check_kind, check_names
 
 
 def from_arrays(
@@ -56,6 +57,8 @@ def from_arrays(
     >>> [table.node_id for table in from_arrays(np.eye(3), [0, 1, 1], groups=["b", "a", "b"])]
     ['a', 'b']
     """
+    check_names("categorical", categorical)
+    check_kind("source", source, str, "a text")
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
         rows = alike([rows], categorical=categorical)[0]

@@ -11,7 +11,7 @@ from localgd.data.columns import alike, check_known, same_width
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, format_of, read, stem_of
 from localgd.data.table import Table
-from localgd.errors import nearest
+from localgd.errors import check_names, nearest
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -75,6 +75,8 @@ def load(
             f"source is of type {type(source).__name__}, not a path or a name; for arrays and frames in memory use "
             "localgd.from_arrays(X, y, groups)"
         )
+    for name, names in (("drop", drop), ("categorical", categorical), ("nodes", () if nodes is None else nodes)):
+        check_names(name, names)
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
     path = Path(source)

@@ -13,6 +13,8 @@ from scipy.sparse import csr_array
 
 from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table
+from localgd.errors import check_kind, check_whole
+from localgd.rounding import is_whole
 
 _ATTEMPTS = 100
 
@@ -191,7 +193,7 @@ def partition(table: Table, how: Partitioner | str, n_nodes: int, *, seed: int =
         `Iid`, `ByLabel`, `Dirichlet`, `BySize`, `ByFeature`, or a text for `partitioner`.
     n_nodes : int
         Number of nodes, from 1 to the number of rows.
-    seed : int, default 0
+    seed : int, at least 0, default 0
         The same seed gives the same split.
 
     Returns
@@ -210,9 +212,12 @@ def partition(table: Table, how: Partitioner | str, n_nodes: int, *, seed: int =
     >>> [(node.node_id, node.n_rows) for node in partition(table, "iid", 2)]
     [('node-0', 3), ('node-1', 2)]
     """
-    if not 1 <= n_nodes <= table.n_rows:
-        raise ValueError(f"n_nodes={n_nodes} must be from 1 to the {table.n_rows} rows of {table.source}")
+    check_kind("table", table, Table, "a Table")
+    check_whole("seed", seed, 0)
+    if not (is_whole(n_nodes, least=1) and n_nodes <= table.n_rows):
+        raise ValueError(f"n_nodes={n_nodes!r} must be from 1 to the {table.n_rows} rows of {table.source}")
     chosen = partitioner(how) if isinstance(how, str) else how
+    check_kind("how", chosen, "blocks", "a Partitioner, or a text such as 'iid'")
     blocks = chosen.blocks(table, n_nodes, np.random.default_rng(seed))
     width = len(str(n_nodes - 1))
     return [table.take(np.sort(block), f"node-{node:0{width}d}") for node, block in enumerate(blocks)]

@@ -16,7 +16,7 @@ from localgd.data.columns import check_known, option
 from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.data.table import MOST_COLUMNS
-from localgd.errors import check_whole, from_all
+from localgd.errors import check_flag, check_kind, check_names, check_whole, from_all
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -88,7 +88,12 @@ def prepare(
     for parameter, value, allowed in (("scale", scale, (None, "standard")), ("missing", missing, get_args(Missing))):
         if value not in allowed:
             raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
+    check_kind("engine", engine, Engine, "an engine such as InProcess(tables)")
     check_whole("min_group", min_group, 1)
+    check_flag("intercept", intercept)
+    check_flag("classes", classes)
+    check_names("text", text)
+    check_names("categorical", categorical)
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, issparse
 from localgd.data.values import as_numbers, as_text
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
-from localgd.rounding import FloatArray, frozen
+from localgd.rounding import FloatArray, frozen, real_array
 
 IntArray: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = "pl.DataFrame | FloatArray | csr_array[np.float64]"
@@ -224,9 +224,9 @@ def _csr(features: Any) -> csr_array[np.float64]:
 
 def _dense(features: Any, source: str) -> FloatArray:
     try:
-        array = frozen(features)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: the array holds text ({error}); give numbers, or a frame with columns") from error
+        array = real_array("X", features)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}; give numbers, or a frame with columns") from error
     if array.ndim != 2:
         raise ValueError(f"{source}: X must have rows and columns, got shape {array.shape}; reshape it")
     return array

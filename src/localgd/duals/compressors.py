@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.rounding import TINY, FloatArray, read_only
+from localgd.rounding import TINY, FloatArray, is_number, read_only
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -221,7 +221,7 @@ class TopK(Compressor):
 
     def __post_init__(self) -> None:
         """Check the share."""
-        if not 0 < self.share <= 1:
+        if not (is_number(self.share) and 0 < self.share <= 1):
             raise ValueError(f"share of TopK must be above 0 and at most 1, got {self.share!r}")
 
     @property

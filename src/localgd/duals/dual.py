@@ -24,6 +24,7 @@ from localgd.rounding import (
     margin_above,
     norm,
     read_only,
+    real_array,
 )
 
 
@@ -66,7 +67,9 @@ class Dual:
 
     def __post_init__(self) -> None:
         """Make the vector read-only."""
-        object.__setattr__(self, "vector", frozen(self.vector))
+        object.__setattr__(self, "vector", real_array("vector", self.vector))
+        if self.vector.ndim != 1:
+            raise ValueError(f"vector must have the shape (d,), got {self.vector.shape}")
 
     @classmethod
     def proved(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.engine.policy import check_apart
+from localgd.errors import check_kind
 from localgd.layouts import Dense
 from localgd.many.stack import MOST_KEPT, Stack
 from localgd.rows import Shard
@@ -43,7 +44,9 @@ class Held(Mapping[str, Any]):
     def __init__(self, items: Iterable[Any]) -> None:
         self.stacks: list[Stack] = []
         alone, waiting = list[Any](), dict[Any, list[Shard]]()
+        check_kind("shards", items, Iterable, "a list of what each node holds")
         for item in items:
+            check_kind("shards", item, "node_id", "a list of Shard, Samples or Table, one a node")
             if not stackable(item):
                 alone.append(item)
                 continue

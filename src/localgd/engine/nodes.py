@@ -21,7 +21,7 @@ from localgd.engine import serialize
 from localgd.engine.held import Held
 from localgd.engine.policy import Answer
 from localgd.engine.screening import misfit
-from localgd.errors import NodeError
+from localgd.errors import NodeError, check_whole
 from localgd.many.reports import Reports, alone
 from localgd.many.stack import Stack
 from localgd.rows import Shard
@@ -72,9 +72,8 @@ class Nodes:
     """
 
     def __init__(self, shards: Iterable[Any], *, n_jobs: int = 1) -> None:
+        check_whole("n_jobs", n_jobs, 1)
         self.shards = Held(shards)
-        if n_jobs < 1:
-            raise ValueError(f"n_jobs must be at least 1, got {n_jobs}")
         self.n_jobs = n_jobs
         self._kept: dict[tuple[str, Task], dict[str, NodeStore]] = {}
 

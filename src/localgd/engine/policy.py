@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from localgd.core import Failure, Message, Outcome, Report, Task, summed
 from localgd.engine.screening import misfit, not_finite
-from localgd.errors import NodeError, RemoteError, check_whole, said, trace_of
+from localgd.errors import NodeError, RemoteError, check_flag, check_whole, said, trace_of
 
 Answer: TypeAlias = "Report | Exception"
 """What came back from a node: its report, or what kept it from sending one."""
@@ -74,6 +74,7 @@ class Policy:
             raise ValueError(f"on_failure must be 'raise' or 'skip', got {self.on_failure!r}")
         check_whole("min_nodes", self.min_nodes, 1)
         check_whole("retries", self.retries, 0)
+        check_flag("debug", self.debug)
         if self.debug and (self.on_failure == "skip" or self.retries):
             ignored = "on_failure='skip'" if self.on_failure == "skip" else f"retries={self.retries}"
             raise ValueError(f"debug=True lets the first failure through, so {ignored} has no meaning; leave one out")

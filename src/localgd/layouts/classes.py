@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, issparse
 from localgd.layouts.csr import Csr
 from localgd.layouts.dense import Dense
 from localgd.layouts.layout import Index, Layout, Single
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray, read_only
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray, is_whole, read_only, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +54,19 @@ class ClassRows(Layout):
     n_classes: int
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.codes)
-        codes = given.astype(np.intp)
+        given = real_array("codes", self.codes)
+        with np.errstate(invalid="ignore"):
+            codes = given.astype(np.intp)
         if not np.array_equal(codes, given):
-            raise ValueError(f"codes must be whole numbers, got those of dtype {given.dtype}")
+            raise ValueError(f"codes must be whole numbers, got {np.asarray(self.codes)!r}")
         codes.flags.writeable = False
         object.__setattr__(self, "codes", codes)
         if not isinstance(self.x, Single):
             object.__setattr__(self, "x", Csr(self.x) if issparse(self.x) else Dense(self.x))
-        if self.n_classes < 2:
-            raise ValueError(f"n_classes must be at least 2, got {self.n_classes!r}")
+        if not is_whole(self.n_classes, least=2):
+            raise ValueError(f"n_classes must be a whole number of at least 2, got {self.n_classes!r}")
+        if len(self.x.shape) != 2:
+            raise ValueError(f"x must be a table of rows, shape (n, d), got shape {self.x.shape}")
         if codes.shape != self.x.shape[:1]:
             raise ValueError(f"{self.x.shape[0]} rows need as many codes, got those of shape {codes.shape}")
         if codes.size and not 0 <= codes.min() <= codes.max() < self.n_classes:

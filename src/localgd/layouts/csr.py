@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from localgd.layouts.layout import Index, Single
 from localgd.rounding import FloatArray, norms_above, read_only
@@ -37,6 +37,9 @@ class Csr(Single):
     x: Any
 
     def __post_init__(self) -> None:
+        sparse = issparse(self.x)
+        if not sparse or self.x.dtype.kind not in "biuf":
+            raise ValueError(f"x must be a sparse array of real numbers, got {self.x!r}")
         rows = csr_array(self.x, dtype=np.float64, copy=True)
         if rows.nnz and not 0 <= rows.indices.min() <= rows.indices.max() < rows.shape[1]:
             outside = rows.indices.max() if rows.indices.min() >= 0 else rows.indices.min()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.layouts.layout import Index, Single
-from localgd.rounding import FloatArray, frozen, norms_above, read_only
+from localgd.rounding import FloatArray, norms_above, read_only, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,11 @@ class Dense(Single):
     x: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", frozen(self.x))
+        object.__setattr__(self, "x", real_array("rows x", self.x))
+        if self.x.ndim not in (2, 3):
+            raise ValueError(
+                f"rows x must be a table, shape (n, d), not of shape {self.x.shape}; one row alone is [[…]]"
+            )
 
     @property
     def row_length(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from localgd.layouts.blocks import BLOCK, Blocks
-from localgd.rounding import FloatArray, frozen, read_only
+from localgd.rounding import FloatArray, read_only, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,9 @@ class Float32(Blocks):
     x: Any
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", frozen(self.x, np.float32))
+        object.__setattr__(self, "x", real_array("rows x", self.x, np.float32))
+        if self.x.ndim != 2:
+            raise ValueError(f"rows x must be a table, shape (n, d), not of shape {self.x.shape}")
 
     @property
     def parts(self) -> tuple[Any]:

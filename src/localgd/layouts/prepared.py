@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.layouts.blocks import Blocks
-from localgd.rounding import FloatArray, frozen
+from localgd.rounding import FloatArray, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Prepared(Blocks):
 
     def __post_init__(self) -> None:
         x = np.asarray(self.x)
-        object.__setattr__(self, "x", frozen(x, np.float32 if x.dtype == np.float32 else np.float64))
+        object.__setattr__(self, "x", real_array("x", x, np.float32 if x.dtype == np.float32 else np.float64))
         if x.ndim != 2:
             raise ValueError(f"x must have rows and columns, got shape {x.shape}; reshape it")
         for name, length, otherwise in (
@@ -61,7 +61,7 @@ class Prepared(Blocks):
             ("scale", x.shape[1], 1.0),
         ):
             given = getattr(self, name)
-            kept = frozen(np.full(length, otherwise) if given is None else given)
+            kept = real_array(name, np.full(length, otherwise) if given is None else given)
             object.__setattr__(self, name, kept)
             if kept.shape != (length,):
                 raise ValueError(f"x of shape {x.shape} needs {name} of shape ({length},), got {kept.shape}")

@@ -68,12 +68,21 @@ class ByNode(Generic[Value]):
             raise ValueError(f"a setting by node names {', '.join(self.names)}, but not {node_id!r}; add it") from None
 
 
-def by_node(setting: Any) -> Any:
-    """Return a mapping from names to numbers as `ByNode`, and anything else as it is."""
+def by_node(setting: Any, called: str = "a setting by node") -> Any:
+    """Return a mapping from names to numbers as `ByNode`, and anything else as it is.
+
+    Examples
+    --------
+    >>> by_node({}, "local_steps")
+    Traceback (most recent call last):
+    ValueError: local_steps must have a number for each node's name, a text, got the names []
+    """
     if not isinstance(setting, Mapping):
         return setting
+    if not setting or not all(isinstance(name, str) for name in setting):
+        raise ValueError(f"{called} must have a number for each node's name, a text, got the names {list(setting)!r}")
     plain = [(name, value.item() if isinstance(value, np.generic) else value) for name, value in setting.items()]
-    return ByNode(tuple(sorted(plain, key=lambda pair: str(pair[0]))))
+    return ByNode(tuple(sorted(plain, key=lambda pair: pair[0])))
 
 
 def at(setting: Value | ByNode[Value], node_id: str) -> Value:

@@ -14,6 +14,7 @@ from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
+from localgd.rules.squares import check_tol
 
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
@@ -36,6 +37,10 @@ class Auto(Affordable):
     problem: ClassVar[Problem] = HardMargin()
 
     tol: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_tol(self.tol)
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
@@ -93,7 +98,7 @@ def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:
     Raises
     ------
     ValueError
-        If `max_mb` is not positive.
+        If `max_mb` is not positive, or `tol` not below 1.
 
     Examples
     --------

@@ -166,7 +166,8 @@ def modified_local_gd(
         ignored = [name for name, value in own.items() if value is not None]
         if ignored:
             raise ValueError(f"{ignored[0]} has no meaning for form='projection'; leave it out or use form='proximal'")
-        task = Project(loss=loss_named(loss or "logistic"), weighted_by=by_node(weighted_by or "uniform"))
+        weighting = by_node("uniform" if weighted_by is None else weighted_by, "weighted_by")
+        task = Project(loss=loss_named("logistic" if loss is None else loss), weighted_by=weighting)
         return Method("modified-local-gd", task, Anchored(mean()), remedy="use local-gd, or form='proximal'")
     if form != "proximal":
         raise ValueError(f"form must be 'projection' or 'proximal', got {form!r}")

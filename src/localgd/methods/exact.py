@@ -116,5 +116,5 @@ def scaffold(
     >>> scaffold(local_steps=10).task.variates
     True
     """
-    steps = GradientSteps(local_steps=by_node(local_steps), lr=by_node(lr), variates=True)
+    steps = GradientSteps(local_steps=by_node(local_steps, "local_steps"), lr=by_node(lr, "lr"), variates=True)
     return Method("scaffold", steps, ControlVariates(memory=memory), Regularised(), remedy="lower lr", exact=True)

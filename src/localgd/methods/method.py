@@ -8,12 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from localgd.core import End, Engine, Merge, Message, Problem, Task
 from localgd.duals.compressors import Compressor
+from localgd.errors import all_of, check_flag, check_kind
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
 from localgd.problems.sizes import DataSizes
 from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
+from localgd.rules.server import Server
 
 UNLIKE = {
     True: "it fits real targets, and cannot look for the {} model; take auto, or another method",
@@ -89,6 +91,17 @@ class Method:
     exact: bool = False
     fallbacks: Mapping[End, Fallback] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check every field but task and merge, which `bind` looks at."""
+        for name in ("name", "why", "remedy"):
+            check_kind(name, getattr(self, name), str, "a text")
+        check_kind("problem", self.problem, Problem, "a Problem such as HardMargin()")
+        check_flag("exact", self.exact)
+        check_kind("fallbacks", self.fallbacks, Mapping, "a mapping from End to Fallback")
+        for end, fallback in self.fallbacks.items():
+            check_kind("fallbacks", end, End, "a mapping from End to Fallback")
+            check_kind("fallbacks", fallback, Fallback, "a mapping from End to Fallback")
+
     @property
     def whole_rounds(self) -> str:
         """Why it needs every node in every round; empty if it does not."""
@@ -135,8 +148,7 @@ class Method:
         task: Any = self.task.task if isinstance(self.task, Compressed) else self.task
         if compressor is None:
             return replace(self, task=task)
-        if not isinstance(compressor, Compressor):
-            raise TypeError(f"compressor must be a Compressor such as Int8(), or None, got {compressor!r}")
+        check_kind("compressor", compressor, Compressor, "a Compressor such as Int8(), or None")
         if self.exact:
             raise ValueError(
                 f"{self.name} needs sums that are exact, so there is nothing to compress; leave compress out, or take "
@@ -159,7 +171,10 @@ class Method:
         if problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
-            task = self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task
+            _, task = all_of(
+                lambda: self.merge.refuse(problem) if isinstance(self.merge, Server) else None,
+                lambda: self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task,
+            )
             merge = self.merge.bound(problem, task) if isinstance(self.merge, Bindable) else self.merge
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
@@ -180,6 +195,12 @@ class Fallback:
 
     method: Method
     problem: Problem | None = None
+
+    def __post_init__(self) -> None:
+        """Check both fields."""
+        check_kind("method", self.method, Method, "a Method such as newton()")
+        if self.problem is not None:
+            check_kind("problem", self.problem, Problem, "a Problem such as HardMargin()")
 
 
 @runtime_checkable

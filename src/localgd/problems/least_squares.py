@@ -15,6 +15,7 @@ import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
+from localgd.errors import check_flag
 from localgd.kernels.project import dense
 from localgd.problems.least_squares_certificate import SquaresCertificate, squares_certificate
 from localgd.problems.metrics import WEIGHTED, Weighting, total, weights_of
@@ -22,7 +23,7 @@ from localgd.problems.reduced import Reduced, folded
 from localgd.problems.sizes import DataSizes
 from localgd.problems.spectrum import Spectrum
 from localgd.problems.triangle import triangle, triangle_size
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm_above, read_only
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, is_number, norm_above, read_only
 from localgd.rows import Samples
 
 MOST_ALPHA = 1e100
@@ -99,9 +100,10 @@ class LeastSquares:
     intercept: bool = False
 
     def __post_init__(self) -> None:
-        """Check α once."""
-        if not 0 <= self.alpha <= MOST_ALPHA:
+        """Check both fields once."""
+        if not (is_number(self.alpha) and 0 <= self.alpha <= MOST_ALPHA):
             raise ValueError(f"alpha must be a number from 0 to {MOST_ALPHA:g}, got {self.alpha!r}; 0 is least squares")
+        check_flag("intercept", self.intercept)
 
     @property
     def kind(self) -> str:

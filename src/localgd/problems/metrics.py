@@ -183,7 +183,7 @@ class Evaluate:
     weighted_by: Weighting = "uniform"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by, "weighted_by"))
         check_weighting(self.weighted_by)
 
     def schema(self, message: Message) -> Schema:

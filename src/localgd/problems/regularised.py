@@ -11,6 +11,7 @@ import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
+from localgd.errors import check_flag, check_whole
 from localgd.losses import Logistic, Loss, among, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
@@ -19,7 +20,7 @@ from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
-from localgd.rounding import FloatArray, norm
+from localgd.rounding import FloatArray, is_number, norm
 from localgd.rows import Shard
 
 MOST_C = 1e100
@@ -58,7 +59,7 @@ class Regularised(ByMargins):
     Raises
     ------
     ValueError
-        If C is not positive.
+        If C is not positive, or another field out of its range.
 
     Examples
     --------
@@ -75,10 +76,11 @@ class Regularised(ByMargins):
     n_blocks: int = 1
 
     def __post_init__(self) -> None:
-        """Check C once; a loss may be given by its name."""
-        given: Any = self.C
-        if isinstance(given, str) or given is None or not (1 / MOST_C <= given <= MOST_C or given == math.inf):
+        """Check every field once; a loss may be given by its name."""
+        if not (is_number(self.C) and (1 / MOST_C <= self.C <= MOST_C or math.inf == self.C)):
             raise ValueError(f"C must be a positive number, 1e-100 to 1e100 (inf for no penalty), got {self.C!r}")
+        check_flag("intercept", self.intercept)
+        check_whole("n_blocks", self.n_blocks, 1)
         object.__setattr__(self, "loss", loss_named(self.loss))
 
     @property
@@ -182,14 +184,12 @@ def regularised(problem: Problem) -> Regularised:
     return problem
 
 
-def hard_margin_only(problem: Problem, why: str) -> None:
-    """Refuse a penalised loss, and squared loss, and say why."""
+def hard_margin_only(problem: Problem, why: str, remedy: str = "take newton, lbfgs, scaffold or local-gd") -> None:
+    """Refuse a penalised loss, and squared loss, and say why, and what to do."""
     if not problem.by_margins:
         raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):
-        raise ValueError(  # noqa: TRY004  likewise
-            f"it has no meaning with C={problem.C!r}: {why}; take newton, lbfgs, scaffold or local-gd"
-        )
+        raise ValueError(f"it has no meaning with C={problem.C!r}: {why}; {remedy}")  # noqa: TRY004  likewise
 
 
 def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regularised) -> Report:

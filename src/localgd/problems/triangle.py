@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from localgd.errors import check_positive
 from localgd.rounding import FloatArray, read_only
 
 MOST_MB = 64.0
@@ -67,8 +68,7 @@ class Affordable:
     max_mb: float = MOST_MB
 
     def __post_init__(self) -> None:
-        if not self.max_mb > 0:
-            raise ValueError(f"max_mb must be a positive number of megabytes, got {self.max_mb!r}")
+        check_positive("max_mb", self.max_mb)
 
     def check_affordable(self, n_features: int, instead: str = "consensus") -> None:
         """Refuse sums over so many columns if they are larger than the limit, with the cost in megabytes."""

@@ -139,18 +139,29 @@ LOOSE_DEG = 30.0
 """A bound above this is worth a word on how to tighten it."""
 
 
-def next_step(certificate: Certificate) -> list[str]:
-    """Return what to do about a certificate that proves little; nothing if it proves enough."""
+def next_step(certificate: Certificate, *, unfinished: bool) -> list[str]:
+    """Return what to do about a certificate that proves little; nothing if it proves enough.
+
+    More rounds help only where the run was cut short.
+
+    Examples
+    --------
+    >>> next_step(Certificate(verdict=Status.FINITE), unfinished=True)
+    ['to get there: --method auto, or more --n-rounds']
+    >>> next_step(Certificate(verdict=Status.FINITE), unfinished=False)
+    ['to get there: --method auto']
+    """
+    more = ", or more --n-rounds" if unfinished else ""
     if isinstance(certificate, SquaresCertificate):
         open_end = certificate.verdict is Status.UNDECIDED
         return ["to have a proof: a penalty, --alpha 1, or XᵀX, --max-mb with more megabytes"] if open_end else []
     if certificate.verdict in (Status.CERTIFIED, Status.SEPARABLE) and not certificate.angle_deg_max <= LOOSE_DEG:
-        return ["a loose bound; to tighten it: --method auto, or more --n-rounds"]
+        return [f"a loose bound; to tighten it: --method auto{more}"]
     if certificate.verdict in (Status.SEPARABLE, Status.FINITE):
-        return ["to get there: --method auto, or more --n-rounds"]
+        return [f"to get there: --method auto{more}"]
     if certificate.kind == "minimiser" and certificate.verdict in (Status.UNDECIDED, Status.NOT_SEPARABLE):
         penalised = "to have one model and a proof: --C 1 (a penalty, as in scikit-learn's LogisticRegression)"
         return [penalised] if certificate.unpenalised else []
     if certificate.verdict is Status.UNDECIDED:
-        return ["to find out: more --n-rounds; if columns differ much in size, scale them"]
+        return [f"to find out: --method auto{more}; if columns differ much in size, scale them"]
     return []

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from localgd.core import Message, Report
+from localgd.core import Message, Problem, Report
 from localgd.duals.dual import Dual
+from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import FloatArray
 from localgd.rules.server import Additive, Chain, Server, ServerState
 
@@ -31,6 +32,11 @@ class Late(Server):
             raise ValueError(  # noqa: TRY004  a merge of another kind is a bad value
                 f"late has no meaning for {type(self.merge).__name__}, which does not only add to it; leave it out"
             )
+
+    def refuse(self, problem: Problem) -> None:
+        """Refuse what the merge does, and a model that is near a finite minimiser."""
+        self.merge.refuse(problem)
+        hard_margin_only(problem, self.hard_margin_as, "leave late out (late=False, --no-late)")
 
     @property
     def whole_rounds(self) -> str:  # type: ignore[override]

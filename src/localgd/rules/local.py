@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema
-from localgd.errors import check_named, check_positive, check_whole, from_all
+from localgd.errors import all_of, check_flag, check_named, check_positive, check_whole, from_all
 from localgd.kernels import pick
 from localgd.kernels.reference import Batches, Steps
 from localgd.kernels.smooth import descend
@@ -126,7 +126,7 @@ class GradientSteps:
     def __post_init__(self) -> None:
         """Check every field once; a mapping becomes a `ByNode`."""
         for name in ("local_steps", "lr", "weighted_by"):
-            object.__setattr__(self, name, by_node(getattr(self, name)))
+            object.__setattr__(self, name, by_node(getattr(self, name), name))
         check_whole("local_steps", self.local_steps, 1)
         if isinstance(self.lr, str) and self.lr not in ("auto", "paper"):
             raise ValueError(f"lr must be a positive number, 'auto' or 'paper', got {self.lr!r}")
@@ -137,6 +137,7 @@ class GradientSteps:
             raise ValueError(f"lr_schedule={self.lr_schedule!r} has no meaning with control variates; leave it out")
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
+        check_flag("replacement", self.replacement)
         check_whole("seed", self.seed, 0)
         check_positive("prox", self.prox, or_zero=True)
         for what, lr in named("lr", self.lr):
@@ -154,10 +155,11 @@ class GradientSteps:
         check_named(self, engine.node_ids)
         if self.variates:
             regularised(problem)
-        if self.lr == "paper":
-            hard_margin_only(problem, "lr='paper' is a step size for the hard margin; give a number, or 'auto'")
-        loss = problem.loss_for(self.loss, sizes.versus)
-        weighting = problem.weighting_for(self.weighted_by)
+        _, loss, weighting = all_of(
+            lambda: self._refuse_pace(problem),
+            lambda: problem.loss_for(self.loss, sizes.versus),
+            lambda: problem.weighting_for(self.weighted_by),
+        )
         bound = replace(self, loss=loss, weighted_by=weighting, problem=problem, n_samples=sizes.total)
         if not isinstance(self.lr, str):
             return bound
@@ -168,6 +170,10 @@ class GradientSteps:
         steepest = beta + problem.strength(sizes.total) + self.prox
         lr = 1.0 / steepest if steepest > 0 else 1.0
         return replace(bound, lr=each(self.local_steps, lambda steps: lr / steps) if self.lr == "paper" else lr)
+
+    def _refuse_pace(self, problem: Problem) -> None:
+        if self.lr == "paper":
+            hard_margin_only(problem, "lr='paper' is a step size for the hard margin", "give a number, or 'auto'")
 
     def on(self, node_id: str, message: Message) -> tuple[int, float]:
         """Return how many steps a node takes in a round, and of which size.

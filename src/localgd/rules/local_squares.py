@@ -83,7 +83,7 @@ class SquaresSteps:
             if self.lr is None:
                 raise ValueError("lr must be a positive number with local_steps, such as stable_lr, got None")
             check_positive("lr", self.lr)
-        object.__setattr__(self, "weighted_by", by_node(self.weighted_by))
+        object.__setattr__(self, "weighted_by", by_node(self.weighted_by, "weighted_by"))
         check_weighting(self.weighted_by)
 
     def bound(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Self:  # noqa: ARG002  nothing is left to find

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from localgd.core import Field, Message, Report, Schema
 from localgd.duals.dual import Dual
+from localgd.errors import check_kind
 from localgd.many.by_node import by_node
 from localgd.problems.metrics import Weighting, check_weighting, node_weight
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, real_array
 from localgd.rows import Shard
 from localgd.rules.local import updated, updates
 
@@ -31,6 +32,7 @@ def update_fields(message: Message) -> Schema:
     >>> sorted(update_fields(Message()))
     ['overflow', 'update', 'update_sq_norm', 'weight']
     """
+    check_kind("message", message, Message, "a Message")
     return {"weight": Field("sum"), **updates(message.w.size)}
 
 
@@ -62,8 +64,12 @@ def update_report(
     >>> report.duals["update"].vector.tolist(), float(report.sums["weight"])
     ([14.0, 14.0], 2.0)
     """
-    weighting: Weighting = by_node(weighted_by)
+    check_kind("shard", shard, Shard, "a Shard")
+    weighting: Weighting = by_node(weighted_by, "weighted_by")
     check_weighting(weighting)
     weight = node_weight(shard, weighting)
-    dual = update if isinstance(update, Dual) else Dual(update)
+    vector = update.vector if isinstance(update, Dual) else real_array("update", update)
+    if vector.shape != (shard.n_features,):
+        raise ValueError(f"update must have the shape ({shard.n_features},), got {vector.shape}")
+    dual = update if isinstance(update, Dual) else Dual(vector)
     return updated(Report(1, shard.n_samples, {"weight": weight}), dual, weight)

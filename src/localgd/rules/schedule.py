@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 SCHEDULES = "constant, inverse-sqrt, inverse-time, step:ROUNDS[:GAMMA], cosine:ROUNDS[:ALPHA]"
 """The schedules, as they are written."""
@@ -55,6 +56,21 @@ def factor(schedule: str, round_: int) -> float:
     if not isinstance(schedule, str):
         raise ValueError(f"lr_schedule must be one of {SCHEDULES}, got {schedule!r}")  # noqa: TRY004  a bad value
     return min(max(_read(schedule)(round_), LEAST), 1.0)
+
+
+def spent(task: Any, round_: int) -> str:
+    """Return why a task takes no step from a round on, if that is so: its factors have come down to nothing.
+
+    Examples
+    --------
+    >>> from localgd.rules.local import GradientSteps
+    >>> [spent(GradientSteps(lr_schedule="cosine:10"), round_) for round_ in (9, 10)]
+    ['', "lr_schedule='cosine:10' leaves no step after round 10: let it end later, or above 0"]
+    """
+    schedule = getattr(task, "lr_schedule", "constant")
+    if factor(schedule, round_) > LEAST:  # and no factor is larger than one before it
+        return ""
+    return f"lr_schedule={schedule!r} leaves no step after round {round_}: let it end later, or above 0"
 
 
 @cache

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
 from localgd.core import End, Message, Problem, Report
 from localgd.duals.dual import Dual
+from localgd.errors import check_flag, check_kind, check_positive, check_whole
 from localgd.problems.regularised import hard_margin_only
-from localgd.rounding import CANCELS, TINY, FloatArray, read_only
+from localgd.rounding import CANCELS, TINY, FloatArray, is_number, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,17 @@ class ServerState:
     tails: tuple[ServerState, ...] | None = None
     kept: tuple[Dual, ...] = ()
     asks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_kind("model", self.model, Dual, "a Dual; Dual(w) proves nothing")
+        check_whole("round", self.round, 0)
+        check_kind("done", self.done, str, "a text")
+        check_kind("end", self.end, End, "an End")
+        check_kind("kept", self.kept, tuple, "a tuple of what the parts of a chain remember")
+        check_kind("asks", self.asks, Mapping, "a mapping from names to arrays")
+        if self.tails is not None:
+            check_kind("tails", self.tails, tuple, "a tuple of ServerState, or None")
 
     @property
     def w(self) -> FloatArray:
@@ -101,11 +113,10 @@ class Server:
     whole_rounds: ClassVar[str] = ""
     hard_margin_as: ClassVar[str] = ""
 
-    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
-        """Return the merge for this problem."""
+    def refuse(self, problem: Problem) -> None:
+        """Refuse a problem that it has no meaning for, whatever the task."""
         if self.hard_margin_as:
             hard_margin_only(problem, self.hard_margin_as)
-        return self
 
     def message(self, state: Any) -> Message:
         """Send the shared model and what is asked for."""
@@ -169,11 +180,19 @@ def chain(first: Chain, *parts: Part) -> Chain:
     Chain
         The server.
 
+    Raises
+    ------
+    TypeError
+        If `first` is no chain, or a part cannot be called.
+
     Examples
     --------
     >>> chain(mean(), Momentum(0.7)).parts
     (Momentum(momentum=0.7, server_lr=1.0, nesterov=False),)
     """
+    check_kind("first", first, Chain, "a Chain such as mean()")
+    for part in parts:
+        check_kind("parts", part, "__call__", "functions of an update, what was kept and a report")
     return Chain((*first.parts, *parts))
 
 
@@ -197,10 +216,10 @@ class Momentum:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
+        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
             raise ValueError(f"momentum must be at least 0 and below 1, got {self.momentum!r}")
-        if not (math.isfinite(self.server_lr) and self.server_lr > 0):
-            raise ValueError(f"server_lr must be a positive number, got {self.server_lr!r}")
+        check_positive("server_lr", self.server_lr)
+        check_flag("nesterov", self.nesterov)
 
     def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:  # noqa: ARG002
         """Return the update, and the velocity that goes with it."""
@@ -235,7 +254,7 @@ class Extrapolation:
     relaxation: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.relaxation <= 1:
+        if not (is_number(self.relaxation) and 0 < self.relaxation <= 1):
             raise ValueError(f"relaxation must be above 0 and at most 1, got {self.relaxation!r}")
 
     def __call__(self, update: Dual, kept: Dual, report: Report) -> tuple[Dual, Dual]:  # noqa: ARG002

@@ -13,7 +13,7 @@ from localgd.duals.dual import Dual
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
 from localgd.problems.spectrum import spectrum
 from localgd.problems.triangle import Affordable
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, norm, read_only
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, is_number, norm, read_only
 from localgd.rules.server import Server, ServerState, from_zero
 
 LOOK_EVERY = 50
@@ -84,6 +84,12 @@ def told(fact: Fact | None) -> Fact:
     return fact
 
 
+def check_tol(tol: float) -> None:
+    """Refuse what is no part of a gradient to come down to."""
+    if not (is_number(tol) and 0 <= tol < 1):
+        raise ValueError(f"tol must be at least 0 and below 1, got {tol!r}; 0 goes on until rounding stops it")
+
+
 @dataclass(frozen=True)
 class Solving(Server):
     """What both servers share: the start at 0, the messages, and the first looks.
@@ -103,8 +109,7 @@ class Solving(Server):
     tol: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tol < 1:
-            raise ValueError(f"tol must be at least 0 and below 1, got {self.tol!r}; 0 goes on until rounding stops it")
+        check_tol(self.tol)
 
     def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002  the task knows nothing that it needs
         """Return the merge for this problem."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from localgd.core import Engine, Message, Problem
 from localgd.duals.dual import Dual
-from localgd.errors import from_all
+from localgd.errors import check_kind, check_whole, from_all
 from localgd.methods.auto import auto
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin, certificate, judged
@@ -19,7 +19,7 @@ from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Regularised
 from localgd.problems.spectrum import spectrum
 from localgd.problems.triangle import MOST_MB, megabytes
-from localgd.rounding import FloatArray, at_least, at_most, norm
+from localgd.rounding import FloatArray, at_least, at_most, norm, vector
 from localgd.rules.probes import measured, tempered_duals
 from localgd.rules.server import ServerState
 from localgd.run.goals import Angle
@@ -86,11 +86,12 @@ def certify(
     >>> certify(np.array([1.0, 0.1]), federation, goal=Angle(1.0)).angle_deg_min > 5.7
     True
     """
-    w = np.asarray(w, dtype=np.float64)
+    check_kind("engine", engine, Engine, "an engine such as InProcess(shards)")
     check_asked(problem, goal)
-    if w.ndim != 1 or not np.isfinite(w).all() or not (np.any(w) or isinstance(problem, LeastSquares)):
-        got = f"shape {w.shape}" if w.ndim != 1 else "only zeros" if not np.any(w) else "NaN or infinite entries"
-        raise ValueError(f"the model must be a finite vector other than zero, got {got}")
+    check_whole("n_rounds", n_rounds, 0)
+    w = vector("the model w", w)
+    if not (np.any(w) or isinstance(problem, LeastSquares)):
+        raise ValueError("the model w must be a finite vector other than zero, got only zeros")
     if isinstance(problem, LeastSquares):
         return _solution(w, engine, problem)
     sizes = measured(engine, w.size)

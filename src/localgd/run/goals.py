@@ -7,6 +7,7 @@ from typing import Protocol
 
 from localgd.core import Problem
 from localgd.problems.certificate import Certificate
+from localgd.rounding import is_number
 
 
 class Goal(Protocol):
@@ -40,7 +41,7 @@ class Angle:
 
     def __post_init__(self) -> None:
         """Check the angle once."""
-        if not 0 < self.deg < 90:
+        if not (is_number(self.deg) and 0 < self.deg < 90):
             raise ValueError(f"angle_tol_deg must be between 0 and 90 degrees, got {self.deg!r}")
 
     def __str__(self) -> str:
@@ -75,7 +76,7 @@ class MarginRatio:
 
     def __post_init__(self) -> None:
         """Check the share once."""
-        if not 0 < self.ratio < 1:
+        if not (is_number(self.ratio) and 0 < self.ratio < 1):
             raise ValueError(f"margin_ratio must be between 0 and 1, got {self.ratio!r}")
 
     def __str__(self) -> str:
@@ -110,7 +111,7 @@ class Gap:
 
     def __post_init__(self) -> None:
         """Check the share once."""
-        if not self.share > 0:
+        if not (is_number(self.share) and self.share > 0):
             raise ValueError(f"gap must be a positive share of the objective, got {self.share!r}")
 
     def __str__(self) -> str:

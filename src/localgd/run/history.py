@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from localgd.core import End, Engine, Failure
+from localgd.errors import check_whole
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, is_number
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class SampledNodes:
     ----------
     fraction : float in (0, 1]
         Share of the nodes.
-    seed : int
+    seed : int, at least 0
         Nodes are drawn from ``default_rng([seed, round])``.
 
     Examples
@@ -144,9 +145,10 @@ class SampledNodes:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the share."""
-        if not 0 < self.fraction <= 1:
+        """Check both fields."""
+        if not (is_number(self.fraction) and 0 < self.fraction <= 1):
             raise ValueError(f"fraction of the nodes must be above 0 and at most 1, got {self.fraction!r}")
+        check_whole("seed", self.seed, 0)
 
     def __call__(self, round_: int, node_ids: Sequence[str]) -> Collection[str]:
         """Return the nodes of a round."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from localgd.core import End, Engine, Problem
-from localgd.errors import check_whole
+from localgd.errors import check_kind, check_positive, check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import judged
-from localgd.rounding import FloatArray, at_most, read_only
+from localgd.rounding import FloatArray, at_most, read_only, vector
+from localgd.rules.late import Late
 from localgd.rules.probes import measured
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
@@ -94,12 +96,19 @@ def train(
     >>> str(run.certificate.verdict), run.certificate.angle_deg_max < 1.0
     ('certified', True)
     """
-    _check(engine, method, n_rounds, max_seconds)
     goals = tuple(goal) if isinstance(goal, Sequence) else (goal,)
-    log, failed = CommunicationLog(engine), len(engine.failures)
+    _check(engine, method, problem, goals)
+    _check_limits(n_rounds, max_seconds, nodes, on_round, checkpoints)
     problem = method.problem if problem is None else problem
-    sizes = measured(engine, None if w0 is None else np.size(w0), zeros=not problem.by_margins)
-    start = np.zeros(sizes.n_features) if w0 is None else _start(w0)
+    start = None if w0 is None else vector("w0", w0)
+    compared = None if reference is None else vector("reference", reference)
+    log, failed = CommunicationLog(engine), len(engine.failures)
+    sizes = measured(engine, zeros=not problem.by_margins)
+    for name, given in (("w0", start), ("reference", compared)):
+        if given is not None and given.size != sizes.n_features:
+            had = f"the rows have {sizes.n_features} columns (bias included)"
+            raise ValueError(f"{name} has {given.size} coefficients, but {had}")
+    start = np.zeros(sizes.n_features) if start is None else start
     problem = problem.among(sizes.versus)
     for wish in goals:
         check_meaning(wish, problem)
@@ -109,37 +118,48 @@ def train(
         f"{chosen.merge}"
     )
     context = RunContext(
-        engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, reference, checkpoints, failed
+        engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, compared, checkpoints, failed
     )
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
         stage = _run_stages(chosen, problem, context, start, LoopState(about))
     shown = stage.shown if stage.loop.earlier is None else joined(stage.loop.earlier, stage.shown)
-    if stage.server.done and shown.verdict is Status.UNDECIDED:
-        shown = replace(shown, reason=f"{shown.reason}; it ended, as {stage.server.done}")
-    if stage.method.why:
-        shown = replace(shown, reason=f"{shown.reason}; {method.name} took {stage.method.name}, as {stage.method.why}")
+    shown = replace(shown, reason="; ".join([shown.reason, *_told(stage, shown.verdict, method.name)]))
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
     w = read_only(stage.server.readout.vector)
     history, weighted = tuple(context.history), sizes.weight is not None
     return Run(w, shown, history, stage.method, failures, stage.end, unfinished=stage.unfinished, weighted=weighted)
 
 
-def _check(engine: Engine, method: Method | Choice, n_rounds: int, max_seconds: float | None) -> None:
+def _check(engine: Any, method: Any, problem: Any, goals: Sequence[Any]) -> None:
     """Check what no type checker sees in an interactive session."""
-    if not hasattr(engine, "round"):
-        raise TypeError(f"engine must be an engine such as InProcess(shards), got a {type(engine).__name__}")
-    if not isinstance(method, Method | Choice):
-        raise TypeError(f"method must be a Method such as auto() or local_gd(), got {method!r}")
+    check_kind("engine", engine, Engine, "an engine such as InProcess(shards)")
+    check_kind("method", method, Method | Choice, "a Method such as auto() or local_gd()")
+    if problem is not None:
+        check_kind("problem", problem, Problem, "a Problem such as HardMargin() or Regularised(C=1.0)")
+    for wish in goals:
+        check_kind("goal", wish, "met", "a Goal such as Angle(1.0), or a list of those")
+
+
+def _check_limits(n_rounds: Any, max_seconds: Any, nodes: Any, on_round: Any, checkpoints: Any) -> None:
     check_whole("n_rounds", n_rounds, 0)
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"max_seconds must be above 0, got {max_seconds!r}")
+    if max_seconds is not None:
+        check_positive("max_seconds", max_seconds)
+    if nodes is not None:
+        check_kind("nodes", nodes, "__call__", "a function of round and names, such as SampledNodes(0.5)")
+    if on_round is not None:
+        check_kind("on_round", on_round, "__call__", "a function of a RoundInfo")
+    if checkpoints is not None:
+        check_kind("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder)")
 
 
-def _start(w0: FloatArray) -> FloatArray:
-    w0 = np.asarray(w0, dtype=np.float64)
-    if w0.ndim != 1 or not np.isfinite(w0).all():
-        raise ValueError(f"w0 must be a finite vector, got shape {w0.shape}")
-    return w0
+def _told(stage: Stage, verdict: Status, asked: str) -> Iterator[str]:
+    """Yield what a certificate is to say of how its model came to be."""
+    if stage.server.done and verdict in (Status.UNDECIDED, Status.SEPARABLE, Status.FINITE):
+        yield f"it ended, as {stage.server.done}"
+    if isinstance(stage.method.merge, Late) and verdict in (Status.UNDECIDED, Status.CANCELS):
+        yield "the late direction is handed out, no model where no plane separates the rows: late=False, --no-late"
+    if stage.method.why:
+        yield f"{asked} took {stage.method.name}, as {stage.method.why}"
 
 
 def _run_stages(method: Method, problem: Problem, context: RunContext, start: FloatArray, loop: LoopState) -> Stage:

@@ -19,6 +19,7 @@ from localgd.problems.metrics import is_about, said_of
 from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
+from localgd.rules.schedule import spent
 from localgd.rules.server import ServerState
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
 from localgd.run.goals import Goal
@@ -222,7 +223,9 @@ class Stage:
                 update = report.duals.get("update")
                 if update is not None and update.vector.shape != self.server.w.shape:
                     raise ValueError(f"its update has the shape {update.vector.shape}")  # noqa: TRY301  said below
-                return self.method.merge.step(self.server, report)
+                following = self.method.merge.step(self.server, report)
+                why = spent(self.method.task, following.round) if ours(self.method) and not following.done else ""
+                return replace(following, done=why) if why else following
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
                 raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)

@@ -8,7 +8,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from localgd.duals.dual import Dual
 from localgd.engine import serialize
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import answer, state_type
+from localgd.errors import check_kind
 from localgd.methods.method import Method
 from localgd.problems.hard_margin import HardMargin
 from localgd.reference.max_margin import max_margin
@@ -102,6 +103,8 @@ def check_method(method: Method, problem: Problem | None = None) -> MethodCheck:
     """
     if not isinstance(method, Method):
         raise MethodError("check_method", [f"give a localgd.Method of a task and a merge, not {type(method).__name__}"])
+    if problem is not None:
+        check_kind("problem", problem, Problem, "a Problem such as HardMargin()")
     trial = Trial(method, method.problem if problem is None else problem)
     for check in (trial.names, trial.task, trial.merge, trial.runs):
         faults = list(_told(check))
@@ -163,8 +166,8 @@ class Trial:
                 hash(part)
             except TypeError as error:
                 yield f"{type(part).__name__} cannot be a key ({error}): {remedy}"
-            if repr(copy.deepcopy(part)) != repr(part):
-                yield f"repr({type(part).__name__}) does not tell what it is set to: {remedy}"
+            if untold := next(_untold(part), ""):
+                yield f"repr({type(part).__name__}) does not tell {untold}, so no run of it can be resumed: {remedy}"
         engine = InProcess(toy_nodes(self.problem))
         self.bound = self.method.bind(self.problem, engine, measured(engine, zeros=not self.problem.by_margins))
 
@@ -179,28 +182,36 @@ class Trial:
         if not (isinstance(schema, Mapping) and all(isinstance(field, Field) for field in schema.values())):
             yield f"{name}.schema must return a mapping from names to localgd.Field, got {schema!r}"
             return
-        init: Callable[[Shard], Any] | None = getattr(task, "init", None)
         for shard in (*toy_nodes(self.problem), *toy_nodes(self.problem, sparse=True)):
-            where = f"{name}.run on {shard.n_rows} row{'s' * (shard.n_rows > 1)} ({type(shard.data).__name__})"
-            state = None if init is None else init(shard)
-            before = copy.deepcopy(state)
-            found: Any = task.run(asked, shard, state)
-            if not (isinstance(found, tuple) and len(found) == 2):
-                yield f"{where} must return (report, state), got {type(found).__name__}"
+            faults = list(self._answers(asked, shard))
+            yield from faults
+            if faults:  # what is wrong on one node is wrong on the others, too
                 return
-            report, after = found
-            if after is not None and init is None:
-                yield f"{name}.run returns a state, but there is no {name}.init(shard) that says how it begins"
-                return
-            if not _alike(state, before):
-                yield f"{where} writes to the state that it was given: make a new one, so that a round can be run again"
-            again = task.run(asked, shard, copy.deepcopy(before))
-            if not _alike(again[0], report):
-                yield f"{where} answers the same message in two ways: draw from default_rng([seed, message.round, …])"
-            answer(task, asked, shard, None)  # raises in words what does not fit
-            if init is not None:
-                yield from _unkept(after, task, name)
-            self._note(report, shard)
+
+    def _answers(self, asked: Message, shard: Shard) -> Iterator[str]:
+        """Ask the same of one node, twice."""
+        task, name = self.bound.task, type(self.bound.task).__name__
+        where = f"{name}.run on {shard.n_rows} row{'s' * (shard.n_rows > 1)} ({type(shard.data).__name__})"
+        init: Callable[[Shard], Any] | None = getattr(task, "init", None)
+        state = None if init is None else init(shard)
+        before = copy.deepcopy(state)
+        found: Any = task.run(asked, shard, state)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            yield f"{where} must return (report, state), got {type(found).__name__}"
+            return
+        report, after = found
+        if after is not None and init is None:
+            yield f"{name}.run returns a state, but there is no {name}.init(shard) that says how it begins"
+            return
+        if not _alike(state, before):
+            yield f"{where} writes to the state that it was given: make a new one, so that a round can be run again"
+        again = task.run(asked, shard, copy.deepcopy(before))
+        if not _alike(again[0], report):
+            yield f"{where} answers the same message in two ways: draw from default_rng([seed, message.round, …])"
+        answer(task, asked, shard, None)  # raises in words what does not fit
+        if init is not None:
+            yield from _unkept(after, task, name)
+        self._note(report, shard)
 
     def _note(self, report: Report, shard: Shard) -> None:
         """Remember the first update that proves nothing."""
@@ -266,6 +277,22 @@ class Trial:
                 "vector of its own, in one more round"
             )
         return MethodCheck(self.method.name, not self.unproved, reason)
+
+
+def _untold(part: Any) -> Iterator[str]:
+    """Yield what the repr of a task, a merge or a part of one keeps quiet about: checkpoints know a run by it."""
+    if isinstance(part, tuple):
+        for one in part:
+            yield from _untold(one)
+    elif " at 0x" in repr(part):
+        yield f"what it is set to, but where {type(part).__name__} is in memory"
+    else:
+        known = [field.name for field in fields(part)] if is_dataclass(part) else list(getattr(part, "__dict__", ()))
+        for name in known:
+            value = getattr(part, name)
+            if repr(value) not in repr(part):
+                yield f"{name} of {type(part).__name__}"
+            yield from _untold(value)
 
 
 def _unkept(state: Any, task: Any, name: str) -> Iterator[str]:
