@@ -13,6 +13,7 @@ from localgd.data.load import load, node_names
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
+from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 
 
@@ -57,4 +58,9 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         options = dict(DATASETS[data].options)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
+    if source.label_map is not None:
+        options["label_map"] = said_map(source.label_map, "--label-map")
+    if source.category_map is not None:
+        options["category_map"] = said_maps(source.category_map, "--category-map")
+    options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)

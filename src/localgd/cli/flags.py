@@ -29,6 +29,16 @@ Scale = Annotated[
         show_default="standard; none for sparse files, and to certify a model from elsewhere",
     ),
 ]
+LabelMap = Annotated[
+    str | None, typer.Option(help="What labels mean, where nodes spell or call them unlike: no=0,yes=1.")
+]
+CategoryMap = Annotated[
+    list[str] | None, typer.Option(help="The same for categories: COLUMN:North=north,S=south; may be repeated.")
+]
+NClasses = Annotated[
+    int | None,
+    typer.Option(help="How many classes there are; needed beyond 30, and where nodes share none.", show_default="any"),
+]
 MinGroup = Annotated[
     int, typer.Option(help="A node tells a category or a word only if so many of its rows have it; else zeros.")
 ]
@@ -51,6 +61,9 @@ class Source:
     text_column: Text = None
     categorical: Categorical = None
     scale: Scale = None
+    label_map: LabelMap = None
+    category_map: CategoryMap = None
+    n_classes: NClasses = None
     partition: Partition = None
     n_nodes: NNodes = None
 

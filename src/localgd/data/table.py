@@ -55,6 +55,8 @@ class Table:
         in svmlight files.
     as_written : bool, default False
         Whether every column is text from a file without types (CSV), labels and node included.
+    drawn : bool, default False
+        Whether the rows are some of one table that was split by chance or rule: its nodes spell alike.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
@@ -81,6 +83,7 @@ class Table:
     row_numbers: IntArray | None = None
     numbered: bool = False
     as_written: bool = False
+    drawn: bool = False
     limits: Limits | None = None
     weights: FloatArray | None = None
 

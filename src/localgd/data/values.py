@@ -15,6 +15,9 @@ from localgd.rounding import FloatArray
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a missing value among numbers written as text, in any case; in text only the blank does."""
 
+CODE = r"^\s*[-+]?0\d"
+"""Digits that are a code: as a number they would lose the 0."""
+
 _LOCAL_NUMBER = (
     r"^[-+\x{2212}]?\s*[€$£¥]?\s*"
     r"(?:(?:\d{1,3}(?:[ '\x{2019}.,\x{a0}\x{202f}]\d{3})+|\d+)(?:[.,]\d*)?|[.,]\d+)"
@@ -150,13 +153,18 @@ def label_array(labels: Sequence[Any]) -> NDArray[Any]:
 def spelled_labels(texts: Sequence[pl.Series]) -> list[NDArray[Any]]:
     """Return labels written as text, per node: numbers if all of them are, whole ones to the last digit.
 
+    They are codes, and stay text, if one begins with a 0 that a number does not need.
+
     Examples
     --------
     >>> spelled_labels([pl.Series(["0", "9007199254740993"])])[0].tolist()
     [0, 9007199254740993]
+    >>> spelled_labels([pl.Series(["01", "2"])])[0].tolist()
+    ['01', '2']
     """
     distinct = pl.concat(texts).unique()
-    if not distinct.cast(pl.Float64, strict=False).is_finite().fill_null(value=False).all():
+    numbers = distinct.cast(pl.Float64, strict=False).is_finite().fill_null(value=False).all()
+    if not numbers or distinct.str.contains(CODE).any():
         return [np.array(text.to_list(), dtype=np.str_) for text in texts]
     values = {
         text: int(text.partition(".")[0]) if re.fullmatch(r"[-+]?\d+(\.0*)?", text) else float(text)
