@@ -37,9 +37,9 @@ def load(
     source : str or Path
         A folder with one file per node (the node's name is the file's, without its ending), one file with all rows,
         or a name in `localgd.data.datasets.DATASETS`. Files are CSV (also ``.csv.gz``), Parquet, NPZ (arrays X and
-        y, or CSR parts data, indices, indptr, shape; optionally columns), or svmlight. Sub-folders, hidden files,
-        notes, spreadsheets and pictures in a folder are left alone. For arrays in memory there is
-        `localgd.from_arrays`.
+        y, or the parts of a sparse matrix, as `scipy.sparse.save_npz` writes them; optionally columns), or svmlight.
+        Sub-folders, hidden files, notes, spreadsheets and pictures in a folder are left alone. For arrays in memory
+        there is `localgd.from_arrays`.
     label : str, optional
         Label column; needed for CSV and Parquet, the array ``y`` for NPZ, the first entry of a row for svmlight.
     node : str, optional

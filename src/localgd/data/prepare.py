@@ -223,7 +223,7 @@ def _number_columns(
             raise ValueError(
                 f"column {name!r} is missing in all rows of all nodes; drop it with {option('drop', name)}"
             )
-    if not names or (scale is None and bool((present == tally.n_rows).all())):
+    if not names or (scale is None and not centered):  # a sparse table has no missing values, nor have rows like it
         return {name: Number(name) for name in names}
     # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
     exponent = np.frexp(tally.maxs["peak"])[1].astype(np.float64)
