@@ -17,6 +17,9 @@ Node = Annotated[
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+FillMissing = Annotated[
+    bool, typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error.")
+]
 Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
@@ -57,6 +60,7 @@ class Source:
     label: Label = None
     node: Node = None
     drop: Drop = None
+    fill_missing_columns: FillMissing = False
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

@@ -58,7 +58,7 @@ class Category:
 
     def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
         """Return the encoded column as CSR, shape (n, number of categories)."""
-        text = as_text(column)
+        text = table.text(column)
         if self.fill is not None:
             text = text.fill_null(self.fill)
         values = text.drop_nulls().unique(maintain_order=True).to_list()

@@ -15,6 +15,7 @@ from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of
+from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Speller
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
@@ -129,7 +130,7 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    notes = (*notes, *_joined_notes(columns))
+    notes = (*notes, *notes_of(survey, columns, kinds))
     unseen: Unseen = "error" if min_group == 1 else "zeros"
     recipe = Recipe(columns, labels.values, intercept, sparse, unseen, labels.spellings, notes)
     return engine.map(recipe), recipe
@@ -285,12 +286,6 @@ def _category_columns(
         how = missing if name in blank else "unseen"
         columns[name] = Category(name, tuple(sorted(known)), how, fill, blank.get(name, 0), tuple(meant.items()))
     return columns
-
-
-def _joined_notes(columns: Sequence[Encoding]) -> list[str]:
-    """Return a line for every column of categories that nodes spell in more than one way."""
-    joined = [(column.name, Joined((), column.spellings)) for column in columns if isinstance(column, Category)]
-    return [f"column {name!r} in other spellings: {found.said}" for name, found in joined if found.spellings]
 
 
 def _drawn(survey: Report) -> bool:

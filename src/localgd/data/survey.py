@@ -35,14 +35,16 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        return dict.fromkeys(("column", "distinct", "labels", "numbered", "dropped", "drawn"), Field("count"))
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note")
+        return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
+        """Return ``column``, and ``distinct``, ``id`` and ``labels``, the rows of nodes where those look like ids."""
         features = shard.features
         counts: dict[CountKey, int] = _numbered(shard) if shard.numbered else {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         counts |= {("drawn",): 1} if shard.drawn else {}
+        counts |= {("note", note): 1 for note in shard.notes}
         named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
         for place, (name, column) in enumerate(named):
             kind = "sparse" if isinstance(features, csr_array) else "number"
@@ -52,6 +54,8 @@ class Survey:
                 kind = "text"
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
                     counts["distinct", name, floor] = shard.n_rows
+            if kind == "number" and column is not None and _is_id(column):
+                counts["id", name] = shard.n_rows
             counts["column", place, name, kind] = 1
         n_labels = len(np.unique(shard.labels))
         unique = [UNIQUE] if n_labels == shard.n_rows > FEW else []
@@ -94,7 +98,7 @@ class Tally:
             counts["uneven",] = 1
         frame: Any = shard.features
         for name in self.categories:
-            values = dict(as_text(frame[name]).value_counts(name="count").iter_rows())
+            values = dict(shard.text(frame[name]).value_counts(name="count").iter_rows())
             if None in values:
                 counts["missing", name] = values.pop(None)
             told = {value: count for value, count in values.items() if count >= self.min_group}
@@ -141,6 +145,14 @@ class Moments:
             dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
             first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
+
+
+def _is_id(column: pl.Series) -> bool:
+    """Return whether every row has another whole number, and there are more than a few."""
+    present = column.drop_nulls()
+    if len(present) <= FEW or bool((present.head(FEW) % 1 != 0).any()):
+        return False
+    return not bool((present % 1 != 0).any()) and present.n_unique() == len(present)
 
 
 def _numbered(table: Table) -> dict[CountKey, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,6 +57,10 @@ class Table:
         Whether every column is text from a file without types (CSV), labels and node included.
     drawn : bool, default False
         Whether the rows are some of one table that was split by chance or rule: its nodes spell alike.
+    codes : mapping from column to Series of String
+        Columns of numbers as they were written, where that says more than the number: 01 beside 1.
+    notes : tuple of str
+        What was done to the rows while they were read, that a person should know.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
@@ -84,6 +88,8 @@ class Table:
     numbered: bool = False
     as_written: bool = False
     drawn: bool = False
+    codes: Mapping[str, pl.Series] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
 
@@ -160,6 +166,10 @@ class Table:
         held = {column.name: column for column in frame.get_columns()}
         return [held[name] for name in names]
 
+    def text(self, column: pl.Series) -> pl.Series:
+        """Return a column of the table as String, as it was written."""
+        return as_text(self.codes.get(column.name, column))
+
     def columns(self, names: Sequence[str]) -> Rows:
         """Return columns of numbers in this order, NaN where missing; those that a sparse table lacks are zero.
 
@@ -197,6 +207,7 @@ class Table:
             node_id=self.node_id if node_id is None else node_id,
             features=features[chosen],
             labels=self.labels[chosen] if self.labels.size else self.labels,
+            codes={name: column[chosen] for name, column in self.codes.items()},
             row_numbers=numbers[chosen],
             weights=None if self.weights is None else self.weights[chosen],
         )

@@ -97,6 +97,21 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     return numbers
 
 
+def loses_digits(column: pl.Series) -> bool:
+    """Return whether two values of a column may be one number: by leading zeros, or by digits beyond those of float64.
+
+    Examples
+    --------
+    >>> [loses_digits(pl.Series(values)) for values in (["01", "1"], ["0.5", "10"], [2**53], [1.5])]
+    [True, False, True, False]
+    """
+    if column.dtype == pl.String:
+        return bool(column.str.contains(rf"{CODE}|^\s*[-+]?\d{{16}}").any())
+    least: Any = column.min() if column.dtype.is_integer() else None
+    most: Any = column.max()
+    return least is not None and max(-least, most) >= 2**53
+
+
 def is_number_type(dtype: Any) -> bool:
     """Return whether a column of this type holds numbers (or bools, or nothing at all)."""
     return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
