@@ -11,6 +11,7 @@ import polars as pl
 from scipy.sparse import issparse
 
 from localgd.data.columns import alike
+from localgd.data.groups import node_names, plain_values
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
 
@@ -71,7 +72,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     Raises
     ------
     ValueError
-        If there is not one group per row, or one is missing or blank.
+        If there is not one group per row, or one is missing, blank or of another kind than others.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    return table.split(pl.Series(_listed(groups, table, "groups"), strict=False), "missing entry in groups")
+    return table.split(node_names(groups, table.n_rows, table.place))
 
 
 def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
@@ -108,25 +109,11 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
 def _series(name: str, values: Any) -> pl.Series:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
         return pl.Series(name, values.to_numpy(), nan_to_null=True)
-    return pl.Series(name, _plain(values), strict=False)
-
-
-def _plain(values: Any) -> list[Any]:
-    """Return values as a list of Python objects, None where missing."""
-    if hasattr(values, "notna"):  # pandas, whose missing values come in several kinds
-        values = values.astype(object).where(values.notna(), None)
-    # An array of a list would turn the NaN among texts into the text 'nan'.
-    return [_python(value) for value in (values.tolist() if isinstance(values, np.ndarray) else list(values))]
-
-
-def _python(value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
-    missing = type(plain).__name__ in {"NAType", "NaTType"} or (isinstance(plain, float) and np.isnan(plain))
-    return None if missing else plain
+    return pl.Series(name, plain_values(values), strict=False)
 
 
 def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
-    listed = _plain(values) if np.ndim(values) == 1 else []
+    listed = plain_values(values) if np.ndim(values) == 1 else []
     if len(listed) != table.n_rows:
         raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
     table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")

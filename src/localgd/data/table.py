@@ -12,6 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.data.groups import blocks
+from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
@@ -212,13 +214,12 @@ class Table:
             weights=None if self.weights is None else self.weights[chosen],
         )
 
-    def split(self, nodes: pl.Series, gap: str) -> list[Table]:
-        """Return one table per distinct entry of `nodes`, named by it, in sorted order; a row without has a `gap`."""
-        text = as_text(nodes)
-        self.refuse_gaps(text.is_null(), gap)
-        names = sorted(text.unique().to_list())
-        parts = [self.take((text == name).to_numpy().nonzero()[0], name) for name in names]
-        return [replace(part, source=f"{self.source} (node {part.node_id!r})") for part in parts]
+    def split(self, names: NDArray[np.str_]) -> list[Table]:
+        """Return one table per distinct name, named by it, in sorted order."""
+        parts = [(name, self.take(rows, name)) for name, rows in blocks(names)]
+        notes = [f"nodes {' and '.join(map(repr, group))} differ in spelling only" for group in confusable(dict(parts))]
+        said = (*self.notes, *notes)
+        return [replace(part, source=f"{self.source} (node {name!r})", notes=said) for name, part in parts]
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:

@@ -1,0 +1,112 @@
+"""Which node holds a row: one rule for the groups of arrays, frames and estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def plain_values(values: Any) -> list[Any]:
+    """Return values as a list of Python objects, None where missing.
+
+    Examples
+    --------
+    >>> plain_values(["a", float("nan"), np.int64(1)])
+    ['a', None, 1]
+    """
+    if hasattr(values, "notna"):  # pandas, whose missing values come in several kinds
+        return [_python(value) if there else None for value, there in zip(values, values.notna(), strict=True)]
+    # An array of a list would turn the NaN among texts into the text 'nan'.
+    return [_python(value) for value in (values.tolist() if isinstance(values, np.ndarray) else list(values))]
+
+
+def _python(value: Any) -> Any:
+    plain = value.item() if isinstance(value, np.generic) else value
+    missing = type(plain).__name__ in {"NAType", "NaTType"} or (isinstance(plain, float) and np.isnan(plain))
+    return None if missing else plain
+
+
+def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda row: f"row {row}") -> NDArray[np.str_]:
+    """Return the name of every row's node: texts without outer blanks, whole numbers without a point.
+
+    Parameters
+    ----------
+    groups : (n,) array-like
+        Texts, numbers or truth values: an array, a list, a Series, a Categorical.
+    n_rows : int
+        How many rows there are.
+    place : callable
+        How error messages call a row, from its index.
+
+    Returns
+    -------
+    (n,) array of str
+
+    Raises
+    ------
+    ValueError
+        If there is not one group per row, or one is missing, blank, or of another kind than those before it; names the
+        row.
+
+    Examples
+    --------
+    >>> node_names([2.0, 1.0, 2.0], 3).tolist(), node_names([" north", "south"], 2).tolist()
+    (['2', '1', '2'], ['north', 'south'])
+    """
+    listed = plain_values(groups) if np.ndim(groups) == 1 else []
+    if len(listed) != n_rows:
+        raise ValueError(f"groups has shape {np.shape(groups)} for {n_rows} rows; give one entry per row")
+    lost = "nan" if isinstance(groups, np.ndarray) and groups.dtype.kind == "U" else ""  # NaN, made a text by NumPy
+    named: dict[tuple[type, Any], str] = {}
+    kinds: dict[str, Any] = {}
+    names = []
+    for row, value in enumerate(listed):
+        own = (type(value), value) if value.__hash__ else (type(value), repr(value))
+        name = named.get(own)
+        if name is None:
+            if value is None or value == lost or (isinstance(value, str) and not value.strip()):
+                raise ValueError(f"groups has no value in {place(row)}; say which node holds it, or remove the row")
+            kind, name = _named(value, place(row))
+            kinds.setdefault(kind, value)
+            if len(kinds) > 1:
+                first, other = kinds.items()
+                raise ValueError(
+                    f"groups holds {other[1]!r}, a {other[0]}, in {place(row)}, but before that {first[1]!r}, a "
+                    f"{first[0]}; give all nodes names of one kind"
+                )
+            named[own] = name
+        names.append(name)
+    return np.array(names, dtype=np.str_)
+
+
+def _named(value: Any, place: str) -> tuple[str, str]:
+    """Return the kind and the name of a group."""
+    if isinstance(value, bool):
+        return "truth value", str(value).lower()
+    if isinstance(value, int | float) and isfinite(value):
+        return "number", str(int(value)) if float(value).is_integer() else repr(value)
+    if isinstance(value, str):
+        return "text", value.strip()
+    if isinstance(value, date):
+        return "date", str(value)
+    raise ValueError(
+        f"groups holds {value!r} ({type(value).__name__}) in {place}; name nodes by texts or finite numbers"
+    )
+
+
+def blocks(names: NDArray[np.str_]) -> list[tuple[str, NDArray[np.intp]]]:
+    """Return every node's name, sorted, and the places of its rows, in one pass over the rows.
+
+    Examples
+    --------
+    >>> [(name, places.tolist()) for name, places in blocks(np.array(["b", "a", "b"]))]
+    [('a', [1]), ('b', [0, 2])]
+    """
+    distinct, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    places = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    return list(zip(distinct.tolist(), places, strict=True))
