@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
-from localgd.data.groups import blocks, node_names
+from localgd.data.groups import blocks, node_names, refuse_masked
 from localgd.engine.inprocess import InProcess
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
@@ -70,6 +70,8 @@ class _Linear(BaseEstimator):
         ValueError
             If there is one class only, a value is missing or infinite, or a parameter is out of its range.
         """
+        for what, values in (("X", X), ("y", y)):
+            refuse_masked(what, values)
         self._fit(X, y, groups, sample_weight)
         return self
 

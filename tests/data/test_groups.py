@@ -44,7 +44,7 @@ FITS: dict[str, Callable[[Any], Any]] = {
         (np.array(["a"] * 11 + [1], dtype=object), "holds 1, a number,"),
         ([1.0] * 11 + [np.inf], "holds inf"),
         ([b"a"] * 12, "name nodes by texts or finite numbers"),
-        ([[1]] * 11 + [[2]], "has shape"),
+        ([[1]] * 11 + [[2, 3]], "name nodes by texts or finite numbers"),
         (["a"] * 11, "has shape"),
     ],
     ids=repr,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import polars as pl
 from scipy.sparse import issparse
 
 from localgd.data.columns import alike
-from localgd.data.groups import node_names, plain_values
+from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
+
+_LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
+_WEIGHTS = {int: "numbers", float: "numbers"}
 
 
 def from_arrays(
@@ -60,9 +64,10 @@ def from_arrays(
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
         rows = alike([rows], categorical=categorical)[0]
-    whole = replace(rows, labels=label_array(_listed(y, rows, "y")))
+    whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
-        whole = replace(whole, weights=np.array(_listed(sample_weight, rows, "sample_weight"), dtype=np.float64))
+        weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)
+        whole = replace(whole, weights=np.array(weights, dtype=np.float64))
     return [whole] if groups is None else split_by(whole, groups)
 
 
@@ -97,6 +102,7 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     2
     """
     features = X
+    refuse_masked(f"{source}: X", X)
     if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
         refuse_twice([str(name) for name in X.columns], source)
         # Column by column: polars' own conversion from pandas needs pyarrow.
@@ -112,9 +118,12 @@ def _series(name: str, values: Any) -> pl.Series:
     return pl.Series(name, plain_values(values), strict=False)
 
 
-def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
-    listed = plain_values(values) if np.ndim(values) == 1 else []
-    if len(listed) != table.n_rows:
-        raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
+def _listed(values: Any, table: Table, parameter: str, kinds: Mapping[type, str]) -> list[Any]:
+    """Return one value per row; a ValueError names the row where one is missing or of another kind."""
+    listed = one_per_row(parameter, values, table.n_rows)
     table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")
+    odd = next((row for row, value in enumerate(listed) if not isinstance(value, tuple(kinds))), None)
+    if odd is not None:
+        said = f"{parameter} holds {listed[odd]!r} ({type(listed[odd]).__name__})"
+        raise ValueError(f"{table.place(odd)}: {said}; give {', '.join(dict.fromkeys(kinds.values()))}")
     return listed

@@ -20,6 +20,7 @@ from localgd.data.values import (
     lookalike,
     loses_digits,
     not_numbers,
+    refuse_odd,
     spelled_labels,
 )
 from localgd.errors import nearest
@@ -52,7 +53,7 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     tally = np.zeros((2, len(names)), dtype=np.int64)
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
-        if spelled and column.dtype not in {pl.String, pl.Categorical, pl.Enum}:
+        if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
             raise ValueError(
                 f"{table.source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or drop "
                 f"it with {option('drop', column.name)}"
@@ -171,6 +172,8 @@ def alike(
     check_known("weight", own[1 if label else 0 :], everywhere, first.source)
     tables = [_without(table, drop, {*own, *categorical}) for table in tables]
     tables = _same_columns(tables, own, fill=fill_missing_columns)
+    for table in tables if framed else ():
+        refuse_odd(table.series([*own, *categorical]), table.source)
     names = tuple(name for name in tables[0].names if name not in own)
     if not framed:
         return [_selected(table, names) for table in tables]

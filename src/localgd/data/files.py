@@ -23,7 +23,7 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
-from localgd.data.values import as_text, spelled_labels
+from localgd.data.values import as_text, refuse_odd, spelled_labels
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
 """Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
@@ -109,6 +109,7 @@ def read(path: Path, label: str | None = None, node: str | None = None) -> list[
                 return [table]
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
+            refuse_odd([frame[node]], table.source)
             names = as_text(frame[node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
             return replace(table, features=frame.drop(node), names=()).split(np.array(names.to_list(), dtype=np.str_))

@@ -31,6 +31,42 @@ def _python(value: Any) -> Any:
     return None if missing else plain
 
 
+def refuse_masked(what: str, values: Any) -> None:
+    """Raise a ValueError if values are masked somewhere, or bytes or complex: all of these would be taken for numbers.
+
+    Examples
+    --------
+    >>> refuse_masked("X", np.array([1j]))
+    Traceback (most recent call last):
+    ValueError: X holds complex128: Complex data not supported; give numbers, truth values or texts
+    """
+    if np.ma.is_masked(values):
+        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        raise ValueError(f"{what} is masked in row {row + 1}; fill the value in, or leave the row out")
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "cSVmM":
+        why = ": Complex data not supported" if dtype.kind == "c" else ""  # in scikit-learn's own words
+        raise ValueError(f"{what} holds {dtype}{why}; give numbers, truth values or texts")
+
+
+def one_per_row(what: str, values: Any, n_rows: int) -> list[Any]:
+    """Return values as a list, None where missing, if there is one per row; else a ValueError.
+
+    Examples
+    --------
+    >>> one_per_row("y", np.array(["a", float("nan")]), 2)
+    ['a', None]
+    """
+    refuse_masked(what, values)
+    shape = getattr(values, "shape", (len(values),) if hasattr(values, "__len__") else ())
+    if shape != (n_rows,):
+        raise ValueError(f"{what} has shape {shape} for {n_rows} rows; give one entry per row")
+    listed = plain_values(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U":  # of a NaN among texts NumPy makes a text
+        return [None if value == "nan" else value for value in listed]
+    return listed
+
+
 def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda row: f"row {row}") -> NDArray[np.str_]:
     """Return the name of every row's node: texts without outer blanks, whole numbers without a point.
 
@@ -58,18 +94,14 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
     >>> node_names([2.0, 1.0, 2.0], 3).tolist(), node_names([" north", "south"], 2).tolist()
     (['2', '1', '2'], ['north', 'south'])
     """
-    listed = plain_values(groups) if np.ndim(groups) == 1 else []
-    if len(listed) != n_rows:
-        raise ValueError(f"groups has shape {np.shape(groups)} for {n_rows} rows; give one entry per row")
-    lost = "nan" if isinstance(groups, np.ndarray) and groups.dtype.kind == "U" else ""  # NaN, made a text by NumPy
     named: dict[tuple[type, Any], str] = {}
     kinds: dict[str, Any] = {}
     names = []
-    for row, value in enumerate(listed):
+    for row, value in enumerate(one_per_row("groups", groups, n_rows)):
         own = (type(value), value) if value.__hash__ else (type(value), repr(value))
         name = named.get(own)
         if name is None:
-            if value is None or value == lost or (isinstance(value, str) and not value.strip()):
+            if value is None or (isinstance(value, str) and not value.strip()):
                 raise ValueError(f"groups has no value in {place(row)}; say which node holds it, or remove the row")
             kind, name = _named(value, place(row))
             kinds.setdefault(kind, value)

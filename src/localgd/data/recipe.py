@@ -18,7 +18,7 @@ from localgd.data.classes import signed
 from localgd.data.encodings import KINDS, Category, Encoding, Number, Unseen, Words, scaled
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
-from localgd.data.values import finite_numbers
+from localgd.data.values import finite_numbers, refuse_odd
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray
 from localgd.rows import Samples, Shard
@@ -144,6 +144,7 @@ class Recipe:
     def _blocks(self, table: Table, unseen: Unseen) -> Iterator[Rows]:
         """Yield the encoded columns of a frame, in order; numbers side by side go together."""
         series = table.series([column.name for column in self.columns])
+        refuse_odd(series, table.source)
         for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from localgd.data.groups import blocks
+from localgd.data.groups import blocks, refuse_masked
 from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
 from localgd.layouts.layout import Rows
@@ -98,7 +98,9 @@ class Table:
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
         features: Any = self.features
+        refuse_masked(f"{self.source}: labels", self.labels)
         if not isinstance(features, pl.DataFrame):
+            refuse_masked(f"{self.source}: X", features)
             features = _csr(features) if issparse(features) else _dense(features, self.source)
             object.__setattr__(self, "features", features)
         n_rows, n_columns = features.shape

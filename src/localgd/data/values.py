@@ -112,6 +112,22 @@ def loses_digits(column: pl.Series) -> bool:
     return least is not None and max(-least, most) >= 2**53
 
 
+def refuse_odd(columns: Sequence[pl.Series], source: str) -> None:
+    """Raise a ValueError if a column holds what is neither a number, a text, a truth value nor a date.
+
+    Examples
+    --------
+    >>> refuse_odd([pl.Series("c", [[1], [2]])], "a.parquet")
+    Traceback (most recent call last):
+    ValueError: a.parquet: column 'c' holds List(Int64); turn it into numbers or text, or leave it out
+    """
+    for column in columns:
+        if column.dtype.is_nested() or column.dtype in {pl.Binary, pl.Object}:
+            raise ValueError(
+                f"{source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or leave it out"
+            )
+
+
 def is_number_type(dtype: Any) -> bool:
     """Return whether a column of this type holds numbers (or bools, or nothing at all)."""
     return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
