@@ -156,7 +156,7 @@ def test_bad_parameters_are_named(data, change, message):
 
 def test_groups_must_match_the_rows(data):
     X, y, _ = data
-    with pytest.raises(ValueError, match="one entry for each of the"):
+    with pytest.raises(ValueError, match="give one entry per row"):
         LocalGDClassifier().fit(X, y, groups=[1, 2])
     with pytest.raises(ValueError, match="no value in row 1"):
         LocalGDClassifier().fit(X, y, groups=["a", None, *["b"] * (len(X) - 2)])

@@ -121,6 +121,12 @@ def check_names(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a list of names, got {reprlib.repr(value)}")
 
 
+def check_mapping(name: str, value: Any) -> None:
+    """Refuse what is neither a mapping nor None."""
+    if not isinstance(value, Mapping | None):
+        raise ValueError(f"{name} must be a mapping, got {reprlib.repr(value)}")  # noqa: TRY004  a bad value
+
+
 def check_kind(name: str, value: Any, kind: Any, what: str) -> None:
     """Refuse a value that is not of a class, or lacks a part that all of its kind have, if the kind is that name."""
     there = hasattr(value, kind) if isinstance(kind, str) else isinstance(value, kind)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
+from localgd.data.groups import blocks, node_names, refuse_masked
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind, check_positive
 from localgd.methods.auto import auto
@@ -39,6 +40,7 @@ class _Linear(BaseEstimator):
     """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
 
     fit_intercept: bool
+    nodes: Literal["groups"] | None
 
     def fit(
         self, X: Any, y: Any, groups: ArrayLike | None = None, sample_weight: ArrayLike | float | None = None
@@ -52,7 +54,11 @@ class _Linear(BaseEstimator):
         y : (n,) array
             Labels of two classes or more; of a regressor real targets.
         groups : (n,) array, optional
-            Which node holds a row, as in ``GroupKFold``; None puts all rows on one node.
+            Which node holds a row, as in ``GroupKFold``: texts, numbers or truth values, none missing. None puts all
+            rows on one node, or is an error with ``nodes="groups"``. ``GridSearchCV(…).fit(X, y, groups=g)`` and
+            ``cross_val_score`` keep groups for their splitter, unless they are asked to hand them on, by
+            ``sklearn.set_config(enable_metadata_routing=True)`` and `set_fit_request` of this estimator, with
+            ``groups=True``.
         sample_weight : (n,) array or float, optional
             What a row counts, at least 0; 1 by default. A row of weight 2 is two of weight 1; those of weight 0, and
             nodes without another, are left out.
@@ -67,21 +73,29 @@ class _Linear(BaseEstimator):
             If there is one class only, a value is missing or infinite, or a parameter is out of its range.
         """
         check_flag("fit_intercept", self.fit_intercept)
+        for what, values in (("X", X), ("y", y)):
+            refuse_masked(what, values)
         self._fit(X, y, groups, sample_weight)
         return self
 
     def _present(
         self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
-    ) -> tuple[Any, Any, ArrayLike | None, FloatArray | None]:
-        """Return what there is of rows that count, and how much each does."""
+    ) -> tuple[Any, Any, list[tuple[str, NDArray[np.intp]]], FloatArray | None]:
+        """Return what there is of rows that count, the nodes that hold them, and how much each does."""
+        if self.nodes not in (None, "groups"):
+            raise ValueError(f"nodes must be None or 'groups', got {self.nodes!r}")
+        if groups is None and self.nodes == "groups":
+            raise ValueError(
+                "nodes='groups', but fit got no groups, so all rows would be on one node; give fit(X, y, groups=…). "
+                "Cross-validation hands them on after sklearn.set_config(enable_metadata_routing=True) and "
+                "set_fit_request(groups=True)"
+            )
+        names = np.full(X.shape[0], "0") if groups is None else node_names(groups, X.shape[0])
         if sample_weight is None:
-            return X, y, groups, None
+            return X, y, blocks(names), None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         there = weights > 0
-        names = None if groups is None else np.asarray(groups)
-        if names is not None and names.shape == there.shape:
-            names = names[there]
-        return X[there], y[there], names, weights[there]
+        return X[there], y[there], blocks(names[there]), weights[there]
 
     def _scores(self, X: Any) -> FloatArray:
         """Return X·coef + intercept."""
@@ -130,6 +144,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     multi_class : "softmax" or "ovr", default "softmax"
         For three or more classes: one model of all of them, or each class against the rest, C models apart. Two classes
         are the same either way.
+    nodes : "groups" or None, default None
+        With "groups", a fit without groups is an error: none is lost on its way through a pipeline or a search. With
+        None, all rows are then on one node.
 
     Attributes
     ----------
@@ -165,17 +182,18 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     weighted_by: Weights = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
+    nodes: Literal["groups"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
-        X, y, groups, weights = self._present(X, y, groups, sample_weight)
+        X, y, held, weights = self._present(X, y, groups, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        nodes, how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
+        nodes, how = (_with_bias(X, intercept=self.fit_intercept), held), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
         if apart:
@@ -270,6 +288,9 @@ class LocalGDRegressor(RegressorMixin, _Linear):
         Most rounds.
     max_mb : float, at least 0, default 64.0
         Largest XᵀX, in megabytes, that a node is asked for; beyond, conjugate gradients.
+    nodes : "groups" or None, default None
+        With "groups", a fit without groups is an error: none is lost on its way through a pipeline or a search. With
+        None, all rows are then on one node.
 
     Attributes
     ----------
@@ -296,11 +317,12 @@ class LocalGDRegressor(RegressorMixin, _Linear):
     tol: float = 0.0
     n_rounds: int = 10_000
     max_mb: float = MOST_MB
+    nodes: Literal["groups"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
-        X, y, groups, weights = self._present(X, y, groups, sample_weight)
-        rows, held = _nodes(X, groups, intercept=self.fit_intercept)
+        X, y, held, weights = self._present(X, y, groups, sample_weight)
+        rows = _with_bias(X, intercept=self.fit_intercept)
         engine = InProcess(
             Samples(name, rows[index], y[index], weights=None if weights is None else weights[index])
             for name, index in held
@@ -322,18 +344,10 @@ class LocalGDRegressor(RegressorMixin, _Linear):
         return self._scores(X)
 
 
-def _nodes(X: Any, groups: ArrayLike | None, *, intercept: bool) -> tuple[Any, list[tuple[str, NDArray[np.intp]]]]:
-    """Return the rows, with a column of ones if there is an intercept, and every node's name and places of rows."""
-    n_rows = X.shape[0]
-    names = np.zeros(n_rows, dtype=int) if groups is None else np.asarray(groups)
-    if names.shape != (n_rows,):
-        raise ValueError(f"groups has shape {names.shape}, expected one entry for each of the {n_rows} rows")
-    nobody = np.flatnonzero([name is None or name != name for name in names.tolist()])  # noqa: PLR0124  NaN
-    if nobody.size:
-        raise ValueError(f"groups has no value in row {nobody[0]}; say which node holds it, or remove the row")
-    parts: list[Any] = [X, np.ones((n_rows, int(intercept)))]
-    rows = csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
-    return rows, [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
+def _with_bias(X: Any, *, intercept: bool) -> Any:
+    """Return the rows, with a column of ones if there is an intercept."""
+    parts: list[Any] = [X, np.ones((X.shape[0], int(intercept)))]
+    return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

@@ -128,11 +128,6 @@ def scored(spy, X, y, groups):
     cross_val_score(spy, X, y, groups=groups, cv=GroupKFold(3))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="cross-validation keeps groups for its splitter: the estimator trains on one node, and nobody is told",
-)
 @pytest.mark.parametrize("validate", [searched, scored], ids=["GridSearchCV", "cross_val_score"])
 def test_groups_that_cross_validation_keeps_to_itself_are_missed_or_written_of(validate):
     """scikit-learn#20349, #16136, #28696."""
@@ -154,25 +149,15 @@ def test_groups_that_cross_validation_keeps_to_itself_are_missed_or_written_of(v
     assert written or warned or not any(groups is None for groups in seen)
 
 
-NOT_A_VALUE = pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="pandas' NA among the groups ends in its own error, which names no remedy"
-)
-
-
-A_WORD = pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="a NaN among words becomes a node that is called 'nan'"
-)
-
-
 @pytest.mark.parametrize(
     "missing",
     [
-        pytest.param(np.nan, marks=A_WORD),
+        np.nan,
         None,
-        pytest.param(pd.NA, marks=NOT_A_VALUE),
+        pd.NA,
         pd.NaT,
         pd.Categorical([None], ["a"]),
-        pytest.param(pd.Series([pd.NA], dtype="string"), marks=NOT_A_VALUE),
+        pd.Series([pd.NA], dtype="string"),
         pd.Series([pd.NA], dtype="Int64"),
     ],
     ids=["NaN", "None", "NA", "NaT", "categorical", "string", "Int64"],

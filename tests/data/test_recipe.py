@@ -12,9 +12,10 @@ from sklearn.datasets import dump_svmlight_file
 
 import localgd.data.prepare as limits
 from localgd.data.arrays import from_arrays
+from localgd.data.encodings import Category, Number, Words
 from localgd.data.load import load, load_unlabelled
 from localgd.data.prepare import prepare
-from localgd.data.recipe import Category, Number, Recipe, Words
+from localgd.data.recipe import Recipe
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 

@@ -138,5 +138,5 @@ def test_a_column_that_cannot_be_the_weight_is_refused(file, tmp_path):
     np.savez(tmp_path / "rows.npz", X=np.eye(2), y=[0, 1])
     with pytest.raises(ValueError, match=r"weight='w' must be a column of its own: .*holds arrays; use CSV or Parquet"):
         load(tmp_path / "rows.npz", weight="w")
-    with pytest.raises(ValueError, match=r"is bundled with its own columns; leave .*weight out"):
+    with pytest.raises(ValueError, match=r"is bundled with its own columns; leave weight out"):
         load("heart", weight="w")

@@ -246,7 +246,8 @@ def test_a_node_of_ids_is_enough_to_ask_no_more() -> None:
 
 def test_a_small_node_may_have_many_of_the_classes_of_all() -> None:
     labels = np.random.default_rng(0).integers(62, size=1000)
-    _, recipe = prepare(InProcess(from_arrays(np.eye(1000), labels, np.arange(1000) < 50)))
+    tables = from_arrays(np.eye(1000), labels, np.arange(1000) < 50)
+    _, recipe = prepare(InProcess(tables), n_classes=62)
     assert len(recipe.classes) == 62
 
 

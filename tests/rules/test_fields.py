@@ -29,7 +29,8 @@ from localgd import (
     local_gd,
     train,
 )
-from localgd.data.recipe import Category, Number, Recipe
+from localgd.data.encodings import Category, Number
+from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments as ColumnMoments
 from localgd.data.survey import Survey, Tally
 from localgd.data.table import Table

@@ -13,6 +13,7 @@ from localgd.data.load import load, node_names
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
+from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 
 
@@ -25,7 +26,7 @@ def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> lis
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
     rank, n_processes = share
-    options = ("label", "node", "drop", "categorical", "weight")
+    options = ("label", "node", "drop", "categorical", "weight", "fill_missing_columns")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
@@ -57,4 +58,9 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         options = dict(DATASETS[data].options)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
+    if source.label_map is not None:
+        options["label_map"] = said_map(source.label_map, "--label-map")
+    if source.category_map is not None:
+        options["category_map"] = said_maps(source.category_map, "--category-map")
+    options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)

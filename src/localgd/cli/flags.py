@@ -17,6 +17,9 @@ Node = Annotated[
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+FillMissing = Annotated[
+    bool, typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error.")
+]
 Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
@@ -28,6 +31,16 @@ Scale = Annotated[
         help="Scaling of numeric columns.",
         show_default="standard; none for sparse files, and to certify a model from elsewhere",
     ),
+]
+LabelMap = Annotated[
+    str | None, typer.Option(help="What labels mean, where nodes spell or call them unlike: no=0,yes=1.")
+]
+CategoryMap = Annotated[
+    list[str] | None, typer.Option(help="The same for categories: COLUMN:North=north,S=south; may be repeated.")
+]
+NClasses = Annotated[
+    int | None,
+    typer.Option(help="How many classes there are; needed beyond 30, and where nodes share none.", show_default="any"),
 ]
 MinGroup = Annotated[
     int, typer.Option(help="A node tells a category or a word only if so many of its rows have it; else zeros.")
@@ -47,10 +60,14 @@ class Source:
     label: Label = None
     node: Node = None
     drop: Drop = None
+    fill_missing_columns: FillMissing = False
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None
     scale: Scale = None
+    label_map: LabelMap = None
+    category_map: CategoryMap = None
+    n_classes: NClasses = None
     partition: Partition = None
     n_nodes: NNodes = None
 

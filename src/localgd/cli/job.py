@@ -65,6 +65,8 @@ class Job:
             progress.say(f"reading {flags.data}")
             federation, recipe = self._federation(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
+            for note in recipe.notes:
+                progress.say(note)
             reference = self._reference(federation, method, progress)
             if out is not None and not resumed:
                 begun = record.begun(out, self._config(), recipe, force=flags.force)
@@ -227,7 +229,7 @@ def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     more = f" / … ({len(recipe.classes)} in all)" if len(recipe.classes) > 10 else ""
     classes = f"classes {' / '.join(plain(str(value)) for value in recipe.classes[:10])}{more}"
     what = classes if recipe.classes else "numbers to fit"
-    return f"{nodes}, {rows}, {columns}{bias} (from {recipe.summary}); {what}; method {method}"
+    return f"{nodes}, {rows}, {columns}{bias} (from {recipe.columns_said}); {what}; method {method}"
 
 
 def _known(value: float) -> float | None:

@@ -63,8 +63,8 @@ def certify_command(
         raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
-    if held.recipe is not None and (source.scale or source.text_column):
-        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
+    if held.recipe is not None:
+        _check_brought(model, source)
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
@@ -94,6 +94,14 @@ def certify_command(
         if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
     raise typer.Exit(0 if goal is None or goal.met(found) else flags.SHORT)
+
+
+def _check_brought(model: Path, source: flags.Source) -> None:
+    """Refuse flags on how rows are prepared where the model says it."""
+    names = {"scale": "scale", "text_column": "text", "label_map": "label-map", "category_map": "category-map"}
+    given = [flag for name, flag in (names | {"n_classes": "n-classes"}).items() if getattr(source, name)]
+    if given:
+        raise ValueError(f"{model} brings its own preparation; leave --{given[0]} out")
 
 
 def predict_command(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ import polars as pl
 from scipy.sparse import issparse
 
 from localgd.data.columns import alike
+from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
 from localgd.errors import check_kind, check_names
+
+_LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
+_WEIGHTS = {int: "numbers", float: "numbers"}
 
 
 def from_arrays(
@@ -62,9 +67,10 @@ def from_arrays(
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
         rows = alike([rows], categorical=categorical)[0]
-    whole = replace(rows, labels=label_array(_listed(y, rows, "y")))
+    whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
-        whole = replace(whole, weights=np.array(_listed(sample_weight, rows, "sample_weight"), dtype=np.float64))
+        weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)
+        whole = replace(whole, weights=np.array(weights, dtype=np.float64))
     return [whole] if groups is None else split_by(whole, groups)
 
 
@@ -74,7 +80,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     Raises
     ------
     ValueError
-        If there is not one group per row, or one is missing or blank.
+        If there is not one group per row, or one is missing, blank or of another kind than others.
 
     Examples
     --------
@@ -82,7 +88,7 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    return table.split(pl.Series(_listed(groups, table, "groups"), strict=False), "missing entry in groups")
+    return table.split(node_names(groups, table.n_rows, table.place))
 
 
 def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
@@ -99,6 +105,7 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     2
     """
     features = X
+    refuse_masked(f"{source}: X", X)
     if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
         refuse_twice([str(name) for name in X.columns], source)
         # Column by column: polars' own conversion from pandas needs pyarrow.
@@ -111,26 +118,15 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
 def _series(name: str, values: Any) -> pl.Series:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
         return pl.Series(name, values.to_numpy(), nan_to_null=True)
-    return pl.Series(name, _plain(values), strict=False)
+    return pl.Series(name, plain_values(values), strict=False)
 
 
-def _plain(values: Any) -> list[Any]:
-    """Return values as a list of Python objects, None where missing."""
-    if hasattr(values, "notna"):  # pandas, whose missing values come in several kinds
-        values = values.astype(object).where(values.notna(), None)
-    # An array of a list would turn the NaN among texts into the text 'nan'.
-    return [_python(value) for value in (values.tolist() if isinstance(values, np.ndarray) else list(values))]
-
-
-def _python(value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
-    missing = type(plain).__name__ in {"NAType", "NaTType"} or (isinstance(plain, float) and np.isnan(plain))
-    return None if missing else plain
-
-
-def _listed(values: Any, table: Table, parameter: str) -> list[Any]:
-    listed = _plain(values) if np.ndim(values) == 1 else []
-    if len(listed) != table.n_rows:
-        raise ValueError(f"{parameter} has shape {np.shape(values)} for {table.n_rows} rows; give one entry per row")
+def _listed(values: Any, table: Table, parameter: str, kinds: Mapping[type, str]) -> list[Any]:
+    """Return one value per row; a ValueError names the row where one is missing or of another kind."""
+    listed = one_per_row(parameter, values, table.n_rows)
     table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")
+    odd = next((row for row, value in enumerate(listed) if not isinstance(value, tuple(kinds))), None)
+    if odd is not None:
+        said = f"{parameter} holds {listed[odd]!r} ({type(listed[odd]).__name__})"
+        raise ValueError(f"{table.place(odd)}: {said}; give {', '.join(dict.fromkeys(kinds.values()))}")
     return listed

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from localgd.data.table import IntArray, Table
@@ -18,11 +18,16 @@ from localgd.data.values import (
     finite_numbers,
     is_number_type,
     lookalike,
+    loses_digits,
     not_numbers,
+    refuse_odd,
     spelled_labels,
 )
 from localgd.errors import nearest
 from localgd.rounding import FloatArray
+
+_ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*")
+"""What pandas calls an index when it writes it to a file, and when it reads it back."""
 
 _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
@@ -48,7 +53,7 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     tally = np.zeros((2, len(names)), dtype=np.int64)
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
-        if spelled and column.dtype not in {pl.String, pl.Categorical, pl.Enum}:
+        if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
             raise ValueError(
                 f"{table.source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or drop "
                 f"it with {option('drop', column.name)}"
@@ -100,16 +105,22 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     return True
 
 
-def _labels(name: str, tables: Sequence[Table]) -> list[NDArray[Any]]:
-    """Return every table's labels: bools, numbers if all are, else text."""
+def _labelled(name: str, tables: Sequence[Table]) -> list[Table]:
+    """Return every table with its labels: bools, numbers if all are, else text."""
     columns = [table.series([name])[0] for table in tables]
     texts = [as_text(column) for column in columns]
     for table, text in zip(tables, texts, strict=True):
         gaps = text.is_null() if table.as_written else text.is_null() | text.is_in(["NaN", "inf", "-inf"])
         table.refuse_gaps(gaps, f"no label in column {name!r}")
     if all(column.dtype == pl.Boolean for column in columns):
-        return [column.to_numpy() for column in columns]
-    return spelled_labels(texts)
+        return [replace(table, labels=column.to_numpy()) for table, column in zip(tables, columns, strict=True)]
+    labels = spelled_labels(texts)
+    pointed = [labels[0].dtype.kind != "U" and text.str.contains(r"^[-+]?\d+\.0*$").any() for text in texts]
+    notes = ["whole labels are written with a decimal point"] if len({*pointed}) == 2 else []
+    return [
+        replace(table, labels=y, notes=(*table.notes, *notes) if point else table.notes)
+        for table, y, point in zip(tables, labels, pointed, strict=True)
+    ]
 
 
 def check_known(
@@ -127,49 +138,89 @@ def alike(
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
     weight: str | None = None,
+    *,
+    fill_missing_columns: bool = False,
+    partly: bool = False,
 ) -> list[Table]:
-    """Return tables with the same columns in the same order, less those to `drop`.
+    """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
-    decided over all tables together; those declared `categorical` stay text although they may look like numbers.
+    decided over all tables together; those declared `categorical` stay text although they may look like numbers. With
+    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Where these are tables of
+    some nodes only, `partly`, columns to drop may be those of others.
 
     Raises
     ------
     ValueError
         If columns differ or contradict each other between nodes, are unknown, or hold what they should not.
     """
-    first = tables[0]
-    for table in tables[1:]:
-        if set(table.names) != set(first.names):
-            raise ValueError(_differ(first, table))
-        if issparse(table.features) != issparse(first.features):
-            dense, sparse = (table, first) if issparse(first.features) else (first, table)
-            raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
-    framed = isinstance(first.features, pl.DataFrame)
-    if categorical and not framed:
-        given = list(categorical)
-        raise ValueError(
-            f"categorical={given}: {first.source} holds arrays, which have none; use CSV or Parquet for it"
-        )
+    first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
+    own = [name for name in (label, weight) if name is not None]
+    if (categorical or fill_missing_columns) and not framed:
+        given = f"categorical={list(categorical)}" if categorical else "fill_missing_columns=True"
+        raise ValueError(f"{given}: {first.source} holds arrays, which have none; use CSV or Parquet for it")
     if weight is not None and (not framed or weight == label):
         why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
         raise ValueError(f"weight={weight!r} must be a column of its own: {why}")
-    asked = {"label": () if label is None else (label,), "drop": drop, "categorical": categorical}
-    asked["weight"] = () if weight is None else (weight,)
-    for parameter, columns in asked.items():
-        check_known(parameter, columns, first.names, first.source)
-    names = tuple(name for name in first.names if name not in {label, weight, *drop})
+    everywhere = list(dict.fromkeys(name for table in tables for name in table.names))
+    for parameter, columns in {
+        "label": [label] if label else [],
+        "drop": () if partly else drop,
+        "categorical": categorical,
+    }.items():
+        check_known(parameter, columns, everywhere, first.source)
+    check_known("weight", own[1 if label else 0 :], everywhere, first.source)
+    tables = [_without(table, drop, {*own, *categorical}) for table in tables]
+    tables = _same_columns(tables, own, fill=fill_missing_columns)
+    for table in tables if framed else ():
+        refuse_odd(table.series([*own, *categorical]), table.source)
+    names = tuple(name for name in tables[0].names if name not in own)
     if not framed:
         return [_selected(table, names) for table in tables]
     if not names:
-        raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {list(first.names[:20])}")
+        raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {everywhere[:20]}")
     numbers = _number_names([name for name in names if name not in set(categorical)], tables)
-    labels = [table.labels for table in tables] if label is None else _labels(label, tables)
+    if label is not None:
+        tables = _labelled(label, tables)
     weights = [table.weights if weight is None else _weights(weight, table) for table in tables]
-    return [
-        replace(table, features=_typed(table, names, numbers), labels=y, weights=s, as_written=False)
-        for table, y, s in zip(tables, labels, weights, strict=True)
-    ]
+    return [_typed(replace(table, weights=s), names, numbers) for table, s in zip(tables, weights, strict=True)]
+
+
+def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Table:
+    """Return a table without the columns to drop, and without those that number its rows or hold nothing."""
+    left = tuple(name for name in table.names if name not in set(drop))
+    found = [name for name in left if name not in asked and _ROW_NUMBERS.fullmatch(name)]
+    if not left or "" not in left or "" in asked:
+        unnamed = False
+    else:
+        unnamed = table.names[0] == "" or table.series([""])[0].null_count() == table.n_rows
+    found += [""] if unnamed else []
+    notes = [f"column {name!r} is left out, as by its name it numbers the rows" for name in found]
+    kept = tuple(name for name in left if name not in found)
+    return replace(_selected(table, kept), notes=(*table.notes, *notes))
+
+
+def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) -> list[Table]:
+    """Return tables, with columns of nothing for those that some lack if they are to be filled."""
+    first, same = tables[0], []
+    everywhere = tuple(dict.fromkeys(name for table in tables for name in table.names))
+    for table in tables:
+        frame: Any = table.features
+        if issparse(frame) != issparse(first.features):
+            dense, sparse = (table, first) if issparse(first.features) else (first, table)
+            raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
+        lacking = [name for name in everywhere if name not in set(table.names)]
+        if lacking and (not fill or set(lacking) & set(own)):
+            other = next(one for one in tables if lacking[0] in one.names)
+            raise ValueError(_differ(*((first, table) if table is not first else (first, other))))
+        if not lacking:
+            same.append(table)
+            continue
+        blank = pl.lit(None, pl.String if table.as_written else pl.Null)
+        frame = frame.with_columns(blank.alias(name) for name in lacking)
+        said = (f"column {name!r} is not there, so its values are filled" for name in lacking)
+        same.append(replace(table, features=frame, names=(), notes=(*table.notes, *said)))
+    return same
 
 
 def _weights(name: str, table: Table) -> FloatArray:
@@ -189,20 +240,30 @@ def _differ(a: Table, b: Table) -> str:
         for one, other in ((a, b), (b, a))
         if (only := sorted(set(one.names) - set(other.names)))
     ]
-    return f"the columns of {a.source} and {b.source} differ: {'; '.join(parts)}; give every node the same columns"
+    return (
+        f"the columns of {a.source} and {b.source} differ: {'; '.join(parts)}; give every node the same "
+        "columns, leave them out with drop (--drop), or fill them with fill_missing_columns=True "
+        "(--fill-missing-columns)"
+    )
 
 
-def _typed(table: Table, names: Sequence[str], numbers: Collection[str]) -> pl.DataFrame:
-    """Return a frame's columns as Float64 where they are numbers, else as String; null where missing."""
+def _typed(table: Table, names: Sequence[str], numbers: Collection[str]) -> Table:
+    """Return a table whose columns are Float64 where they are numbers, else String; null where missing."""
     columns = {column.name: column for column in table.series(names)}
     chosen = [columns[name] for name in names if name in numbers]
+    codes = {column.name: as_text(column) for column in chosen if loses_digits(column)}
     for column, values in zip(chosen, finite_numbers(chosen, table.place).T, strict=True):
         columns[column.name] = pl.Series(column.name, values, nan_to_null=True)
-    return pl.DataFrame([column if name in numbers else as_text(column) for name, column in columns.items()])
+    frame = pl.DataFrame([column if name in numbers else as_text(column) for name, column in columns.items()])
+    return replace(table, features=frame, names=(), as_written=False, codes=codes)
 
 
 def _selected(table: Table, names: tuple[str, ...]) -> Table:
-    return table if names == table.names else replace(table, features=table.columns(names), names=names)
+    if names == table.names:
+        return table
+    frame: Any = table.features
+    framed = isinstance(frame, pl.DataFrame)
+    return replace(table, features=frame.select(names) if framed else table.columns(names), names=names)
 
 
 def same_width(tables: Sequence[Table]) -> list[Table]:

@@ -8,7 +8,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
-from localgd.data.values import spelled_labels
+from localgd.data.values import as_text, refuse_odd, spelled_labels
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
 """Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
@@ -31,6 +31,7 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm
 _UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, csv.Error, KeyError)
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_SAID = re.compile(r'"?sep=([,;\t])"?[,;\t]*(?:\n|$)', re.IGNORECASE)
 
 
 def format_of(path: Path) -> str | None:
@@ -51,6 +52,11 @@ def format_of(path: Path) -> str | None:
 def stem_of(path: Path) -> str:
     """Return the file's name without its ending: the node's name in a folder of files."""
     return Path(path.name.removesuffix(".gz")).stem
+
+
+_PARTS = {stored: {"data", "indices", "indptr", "shape"} for stored in ("csr", "csc", "bsr")}
+_PARTS |= {"coo": {"data", "row", "col", "shape"}, "dia": {"data", "offsets", "shape"}}
+"""What a sparse matrix is stored as, by the name of its format."""
 
 
 @contextmanager
@@ -103,49 +109,56 @@ def read(path: Path, label: str | None = None, node: str | None = None) -> list[
                 return [table]
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
-            return replace(table, features=frame.drop(node)).split(frame[node], f"no node in column {node!r}")
+            refuse_odd([frame[node]], table.source)
+            names = as_text(frame[node])
+            table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
+            return replace(table, features=frame.drop(node), names=()).split(np.array(names.to_list(), dtype=np.str_))
 
 
 def _csv(path: Path) -> Table:
     """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
 
-    Columns are separated by commas; by semicolons or tabs if the header has those and no comma.
+    Columns are separated by commas; by semicolons or tabs if the header has those and no comma, or as a first line like
+    ``sep=;`` says, which spreadsheets write.
     """
-    text = _text(path)
-    separator = _separator(path, text)
+    text, separator, above = _separated(path, _text(path))
     with _readable(path):
         header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    refuse_twice(header, f"{path}, row 1")
+    refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
     try:
         frame = pl.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError:
-        _check_fields(path, text, len(header), separator)
+        _check_fields(path, text, len(header), separator, above)
         with _readable(path):
             raise
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
-        _check_fields(path, text, len(header), separator)
-    row_numbers = np.arange(2, frame.height + 2)
+        _check_fields(path, text, len(header), separator, above)
+    row_numbers = np.arange(2, frame.height + 2) + above
     if frame.width > 1 and frame[:, 0].null_count():
         filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
     return _framed(path, frame, row_numbers, as_written=True)
 
 
-def _separator(path: Path, text: str) -> str:
-    header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
+def _separated(path: Path, text: str) -> tuple[str, str, int]:
+    """Return the text from its header on, what separates its columns, and how many lines stand above the header."""
+    if said := _SAID.match(text):
+        return text[said.end() :], said[1], 1
+    # a line break in quotes is part of a name
+    header = re.sub(r'"[^"]*"', "", re.match(r'(?:[^"\n]|"[^"]*")*', text)[0])  # type: ignore[index]
     found = [separator for separator in _SEPARATORS if separator in header]
     if found == [";", "\t"]:
         raise ValueError(f"{path}, row 1: both semicolons and tabs; separate the columns by commas")
-    return found[0] if found else ","
+    return text, found[0] if found else ",", 0
 
 
-def _check_fields(path: Path, text: str, n_columns: int, separator: str) -> None:
+def _check_fields(path: Path, text: str, n_columns: int, separator: str, above: int) -> None:
     with _readable(path):
         rows = list(csv.reader(io.StringIO(text), delimiter=separator))
-    for row, fields in enumerate(rows, start=1):
+    for row, fields in enumerate(rows, start=1 + above):
         if fields and len(fields) != n_columns:
             raise ValueError(
                 f"{path}, row {row}: {len(fields)} fields where the header has {n_columns}; the row is cut short or a "
@@ -169,8 +182,8 @@ def _framed(path: Path, frame: pl.DataFrame, row_numbers: IntArray | None = None
 def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArray[Any] | None]:
     """Read an NPZ file, and its node array if one is named.
 
-    It holds `X` (or CSR parts `data`, `indices`, `indptr`, `shape`), labels `y` (rows for prediction may lack them) and
-    optionally `columns`.
+    It holds `X`, or the parts of a sparse matrix as `scipy.sparse.save_npz` writes them, CSR unless `format` says
+    otherwise; labels `y` (rows for prediction may lack them) and optionally `columns`.
     """
     with _readable(path):
         try:
@@ -183,8 +196,8 @@ def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArra
         except TypeError as error:  # a single .npy array under the name .npz has no items
             raise ValueError(f"{path}: holds one array, not named ones; save X and y with numpy.savez") from error
     missing = [name for name in (label, node) if name is not None and name not in arrays]
-    parts = ("data", "indices", "indptr", "shape")
-    if "X" not in arrays and not all(part in arrays for part in parts):
+    stored = str(np.asarray(arrays.get("format", b"csr")).astype(np.str_))
+    if "X" not in arrays and not arrays.keys() >= _PARTS.get(stored, {"X"}):
         missing.append("X")
     if missing:
         raise ValueError(
@@ -192,21 +205,29 @@ def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArra
             "label says otherwise) or the node"
         )
     try:
-        X = arrays["X"] if "X" in arrays else _csr(*(arrays[part] for part in parts))
+        X = arrays["X"] if "X" in arrays else _sparse(stored, arrays)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path}: data, indices, indptr and shape are no CSR matrix ({error}); save it again"
+            f"{path}: data, indices, indptr and shape are no {stored.upper()} matrix ({error}); save it again"
         ) from error
     columns = tuple(str(name) for name in arrays.get("columns", ()))
     labels = arrays.get(label or "y", np.zeros(0))
     return Table(stem_of(path), X, labels, columns, str(path)), None if node is None else arrays[node]
 
 
-def _csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], shape: NDArray[Any]) -> csr_array[np.float64]:
-    n_rows, n_columns = (int(size) for size in shape)
-    rows = csr_array((data.astype(np.float64), indices, indptr), shape=(n_rows, n_columns))
+def _sparse(stored: str, arrays: Mapping[str, NDArray[Any]]) -> csr_array[np.float64]:
+    n_rows, n_columns = (int(size) for size in arrays["shape"])
+    check_width(n_columns, "shape")
+    data = arrays["data"].astype(np.float64)
+    if stored == "coo":
+        return csr_array(coo_array((data, (arrays["row"], arrays["col"])), shape=(n_rows, n_columns)))
+    if stored == "dia":
+        return csr_array(dia_array((data, arrays["offsets"]), shape=(n_rows, n_columns)))
+    kind = {"csr": csr_array, "csc": csc_array, "bsr": bsr_array}[stored]
+    parts = (data, arrays["indices"], arrays["indptr"])
+    rows = kind(parts, shape=(n_rows, n_columns))
     rows.check_format(full_check=True)  # an index outside the shape would read foreign memory
-    return rows
+    return csr_array(rows)
 
 
 def _svmlight(path: Path) -> Table:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from localgd.data.columns import alike, check_known, same_width
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, format_of, read, stem_of
 from localgd.data.table import Table
-from localgd.errors import check_names, nearest
+from localgd.errors import check_flag, check_names, nearest
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -29,6 +30,7 @@ def load(
     categorical: Collection[str] = (),
     weight: str | None = None,
     nodes: Collection[str] | None = None,
+    fill_missing_columns: bool = False,
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -37,26 +39,29 @@ def load(
     source : str or Path
         A folder with one file per node (the node's name is the file's, without its ending), one file with all rows,
         or a name in `localgd.data.datasets.DATASETS`. Files are CSV (also ``.csv.gz``), Parquet, NPZ (arrays X and
-        y, or CSR parts data, indices, indptr, shape; optionally columns), or svmlight. Sub-folders, hidden files,
-        notes, spreadsheets and pictures in a folder are left alone. For arrays in memory there is
-        `localgd.from_arrays`.
+        y, or the parts of a sparse matrix, as `scipy.sparse.save_npz` writes them; optionally columns), or svmlight.
+        Sub-folders, hidden files, notes, spreadsheets and pictures in a folder are left alone. For arrays in memory
+        there is `localgd.from_arrays`.
     label : str, optional
         Label column; needed for CSV and Parquet, the array ``y`` for NPZ, the first entry of a row for svmlight.
     node : str, optional
         Column (or NPZ array) that says which node a row of a single file belongs to; without it, one node.
     drop : collection of str
-        Columns to leave out.
+        Columns to leave out; some nodes may lack them.
     categorical : collection of str
         Columns to keep as text although most of their values look like numbers or dates.
     weight : str, optional
         Column of a CSV or Parquet file that says what a row counts, at least 0 (`Table`).
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
+    fill_missing_columns : bool, default False
+        A column that some CSV or Parquet files lack is missing in all of their rows; else that is an error.
 
     Returns
     -------
     list of Table
-        In the order of the node names. Column types are decided over all nodes together.
+        In the order of the node names. Column types are decided over all nodes together. An index that pandas wrote
+        (``__index_level_0__``, ``Unnamed: 0``, a first column without a name) is left out.
 
     Raises
     ------
@@ -77,25 +82,26 @@ def load(
         )
     for name, names in (("drop", drop), ("categorical", categorical), ("nodes", () if nodes is None else nodes)):
         check_names(name, names)
+    check_flag("fill_missing_columns", fill_missing_columns)
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
     path = Path(source)
+    how = {"drop": drop, "categorical": categorical, "weight": weight, "fill_missing_columns": fill_missing_columns}
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
         files = _node_files(path)
         check_known("nodes", nodes or (), list(files), f"{path}", "a node")
         chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
-        return _load_files(chosen, label=label, node=None, drop=drop, categorical=categorical, weight=weight)
+        return _load_files(chosen, label, None, {**how, "partly": nodes is not None})
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
-        return _load_files([path], label=label, node=node, drop=drop, categorical=categorical, weight=weight)
+        return _load_files([path], label, node, how)
     if str(source) in DATASETS:
-        if label or node or drop or categorical or weight:
-            raise ValueError(
-                f"{str(source)!r} is bundled with its own columns; leave label, node, drop, categorical, weight out"
-            )
+        given = [name for name, value in {"label": label, "node": node, **how}.items() if value]
+        if given:
+            raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
         return load_dataset(str(source))
     raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
 
@@ -136,15 +142,7 @@ def _node_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(named.items()))
 
 
-def _load_files(
-    paths: Sequence[Path],
-    *,
-    label: str | None,
-    node: str | None,
-    drop: Collection[str],
-    categorical: Collection[str],
-    weight: str | None,
-) -> list[Table]:
+def _load_files(paths: Sequence[Path], label: str | None, node: str | None, how: Mapping[str, Any]) -> list[Table]:
     formats = {path: format_of(path) for path in paths}
     framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
     if framed and len(framed) < len(paths):
@@ -160,23 +158,21 @@ def _load_files(
         )
     tables = [table for path in paths for table in read(path, label, node)]
     if not framed:
-        return _arrays_alike(tables, drop, categorical, weight)
+        return _arrays_alike(tables, how)
     if label is None:
         listed = ", ".join(tables[0].names[:20]) + (", …" if len(tables[0].names) > 20 else "")
         raise ValueError(f"{tables[0].source}: which column is the label? Give label (--label), one of: {listed}")
-    return alike(tables, label, drop, categorical, weight)
+    return alike(tables, label, **how)
 
 
-def _arrays_alike(
-    tables: Sequence[Table], drop: Collection[str], categorical: Collection[str], weight: str | None
-) -> list[Table]:
+def _arrays_alike(tables: Sequence[Table], how: Mapping[str, Any]) -> list[Table]:
     whole = [table for table in tables if not table.numbered]
     for table in whole:
         if table.labels.size == 0:
             raise ValueError(f"{table.source}: no label array 'y'; save it in the file, or give label (--label)")
     wide = same_width([table for table in tables if table.numbered])
     wide = [replace(table, numbered=not whole) for table in wide]  # an array's width is as it says
-    return sorted(alike([*whole, *wide], None, drop, categorical, weight), key=lambda table: table.node_id)
+    return sorted(alike([*whole, *wide], None, **how), key=lambda table: table.node_id)
 
 
 def load_unlabelled(path: str | Path) -> Table:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from localgd.data.recipe import Recipe, Unseen, listed
+from localgd.data.encodings import Unseen
+from localgd.data.recipe import Recipe
+from localgd.data.spelling import listed
 from localgd.data.table import Table
 from localgd.rounding import FloatArray, frozen
 

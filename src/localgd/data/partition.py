@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Protocol
@@ -220,4 +220,5 @@ def partition(table: Table, how: Partitioner | str, n_nodes: int, *, seed: int =
     check_kind("how", chosen, "blocks", "a Partitioner, or a text such as 'iid'")
     blocks = chosen.blocks(table, n_nodes, np.random.default_rng(seed))
     width = len(str(n_nodes - 1))
-    return [table.take(np.sort(block), f"node-{node:0{width}d}") for node, block in enumerate(blocks)]
+    parts = [table.take(np.sort(block), f"node-{node:0{width}d}") for node, block in enumerate(blocks)]
+    return [replace(part, drawn=True) for part in parts]

@@ -7,16 +7,20 @@ category column and words of a text column do leave, as tallies.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from localgd.core import Engine, Message, Report
 from localgd.data.columns import check_known, option
-from localgd.data.recipe import Category, Encoding, Label, Number, Recipe, Words, listed
+from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
+from localgd.data.labels import classes_of
+from localgd.data.notes import notes_of
+from localgd.data.recipe import Recipe
+from localgd.data.spelling import Joined, Speller
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.data.table import MOST_COLUMNS
-from localgd.errors import check_flag, check_kind, check_names, check_whole, from_all
+from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -36,6 +40,9 @@ def prepare(
     missing: Missing = "category",
     min_group: int = 1,
     classes: bool = True,
+    n_classes: int | None = None,
+    label_map: Mapping[Any, Any] | None = None,
+    category_map: Mapping[str, Mapping[Any, Any]] | None = None,
 ) -> tuple[AnyEngine, Recipe]:
     """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
 
@@ -43,6 +50,10 @@ def prepare(
     all rows of all nodes (imputed ones included), a constant column keeps scale 1, and a CSR table is divided but
     not centered. Categories become one column each. Text becomes TF-IDF, idf = log((1 + n)/(1 + df)) + 1, rows of
     norm 1. Each equals what scikit-learn gives on the pooled rows.
+
+    Labels and categories that nodes spell apart (case, outer blanks, Unicode form; 1 and 1.0; 1 and true) are joined,
+    by a rule that the recipe keeps, and `Recipe.summary` says so. What one node spells in two ways, and labels of some
+    nodes that have nothing in common with those of others, are refused unless mapped.
 
     Parameters
     ----------
@@ -63,6 +74,12 @@ def prepare(
         A node tells a category or a word only if so many of its rows have it. One that no node tells becomes zeros.
     classes : bool, default True
         The labels are classes; else real targets, which do not leave their nodes.
+    n_classes : int, optional
+        How many classes there are; needed for more than 30, and where some nodes share none with the others.
+    label_map : mapping from label to class, optional
+        What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any.
+    category_map : mapping from column to such a mapping, optional
+        The same for columns of categories.
 
     Returns
     -------
@@ -94,6 +111,12 @@ def prepare(
     check_flag("classes", classes)
     check_names("text", text)
     check_names("categorical", categorical)
+    check_mapping("label_map", label_map)
+    check_mapping("category_map", category_map)
+    for column, mapping in (category_map or {}).items():
+        check_mapping(f"category_map of {column!r}", mapping)
+    if not classes and (label_map or n_classes is not None):
+        raise ValueError("label_map and n_classes are for classes; leave them out for numbers to fit")
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
@@ -103,10 +126,12 @@ def prepare(
         for among in ({"number", "sparse"}, {"category"}, {"words"})
     )
     tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
-    labels = _classes(tally) if classes else ()
+    labels, notes = Joined((), ()), tuple[str, ...]()
+    if classes:
+        labels, notes = classes_of(tally, label_map or {}, n_classes, drawn=_drawn(survey))
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
-        **_category_columns(tally, categories, frozenset(categorical), missing),
+        **_category_columns(tally, categories, frozenset(categorical), missing, category_map or {}),
         **_word_columns(tally, words),
     }
     columns = tuple(encodings[name] for name in kinds)
@@ -114,7 +139,9 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    recipe = Recipe(columns, labels, intercept, sparse, "error" if min_group == 1 else "zeros")
+    notes = (*notes, *notes_of(survey, columns, kinds))
+    unseen: Unseen = "error" if min_group == 1 else "zeros"
+    recipe = Recipe(columns, labels.values, intercept, sparse, unseen, labels.spellings, notes)
     return engine.map(recipe), recipe
 
 
@@ -123,18 +150,6 @@ def _check_labels(survey: Report) -> None:
     for (floor,), n_rows in tallies(survey, "labels"):
         if floor in {MANY, UNIQUE} or n_rows > survey.n_rows / 2:
             raise ValueError(no_classes(f"{n_rows}" if floor == UNIQUE else f"more than {floor}", f"{n_rows} rows"))
-
-
-def _classes(tally: Report) -> tuple[Label, ...]:
-    found: list[Label] = [value for (_, value), _ in tallies(tally, "label")]
-    classes = sorted(found, key=lambda value: (isinstance(value, str), value))
-    if not classes:
-        raise ValueError("the tables have no labels; load them with their label column")
-    if len(classes) == 1:
-        raise ValueError(f"label: all {tally.n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
-    if len(classes) > min(MANY, max(FEW, tally.n_rows / 2)):
-        raise ValueError(no_classes(f"{len(classes)}", f"{tally.n_rows} rows ({listed(classes)})"))
-    return tuple(classes)
 
 
 def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
@@ -218,7 +233,7 @@ def _number_columns(
             raise ValueError(
                 f"column {name!r} is missing in all rows of all nodes; drop it with {option('drop', name)}"
             )
-    if not names or (scale is None and bool((present == tally.n_rows).all())):
+    if not names or (scale is None and not centered):  # a sparse table has no missing values, nor have rows like it
         return {name: Number(name) for name in names}
     # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
     exponent = np.frexp(tally.maxs["peak"])[1].astype(np.float64)
@@ -245,14 +260,29 @@ def _number_columns(
 
 
 def _category_columns(
-    tally: Report, names: Sequence[str], declared: frozenset[str], missing: Missing
+    tally: Report,
+    names: Sequence[str],
+    declared: frozenset[str],
+    missing: Missing,
+    mappings: Mapping[str, Mapping[Any, Any]],
 ) -> dict[str, Category]:
+    check_known("category_map", mappings, names, "the tables", "a column of categories")
     values: dict[str, dict[str, int]] = {name: {} for name in names}
     for (name, value), count in tallies(tally, "category"):
         values[name][value] = count
+    alike: dict[str, list[Sequence[str]]] = {name: [] for name in names}
+    for (name, *group), _ in tallies(tally, "alike"):
+        alike[name].append(group)
     blank = {parts[0]: count for parts, count in tallies(tally, "missing")}
     columns = {}
-    for name, known in values.items():
+    for name, met in values.items():
+        mapping = {str(one): str(to) for one, to in mappings.get(name, {}).items()}
+        remedy = (f"category_map={{{name!r}: …}}", f"--category-map {name}:")
+        joined = Speller(f"column {name!r}", remedy, mapping, texts=True).joined([*met.items()], alike[name])
+        meant: dict[Any, Any] = dict(joined.spellings)
+        known = dict.fromkeys(map(str, joined.values), 0)
+        for value, count in met.items():
+            known[meant.get(value, value)] += count
         if name not in declared and len(known) > max(FEW, tally.n_rows / 2):
             raise ValueError(_too_many(name, str(len(known))))
         if not known and name not in blank:
@@ -262,10 +292,14 @@ def _category_columns(
             )
         mode = min(known, key=lambda value: (-known[value], value), default=None)
         fill = mode if missing == "most-frequent" and name in blank else None
-        columns[name] = Category(
-            name, tuple(sorted(known)), missing if name in blank else "unseen", fill, blank.get(name, 0)
-        )
+        how = missing if name in blank else "unseen"
+        columns[name] = Category(name, tuple(sorted(known)), how, fill, blank.get(name, 0), tuple(meant.items()))
     return columns
+
+
+def _drawn(survey: Report) -> bool:
+    """Return whether all nodes are parts of one table that was split."""
+    return sum(count for _, count in tallies(survey, "drawn")) == survey.n_nodes
 
 
 def _word_columns(tally: Report, names: Sequence[str]) -> dict[str, Words]:

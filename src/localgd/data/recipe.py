@@ -2,115 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array, hstack
+from scipy.sparse import csr_array, hstack
 
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
+from localgd.data.encodings import KINDS, Category, Encoding, Number, Unseen, Words, scaled
+from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
-from localgd.data.values import as_text, finite_numbers
+from localgd.data.values import finite_numbers, refuse_odd
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
 from localgd.rounding import FloatArray
 from localgd.rows import Samples, Shard
-
-Label: TypeAlias = "str | int | float | bool"
-Unseen: TypeAlias = Literal["error", "zeros"]
-
-
-@dataclass(frozen=True)
-class Number:
-    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them."""
-
-    name: str
-    fill: float = 0.0
-    center: float = 0.0
-    scale: float = 1.0
-    n_missing: int = 0
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns."""
-        return (self.name,)
-
-
-@dataclass(frozen=True)
-class Category:
-    """A column of categories: one column of zeros and ones for each.
-
-    A missing value is a category of its own (`missing` = "category"), all zeros ("zeros"), the category `fill`
-    ("most-frequent"), or, if training never met one, unseen ("unseen"). Training met `n_missing`.
-    """
-
-    name: str
-    categories: tuple[str, ...]
-    missing: Literal["category", "zeros", "most-frequent", "unseen"] = "unseen"
-    fill: str | None = None
-    n_missing: int = 0
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?``."""
-        return tuple(f"{self.name}={c}" for c in (*self.categories, *(["?"] if self.missing == "category" else [])))
-
-    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
-        """Return the encoded column as CSR, shape (n, number of categories)."""
-        text = as_text(column)
-        if self.fill is not None:
-            text = text.fill_null(self.fill)
-        codes = text.replace_strict(self.categories, range(len(self.categories)), default=-1)
-        code = codes.fill_null(-1).to_numpy()
-        blank = text.is_null().to_numpy()
-        if self.missing == "category":
-            code = np.where(blank, len(self.categories), code)
-        strange = (code < 0) & ~(blank & (self.missing == "zeros"))
-        if unseen == "error" and strange.any():
-            row = int(np.argmax(strange))
-            known = ", ".join(self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
-            value = "nothing" if blank[row] else repr(text[row])
-            raise ValueError(
-                f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
-                "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
-            )
-        rows = np.flatnonzero(code >= 0)
-        shape = (text.len(), len(self.feature_names))
-        return csr_array((np.ones(rows.size), (rows, code[rows])), shape=shape)
-
-
-@dataclass(frozen=True)
-class Words:
-    """A column of text: TF-IDF of its words, each row of Euclidean norm 1 (or 0, without any known word)."""
-
-    name: str
-    vocabulary: tuple[str, ...]
-    idf: tuple[float, ...]
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns, like ``sentence:good``."""
-        return tuple(f"{self.name}:{word}" for word in self.vocabulary)
-
-    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:  # noqa: ARG002 - one signature for all
-        """Return the encoded column as CSR, shape (n, number of words)."""
-        from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
-
-        texts = as_text(column).fill_null("").to_list()
-        counts = csr_array(CountVectorizer(vocabulary=self.vocabulary).transform(texts), dtype=np.float64)
-        weighted = csr_array(counts @ diags_array(np.array(self.idf)))
-        norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
-        return csr_array(diags_array(1 / np.where(norms > 0, norms, 1.0)) @ weighted)
-
-
-Encoding: TypeAlias = "Number | Category | Words"
-_KINDS: dict[str, type[Encoding]] = {"number": Number, "category": Category, "words": Words}
 
 
 @dataclass(frozen=True)
@@ -129,6 +41,10 @@ class Recipe:
         Whether rows are stored as CSR.
     unseen : "error" or "zeros"
         What a category that is not among the known ones means: a mistake, or all zeros.
+    spellings : tuple of (label as written, class)
+        Labels of training that are a class in another spelling, or that `prepare` was told to take for it.
+    notes : tuple of str
+        What a person should know of the preparation, a line each: what was joined, left out or looks odd.
 
     Examples
     --------
@@ -147,6 +63,8 @@ class Recipe:
     intercept: bool
     sparse: bool
     unseen: Unseen = "error"
+    spellings: Pairs = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -161,11 +79,16 @@ class Recipe:
 
     @property
     def summary(self) -> str:
+        """What the columns are, in one line, and the notes below it."""
+        return "\n".join([self.columns_said, *self.notes])
+
+    @property
+    def columns_said(self) -> str:
         """What the columns are, in one line.
 
         Examples
         --------
-        >>> Recipe((Number("age", n_missing=3), Category("sex", ("f", "m"))), (0, 1), True, False).summary
+        >>> Recipe((Number("age", n_missing=3), Category("sex", ("f", "m"))), (0, 1), True, False).columns_said
         '1 number, 1 column of 2 categories; 3 missing values filled'
         """
         numbers = sum(isinstance(column, Number) for column in self.columns)
@@ -222,11 +145,12 @@ class Recipe:
     def _blocks(self, table: Table, unseen: Unseen) -> Iterator[Rows]:
         """Yield the encoded columns of a frame, in order; numbers side by side go together."""
         series = table.series([column.name for column in self.columns])
+        refuse_odd(series, table.source)
         for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:
                 values = finite_numbers([column for _, column in pairs], table.place)
-                yield _scaled(values, [number for number, _ in pairs])
+                yield scaled(values, [number for number, _ in pairs])
             else:
                 yield from (encoding.block(column, table, unseen) for encoding, column in pairs)
 
@@ -252,10 +176,10 @@ class Recipe:
             return csr_array(
                 (features.data / scale[features.indices], features.indices, features.indptr), features.shape
             )
-        return _scaled(features.toarray() if isinstance(features, csr_array) else features.copy(), numbers)
+        return scaled(features.toarray() if isinstance(features, csr_array) else features.copy(), numbers)
 
     def codes(self, table: Table) -> NDArray[np.intp]:
-        """Return the place of every row's label among the classes.
+        """Return the place of every row's label among the classes, however it is spelled.
 
         Raises
         ------
@@ -264,15 +188,15 @@ class Recipe:
         """
         _check_labelled(table)
         values, codes = np.unique(table.labels, return_inverse=True)
-        known = [plain_label(value) for value in values]
-        strange = np.array([value not in self.classes for value in known])[codes]
+        found = np.array(places(values, self.classes, self.spellings))
+        strange = (found < 0)[codes]
         if strange.any():
             row = int(np.argmax(strange))
             raise ValueError(
                 f"{table.place(row)}: label {plain_label(table.labels[row])!r} is none of the classes "
                 f"({listed(self.classes)}); correct it or remove the row"
             )
-        return np.array([self.classes.index(value) for value in known])[codes]
+        return found[codes]
 
     def targets(self, table: Table) -> FloatArray:
         """Return every row's label as a number.
@@ -310,10 +234,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON-able values."""
-        kinds = {kind: name for name, kind in _KINDS.items()}
+        kinds = {kind: name for name, kind in KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        flags = {name: getattr(self, name) for name in ("intercept", "sparse", "unseen")}
-        return {"columns": columns, "classes": list(self.classes), **flags}
+        rest = {name: getattr(self, name) for name in ("intercept", "sparse", "unseen", "spellings", "notes")}
+        return {"columns": columns, "classes": list(self.classes), **rest}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -327,39 +251,19 @@ class Recipe:
         try:
             columns = []
             for column in values["columns"]:
-                fields: dict[str, Any] = {
-                    k: tuple(v) if isinstance(v, list | tuple) else v for k, v in column.items() if k != "kind"
-                }
-                columns.append(_KINDS[column["kind"]](**fields))
+                fields: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
+                columns.append(KINDS[column["kind"]](**fields))
             if values["classes"]:
                 _, _, *_ = values["classes"]  # at least two
-            flags = bool(values["intercept"]), bool(values["sparse"])
-            return cls(tuple(columns), tuple(values["classes"]), *flags, values.get("unseen", "error"))
+            flags = bool(values["intercept"]), bool(values["sparse"]), values.get("unseen", "error")
+            rest = (_tupled(values.get(name, ())) for name in ("spellings", "notes"))
+            return cls(tuple(columns), tuple(values["classes"]), *flags, *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
 
-def plain_label(value: Any) -> Label:
-    """Return a label as a Python value, whole numbers as int: the same class on a node with 1 and one with 1.0.
-
-    Examples
-    --------
-    >>> plain_label(np.float64(1.0)), plain_label(np.str_("ill")), plain_label(np.True_)
-    (1, 'ill', True)
-    """
-    plain: Label = value.item() if isinstance(value, np.generic) else value
-    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
-
-
-def listed(classes: Sequence[Label]) -> str:
-    """Return labels in words, the first ten.
-
-    Examples
-    --------
-    >>> listed(["ill", "well"])
-    "'ill', 'well'"
-    """
-    return ", ".join(repr(value) for value in classes[:10]) + (", …" if len(classes) > 10 else "")
+def _tupled(values: Any) -> Any:
+    return tuple(map(_tupled, values)) if isinstance(values, list | tuple) else values
 
 
 def _check_labelled(table: Table) -> None:
@@ -372,14 +276,6 @@ def _is_number(value: Any) -> bool:
         return float(value) == float(value)
     except ValueError:
         return False
-
-
-def _scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:
-    """Fill, center and scale columns of numbers, in place."""
-    np.copyto(values, np.array([number.fill for number in numbers]), where=np.isnan(values))
-    values -= np.array([number.center for number in numbers])
-    values /= np.array([number.scale for number in numbers])
-    return values
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:

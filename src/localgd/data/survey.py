@@ -15,12 +15,15 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from localgd.core import CountKey, Field, Message, Report, Schema
-from localgd.data.recipe import plain_label
+from localgd.data.spelling import confusable, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_text
 
 FEW, MANY = 20, 200
 """Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
+
+EVEN = 0.9
+"""A larger share of one class is said to be uneven: a model that always says this class is right as often."""
 
 UNIQUE = "unique"
 """Instead of a number: every row of a node has another label, and there are more than a few."""
@@ -32,13 +35,16 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        return dict.fromkeys(("column", "distinct", "labels", "numbered", "dropped"), Field("count"))
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note")
+        return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
-        """Return ``column``, and ``distinct`` and ``labels``, the rows of nodes where those look like ids."""
+        """Return ``column``, and ``distinct``, ``id`` and ``labels``, the rows of nodes where those look like ids."""
         features = shard.features
         counts: dict[CountKey, int] = _numbered(shard) if shard.numbered else {}
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
+        counts |= {("drawn",): 1} if shard.drawn else {}
+        counts |= {("note", note): 1 for note in shard.notes}
         named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
         for place, (name, column) in enumerate(named):
             kind = "sparse" if isinstance(features, csr_array) else "number"
@@ -48,6 +54,8 @@ class Survey:
                 kind = "text"
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
                     counts["distinct", name, floor] = shard.n_rows
+            if kind == "number" and column is not None and _is_id(column):
+                counts["id", name] = shard.n_rows
             counts["column", place, name, kind] = 1
         n_labels = len(np.unique(shard.labels))
         unique = [UNIQUE] if n_labels == shard.n_rows > FEW else []
@@ -59,6 +67,8 @@ class Survey:
 @dataclass(frozen=True)
 class Tally:
     """Name the classes, count values of category columns and rows that hold each word; find the largest numbers.
+
+    A node says its classes together, and which categories it has that are spelled alike (`localgd.data.spelling`).
 
     A value or a word that fewer than `min_group` rows of the node have is not told, nor are labels, if there are more
     than any classes would be, or they are no `classes`.
@@ -73,22 +83,27 @@ class Tally:
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return an entry for each number, and the tallies."""
         numbers = {"present": Field("sum", (len(self.numbers),)), "peak": Field("max", (len(self.numbers),))}
-        return {**numbers, **dict.fromkeys(("label", "category", "missing", "word"), Field("count"))}
+        return {**numbers, **dict.fromkeys(("label", "uneven", "category", "alike", "missing", "word"), Field("count"))}
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return sums ``present``, maxima ``peak`` = max|x|, and what there is of each kind as counts."""
-        labels = np.unique(shard.labels) if self.classes else np.zeros(0)
+        labels, sizes = np.unique(shard.labels if self.classes else np.zeros(0), return_counts=True)
         if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
             raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
         counts: dict[CountKey, int] = {}
-        for value in map(plain_label, labels):
-            counts["label", type(value).__name__, value] = 1  # not how many rows of each
+        if labels.size:
+            named = [part for value in map(plain_label, labels) for part in (type(value).__name__, value)]
+            counts["label", *named] = 1  # not how many rows of each
+        if labels.size > 1 and sizes.max() > EVEN * shard.n_rows:
+            counts["uneven",] = 1
         frame: Any = shard.features
         for name in self.categories:
-            values = as_text(frame[name]).value_counts(name="count")
-            for value, count in values.iter_rows():
-                if value is None or count >= self.min_group:
-                    counts[("missing", name) if value is None else ("category", name, value)] = count
+            values = dict(shard.text(frame[name]).value_counts(name="count").iter_rows())
+            if None in values:
+                counts["missing", name] = values.pop(None)
+            told = {value: count for value, count in values.items() if count >= self.min_group}
+            counts |= {("category", name, value): count for value, count in told.items()}
+            counts |= {("alike", name, *group): 1 for group in confusable(told)}
         for name in self.texts:
             for word, count in _document_frequencies(as_text(frame[name])).items():
                 if count >= self.min_group:
@@ -130,6 +145,14 @@ class Moments:
             dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
             first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
+
+
+def _is_id(column: pl.Series) -> bool:
+    """Return whether every row has another whole number, and there are more than a few."""
+    present = column.drop_nulls()
+    if len(present) <= FEW or bool((present.head(FEW) % 1 != 0).any()):
+        return False
+    return not bool((present % 1 != 0).any()) and present.n_unique() == len(present)
 
 
 def _numbered(table: Table) -> dict[CountKey, int]:

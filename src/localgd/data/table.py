@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.data.groups import blocks, refuse_masked
+from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
@@ -55,6 +57,12 @@ class Table:
         in svmlight files.
     as_written : bool, default False
         Whether every column is text from a file without types (CSV), labels and node included.
+    drawn : bool, default False
+        Whether the rows are some of one table that was split by chance or rule: its nodes spell alike.
+    codes : mapping from column to Series of String
+        Columns of numbers as they were written, where that says more than the number: 01 beside 1.
+    notes : tuple of str
+        What was done to the rows while they were read, that a person should know.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
@@ -81,13 +89,18 @@ class Table:
     row_numbers: IntArray | None = None
     numbered: bool = False
     as_written: bool = False
+    drawn: bool = False
+    codes: Mapping[str, pl.Series] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
         features: Any = self.features
+        refuse_masked(f"{self.source}: labels", self.labels)
         if not isinstance(features, pl.DataFrame):
+            refuse_masked(f"{self.source}: X", features)
             features = _csr(features) if issparse(features) else _dense(features, self.source)
             object.__setattr__(self, "features", features)
         n_rows, n_columns = features.shape
@@ -157,6 +170,10 @@ class Table:
         held = {column.name: column for column in frame.get_columns()}
         return [held[name] for name in names]
 
+    def text(self, column: pl.Series) -> pl.Series:
+        """Return a column of the table as String, as it was written."""
+        return as_text(self.codes.get(column.name, column))
+
     def columns(self, names: Sequence[str]) -> Rows:
         """Return columns of numbers in this order, NaN where missing; those that a sparse table lacks are zero.
 
@@ -194,17 +211,17 @@ class Table:
             node_id=self.node_id if node_id is None else node_id,
             features=features[chosen],
             labels=self.labels[chosen] if self.labels.size else self.labels,
+            codes={name: column[chosen] for name, column in self.codes.items()},
             row_numbers=numbers[chosen],
             weights=None if self.weights is None else self.weights[chosen],
         )
 
-    def split(self, nodes: pl.Series, gap: str) -> list[Table]:
-        """Return one table per distinct entry of `nodes`, named by it, in sorted order; a row without has a `gap`."""
-        text = as_text(nodes)
-        self.refuse_gaps(text.is_null(), gap)
-        names = sorted(text.unique().to_list())
-        parts = [self.take((text == name).to_numpy().nonzero()[0], name) for name in names]
-        return [replace(part, source=f"{self.source} (node {part.node_id!r})") for part in parts]
+    def split(self, names: NDArray[np.str_]) -> list[Table]:
+        """Return one table per distinct name, named by it, in sorted order."""
+        parts = [(name, self.take(rows, name)) for name, rows in blocks(names)]
+        notes = [f"nodes {' and '.join(map(repr, group))} differ in spelling only" for group in confusable(dict(parts))]
+        said = (*self.notes, *notes)
+        return [replace(part, source=f"{self.source} (node {name!r})", notes=said) for name, part in parts]
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:

@@ -15,6 +15,9 @@ from localgd.rounding import FloatArray
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a missing value among numbers written as text, in any case; in text only the blank does."""
 
+CODE = r"^\s*[-+]?0\d"
+"""Digits that are a code: as a number they would lose the 0."""
+
 _LOCAL_NUMBER = (
     r"^[-+\x{2212}]?\s*[€$£¥]?\s*"
     r"(?:(?:\d{1,3}(?:[ '\x{2019}.,\x{a0}\x{202f}]\d{3})+|\d+)(?:[.,]\d*)?|[.,]\d+)"
@@ -94,6 +97,37 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     return numbers
 
 
+def loses_digits(column: pl.Series) -> bool:
+    """Return whether two values of a column may be one number: by leading zeros, or by digits beyond those of float64.
+
+    Examples
+    --------
+    >>> [loses_digits(pl.Series(values)) for values in (["01", "1"], ["0.5", "10"], [2**53], [1.5])]
+    [True, False, True, False]
+    """
+    if column.dtype == pl.String:
+        return bool(column.str.contains(rf"{CODE}|^\s*[-+]?\d{{16}}").any())
+    least: Any = column.min() if column.dtype.is_integer() else None
+    most: Any = column.max()
+    return least is not None and max(-least, most) >= 2**53
+
+
+def refuse_odd(columns: Sequence[pl.Series], source: str) -> None:
+    """Raise a ValueError if a column holds what is neither a number, a text, a truth value nor a date.
+
+    Examples
+    --------
+    >>> refuse_odd([pl.Series("c", [[1], [2]])], "a.parquet")
+    Traceback (most recent call last):
+    ValueError: a.parquet: column 'c' holds List(Int64); turn it into numbers or text, or leave it out
+    """
+    for column in columns:
+        if column.dtype.is_nested() or column.dtype in {pl.Binary, pl.Object}:
+            raise ValueError(
+                f"{source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or leave it out"
+            )
+
+
 def is_number_type(dtype: Any) -> bool:
     """Return whether a column of this type holds numbers (or bools, or nothing at all)."""
     return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
@@ -150,13 +184,18 @@ def label_array(labels: Sequence[Any]) -> NDArray[Any]:
 def spelled_labels(texts: Sequence[pl.Series]) -> list[NDArray[Any]]:
     """Return labels written as text, per node: numbers if all of them are, whole ones to the last digit.
 
+    They are codes, and stay text, if one begins with a 0 that a number does not need.
+
     Examples
     --------
     >>> spelled_labels([pl.Series(["0", "9007199254740993"])])[0].tolist()
     [0, 9007199254740993]
+    >>> spelled_labels([pl.Series(["01", "2"])])[0].tolist()
+    ['01', '2']
     """
     distinct = pl.concat(texts).unique()
-    if not distinct.cast(pl.Float64, strict=False).is_finite().fill_null(value=False).all():
+    numbers = distinct.cast(pl.Float64, strict=False).is_finite().fill_null(value=False).all()
+    if not numbers or distinct.str.contains(CODE).any():
         return [np.array(text.to_list(), dtype=np.str_) for text in texts]
     values = {
         text: int(text.partition(".")[0]) if re.fullmatch(r"[-+]?\d+(\.0*)?", text) else float(text)

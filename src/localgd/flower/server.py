@@ -17,6 +17,7 @@ from localgd.data.datasets import DATASETS
 from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
+from localgd.data.spelling import said_map, said_maps
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import OPTIONS
@@ -42,6 +43,7 @@ KEYS: dict[str, Any] = {
     "timeout": 60.0,
     "poll": 0.05,
     **dict.fromkeys(("data", "scale", "text", "categorical", "missing"), ""),
+    **dict.fromkeys(("label-map", "category-map", "n-classes"), ""),
     "min-group": 1,
     "intercept": True,
     "checkpoint-seconds": 30.0,
@@ -106,7 +108,9 @@ class RunConfig:
                 LOG.info("localgd: going on with %s", out)
             if out is not None and resumed is None:
                 hold.enter_context(record.begun(out, self._config(), recipe, force=False))
-            LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.summary)
+            LOG.info("localgd: %s; %s", text.counted(len(federation.node_ids), "node"), recipe.columns_said)
+            for note in recipe.notes:
+                LOG.info("localgd: %s", note)
             run = self._trained(federation, how, goal, out)
             model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
             if out is not None:
@@ -165,6 +169,11 @@ class RunConfig:
         for key in ("text", "categorical", "missing"):
             if (said := self.given(key)) is not None:
                 options[key] = said if key == "missing" else tuple(name.strip() for name in said.split(","))
+        if (said := self.given("label-map")) is not None:
+            options["label_map"] = said_map(said, "label-map")
+        if (said := self.given("category-map")) is not None:
+            options["category_map"] = said_maps(said.split(";"), "category-map")
+        options["n_classes"] = self.number("n-classes", int)
         options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
         return {**options, "classes": self.given("task") == "classification"}
 

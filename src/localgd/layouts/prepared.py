@@ -65,6 +65,8 @@ class Prepared(Blocks):
             object.__setattr__(self, name, kept)
             if kept.shape != (length,):
                 raise ValueError(f"x of shape {x.shape} needs {name} of shape ({length},), got {kept.shape}")
+        if not isinstance(self.bias, bool):
+            raise ValueError(f"bias must be True or False, got {self.bias!r}")  # noqa: TRY004  a bad value
         if not (np.abs(self.signs) == 1.0).all():
             raise ValueError("signs must be 1 or -1 each: which of the two classes a row is of")
         if not (np.isfinite(self.center).all() and (self.scale > 0).all() and np.isfinite(self.scale).all()):

@@ -1,0 +1,117 @@
+"""How a column becomes numbers: as it is, one column for each category, or TF-IDF of its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_array, diags_array
+
+from localgd.data.spelling import places
+from localgd.data.table import Table
+from localgd.data.values import as_text
+from localgd.layouts.layout import Rows
+from localgd.rounding import FloatArray
+
+Unseen: TypeAlias = Literal["error", "zeros"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them."""
+
+    name: str
+    fill: float = 0.0
+    center: float = 0.0
+    scale: float = 1.0
+    n_missing: int = 0
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the encoded columns."""
+        return (self.name,)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories: one column of zeros and ones for each.
+
+    A missing value is a category of its own (`missing` = "category"), all zeros ("zeros"), the category `fill`
+    ("most-frequent"), or, if training never met one, unseen ("unseen"). Training met `n_missing`. A value in another
+    spelling (`localgd.data.spelling`) is the category that it means; `spellings` are those of training.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    missing: Literal["category", "zeros", "most-frequent", "unseen"] = "unseen"
+    fill: str | None = None
+    n_missing: int = 0
+    spellings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?``."""
+        return tuple(f"{self.name}={c}" for c in (*self.categories, *(["?"] if self.missing == "category" else [])))
+
+    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
+        """Return the encoded column as CSR, shape (n, number of categories)."""
+        text = table.text(column)
+        if self.fill is not None:
+            text = text.fill_null(self.fill)
+        values = text.drop_nulls().unique(maintain_order=True).to_list()
+        codes = text.replace_strict(values, places(values, self.categories, self.spellings), default=-1)
+        code = codes.fill_null(-1).to_numpy()
+        blank = text.is_null().to_numpy()
+        if self.missing == "category":
+            code = np.where(blank, len(self.categories), code)
+        strange = (code < 0) & ~(blank & (self.missing == "zeros"))
+        if unseen == "error" and strange.any():
+            row = int(np.argmax(strange))
+            known = ", ".join(self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
+            value = "nothing" if blank[row] else repr(text[row])
+            raise ValueError(
+                f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
+                "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
+            )
+        rows = np.flatnonzero(code >= 0)
+        shape = (text.len(), len(self.feature_names))
+        return csr_array((np.ones(rows.size), (rows, code[rows])), shape=shape)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A column of text: TF-IDF of its words, each row of Euclidean norm 1 (or 0, without any known word)."""
+
+    name: str
+    vocabulary: tuple[str, ...]
+    idf: tuple[float, ...]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the encoded columns, like ``sentence:good``."""
+        return tuple(f"{self.name}:{word}" for word in self.vocabulary)
+
+    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:  # noqa: ARG002 - one signature for all
+        """Return the encoded column as CSR, shape (n, number of words)."""
+        from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
+
+        texts = as_text(column).fill_null("").to_list()
+        counts = csr_array(CountVectorizer(vocabulary=self.vocabulary).transform(texts), dtype=np.float64)
+        weighted = csr_array(counts @ diags_array(np.array(self.idf)))
+        norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
+        return csr_array(diags_array(1 / np.where(norms > 0, norms, 1.0)) @ weighted)
+
+
+Encoding: TypeAlias = "Number | Category | Words"
+KINDS: dict[str, type[Encoding]] = {"number": Number, "category": Category, "words": Words}
+
+
+def scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:
+    """Fill, center and scale columns of numbers, in place."""
+    np.copyto(values, np.array([number.fill for number in numbers]), where=np.isnan(values))
+    values -= np.array([number.center for number in numbers])
+    values /= np.array([number.scale for number in numbers])
+    return values

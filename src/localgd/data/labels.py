@@ -1,0 +1,109 @@
+"""From the labels that nodes tell to classes: joined where they are spelled apart, refused where nobody can know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from localgd.core import Report
+from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
+from localgd.data.survey import FEW, MANY, no_classes, tallies
+
+MOST_CLASSES = 30
+"""More are asked for: a column of more is seldom one of classes."""
+
+
+def classes_of(
+    tally: Report, mapping: Mapping[Any, Any], n_classes: int | None, *, drawn: bool
+) -> tuple[Joined, tuple[str, ...]]:
+    """Return the classes, and what to say of them.
+
+    Parameters
+    ----------
+    tally : Report
+        What `localgd.data.survey.Tally` came back with.
+    mapping : mapping from label to class
+        What labels mean, where somebody has said it.
+    n_classes : int, optional
+        How many classes there are, where somebody has said it.
+    drawn : bool
+        Whether the nodes are parts of one that was split, so that one hand spelled all labels.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, one class only or more than anybody asked for, a node has one in two spellings, or the
+        labels of some nodes have nothing in common with those of others.
+    """
+    nodes = [(tuple(parts[1::2]), count) for parts, count in tallies(tally, "label")]
+    if not nodes:
+        raise ValueError("the tables have no labels; load them with their label column")
+    met: dict[tuple[str, Label], int] = {}
+    for values, count in nodes:
+        for value in values:
+            met[type(value).__name__, value] = met.get((type(value).__name__, value), 0) + count
+    labels = [value for _, value in met]
+    unknown = [source for source in mapping if places([source], labels) == [-1] and not _written(source, labels)]
+    if unknown:
+        raise ValueError(f"label_map={unknown[0]!r} is no label of any node; there are {listed(labels)}")
+    speller = Speller("label", (f"label_map={{{labels[0]!r}: …}}", "--label-map "), mapping)
+    joined = speller.joined([(value, count) for (_, value), count in met.items()], [values for values, _ in nodes])
+    _check_number(joined.values, tally.n_rows, n_classes)
+    held = [(set(places(values, joined.values, joined.spellings)), count) for values, count in nodes]
+    if n_classes is None:
+        _check_shared(joined.values, [own for own, _ in held], drawn=drawn)
+    return joined, tuple(_notes(joined, held, tally))
+
+
+def _written(source: Any, labels: Sequence[Label]) -> bool:
+    return str(plain_label(source)) in {str(label) for label in labels}
+
+
+def _check_number(classes: Sequence[Label], n_rows: int, n_classes: int | None) -> None:
+    if len(classes) == 1:
+        raise ValueError(f"label: all {n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
+    if len(classes) > min(MANY, max(FEW, n_rows / 2)):
+        raise ValueError(no_classes(f"{len(classes)}", f"{n_rows} rows ({listed(classes)})"))
+    if n_classes is not None and len(classes) != n_classes:
+        raise ValueError(f"n_classes={n_classes}, but the labels are {len(classes)} classes: {listed(classes)}")
+    if n_classes is None and len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"label: {len(classes)} classes ({listed(classes)}); if these are classes and no numbers, say so with "
+            f"n_classes={len(classes)} (--n-classes {len(classes)}); numbers are for a regression (--task regression)"
+        )
+
+
+def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], *, drawn: bool) -> None:
+    """Refuse labels of nodes that have nothing to do with those of others: perhaps the same ones in other words."""
+    apart: list[set[int]] = []
+    for own in nodes:
+        linked = own.union(*(other for other in apart if other & own))
+        apart = [*(other for other in apart if not other & linked), linked]
+    words = [{key(classes[at])[:1].isalpha() for at in own} for own in apart]
+    unlike = {True} in words and {False} in words
+    several = len(apart) > 1 and max(map(len, apart)) > 1
+    if (unlike or several) and not drawn:
+        one, other = ([classes[at] for at in sorted(own)] for own in sorted(apart, key=len, reverse=True)[:2])
+        flag = ",".join(f"{value}=…" for value in one[:10])
+        raise ValueError(
+            f"label: some nodes have {listed(one)} and others {listed(other)}, and none has both: the same classes in "
+            f"other words? Say what each means with label_map={{{one[0]!r}: …}} (--label-map {flag}), or that they are "
+            f"{len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
+        )
+
+
+def _notes(joined: Joined, held: Sequence[tuple[set[int], int]], tally: Report) -> list[str]:
+    notes = [f"labels in other spellings: {joined.said}"] if joined.spellings else []
+    single: dict[int, int] = {}
+    for own, count in held:
+        if len(own) == 1:
+            (at,) = own
+            single[at] = single.get(at, 0) + count
+    if single:
+        which = ", ".join(f"{joined.values[at]!r} at {count}" for at, count in sorted(single.items())[:10])
+        notes.append(f"nodes of one class only: {sum(single.values())} of {tally.n_nodes} ({which})")
+    uneven = sum(count for _, count in tallies(tally, "uneven"))
+    if uneven:
+        where = f"at {uneven} of {tally.n_nodes} nodes"
+        notes.append(f"more than 9 of 10 rows are of one class {where}: accuracy says little there")
+    return notes

@@ -1,0 +1,44 @@
+"""What a person should know of the columns before a model is trained on them, a line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from localgd.core import Report
+from localgd.data.columns import option
+from localgd.data.encodings import Category, Encoding
+from localgd.data.spelling import Joined
+from localgd.data.survey import tallies
+
+_ID = re.compile(r"(?i)(?:.*[\W_])?(?:id|ids|index|idx|mrn|uuid|guid|row|rownum|record)(?:[\W_]?(?:nr|no|number))?")
+_PLACE = re.compile(
+    r"(?i)(?:.*[\W_])?(?:node|site|hospital|clinic|cent(?:er|re)|lab|laboratory|region|country|state|city|bank|branch|"
+    r"store|school|institution|provider|client|device|source|group|habitat|cohort|study|batch)(?:[\W_]?(?:id|name|nr|code))?"
+)
+_MOST_NODES = 100
+
+
+def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, str]) -> list[str]:
+    """Return what nodes did while they read, what looks like an id or a node, and what was joined."""
+    notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for (note,), count in sorted(tallies(survey, "note"))]
+    rows = {name: count for (name,), count in tallies(survey, "id")}
+    for name in (name for name, kind in kinds.items() if kind == "number"):
+        unlike = rows.get(name, 0) > survey.n_rows / 2
+        if unlike or _ID.fullmatch(name):
+            why = "holds another whole number in every row" if unlike else "has the name of one"
+            notes.append(f"column {name!r} {why}: if it is an id, leave it out with {option('drop', name)}")
+    if survey.n_nodes == 1:
+        notes.append(_forgotten(columns))
+    joined = [(column.name, Joined((), column.spellings)) for column in columns if isinstance(column, Category)]
+    notes += [f"column {name!r} in other spellings: {found.said}" for name, found in joined if found.spellings]
+    return notes
+
+
+def _forgotten(columns: Sequence[Encoding]) -> str:
+    """Return that there is one node, and the columns that could say which node a row belongs to."""
+    few = [c.name for c in columns if isinstance(c, Category) and 2 < len(c.categories) <= _MOST_NODES]
+    named = [column.name for column in columns if _PLACE.fullmatch(column.name)]
+    found = list(dict.fromkeys([*named, *few]))[:5]
+    could = f"; columns that could say which: {', '.join(map(repr, found))}" if found else ""
+    return f"all rows are on one node; if they are kept in several, say so with groups, or node (--node COLUMN){could}"

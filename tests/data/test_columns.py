@@ -1,0 +1,119 @@
+"""Columns that some nodes lack, that number the rows, or look like an id or a node: left out, filled or said."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from command import localgd
+from localgd import InProcess, from_arrays, load, prepare
+
+N = 40
+
+
+def sites(folder: Path, kind: str = "csv", **columns: dict[str, Any]) -> Path:
+    """Write a file for each site; all have x and y beside the columns given."""
+    rng = np.random.default_rng(0)
+    for name, own in columns.items():
+        frame = pl.DataFrame({"x": rng.standard_normal(N), "y": rng.integers(2, size=N), **own})
+        frame.write_csv(folder / f"{name}.csv") if kind == "csv" else frame.write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def test_a_column_that_some_sites_lack_can_be_dropped(tmp_path: Path) -> None:
+    sites(tmp_path, a={"z": [1.0] * N}, b={}, c={"comment": ["?"] * N})
+    assert {table.names for table in load(tmp_path, label="y", drop=["z", "comment"])} == {("x",)}
+    assert load(tmp_path, label="y", nodes=["b"], drop=["z", "comment"])[0].names == ("x",)
+    with pytest.raises(ValueError, match=r"differ: .*'comment'.*with drop .*fill_missing_columns=True"):
+        load(tmp_path, label="y", drop=["z"])
+    with pytest.raises(ValueError, match=r"drop='zz' is not a column of .*; did you mean 'z'"):
+        load(tmp_path, label="y", drop=["zz"])
+    words = ("train", tmp_path, "--label", "y", "--C", "1", "--drop", "z", "--drop", "comment")
+    assert localgd(*words).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_that_sites_lack_are_filled_if_asked_and_it_is_said(tmp_path: Path, kind: str) -> None:
+    z, town = np.arange(N) / 7.0, ["hull", "york"] * (N // 2)
+    sites(tmp_path, kind, a={"z": z}, b={"town": town}, c={"town": town, "z": z + 1})
+    federation, recipe = prepare(InProcess(load(tmp_path, label="y", fill_missing_columns=True)))
+    assert recipe.feature_names == ("x", "z", "town=hull", "town=york", "town=?", "(bias)")
+    assert recipe.columns[1].fill == pytest.approx(np.mean([z, z + 1]))
+    assert federation.shards["b"].rows[:, 1].tolist() == pytest.approx([recipe.columns[1].fill] * N, abs=20)
+    for name in ("z", "town"):
+        assert f"column {name!r} is not there, so its values are filled (at 1 of 3 nodes)" in recipe.summary
+    done = localgd("train", tmp_path, "--label", "y", "--C", "1", "--fill-missing-columns")
+    assert done.returncode == 0
+    assert "column 'z' is not there" in done.stderr
+
+
+def test_a_label_is_not_filled_and_arrays_have_nothing_to_fill(tmp_path: Path) -> None:
+    sites(tmp_path, a={})
+    pl.DataFrame({"x": [1.0, 2.0]}).write_csv(tmp_path / "b.csv")
+    with pytest.raises(ValueError, match=r"differ: only .*a\.csv .*'y'"):
+        load(tmp_path, label="y", fill_missing_columns=True)
+    np.savez(tmp_path / "a.npz", X=np.eye(2), y=[0, 1])
+    with pytest.raises(ValueError, match=r"fill_missing_columns=True: .*a\.npz holds arrays"):
+        load(tmp_path / "a.npz", fill_missing_columns=True)
+
+
+def test_row_names_and_a_trailing_separator_are_no_features(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"",x,y\nfirst,1,0\nsecond,2,1\n')
+    (tmp_path / "b.csv").write_text("x,y,\n1,0,\n3,1,\n")
+    assert [table.names for table in load(tmp_path, label="y")] == [("x",)] * 2
+    (tmp_path / "b.csv").write_text("x,y,\n1,0,7\n3,1,8\n")
+    with pytest.raises(ValueError, match="differ"):
+        load(tmp_path, label="y")
+
+
+def test_an_index_in_a_frame_or_among_the_columns_of_arrays_is_no_feature(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"Unnamed: 0": [0, 1], "Unnamed: 0.1": [0, 1], "x": [1.0, 2.0]})
+    assert from_arrays(frame, [0, 1])[0].names == ("x",)
+    np.savez(tmp_path / "a.npz", X=np.eye(2), y=[0, 1], columns=["__index_level_0__", "x"])
+    assert load(tmp_path / "a.npz")[0].names == ("x",)
+
+
+def test_an_index_that_somebody_names_is_a_column_like_any_other(tmp_path: Path) -> None:
+    sites(tmp_path, "parquet", a={"__index_level_0__": ["p", "q"] * (N // 2)})
+    names = prepare(InProcess(load(tmp_path, label="y", categorical=["__index_level_0__"])))[1].feature_names
+    assert names[1:3] == ("__index_level_0__=p", "__index_level_0__=q")
+    assert load(tmp_path / "a.parquet", label="y", node="__index_level_0__")[0].node_id == "p"
+
+
+def test_what_looks_like_an_id_is_said_and_stays(tmp_path: Path) -> None:
+    ids = np.random.default_rng(1).permutation(N) + 1000
+    sites(
+        tmp_path,
+        a={"nr": ids, "visit": ids // 2, "patient_id": ids // 2},
+        b={"nr": ids, "visit": ids // 3, "patient_id": ids // 2},
+    )
+    recipe = prepare(InProcess(load(tmp_path, label="y")))[1]
+    said = [note for note in recipe.notes if "id" in note]
+    remedy = "if it is an id, leave it out with drop=[{0!r}] (--drop {0})"
+    assert said == [
+        f"column 'nr' holds another whole number in every row: {remedy.format('nr')}",
+        f"column 'patient_id' has the name of one: {remedy.format('patient_id')}",
+    ]
+    assert "nr" in recipe.feature_names
+
+
+def test_a_forgotten_node_column_is_named(tmp_path: Path) -> None:
+    rows = np.arange(60)
+    frame = pl.DataFrame({"x": rows % 7, "hospital_id": rows % 4, "town": list("abc") * 20, "y": rows % 2})
+    frame.write_csv(tmp_path / "all.csv")
+    done = localgd("train", tmp_path / "all.csv", "--label", "y", "--C", "1")
+    assert "all rows are on one node" in done.stderr
+    assert "(--node COLUMN); columns that could say which: 'hospital_id', 'town'" in done.stderr
+    several = localgd("train", tmp_path / "all.csv", "--label", "y", "--C", "1", "--node", "hospital_id")
+    assert "all rows are on one node" not in several.stderr
+
+
+def test_labels_with_a_point_at_one_node_are_the_same_numbers_and_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,0\n2,1\n")
+    (tmp_path / "b.csv").write_text("x,y\n1,0.0\n2,1.0\n")
+    recipe = prepare(InProcess(load(tmp_path, label="y")))[1]
+    assert recipe.classes == (0, 1)
+    assert "whole labels are written with a decimal point (at 1 of 2 nodes)" in recipe.summary
