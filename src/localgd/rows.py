@@ -247,6 +247,17 @@ class Shard:
         self.permit(coefficients)
         return self.own_sum(coefficients)
 
+    def class_sum(self, shares: FloatArray) -> FloatArray:
+        """Return Σ q_ik x_i for every class k, (C·d,), from shares (n_samples, C), if that may leave the node.
+
+        Whoever also has Σ a_i z_i at the slopes a of these shares has the sum of each class's own samples: so those
+        must be as many.
+        """
+        if self.limits is not None:
+            parts = [self.data.class_shares(part, power) for part in (shares, self.data.own) for power in (1, 0)]
+            self.limits.rest(np.hstack(parts))
+        return np.asarray(self.data.class_sum(shares))
+
     def own_sum(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
         return np.asarray(self.data.sum(coefficients))

@@ -25,6 +25,7 @@ import numpy as np
 
 from localgd.core import Report
 from localgd.losses import Logistic, Softmax
+from localgd.problems.balance import balanced
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import total
 from localgd.problems.triangle import symmetric
@@ -49,9 +50,8 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     proved = margin if margin > 0 else -math.inf
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
     found = replace(found, unpenalised=not problem.penalised, objective_low=least)
-    if type(problem.loss) is not Logistic:  # what is derived from it is another loss
-        if type(problem.loss) is not Softmax:  # of which a margin that is off changes the value by more
-            found = replace(found, objective=math.nan, objective_low=math.nan)
+    if type(problem.loss) not in (Logistic, Softmax):  # of others a margin that is off changes the value by more
+        found = replace(found, objective=math.nan, objective_low=math.nan)
         return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     distance = curved_distance(w, report, problem, steep)
@@ -85,7 +85,8 @@ def _judged(found: Certificate, length: float) -> Certificate:
 def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
     n, mass = total(report), norm_above(report.sums["pull"])
-    steps = 2.0**-48 * float(report.maxs["radius"])  # a slope is within a few roundings of the exact one
+    # the slopes of a sample are within so many roundings of the exact ones
+    steps = (31 + problem.loss.versus) * UNIT_ROUNDOFF * float(report.maxs["radius"])
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
     blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
     own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(w) + mass / n)
@@ -100,6 +101,8 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
     curvature[np.diag_indices(w.size)] += problem.strength(total(report)) * problem.pull(np.ones(w.size))
     if not np.isfinite(curvature).all():
         return math.inf
+    shift = problem.shift(w.size)
+    curvature += np.trace(curvature) / w.size * np.outer(shift, shift)  # w and w* are told apart but along it
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
     doubt = (report.n_rows + 16 * w.size + 2**12) * UNIT_ROUNDOFF * float(np.trace(curvature))
     least = float(np.linalg.eigvalsh(curvature)[0]) - doubt
@@ -116,7 +119,12 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     share = 0.0
     if report.flags.get("far", 0):
         return math.inf
-    if problem.intercept:
+    if problem.intercept and problem.loss.versus > 1:
+        pull, drift, spent = balanced(report, pull, drift)
+        if math.isinf(drift):
+            return math.inf
+        blur += spent / n
+    elif problem.intercept:
         positive, odds = report.sums["positive"], report.sums["odds"]
         above = float(pull[-1])  # the positive class outweighs the negative one by this much
         side, weight = (positive, float(odds[1])) if above > 0 else (pull - positive, float(odds[0]))
@@ -130,6 +138,6 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
         blur += (share + doubt) ** 2 * weight * (1 + 1e-9) / n
     slope = strength * problem.pull(w) - pull / n
     if problem.intercept:
-        slope = slope[:-1]
+        slope = slope.reshape(problem.n_blocks, -1)[:, :-1].ravel()
     length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * (strength * norm_above(w) + norm_above(pull) / n)
     return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

@@ -11,9 +11,10 @@ import numpy as np
 
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
-from localgd.losses import Logistic, Loss, among, loss_named
+from localgd.losses import Logistic, Loss, Softmax, among, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
+from localgd.problems.balance import class_sums
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
@@ -47,7 +48,7 @@ class Regularised(ByMargins):
     Parameters
     ----------
     loss : "logistic", "exponential" or Loss
-        Loss of a sample's margins; only the logistic one is certified.
+        Loss of a sample's margins; only logistic and softmax are certified.
     C : float, 1e-100 to 1e100
         Inverse strength; inf for no penalty.
     intercept : bool
@@ -88,8 +89,8 @@ class Regularised(ByMargins):
 
     @property
     def certified(self) -> bool:
-        """Whether anything is proved about its minimiser: nothing is of a loss of several margins a sample."""
-        return self.loss.versus == 1
+        """Whether anything is proved about its minimiser: of losses of several margins a sample only of softmax."""
+        return self.loss.versus == 1 or type(self.loss) is Softmax
 
     def strength(self, n_samples: float) -> float:
         """Return λ, given the number of samples, each by its weight."""
@@ -198,8 +199,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     Sums, every sample by its weight, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the
     rounding error of that; where the bias is free and there are two classes, ``positive``, the part of ``pull`` from
     rows of the positive class, and ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag
-    ``far`` where that leaves float64; ``blur``, a bound on what the rounding of the slopes adds to the gap. Maximum:
-    ``radius``, the largest row norm.
+    ``far`` where that leaves float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
+    the rounding of the margins adds to the gap. Maximum: ``radius``, the largest row norm.
     """
     loss = problem.loss
     slope = loss.slope(margins)
@@ -209,7 +210,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         risk = shard.weigh(of_samples).sum(axis=-1)
     sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
     off = shard.margin_error(norm(w))
-    blur = shard.total * shard.versus * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
+    # scores that differ by off each make twice that between two wrong classes; not **, which raises where it overflows
+    blur = shard.total * (4 if type(loss) is Softmax else shard.versus) * (off * off) / 8 + sure * 2.0**-50
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
@@ -225,6 +227,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
             sides = [np.where(side, odds, 0.0).sum(axis=-1) for side in (~positive, positive)]
         by_class["odds"] = np.stack(sides, axis=-1)
         there = np.isfinite(by_class["odds"]).all(axis=-1)
+    elif problem.intercept and type(loss) is Softmax:
+        sums |= class_sums(shard, margins)
     here = more(here, sums=sums, maxs={"radius": shard.radius})
     return more(here, sums=by_class, where=there, flags={"far": np.logical_not(there)})
 
@@ -232,8 +236,11 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
-    two_sided = problem.intercept and problem.loss.versus == 1
-    by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")} if two_sided else {}
+    by_class: dict[str, Field] = {}
+    if problem.intercept and problem.loss.versus == 1:
+        by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")}
+    elif problem.intercept and type(problem.loss) is Softmax:
+        by_class = {"expected": vector, "odds": Field("sum", (3, problem.n_blocks, problem.n_blocks))}
     bounds = {"drift": number, "blur": number, "radius": Field("max")}
     return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 

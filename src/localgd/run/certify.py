@@ -58,9 +58,9 @@ def certify(
     engine : Engine
         The federation; its nodes hold signed rows, or rows and real targets.
     problem : Problem
-        What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round; nothing is proved yet
-        about that of softmax, for more than two classes. With ``LeastSquares(alpha=…)`` its solution, in three rounds,
-        of which one sends XᵀX where that is at most 64 MB; without it only a penalty bounds the distance.
+        What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round. With
+        ``LeastSquares(alpha=…)`` its solution, in three rounds, of which one sends XᵀX where that is at most 64 MB;
+        without it only a penalty bounds the distance.
     goal : Angle, optional
         What is to be proved of the hard margin. Without it, three rounds give what they give.
     n_rounds : int, at least 0
