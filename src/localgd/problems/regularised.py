@@ -18,6 +18,7 @@ from localgd.problems.balance import class_sums
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
+from localgd.problems.quotient import uncancelled
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import FloatArray, norm
@@ -167,7 +168,7 @@ class Regularised(ByMargins):
         """Return what is proved of the model that a round began with, from the round's report."""
         w = state.readout.vector
         if whole and "pull" in report.sums:
-            return MinimiserProof(minimiser_certificate(w, report, self), w)
+            return MinimiserProof(minimiser_certificate(w, report, self, state.asks.get("dependent")), w)
         if np.array_equal(w, proof.w):
             return proof
         return MinimiserProof(Certificate(kind="minimiser", reason="not every node has appraised this model"), proof.w)
@@ -280,18 +281,26 @@ class Appraise:
 
 @dataclass(frozen=True)
 class Curvature(Appraise):
-    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method."""
+    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method.
+
+    Where the message has vectors ``dependent``, (k, d) or (k, d/C), also the maximum ``uncancelled``, (k,): whether the
+    node has a row that is not exactly at a right angle to each.
+    """
 
     def schema(self, message: Message) -> Schema:
-        """Return `appraisals` and the curvature."""
-        return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),))}
+        """Return `appraisals`, the curvature, and what was asked about vectors."""
+        asked = message.extra.get("dependent")
+        told = {} if asked is None else {"uncancelled": Field("max", asked.shape[:1])}
+        return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),)), **told}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return both."""
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
-        return report + Report(sums={"curvature": curvature}), state
+        asked = message.extra.get("dependent")
+        told = {} if asked is None else {"uncancelled": uncancelled(shard, asked)}
+        return report + Report(sums={"curvature": curvature}, maxs=told), state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:

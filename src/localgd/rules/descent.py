@@ -14,6 +14,7 @@ from localgd.duals.dual import Dual
 from localgd.errors import check_whole
 from localgd.many.by_node import named
 from localgd.problems.metrics import total
+from localgd.problems.quotient import asked_of
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
 from localgd.rounding import FloatArray, norm, read_only
@@ -123,6 +124,8 @@ class Newton(Affordable, Descending):
             pass  # rows so far on their sides that a bias has no curvature left
         values, vectors = eigh(curvature)
         kept = values > 1e-13 * values[-1]
+        if not kept.all() and state.value == math.inf:  # at the start no row has lost its curvature
+            state = replace(state, asks=asked_of(self.problem, curvature))
         return replace(state, direction=-(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])))
 
 
