@@ -27,9 +27,12 @@ class Pooled:
         self.s = wide(np.concatenate([shard.weigh(np.ones(shard.n_samples)) for shard in shards]))
         self.kept = wide(problem.pull(np.ones(self.z.shape[1])))
         self.strength = 1 / (Decimal(problem.C) * sum(self.s)) if problem.penalised else Decimal(0)
-        _, values, across = np.linalg.svd(stacked(shards))
+        sizes = np.abs(stacked(shards)).max(axis=0)
+        self.units = np.where(sizes > 0, sizes, 1.0)
+        _, values, across = np.linalg.svd(stacked(shards) / self.units)
         rank = int(np.count_nonzero(values > 1e-9 * values[0]))
-        self.flat = wide(across[len(across) if problem.penalised else rank :])
+        unseen = across[len(across) if problem.penalised else rank :] / self.units
+        self.flat = wide(np.linalg.qr(unseen.T)[0].T)
         """Directions that no margin sees."""
 
     def odds(self, w):
@@ -48,7 +51,9 @@ class Pooled:
         """Newton's method with the curvature of float64 and residuals of fifty digits."""
         curvature = sum(hessian(shard, self.loss, shard.margins(near)) for shard in self.shards) / float(sum(self.s))
         curvature += np.diag((self.strength * self.kept).astype(float))
-        inverse, w = wide(np.linalg.pinv(curvature, rcond=1e-12, hermitian=True)), wide(near)
+        curvature = curvature / self.units / self.units[:, None]
+        inverse = np.linalg.pinv(curvature, rcond=1e-12, hermitian=True) / self.units / self.units[:, None]
+        inverse, w = wide(inverse), wide(near)
         for _ in range(40):
             slope = self.gradient(w)
             if max(abs(slope)) < Decimal(10) ** -40:
@@ -86,9 +91,10 @@ def softmax(seed):
 def categories(seed):
     """Random nodes of two or three classes, of a category, perhaps another, numbers of other sizes and a bias."""
     rng = np.random.default_rng(seed)
-    n, n_classes, spread = int(rng.integers(8, 30)), int(rng.choice([2, 2, 3])), rng.choice([0.0, 1.0, 2.0])
+    n, n_classes, spread = int(rng.integers(8, 30)), int(rng.choice([2, 2, 3])), rng.choice([0.0, 2.0, 5.0])
     blocks = [np.eye(k)[rng.integers(k, size=n)] for k in rng.integers(2, 4, int(rng.integers(1, 3)))]
-    numbers = rng.standard_normal((n, int(rng.integers(1, 3)))) * 10 ** rng.uniform(-spread, spread)
+    d = int(rng.integers(1, 3))
+    numbers = rng.standard_normal((n, d)) * 10 ** rng.uniform(-spread, spread, d)
     x, y = np.hstack([*blocks, numbers, np.ones((n, 1))]), rng.integers(0, n_classes, n)
     weights = 10.0 ** rng.uniform(-1, 1, n) if rng.random() < 0.5 else np.ones(n)
     shards = []

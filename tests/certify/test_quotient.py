@@ -104,6 +104,29 @@ def test_columns_that_depend_on_each_other_but_for_rounding_are_not_or_at_one_no
     assert run.certificate.separable is None
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("apart", [4, 20])
+def test_columns_in_other_units_have_the_same_model_and_are_no_dependencies(apart, n_classes):
+    """Columns 2^40 apart in size: float64 loses the smaller one's curvature beside the other's, but not in its unit."""
+    rng = np.random.default_rng(1)
+    x = np.hstack([rng.standard_normal((300, 3)), np.eye(2)[rng.integers(2, size=300)], np.ones((300, 1))])
+    y = (x[:, 0] + rng.logistic(size=300) > 0).astype(int)
+    y += (x[:, 1] + rng.logistic(size=300) > 0) if n_classes == 3 else 0
+    units = np.ldexp(1.0, [apart, -apart, 0, 0, 0, 0])
+
+    def held(rows):
+        signs = (2.0 * y - 1)[:, None]
+        if n_classes == 2:
+            return [Shard(f"{m}", (rows * signs)[m::3]) for m in range(3)]
+        return [Shard(f"{m}", ClassRows(rows[m::3], y[m::3], 3)) for m in range(3)]
+
+    plain, other = (train(InProcess(held(rows)), newton(), n_rounds=60) for rows in (x, x * units))
+    assert plain.certificate.verdict is other.certificate.verdict is Status.CERTIFIED
+    assert "but for 1 exact dependency" in other.certificate.status
+    margins = stacked(held(x * units)) @ other.w
+    np.testing.assert_allclose(margins, stacked(held(x)) @ plain.w, rtol=1e-9, atol=1e-9)
+
+
 def test_a_model_from_elsewhere_is_certified_in_any_coding():
     """A statistician leaves out the first level of each category: another vector, the same margins."""
     engine, recipe = prepare(InProcess(load("heart")), **DATASETS["heart"].options)

@@ -51,7 +51,13 @@ MADE = {
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 
 VECTORS = ("predict", "correct", "gradient", "along", "readout")
-ASKED = [{}, {"moments": np.array(3.0)}, {"dependent": np.zeros((1, 3))}, *({name: np.zeros(3)} for name in VECTORS)]
+ASKED = [
+    {},
+    {"moments": np.array(3.0)},
+    {"dependent": np.zeros((1, 3))},
+    {"units": np.ones(3)},
+    *({name: np.zeros(3)} for name in VECTORS),
+]
 """What messages may ask for beside the model."""
 
 

@@ -400,6 +400,7 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
         ("local_squares.py", "gram"): 1,  # its state
         ("probes.py", "data"): 1,  # one eigenvalue
         ("balance.py", "data"): 1,  # margins, by class
+        ("regularised.py", "data"): 1,  # lengths of rows in other units
         ("quotient.py", "data"): 3,  # whether all rows are at a right angle to a vector
         ("least_squares.py", "data"): 1,  # coefficients of a sum
         ("least_squares.py", "rows"): 1,  # whether a column is ones

@@ -23,6 +23,7 @@ of the scores, at most their range times the second, and R is again the largest 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from localgd.problems.balance import balanced
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import total
 from localgd.problems.quotient import basis, unseen
-from localgd.problems.triangle import symmetric
+from localgd.problems.triangle import symmetric, triangle
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ if TYPE_CHECKING:
 
 
 def minimiser_certificate(
-    w: FloatArray, report: Report, problem: Regularised, guessed: FloatArray | None = None
+    w: FloatArray, report: Report, problem: Regularised, asked: Mapping[str, FloatArray] | None = None
 ) -> Certificate:
     """Return what is proved about w, shape (d,): objective, gap, distance and angle, given an appraisal by every node.
 
     The report is the sum of `localgd.problems.regularised.appraisal` over all nodes; if it is one of `Curvature`, the
-    message may have held `guessed` dependencies. Only the logistic loss and softmax are certified.
+    message may have `asked` for what `localgd.problems.quotient.asked_of` says. Only the logistic loss and softmax are
+    certified.
     """
     low, length = float(report.mins["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
@@ -62,9 +64,11 @@ def minimiser_certificate(
         found = replace(found, objective=math.nan, objective_low=math.nan)
         return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
-    flat = unseen(problem, report, guessed, w.size)
+    flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)
     distance = curved_distance(w, report, problem, steep, flat)
     gap = distance * steep + TINY  # by convexity
+    if "unit_radius" in report.maxs and asked is not None:
+        gap, distance = _in_units(w, report, problem, asked["units"], flat)
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
         distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
@@ -127,17 +131,26 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
     off = max(2.0**12, 4 * (w.size + 2) * radius * norm_above(w))
     doubt = (report.n_rows + 16 * w.size + off) * UNIT_ROUNDOFF
-    share = _over(radius * steep, _least(curvature, flat, doubt))
-    if not share < 1:  # columns of unlike sizes: the same for w/unit, of rows that are at most max(unit) times as long
-        unit = 1 / np.sqrt(np.maximum(np.diagonal(curvature), TINY))
-        most = float(unit.max())
-        scaled = curvature * unit * unit[:, None]
-        share = _over(radius * most * (steep * most), _least(scaled, flat / unit, doubt))
+    least = _least(curvature, flat, doubt)
+    share = radius * steep / least if least > 0 else math.inf
     return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
 
 
-def _over(value: float, least: float) -> float:
-    return value / least if least > 0 else math.inf
+def _in_units(
+    w: FloatArray, report: Report, problem: Regularised, units: FloatArray, flat: FloatArray
+) -> tuple[float, float]:
+    """Return gap and distance without a penalty by the curvature of columns over units, powers of two.
+
+    Nothing but the bounds on rounding changes: they no longer rest on the largest column alone.
+    """
+    each = np.tile(units, problem.n_blocks)
+    curvature = symmetric(report.sums["curvature"]) / each / each[:, None]
+    sums = {"drift": report.sums["unit_drift"], "blur": report.sums["unit_blur"], "curvature": triangle(curvature)}
+    sums = {**report.sums, **sums, "pull": report.sums["pull"] / each}
+    scaled = replace(report, sums=sums, maxs={**report.maxs, "radius": report.maxs["unit_radius"]})
+    steep = norm_above(problem.gradient(scaled, w * each)) + gradient_error(w * each, scaled, problem)
+    distance = curved_distance(w * each, scaled, problem, steep, flat * each)
+    return distance * steep + TINY, distance / float(units.min())
 
 
 def _least(curvature: FloatArray, flat: FloatArray, doubt: float) -> float:

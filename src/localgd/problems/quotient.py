@@ -10,14 +10,15 @@ their rows is at a right angle to them, without rounding.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from localgd.core import Report
-from localgd.layouts import ClassRows
-from localgd.layouts.layout import Rows
+from localgd.layouts import ClassRows, Csr, Dense
+from localgd.layouts.layout import Layout, Rows
 from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 DEPENDENT = 1e-10
 """A column of which less than this part is its own, by its square, may depend on others."""
+
+UNLIKE = 16.0
+"""Columns whose sizes are farther apart than this are judged in units of their own."""
 
 WHOLE = 1e-3
 """How near to a whole number a coefficient must be to be guessed to be one."""
@@ -61,10 +65,25 @@ def dependencies(moment: FloatArray) -> FloatArray:
 
 
 def asked_of(problem: Regularised, curvature: FloatArray) -> dict[str, FloatArray]:
-    """Return what to ask the nodes of `Curvature`, given the curvature of a loss without a penalty, (d, d)."""
+    """Return what to ask the nodes of `Curvature`, given the curvature of a loss without a penalty, (d, d).
+
+    ``dependent``: guessed dependencies, if there are some; ``units`` (d,), or (d/C,) of each class: the size of each
+    column as a power of two, if columns are of unlike sizes.
+    """
     each = len(curvature) // problem.n_blocks
-    guessed = dependencies(np.einsum("ijik->jk", curvature.reshape(-1, each, problem.n_blocks, each)))
-    return {"dependent": guessed} if len(guessed) else {}
+    moment = np.einsum("ijik->jk", curvature.reshape(-1, each, problem.n_blocks, each))
+    guessed, squares = dependencies(moment), np.diagonal(moment)
+    asks = {"dependent": guessed} if len(guessed) else {}
+    units = np.ldexp(1.0, np.frexp(np.sqrt(np.where(squares > 0, squares, squares.max())))[1])
+    return asks | {"units": units} if units.max() > UNLIKE * units.min() else asks
+
+
+def in_units(layout: Layout, units: FloatArray) -> Layout:
+    """Return rows with each column, of a sample for many classes, divided by a power of two: no digit changes."""
+    if isinstance(layout, ClassRows):
+        return replace(layout, x=in_units(layout.x, units))
+    rows: Any = layout.explicit()
+    return Dense(rows / units) if isinstance(rows, np.ndarray) else Csr(rows.multiply(1 / units))
 
 
 def uncancelled(shard: Shard, vectors: FloatArray) -> FloatArray:
@@ -113,6 +132,8 @@ def unseen(problem: Regularised, report: Report, guessed: FloatArray | None, siz
 
 def basis(vectors: FloatArray) -> FloatArray:
     """Return an orthonormal basis (size, m) of the span of vectors (k, size), of which some may be nearly dependent."""
+    if not len(vectors):
+        return np.zeros(vectors.shape[::-1])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     left, values, _ = np.linalg.svd((vectors / lengths).T, full_matrices=False)
     return np.asarray(left[:, values > 1e-9 * values.max(initial=0.0)])

@@ -18,7 +18,7 @@ from localgd.problems.balance import class_sums
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
-from localgd.problems.quotient import uncancelled
+from localgd.problems.quotient import in_units, uncancelled
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import FloatArray, norm
@@ -168,7 +168,7 @@ class Regularised(ByMargins):
         """Return what is proved of the model that a round began with, from the round's report."""
         w = state.readout.vector
         if whole and "pull" in report.sums:
-            return MinimiserProof(minimiser_certificate(w, report, self, state.asks.get("dependent")), w)
+            return MinimiserProof(minimiser_certificate(w, report, self, state.asks), w)
         if np.array_equal(w, proof.w):
             return proof
         return MinimiserProof(Certificate(kind="minimiser", reason="not every node has appraised this model"), proof.w)
@@ -210,9 +210,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     with np.errstate(over="ignore"):
         risk = shard.weigh(of_samples).sum(axis=-1)
     sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
-    off = shard.margin_error(norm(w))
-    # scores that differ by off each make twice that between two wrong classes; not **, which raises where it overflows
-    blur = shard.total * (4 if type(loss) is Softmax else shard.versus) * (off * off) / 8 + sure * 2.0**-50
+    blur = blurred(shard, loss, shard.margin_error(norm(w))) + sure * 2.0**-50
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
@@ -234,6 +232,14 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     return more(here, sums=by_class, where=there, flags={"far": np.logical_not(there)})
 
 
+def blurred(shard: Shard, loss: Loss, off: Any) -> Any:
+    """Return a bound on what margins that are off by so much add to the gap.
+
+    Scores of softmax that are off make twice that between two wrong classes.
+    """
+    return shard.total * (4 if type(loss) is Softmax else shard.versus) * (off * off) / 8  # ** raises on overflow
+
+
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
@@ -246,9 +252,12 @@ def appraisals(n_features: int, problem: Regularised) -> Schema:
     return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
 
-def settled(report: Report, slope: FloatArray) -> bool:
-    """Return whether the gradient is 0 to within the rounding of the sums it was made from."""
-    return norm(slope) <= float(report.sums["drift"]) * (2 + report.n_nodes) / total(report)
+def settled(report: Report, slope: FloatArray, units: FloatArray | None = None) -> bool:
+    """Return whether the gradient is 0 to within the rounding of the sums it was made from; in units, if asked for."""
+    drift = float(report.sums["drift"])
+    if units is not None and "unit_drift" in report.sums:
+        slope, drift = slope / np.tile(units, slope.size // units.size), float(report.sums["unit_drift"])
+    return norm(slope) <= drift * (2 + report.n_nodes) / total(report)
 
 
 @dataclass(frozen=True)
@@ -284,13 +293,17 @@ class Curvature(Appraise):
     """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method.
 
     Where the message has vectors ``dependent``, (k, d) or (k, d/C), also the maximum ``uncancelled``, (k,): whether the
-    node has a row that is not exactly at a right angle to each.
+    node has a row that is not exactly at a right angle to each. Where it has ``units`` of the columns, (d,) or (d/C,),
+    also ``drift``, ``blur`` and ``radius`` of the columns over those.
     """
 
     def schema(self, message: Message) -> Schema:
         """Return `appraisals`, the curvature, and what was asked about vectors."""
-        asked = message.extra.get("dependent")
-        told = {} if asked is None else {"uncancelled": Field("max", asked.shape[:1])}
+        asked, told = message.extra.get("dependent"), dict[str, Field]()
+        if asked is not None:
+            told["uncancelled"] = Field("max", asked.shape[:1])
+        if "units" in message.extra:
+            told |= {"unit_drift": Field("sum"), "unit_blur": Field("sum"), "unit_radius": Field("max")}
         return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),)), **told}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
@@ -298,9 +311,18 @@ class Curvature(Appraise):
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
-        asked = message.extra.get("dependent")
-        told = {} if asked is None else {"uncancelled": uncancelled(shard, asked)}
-        return report + Report(sums={"curvature": curvature}, maxs=told), state
+        report += Report(sums={"curvature": curvature})
+        asked, units = message.extra.get("dependent"), message.extra.get("units")
+        if asked is not None:
+            report += Report(maxs={"uncancelled": uncancelled(shard, asked)})
+        if units is not None:
+            slopes = shard.weigh(self.problem.loss.slope(margins))
+            norms = in_units(shard.data, units).norms
+            radius = float(norms.max())
+            off = shard.margin_error(norm(message.w * np.tile(units, message.w.size // units.size)), radius)
+            sums = {"unit_drift": shard.combine_error(slopes, norms), "unit_blur": blurred(shard, self.loss, off)}
+            report += Report(sums=sums, maxs={"unit_radius": radius})
+        return report, state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
