@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal, localcontext
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def categories(seed):
 
 def violations(drawn, seed):
     """How many certificates were proved, and what one says that is not so."""
-    with localcontext(prec=DIGITS):
+    with localcontext(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN):
         return looked_at(drawn, seed)
 
 
