@@ -30,6 +30,7 @@ from localgd.rounding import angle_deg
         LocalGDClassifier("local-gd", n_rounds=10, multi_class="ovr"),
     ]
 )
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # iris has no minimiser, and is told so
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 

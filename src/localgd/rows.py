@@ -276,6 +276,17 @@ class Shard:
         self.permit(coefficients)
         return self.own_sum(coefficients)
 
+    def class_sum(self, shares: FloatArray) -> FloatArray:
+        """Return Σ q_ik x_i for every class k, (C·d,), from shares (n_samples, C), if that may leave the node.
+
+        Whoever also has Σ a_i z_i at the slopes a of these shares has the sum of each class's own samples: so those
+        must be as many.
+        """
+        if self.limits is not None:
+            parts = [self.data.class_shares(part, power) for part in (shares, self.data.own) for power in (1, 0)]
+            self.limits.rest(np.hstack(parts))
+        return np.asarray(self.data.class_sum(shares))
+
     def own_sum(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
         return np.asarray(self.data.sum(coefficients))
@@ -310,13 +321,20 @@ class Shard:
         self._permit_squares(lambda: self.data.spread_shares(coefficients) * weights[:, None])
         return np.asarray(self.data.spread(coefficients, weights))
 
-    def margin_error(self, w_norm: Any) -> Any:
-        """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products."""
-        return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * self.radius * w_norm + self.n_features * TINY
+    def margin_error(self, w_norm: Any, radius: Any = None) -> Any:
+        """Bound on the rounding error of one computed margin z_i·w, from n·u·|z||w| for n-term inner products.
 
-    def combine_error(self, coefficients: FloatArray) -> Any:
-        """Bound on the rounding error of a computed Σ a_i z_i, a >= 0, from n·u·Σ a_i |z_i| for n-term sums."""
-        length = _plain((coefficients * self.norms).sum(axis=-1))
+        In other units of the columns: with |w| and max |z_i| in those.
+        """
+        longest = self.radius if radius is None else radius
+        return 2 * (self.row_length + 2) * UNIT_ROUNDOFF * longest * w_norm + self.n_features * TINY
+
+    def combine_error(self, coefficients: FloatArray, norms: FloatArray | None = None) -> Any:
+        """Bound on the rounding error of a computed Σ a_i z_i, a >= 0, from n·u·Σ a_i |z_i| for n-term sums.
+
+        In other units of the columns: with the row norms in those.
+        """
+        length = _plain((coefficients * (self.norms if norms is None else norms)).sum(axis=-1))
         return 2 * (self.n_rows + 4) * UNIT_ROUNDOFF * length + self.n_features * TINY
 
 

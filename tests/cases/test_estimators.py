@@ -78,10 +78,6 @@ def indicator(size):
     return np.c_[x * size, (y == 1) & (rng.random(200) < 0.2)], y, np.arange(200) % 3
 
 
-WITHOUT_A_WARNING = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="softmax without a minimiser ends without a proof and without a warning"
-)
-
 NO_MINIMISER = {
     "quasi-separated": quasi_separated([-1, 0, 0, 1], [0, 0, 1, 1]),
     "quasi-separated, repeated": quasi_separated([-2, -1, 0, 0, 1, 2], [0, 0, 0, 1, 1, 1]),
@@ -98,13 +94,7 @@ def fitted(X, y, groups):
     return clf, any(issubclass(one.category, ConvergenceWarning) for one in told)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=WITHOUT_A_WARNING if name == "quasi-separated, three classes" else ())
-        for name in NO_MINIMISER
-    ],
-)
+@pytest.mark.parametrize("name", NO_MINIMISER)
 def test_rows_without_a_finite_minimiser_end_with_a_warning(name):
     """choxos/mlumr#32, statsmodels#39: they were reported as converged."""
     _, warned = fitted(*NO_MINIMISER[name])

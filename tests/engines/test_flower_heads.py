@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 
 import numpy as np
@@ -249,13 +250,18 @@ def test_samples_that_no_plane_separates_are_certified_against_the_pooled_logist
     assert np.linalg.norm(near[:-1] - exact[:-1]) <= found.distance
 
 
-def test_of_softmax_nothing_is_proved_against_a_penalised_minimiser():
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_softmax_head_is_certified_against_the_pooled_penalised_minimiser(bias):
+    """With a bias of each class that is free of the penalty, or none."""
     images, labels = digits()
-    example = Torch(linear(10, bias=True), images.reshape(-1, 64), labels)
+    x = images.reshape(-1, 64)
+    example = Torch(linear(10, bias=bias), x, labels)
     example.images = example.images.double()
-    found, _ = example.run(n_rounds=1, problem=Regularised(C=1.0))
-    assert found.verdict not in (Status.CERTIFIED, Status.SEPARABLE)
-    assert np.isnan(found.angle_deg_max)
+    found, result = example.run(n_rounds=3, problem=Regularised(C=1.0, intercept=bias))
+    trained = result.arrays.to_numpy_ndarrays()[0].astype(float)
+    pooled = LogisticRegression(C=1.0, fit_intercept=bias, tol=1e-10, max_iter=10_000).fit(x, labels)
+    assert np.linalg.norm(trained - pooled.coef_) <= found.distance < math.inf
+    assert np.isnan(found.angle_deg_max) or angle_deg(trained.ravel(), pooled.coef_.ravel()) <= found.angle_deg_max
 
 
 def test_features_that_have_changed_since_an_earlier_certificate_are_refused(heard):

@@ -36,18 +36,28 @@ KINDS = {
 }
 
 BIASED = Regularised(C=1.0, intercept=True)
+MANY = BIASED.among(2)
 MADE = {
     survey.Tally: [survey.Tally(("x",), (), ())],
     survey.Moments: [survey.Moments(("x",))],
-    Appraise: [Appraise(BIASED)],
-    Curvature: [Curvature(BIASED)],
-    GradientSteps: [GradientSteps(), GradientSteps(problem=BIASED)],
-    Compressed: [Compressed(task, Int8()) for task in (GradientSteps(), GradientSteps(problem=BIASED), Project())],
+    Appraise: [Appraise(BIASED), Appraise(MANY)],
+    Curvature: [Curvature(BIASED), Curvature(MANY)],
+    GradientSteps: [GradientSteps(), GradientSteps(problem=BIASED), GradientSteps(problem=MANY)],
+    Compressed: [
+        Compressed(task, Int8())
+        for task in (GradientSteps(), GradientSteps(problem=BIASED), GradientSteps(problem=MANY), Project())
+    ],
 }
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 
 VECTORS = ("predict", "correct", "gradient", "along", "readout")
-ASKED = [{}, {"moments": np.array(3.0)}, *({name: np.zeros(3)} for name in VECTORS)]
+ASKED = [
+    {},
+    {"moments": np.array(3.0)},
+    {"dependent": np.zeros((1, 3))},
+    {"units": np.ones(3)},
+    *({name: np.zeros(3)} for name in VECTORS),
+]
 """What messages may ask for beside the model."""
 
 

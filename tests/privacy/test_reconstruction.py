@@ -139,6 +139,12 @@ ATTACKS = {
     "a class of one row, of three": Attack(
         Appraise(C.among(2)), Message(0, APART), lambda report: report.sums["pull"][2 * D :], THREE
     ),
+    "a class of one row, of three, by what the model expects": Attack(
+        Appraise(replace(C.among(2), intercept=True)),
+        Message(0, np.zeros(3 * D)),
+        lambda report: (report.sums["pull"] + report.sums["expected"])[2 * D :],
+        THREE,
+    ),
     "a projection that one row needs": Attack(Project(), Message(0, PAST), by_mass),
     "a mix of parts": Attack(DualPart(), Message(0, np.zeros(D)), by_mass, then=mixed),
     "a rare category, along": Attack(
@@ -393,6 +399,9 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
         ("local.py", "own_sum"): 1,  # its own gradient, for the control variates; what leaves is what `Held` saw
         ("local_squares.py", "gram"): 1,  # its state
         ("probes.py", "data"): 1,  # one eigenvalue
+        ("balance.py", "data"): 1,  # margins, by class
+        ("regularised.py", "data"): 1,  # lengths of rows in other units
+        ("quotient.py", "data"): 3,  # whether all rows are at a right angle to a vector
         ("least_squares.py", "data"): 1,  # coefficients of a sum
         ("least_squares.py", "rows"): 1,  # whether a column is ones
     }

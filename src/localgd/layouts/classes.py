@@ -137,7 +137,32 @@ class ClassRows(Layout):
         return self._against(self.x.products(np.ascontiguousarray(w.reshape(self.n_classes, -1).T)))
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(self.x.sums(self._by_class(coefficients)).T).ravel()
+        return self.class_sum(self._by_class(coefficients))
+
+    def class_sum(self, shares: FloatArray) -> FloatArray:
+        """Return Σ_i q_ik x_i for every class k next to each other, (C·d,), from shares q, (n, C)."""
+        return np.ascontiguousarray(self.x.sums(shares).T).ravel()
+
+    def class_shares(self, shares: FloatArray, power: int) -> FloatArray:
+        """Return what every sample adds to each class's part of `class_sum`, as `shares`, (n, C)."""
+        return np.asarray(np.abs(shares) * self.x.shares(np.ones(len(shares)), power))
+
+    @property
+    def own(self) -> FloatArray:
+        """1 at the class of every sample, else 0, (n, C)."""
+        return np.asarray(np.eye(self.n_classes)[self.codes])
+
+    def relative(self, margins: FloatArray) -> FloatArray:
+        """Return the scores of every class less that of the sample's own, (n, C), from the margins.
+
+        Examples
+        --------
+        >>> ClassRows(np.eye(2), np.array([1, 0]), 3).relative(np.array([6.0, -6.0, 1.0, 2.0])).tolist()
+        [[-6.0, 0.0, 6.0], [0.0, -1.0, -2.0]]
+        """
+        out = np.zeros((len(self.codes), self.n_classes))
+        np.put_along_axis(out, self._others, -margins.reshape(-1, self.versus), 1)
+        return out
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return self._moment(coefficients, np.ones(len(self.codes)), 0.0)

@@ -12,12 +12,18 @@ Where the nodes have sent the curvature H too, F need not be penalised. Along a 
 logistic loss is at most R|v| times the second, R the largest row norm (Bach 2010, *Self-concordant analysis for
 logistic regression*). So ∇F(w + v)·v >= ∇F(w)·v + vᵀHv (1 − e^(−t))/t with t = R|v|, which is positive wherever
 1 − e^(−t) > q = R|∇F(w)|/μ, μ the least eigenvalue of H. If q < 1 there is a minimiser, and |w − w*| <= −log(1 − q)/R:
-that also proves that no plane separates the rows of an unpenalised F.
+that also proves that no plane separates the rows of an unpenalised F. Along directions that no margin sees
+(`localgd.problems.quotient`) F is the same, and has no curvature: μ is the least eigenvalue at a right angle to them,
+and the distance that to the nearest minimiser. Columns of unlike sizes are brought to one unit first.
+
+Softmax is the same with α_ic the probability of a wrong class: its third derivative along a line is the third cumulant
+of the scores, at most their range times the second, and R is again the largest row norm.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,19 +31,24 @@ import numpy as np
 
 from localgd.core import Report
 from localgd.losses import Logistic, Softmax
+from localgd.problems.balance import balanced
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import total
-from localgd.problems.triangle import symmetric
+from localgd.problems.quotient import basis, unseen
+from localgd.problems.triangle import symmetric, triangle
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
 
 if TYPE_CHECKING:
     from localgd.problems.regularised import Regularised
 
 
-def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -> Certificate:
+def minimiser_certificate(
+    w: FloatArray, report: Report, problem: Regularised, asked: Mapping[str, FloatArray] | None = None
+) -> Certificate:
     """Return what is proved about w, shape (d,): objective, gap, distance and angle, given an appraisal by every node.
 
-    The report is the sum of `localgd.problems.regularised.appraisal` over all nodes. Only the logistic loss is
+    The report is the sum of `localgd.problems.regularised.appraisal` over all nodes; if it is one of `Curvature`, the
+    message may have `asked` for what `localgd.problems.quotient.asked_of` says. Only the logistic loss and softmax are
     certified.
     """
     low, length = float(report.mins["margin"]), norm_above(w)
@@ -49,25 +60,37 @@ def minimiser_certificate(w: FloatArray, report: Report, problem: Regularised) -
     proved = margin if margin > 0 else -math.inf
     found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
     found = replace(found, unpenalised=not problem.penalised, objective_low=least)
-    if type(problem.loss) is not Logistic:  # what is derived from it is another loss
-        if type(problem.loss) is not Softmax:  # of which a margin that is off changes the value by more
-            found = replace(found, objective=math.nan, objective_low=math.nan)
+    if type(problem.loss) not in (Logistic, Softmax):  # of others a margin that is off changes the value by more
+        found = replace(found, objective=math.nan, objective_low=math.nan)
         return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
-    distance = curved_distance(w, report, problem, steep)
+    flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)
+    distance = curved_distance(w, report, problem, steep, flat)
     gap = distance * steep + TINY  # by convexity
+    if "unit_radius" in report.maxs and asked is not None:
+        gap, distance = _in_units(w, report, problem, asked["units"], flat)
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
         distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
-        why = "the curvature is singular to within rounding, as with dependent columns"
+        why = "the curvature is singular to within rounding, as with columns that depend on others, or tell a class"
         why = why if "curvature" in report.sums else "there is no penalty"
         why = "rounding takes more than there is, as with a model far too long" if problem.penalised else why
         reason = (
             f"no bound on the distance to a minimiser, as {why}; the gradient of the loss has norm {at_most(steep)}"
         )
         return replace(found, reason=reason)
-    return _judged(replace(found, gap=gap, distance=distance), norm_above(problem.pull(w)))
+    found = replace(found, gap=gap, distance=distance)
+    if problem.penalised or not len(flat):
+        return _judged(found, norm_above(problem.pull(w)))
+    kept = problem.pull(w)
+    along = basis(np.array([problem.pull(one) for one in flat]))
+    found = _judged(found, norm_above(kept - along @ (along.T @ kept)) - 1e-12 * norm_above(kept))
+    n_known = len(flat) if problem.n_blocks == 1 else (len(flat) - w.size // problem.n_blocks) // problem.n_blocks
+    if not n_known:
+        return found
+    words = "dependency of columns, which changes" if n_known == 1 else "dependencies of columns, which change"
+    return replace(found, reason=f"{found.reason}, but for {n_known} exact {words} no margin")
 
 
 def _judged(found: Certificate, length: float) -> Certificate:
@@ -85,27 +108,58 @@ def _judged(found: Certificate, length: float) -> Certificate:
 def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
     n, mass = total(report), norm_above(report.sums["pull"])
-    steps = 2.0**-48 * float(report.maxs["radius"])  # a slope is within a few roundings of the exact one
+    # the slopes of a sample are within so many roundings of the exact ones
+    steps = (31 + problem.loss.versus) * UNIT_ROUNDOFF * float(report.maxs["radius"])
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
     blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
     own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(w) + mass / n)
     return drift / n + steps + blurred + own
 
 
-def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: float) -> float:
-    """Return an upper bound on |w − w*| from the curvature at w and a bound on the gradient; inf if there is none."""
+def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: float, flat: FloatArray) -> float:
+    """Return an upper bound on the distance of w from a minimiser, inf if there is none.
+
+    From the curvature at w, a bound on the gradient, and directions (m, d) that F is the same along.
+    """
     if "curvature" not in report.sums:
         return math.inf
     curvature = symmetric(report.sums["curvature"]) / total(report)
     curvature[np.diag_indices(w.size)] += problem.strength(total(report)) * problem.pull(np.ones(w.size))
     if not np.isfinite(curvature).all():
         return math.inf
-    # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
-    doubt = (report.n_rows + 16 * w.size + 2**12) * UNIT_ROUNDOFF * float(np.trace(curvature))
-    least = float(np.linalg.eigvalsh(curvature)[0]) - doubt
     radius = float(report.maxs["radius"])
+    # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
+    off = max(2.0**12, 4 * (w.size + 2) * radius * norm_above(w))
+    doubt = (report.n_rows + 16 * w.size + off) * UNIT_ROUNDOFF
+    least = _least(curvature, flat, doubt)
     share = radius * steep / least if least > 0 else math.inf
     return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
+
+
+def _in_units(
+    w: FloatArray, report: Report, problem: Regularised, units: FloatArray, flat: FloatArray
+) -> tuple[float, float]:
+    """Return gap and distance without a penalty by the curvature of columns over units, powers of two.
+
+    Nothing but the bounds on rounding changes: they no longer rest on the largest column alone.
+    """
+    each = np.tile(units, problem.n_blocks)
+    curvature = symmetric(report.sums["curvature"]) / each / each[:, None]
+    sums = {"drift": report.sums["unit_drift"], "blur": report.sums["unit_blur"], "curvature": triangle(curvature)}
+    sums = {**report.sums, **sums, "pull": report.sums["pull"] / each}
+    scaled = replace(report, sums=sums, maxs={**report.maxs, "radius": report.maxs["unit_radius"]})
+    steep = norm_above(problem.gradient(scaled, w * each)) + gradient_error(w * each, scaled, problem)
+    distance = curved_distance(w * each, scaled, problem, steep, flat * each)
+    return distance * steep + TINY, distance / float(units.min())
+
+
+def _least(curvature: FloatArray, flat: FloatArray, doubt: float) -> float:
+    """Return a lower bound on the least eigenvalue at a right angle to what is flat; doubt is a part of the trace."""
+    trace = float(np.trace(curvature))
+    if len(flat):
+        along = basis(flat)
+        curvature = curvature + trace / len(curvature) * (along @ along.T)
+    return float(np.linalg.eigvalsh(curvature)[0]) - doubt * trace
 
 
 def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
@@ -116,7 +170,12 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     share = 0.0
     if report.flags.get("far", 0):
         return math.inf
-    if problem.intercept:
+    if problem.intercept and problem.loss.versus > 1:
+        pull, drift, spent = balanced(report, pull, drift)
+        if math.isinf(drift):
+            return math.inf
+        blur += spent / n
+    elif problem.intercept:
         positive, odds = report.sums["positive"], report.sums["odds"]
         above = float(pull[-1])  # the positive class outweighs the negative one by this much
         side, weight = (positive, float(odds[1])) if above > 0 else (pull - positive, float(odds[0]))
@@ -130,6 +189,6 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
         blur += (share + doubt) ** 2 * weight * (1 + 1e-9) / n
     slope = strength * problem.pull(w) - pull / n
     if problem.intercept:
-        slope = slope[:-1]
+        slope = slope.reshape(problem.n_blocks, -1)[:, :-1].ravel()
     length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * (strength * norm_above(w) + norm_above(pull) / n)
     return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

@@ -12,12 +12,14 @@ import numpy as np
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_whole
-from localgd.losses import Logistic, Loss, among, loss_named
+from localgd.losses import Logistic, Loss, Softmax, among, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
+from localgd.problems.balance import class_sums
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
+from localgd.problems.quotient import in_units, uncancelled
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
 from localgd.rounding import FloatArray, is_number, norm
@@ -48,7 +50,7 @@ class Regularised(ByMargins):
     Parameters
     ----------
     loss : "logistic", "exponential" or Loss
-        Loss of a sample's margins; only the logistic one is certified.
+        Loss of a sample's margins; only logistic and softmax are certified.
     C : float, 1e-100 to 1e100
         Inverse strength; inf for no penalty.
     intercept : bool
@@ -90,8 +92,8 @@ class Regularised(ByMargins):
 
     @property
     def certified(self) -> bool:
-        """Whether anything is proved about its minimiser: nothing is of a loss of several margins a sample."""
-        return self.loss.versus == 1
+        """Whether anything is proved about its minimiser: of losses of several margins a sample only of softmax."""
+        return self.loss.versus == 1 or type(self.loss) is Softmax
 
     def strength(self, n_samples: float) -> float:
         """Return λ, given the number of samples, each by its weight."""
@@ -168,7 +170,7 @@ class Regularised(ByMargins):
         """Return what is proved of the model that a round began with, from the round's report."""
         w = state.readout.vector
         if whole and "pull" in report.sums:
-            return MinimiserProof(minimiser_certificate(w, report, self), w)
+            return MinimiserProof(minimiser_certificate(w, report, self, state.asks), w)
         if np.array_equal(w, proof.w):
             return proof
         return MinimiserProof(Certificate(kind="minimiser", reason="not every node has appraised this model"), proof.w)
@@ -198,8 +200,8 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     Sums, every sample by its weight, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the
     rounding error of that; where the bias is free and there are two classes, ``positive``, the part of ``pull`` from
     rows of the positive class, and ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag
-    ``far`` where that leaves float64; ``blur``, a bound on what the rounding of the slopes adds to the gap. Maximum:
-    ``radius``, the largest row norm.
+    ``far`` where that leaves float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
+    the rounding of the margins adds to the gap. Maximum: ``radius``, the largest row norm.
     """
     loss = problem.loss
     slope = loss.slope(margins)
@@ -208,8 +210,7 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     with np.errstate(over="ignore"):
         risk = shard.weigh(of_samples).sum(axis=-1)
     sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
-    off = shard.margin_error(norm(w))
-    blur = shard.total * shard.versus * (off * off) / 8 + sure * 2.0**-50  # not **, which raises where this overflows
+    blur = blurred(shard, loss, shard.margin_error(norm(w))) + sure * 2.0**-50
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
@@ -225,22 +226,38 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
             sides = [np.where(side, odds, 0.0).sum(axis=-1) for side in (~positive, positive)]
         by_class["odds"] = np.stack(sides, axis=-1)
         there = np.isfinite(by_class["odds"]).all(axis=-1)
+    elif problem.intercept and type(loss) is Softmax:
+        sums |= class_sums(shard, margins)
     here = more(here, sums=sums, maxs={"radius": shard.radius})
     return more(here, sums=by_class, where=there, flags={"far": np.logical_not(there)})
+
+
+def blurred(shard: Shard, loss: Loss, off: Any) -> Any:
+    """Return a bound on what margins that are off by so much add to the gap.
+
+    Scores of softmax that are off make twice that between two wrong classes.
+    """
+    return shard.total * (4 if type(loss) is Softmax else shard.versus) * (off * off) / 8  # ** raises on overflow
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
-    two_sided = problem.intercept and problem.loss.versus == 1
-    by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")} if two_sided else {}
+    by_class: dict[str, Field] = {}
+    if problem.intercept and problem.loss.versus == 1:
+        by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")}
+    elif problem.intercept and type(problem.loss) is Softmax:
+        by_class = {"expected": vector, "odds": Field("sum", (3, problem.n_blocks, problem.n_blocks))}
     bounds = {"drift": number, "blur": number, "radius": Field("max")}
     return {**METRICS, "risk": number, "pull": vector, **bounds, **by_class}
 
 
-def settled(report: Report, slope: FloatArray) -> bool:
-    """Return whether the gradient is 0 to within the rounding of the sums it was made from."""
-    return norm(slope) <= float(report.sums["drift"]) * (2 + report.n_nodes) / total(report)
+def settled(report: Report, slope: FloatArray, units: FloatArray | None = None) -> bool:
+    """Return whether the gradient is 0 to within the rounding of the sums it was made from; in units, if asked for."""
+    drift = float(report.sums["drift"])
+    if units is not None and "unit_drift" in report.sums:
+        slope, drift = slope / np.tile(units, slope.size // units.size), float(report.sums["unit_drift"])
+    return norm(slope) <= drift * (2 + report.n_nodes) / total(report)
 
 
 @dataclass(frozen=True)
@@ -273,18 +290,39 @@ class Appraise:
 
 @dataclass(frozen=True)
 class Curvature(Appraise):
-    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method."""
+    """Report the appraisal and the curvature Σ ℓ''(z·w) z zᵀ (upper triangle), for Newton's method.
+
+    Where the message has vectors ``dependent``, (k, d) or (k, d/C), also the maximum ``uncancelled``, (k,): whether the
+    node has a row that is not exactly at a right angle to each. Where it has ``units`` of the columns, (d,) or (d/C,),
+    also ``drift``, ``blur`` and ``radius`` of the columns over those.
+    """
 
     def schema(self, message: Message) -> Schema:
-        """Return `appraisals` and the curvature."""
-        return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),))}
+        """Return `appraisals`, the curvature, and what was asked about vectors."""
+        asked, told = message.extra.get("dependent"), dict[str, Field]()
+        if asked is not None:
+            told["uncancelled"] = Field("max", asked.shape[:1])
+        if "units" in message.extra:
+            told |= {"unit_drift": Field("sum"), "unit_blur": Field("sum"), "unit_radius": Field("max")}
+        return {**super().schema(message), "curvature": Field("sum", (triangle_size(message.w.size),)), **told}
 
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return both."""
         margins = shard.margins(message.w)
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
-        return report + Report(sums={"curvature": curvature}), state
+        report += Report(sums={"curvature": curvature})
+        asked, units = message.extra.get("dependent"), message.extra.get("units")
+        if asked is not None:
+            report += Report(maxs={"uncancelled": uncancelled(shard, asked)})
+        if units is not None:
+            slopes = shard.weigh(self.problem.loss.slope(margins))
+            norms = in_units(shard.data, units).norms
+            radius = float(norms.max())
+            off = shard.margin_error(norm(message.w * np.tile(units, message.w.size // units.size)), radius)
+            sums = {"unit_drift": shard.combine_error(slopes, norms), "unit_blur": blurred(shard, self.loss, off)}
+            report += Report(sums=sums, maxs={"unit_radius": radius})
+        return report, state
 
 
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from localgd.duals.dual import Dual
 from localgd.errors import check_whole
 from localgd.many.by_node import named
 from localgd.problems.metrics import total
+from localgd.problems.quotient import asked_of, basis
 from localgd.problems.regularised import Regularised, regularised, settled
 from localgd.problems.triangle import Affordable, symmetric
 from localgd.rounding import FloatArray, norm, read_only
@@ -28,6 +29,9 @@ FLAT = 1e-20
 
 CURVED = 1e-12
 """Least cosine between a step and the change of the gradient along it that L-BFGS remembers."""
+
+SINGULAR = 1e-13
+"""A curvature below this part of the largest is none."""
 
 SUFFICIENT = 1e-4
 """Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
@@ -80,7 +84,7 @@ class Descending(Server):
                 return replace(following, model=Dual(state.base), done="no step brings the objective down any more")
             return replace(following, length=length, model=Dual(read_only(state.base + length * state.direction)))
         slope = self.problem.gradient(report, state.w)
-        if settled(report, slope):
+        if settled(report, slope, state.asks.get("units")):
             return replace(following, done="the gradient is 0 to within rounding")
         if not self.problem.penalised and float(report.mins["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
@@ -121,9 +125,24 @@ class Newton(Affordable, Descending):
                 return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
         except LinAlgError:
             pass  # rows so far on their sides that a bias has no curvature left
-        values, vectors = eigh(curvature)
-        kept = values > 1e-13 * values[-1]
-        return replace(state, direction=-(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept])))
+        if not self.problem.penalised and state.value == math.inf:  # at the start no row has lost its curvature
+            state = replace(state, asks=asked_of(self.problem, curvature))
+        return replace(state, direction=-_shortest(curvature, slope, state.asks.get("units")))
+
+
+def _shortest(curvature: FloatArray, slope: FloatArray, units: FloatArray | None) -> FloatArray:
+    """Return the shortest solution of a singular system; where columns are of unlike sizes, in units of their own."""
+    values, vectors = eigh(curvature)
+    kept = values > SINGULAR * values[-1]
+    if units is not None and not kept.all():  # small columns are not flat
+        each = np.tile(units, slope.size // units.size)
+        own, across = eigh(curvature / each / each[:, None])
+        bent = own > SINGULAR * own[-1]
+        if np.count_nonzero(bent) > np.count_nonzero(kept):
+            step = across[:, bent] @ ((across[:, bent].T @ (slope / each)) / own[bent]) / each
+            flat = basis((across[:, ~bent] / each[:, None]).T)
+            return np.asarray(step - flat @ (flat.T @ step))
+    return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ slope) / values[kept]))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin, certificate, judged
 from localgd.problems.least_squares import LeastSquares, Squares, SquaresProof
 from localgd.problems.metrics import Evaluate
-from localgd.problems.regularised import Appraise, Regularised
+from localgd.problems.quotient import asked_of
+from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.problems.spectrum import spectrum
-from localgd.problems.triangle import MOST_MB, megabytes
+from localgd.problems.triangle import MOST_MB, megabytes, symmetric
 from localgd.rounding import FloatArray, at_least, at_most, norm, vector
 from localgd.rules.probes import measured, tempered_duals
 from localgd.rules.server import ServerState
@@ -58,8 +59,8 @@ def certify(
     engine : Engine
         The federation; its nodes hold signed rows, or rows and real targets.
     problem : Problem
-        What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round; nothing is proved yet
-        about that of softmax, for more than two classes. With ``LeastSquares(alpha=…)`` its solution, in three rounds,
+        What the pooled model is. With ``Regularised(C=…)`` its minimiser, certified in one round; without C in two
+        that send d×d sums, where those are at most 64 MB. With ``LeastSquares(alpha=…)`` its solution, in three rounds,
         of which one sends XᵀX where that is at most 64 MB; without it only a penalty bounds the distance.
     goal : Angle, optional
         What is to be proved of the hard margin. Without it, three rounds give what they give.
@@ -100,9 +101,7 @@ def certify(
             raise ValueError(
                 "the model is too large for these rows: margins would leave float64; give it in their unit"
             )
-        problem = problem.among(sizes.versus)
-        report = from_all(engine, Appraise(problem), Message(0, w))
-        return problem.prove(problem.begin(), ServerState(Dual(w)), report, (), whole=True).certificate
+        return _minimiser(w, engine, problem.among(sizes.versus))
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)
     low = float(from_all(engine, Evaluate(), Message(0, w)).mins["margin"])
@@ -118,6 +117,18 @@ def check_asked(problem: Any, goal: Any) -> None:
         raise TypeError(f"problem must be HardMargin(), Regularised(…) or LeastSquares(…), got {problem!r}")
     if goal is not None and not (isinstance(goal, Angle) and isinstance(problem, HardMargin)):
         raise ValueError(f"goal={goal} has no meaning here: only an angle to the hard margin is looked for in rounds")
+
+
+def _minimiser(w: FloatArray, engine: Engine, problem: Regularised) -> Certificate:
+    """Return what is proved of a model and the minimiser of a loss: without a penalty by the curvature at w."""
+    state, task = ServerState(Dual(w)), Appraise(problem)
+    if not problem.penalised and megabytes(w.size) <= MOST_MB:
+        task = Curvature(problem)
+    report = from_all(engine, task, Message(0, w))
+    if "curvature" in report.sums:
+        state = replace(state, asks=asked_of(problem, symmetric(report.sums["curvature"])))
+        report = from_all(engine, task, Message(0, w, state.asks)) if state.asks else report
+    return problem.prove(problem.begin(), state, report, (), whole=True).certificate
 
 
 def _solution(w: FloatArray, engine: Engine, problem: LeastSquares) -> Certificate:
