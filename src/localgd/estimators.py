@@ -12,11 +12,13 @@ from scipy.sparse import csr_array, hstack, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
+from localgd.data.probabilities import Probabilities, none_there
 from localgd.engine.inprocess import InProcess
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
@@ -91,6 +93,14 @@ class _Linear(BaseEstimator):
         return tags
 
 
+def _has_probabilities(classifier: LocalGDClassifier) -> bool:
+    """Return whether scores mean probabilities; an AttributeError, as scikit-learn wants it, says what to do if not."""
+    penalised = classifier.C is not None or isinstance(getattr(classifier.method, "problem", None), Regularised)
+    if getattr(classifier, "probabilities_", Probabilities() if penalised else None) is None:
+        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), whose scores are log-odds"))
+    return True
+
+
 @dataclass(eq=False, repr=False)
 class LocalGDClassifier(ClassifierMixin, _Linear):
     """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
@@ -141,6 +151,8 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     certificate_ : Certificate
         ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
         "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
+    probabilities_ : Probabilities or None
+        How scores become probabilities; None for a max-margin model, which has none.
 
     Examples
     --------
@@ -185,6 +197,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         histories, certificates = [_records(run) for run in runs], [run.certificate for run in runs]
         self.history_ = histories if apart else histories[0]
         self.certificate_ = certificates if apart else certificates[0]
+        self.probabilities_ = None if None in (of := [run.probabilities for run in runs]) else of[0]
+        if apart and self.probabilities_ is not None:
+            self.probabilities_ = Probabilities((1.0,) * n_classes, (0.0,) * n_classes)
 
     def decision_function(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row; positive means ``classes_[1]``.
@@ -198,6 +213,20 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         """Return the label of every row."""
         scores = self.decision_function(X)  # first, as it checks that there is a model
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Return the probability of each class for every row, (n, C): those of ``LogisticRegression`` for its coef_.
+
+        There are none for a max-margin model, whose scores are no log-odds: give `C`.
+        """
+        return np.asarray(np.exp(self.predict_log_proba(X)))
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X: Any) -> FloatArray:
+        """Return the logarithms of `predict_proba`, also where those are too small for float64."""
+        scores = self.decision_function(X)  # first, as it checks that there is a model
+        return (self.probabilities_ or Probabilities()).log_of(scores)
 
     def _run(
         self,
