@@ -159,7 +159,7 @@ def test_code_is_not_sent(encode):
 def test_a_node_tells_no_smaller_groups_than_its_operator_allows():
     configs = [{"partition-id": i, "data": "heart", "min-group": 5} for i in range(4)]
     engine = FlowerEngine(LocalGrid(client, configs), n_nodes=4, poll=1e-4)
-    with pytest.raises(NodeError, match="tells no category and no word of fewer than 5 rows; give min-group=5"):
+    with pytest.raises(NodeError, match="no word and no cell of a table of fewer than 5 rows; give min-group=5"):
         prepare(engine, **DATASETS["heart"].options)
     assert prepare(engine, **DATASETS["heart"].options, min_group=6)[1].unseen == "zeros"
 

@@ -181,10 +181,29 @@ class Model:
 def read_model(path: Path) -> Model:
     """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
 
+    Parameters
+    ----------
+    path : Path
+        The folder or the file.
+
+    Returns
+    -------
+    Model
+        The model; without a recipe if it comes from elsewhere.
+
     Raises
     ------
     ValueError
         If the file cannot be read or holds no finite coefficients; it names the file and the remedy.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.json"
+    ...     _ = path.write_text('{"coef": [1.0, 2.0], "intercept": 0.5}')
+    ...     read_model(path).coef.tolist()
+    [1.0, 2.0]
     """
     path = path / "model.json" if path.is_dir() else path
     try:
