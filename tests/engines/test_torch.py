@@ -13,6 +13,8 @@ from localgd import TorchDistributed, torch_processes
 
 PROGRAM = ["tests/engines/lost.py"]
 
+CONTRACT = ["tests/engines/test_contract.py", "tests/engines/test_evaluated.py"]
+
 
 def pytest_in_ranks(world, *words):
     ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words])
@@ -20,13 +22,13 @@ def pytest_in_ranks(world, *words):
 
 
 def test_two_ranks_keep_the_contract():
-    pytest_in_ranks(2, "tests/engines/test_contract.py", "-k", "torch")
+    pytest_in_ranks(2, *CONTRACT, "-k", "torch")
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_keeps_the_contract(world):
-    pytest_in_ranks(world, "tests/engines/test_contract.py", "tests/engines/each_rank.py", "-k", "torch or each_rank")
+    pytest_in_ranks(world, *CONTRACT, "tests/engines/each_rank.py", "-k", "torch or each_rank")
 
 
 def model_and_history(folder, rank):

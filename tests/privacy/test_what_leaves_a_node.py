@@ -10,8 +10,22 @@ import polars as pl
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
-from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
+from localgd import (
+    Angle,
+    InProcess,
+    Model,
+    Regularised,
+    Report,
+    auto,
+    certify,
+    evaluate,
+    from_arrays,
+    load,
+    prepare,
+    train,
+)
 from localgd.data.datasets import DATASETS
+from localgd.data.probabilities import Probabilities
 from localgd.duals.compressors import compressor_named
 from localgd.engine.screening import PARTS
 from localgd.methods.served import TASKS
@@ -179,6 +193,24 @@ def test_preparing_sends_no_array_as_long_as_the_rows(name):
     federation, _ = prepare(engine, **DATASETS[name].options)
     for task, message, node, answer in federation.heard:
         assert_declared(task, message, answer, engine.shards[node].n_rows)
+
+
+@pytest.mark.parametrize("min_group", [1, 8])
+def test_evaluation_tells_sums_and_no_cell_of_few_rows(min_group):
+    engine = Tapped(shards(bias=True))
+    w = np.array([1.0, 0.5, -1.0, 0.2, 0.0, 0.1])
+    model = Model.from_vector(w, fit_intercept=True, probabilities=Probabilities())
+    evaluate(model, engine, min_group=min_group, n_cuts=100)
+    assert {type(task).__name__ for task, *_ in engine.heard} == {"Sizes", "Decisions", "Histogram", "SigmoidLoss"}
+    for task, message, node, answer in engine.heard:
+        assert_declared(task, message, answer, engine.shards[node].n_rows)
+        for name in ("positives", "negatives"):
+            told = answer.sums.get(name, np.zeros(1))
+            assert ((told == 0) | (told >= min_group)).all()
+        if min_group > 1 and "most" in answer.maxs:  # single scores are told of groups that are large enough
+            scores = engine.shards[node].rows @ message.w * engine.shards[node].rows[:, -1]
+            shown = answer.maxs["most"][np.isfinite(answer.maxs["most"])]
+            assert all((scores == score).sum() >= min_group for score in shown)
 
 
 def test_the_page_on_privacy_lists_every_field_of_every_task():
