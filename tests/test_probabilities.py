@@ -63,6 +63,7 @@ def test_a_max_margin_model_has_none_and_says_what_to_do():
     with pytest.raises(AttributeError) as caught:
         clf.predict_proba(wide)
     assert "no probabilities: give C" in str(caught.value.__cause__)
+    assert "or calibration='sigmoid'" in str(caught.value.__cause__)
 
 
 def test_a_method_that_minimises_the_logistic_loss_has_them_without_c_too():

@@ -20,6 +20,7 @@ HOMES = {
     "engine.processes": "torch_processes",
     "engine.torchdist": "TorchDistributed",
     "errors": "NodeError",
+    "evaluation.calibrate": "calibrate",
     "evaluation.evaluate": "evaluate",
     "estimators": "LocalGDClassifier LocalGDRegressor",
     "layouts": "ClassRows Csr Dense",

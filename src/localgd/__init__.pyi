@@ -25,6 +25,7 @@ from localgd.engine.torchdist import TorchDistributed as TorchDistributed
 from localgd.errors import NodeError as NodeError
 from localgd.estimators import LocalGDClassifier as LocalGDClassifier
 from localgd.estimators import LocalGDRegressor as LocalGDRegressor
+from localgd.evaluation.calibrate import calibrate as calibrate
 from localgd.evaluation.evaluate import evaluate as evaluate
 from localgd.layouts import ClassRows as ClassRows
 from localgd.layouts import Csr as Csr

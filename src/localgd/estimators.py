@@ -18,8 +18,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
+from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.engine.inprocess import InProcess
+from localgd.evaluation.calibrate import calibrate
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -95,9 +97,10 @@ class _Linear(BaseEstimator):
 
 def _has_probabilities(classifier: LocalGDClassifier) -> bool:
     """Return whether scores mean probabilities; an AttributeError, as scikit-learn wants it, says what to do if not."""
-    penalised = classifier.C is not None or isinstance(getattr(classifier.method, "problem", None), Regularised)
-    if getattr(classifier, "probabilities_", Probabilities() if penalised else None) is None:
-        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), whose scores are log-odds"))
+    minimises = classifier.C is not None or isinstance(getattr(classifier.method, "problem", None), Regularised)
+    to_be = Probabilities() if minimises or classifier.calibration else None
+    if getattr(classifier, "probabilities_", to_be) is None:
+        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), or calibration='sigmoid'"))
     return True
 
 
@@ -136,6 +139,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     multi_class : "softmax" or "ovr", default "softmax"
         For three or more classes: one model of all of them, or each class against the rest, C models apart. Two classes
         are the same either way.
+    calibration : "sigmoid", optional
+        Train on four fifths of the rows of each class and group, and fit the probabilities to the scores of the others,
+        as `localgd.calibrate` does: for models that have none, and those whose are too sure.
 
     Attributes
     ----------
@@ -173,23 +179,29 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     weighted_by: Weights = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
+    calibration: Literal["sigmoid"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
+        if self.calibration not in (None, "sigmoid"):
+            raise ValueError(f"calibration must be 'sigmoid' or None, got {self.calibration!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         X, y, groups, weights = self._present(X, y, groups, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        nodes, how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
+        (rows, held), how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
+        aside = _aside(held, codes, self.random_state) if self.calibration else np.zeros(len(codes), dtype=bool)
+        own = [(name, index[~aside[index]]) for name, index in held]
         if apart:
-            runs = [self._run(*nodes, (codes == own).astype(int), 2, how, weights=weights) for own in range(n_classes)]
+            ones = [(codes == one).astype(int) for one in range(n_classes)]
+            runs = [self._run(_engine(rows, own, one, 2, weights), how) for one in ones]
         else:
-            runs = [self._run(*nodes, codes, n_classes, how, weights=weights)]
+            runs = [self._run(_engine(rows, own, codes, n_classes, weights), how)]
         w = np.concatenate([run.w for run in runs]).reshape(1 if n_classes == 2 else n_classes, -1)
         self.coef_ = np.array(w[:, : self.n_features_in_])
         self.intercept_ = np.array(w[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(w))
@@ -200,6 +212,12 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         self.probabilities_ = None if None in (of := [run.probabilities for run in runs]) else of[0]
         if apart and self.probabilities_ is not None:
             self.probabilities_ = Probabilities((1.0,) * n_classes, (0.0,) * n_classes)
+        if self.calibration:
+            others = [(name, found) for name, index in held if (found := index[aside[index]]).size]
+            coef, intercept = (self.coef_, self.intercept_) if n_classes > 2 else (self.coef_[0], self.intercept_[0])
+            model = Model(coef, intercept, tuple(self.classes_.tolist()))
+            engine = _engine(_nodes(X, groups, intercept=True)[0], others, codes, n_classes, weights)
+            self.probabilities_ = calibrate(model, engine).probabilities
 
     def decision_function(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row; positive means ``classes_[1]``.
@@ -212,6 +230,8 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the label of every row."""
         scores = self.decision_function(X)  # first, as it checks that there is a model
+        if self.probabilities_ is not None:
+            scores = self.probabilities_.log_odds(scores)
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
     @available_if(_has_probabilities)
@@ -228,21 +248,8 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         scores = self.decision_function(X)  # first, as it checks that there is a model
         return (self.probabilities_ or Probabilities()).log_of(scores)
 
-    def _run(
-        self,
-        rows: Any,
-        held: list[tuple[str, NDArray[np.intp]]],
-        codes: NDArray[np.intp],
-        n_classes: int,
-        how: tuple[Method | Choice, Problem | None],
-        *,
-        weights: FloatArray | None,
-    ) -> Run:
+    def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
         """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
-        engine = InProcess(
-            signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
-            for name, index in held
-        )
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
@@ -354,6 +361,30 @@ def _nodes(X: Any, groups: ArrayLike | None, *, intercept: bool) -> tuple[Any, l
     parts: list[Any] = [X, np.ones((n_rows, int(intercept)))]
     rows = csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
     return rows, [(str(name), np.flatnonzero(names == name)) for name in np.unique(names)]
+
+
+def _engine(
+    rows: Any,
+    held: list[tuple[str, NDArray[np.intp]]],
+    codes: NDArray[np.intp],
+    n_classes: int,
+    weights: FloatArray | None,
+) -> InProcess:
+    """Return a federation of signed rows, one node per name."""
+    return InProcess(
+        signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
+        for name, index in held
+    )
+
+
+def _aside(held: list[tuple[str, NDArray[np.intp]]], codes: NDArray[np.intp], seed: Any) -> NDArray[np.bool_]:
+    """Return which rows are kept aside: a fifth of each class at each node, drawn."""
+    rng, out = check_random_state(seed), np.zeros(len(codes), dtype=bool)
+    for _, index in held:
+        for code in np.unique(codes[index]):
+            of_class = index[codes[index] == code]
+            out[rng.permutation(of_class)[: len(of_class) // 5]] = True
+    return out
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

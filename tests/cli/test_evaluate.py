@@ -58,7 +58,7 @@ def test_models_from_elsewhere_and_of_many_classes_and_of_numbers(tmp_path):
     where = ("--node", "region", "--label")
     for label, more, words in (
         ("target", ("--C", "1"), ("Rows by class", "macro F1", "Each class against the rest", "log loss")),
-        ("target", (), ("no log loss, Brier score or calibration",)),
+        ("target", (), ("no log loss, Brier score or calibration", "localgd calibrate")),
         ("alcohol", ("--task", "regression"), ("RMSE", "R²")),
     ):
         out = tmp_path / f"{label}{len(more)}"

@@ -101,6 +101,12 @@ def test_calibration_is_that_of_the_pooled_probabilities(weighted):
     log_odds = logit(expit(scores))
     offset = root(lambda a: weights @ (expit(log_odds + a) - y), 0.0, tol=1e-14).x[0]
     assert found.intercept == pytest.approx(offset, rel=OTHER_ORDER)
+
+    def uphill(x):
+        off = weights * (expit(x[0] + x[1] * log_odds) - y)
+        return [off.sum(), off @ log_odds]
+
+    assert found.slope == pytest.approx(root(uphill, [0.0, 1.0], tol=1e-14).x[1], rel=OTHER_ORDER)
     pooled = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(log_odds[:, None], y, sample_weight=weights)
     assert found.slope == pytest.approx(pooled.coef_[0, 0], rel=1e-6)
     assert found.slope < 0.9

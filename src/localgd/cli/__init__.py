@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from localgd.cli.compare import compare_command
-from localgd.cli.evaluate import evaluate_command
+from localgd.cli.evaluate import calibrate_command, evaluate_command
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
@@ -33,6 +33,7 @@ app.command("compare")(compare_command)
 app.command("certify")(certify_command)
 app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
+app.command("calibrate")(calibrate_command)
 
 
 @app.command("datasets")

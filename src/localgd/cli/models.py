@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -103,10 +103,7 @@ def predict_command(
         Path | None, typer.Option(help="File to write, .parquet or else CSV.", show_default="standard output")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
-    unseen: Annotated[
-        Literal["error", "zeros"] | None,
-        typer.Option(help="What a category never seen in training means.", show_default="as in training"),
-    ] = None,
+    unseen: flags.OfUnseen = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also the probability of each class, and the score.")] = False,
     threshold: Annotated[
         float | None,

@@ -136,6 +136,8 @@ class Model:
         classes = () if self.recipe is None else self.recipe.classes
         if not classes:
             return [float(score) for score in scores]
+        if self.probabilities is not None:
+            scores = self.probabilities.log_odds(scores)
         places = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return [classes[place] for place in places]
 
@@ -163,7 +165,9 @@ class Model:
         if self.classes == ():
             raise ValueError("this model predicts numbers, which have no probabilities; leave out what asks for them")
         if self.probabilities is None:
-            raise ValueError(none_there("train with a penalty, --C 1, whose scores are log-odds"))
+            raise ValueError(
+                none_there("train with a penalty, --C 1, or fit some on rows that it has not seen: localgd calibrate")
+            )
         return self.probabilities
 
     def to_dict(self) -> dict[str, Any]:

@@ -50,14 +50,17 @@ class Probabilities:
                 "each for two classes, and one per class for more"
             )
 
+    def log_odds(self, scores: FloatArray) -> FloatArray:
+        """Return slope·s + offset, by whose sign, or by the largest of which, a row is decided; s itself without."""
+        return np.asarray(scores * np.array(self.slope) + np.array(self.offset)) if self.slope else scores
+
     def of(self, scores: FloatArray) -> FloatArray:
         """Return the probability of each class, (n, 2) from scores (n,), and (n, C) from scores (n, C)."""
         return np.asarray(np.exp(self.log_of(scores)))
 
     def log_of(self, scores: FloatArray) -> FloatArray:
         """Return their logarithms; one that float64 does not hold, as of a score of 1e5, is −∞ or 0 as it must be."""
-        if self.slope:
-            scores = scores * np.array(self.slope) + np.array(self.offset)
+        scores = self.log_odds(scores)
         if scores.ndim == 1:
             return np.column_stack([-np.logaddexp(0.0, scores), -np.logaddexp(0.0, -scores)])
         logs = -np.logaddexp(0.0, -scores) if self.slope else scores

@@ -74,7 +74,7 @@ class Decisions:
 def _decided(rows: Scored, threshold: float, min_group: int) -> tuple[FloatArray, FloatArray]:
     """Return bounds on the table of decisions at a threshold, (C, C)."""
     if rows.scores.ndim == 2:
-        decided = rows.scores.argmax(axis=1)
+        decided = (rows.scores if rows.likely is None else rows.likely.log_odds(rows.scores)).argmax(axis=1)
     else:
         what = rows.scores if rows.likely is None else rows.likely.of(rows.scores)[:, 1]
         decided = (what > threshold).astype(np.intp)
@@ -184,7 +184,7 @@ class SigmoidLoss:
     """Report Σ log-loss of σ(offset + slope·s), its gradient and its second derivatives, at several of them.
 
     ``message.extra``: ``sigmoids`` (H, K, 2), offset and slope; ``targets`` (H, 2), what a row of the rest, and one of
-    the class, is to come to. Scores are those of the model, of two classes put through ``odds`` first if there are any.
+    the class, is to come to. Scores are those of the model, put through ``odds`` first if there are any.
 
     Sum ``sigmoid`` (H, K, 6): the loss, its derivatives by offset and slope, and the second ones, by both offset, both
     slope and one of each.
@@ -200,9 +200,7 @@ class SigmoidLoss:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the node's sums."""
         rows = scored(shard, message, self.min_group)
-        scores = rows.scores[None] if rows.scores.ndim == 1 else rows.scores.T
-        if rows.likely is not None and rows.likely.slope and rows.scores.ndim == 1:
-            scores = scores * rows.likely.slope[0] + rows.likely.offset[0]
+        scores = np.atleast_2d((rows.scores if rows.likely is None else rows.likely.log_odds(rows.scores)).T)
         sigmoids, targets = message.extra["sigmoids"], message.extra["targets"]
         out = np.zeros((*sigmoids.shape[:2], 6))
         for head, (s, side) in enumerate(zip(scores, rows.sides, strict=True)):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from localgd.core import Engine, Message, Report
-from localgd.data.recipe import listed
 from localgd.errors import check_positive, check_whole, from_all
+from localgd.evaluation.asked import question
 from localgd.evaluation.auc import Ranked, ranked
 from localgd.evaluation.counting import Decisions, Residuals
 from localgd.evaluation.measures import Calibration, ClassMetrics, Curve, Decision, NodeMetrics, NumberMetrics
@@ -94,7 +94,7 @@ def evaluate(
         if thresholds:
             raise ValueError(f"thresholds={list(thresholds)} are for classes, but this model predicts numbers")
         return _numbers(model, engine, min_group, by_node=by_node)
-    federation, message, classes = _question(model, engine)
+    federation, message, classes = question(model, engine)
     n_classes = len(classes)
     cuts = _thresholds(thresholds, n_classes, probable=ODDS in message.extra)
     asked = {**message.extra, "thresholds": cuts, "n_classes": np.asarray(float(n_classes))}
@@ -124,30 +124,6 @@ def evaluate(
         return found
     calibration, more = _calibrated(federation, message, report, found.areas[classes[1]].low, min_group)
     return replace(found, calibration=calibration, n_rounds=found.n_rounds + more)
-
-
-def _question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, ...]]:
-    """Return the federation of rows with a bias column, the model as a message, and the classes."""
-    recipe = model.recipe
-    if recipe is None:
-        federation, columns = engine, np.column_stack([np.atleast_2d(model.coef), np.atleast_1d(model.intercept)])
-        w = columns.ravel()
-    else:
-        recipe = replace(recipe, intercept=True)  # it says which class a row is of
-        federation, w = engine.map(recipe), model.aligned(recipe, "this model")
-    sizes = measured(federation, w.size, zeros=True)
-    known = model.classes if recipe is None else recipe.classes
-    classes = tuple(range(sizes.versus + 1)) if known is None else known
-    if len(classes) != sizes.versus + 1:
-        raise ValueError(
-            f"the model has {len(classes)} classes, but the rows have {sizes.versus + 1}; give its own rows"
-        )
-    extra: dict[str, FloatArray] = {}
-    if (likely := model.probabilities) is not None:
-        if likely.slope and model.classes not in (None, classes):
-            raise ValueError(f"the model's classes {listed(model.classes or ())} are not those of its recipe, in order")
-        extra[ODDS] = np.column_stack([likely.slope, likely.offset]).reshape(-1, 2)
-    return federation, Message(0, w, extra), classes
 
 
 def _thresholds(given: Sequence[float], n_classes: int, *, probable: bool) -> FloatArray:

@@ -48,14 +48,16 @@ def parts(found: ClassMetrics | NumberMetrics) -> Iterator[Grid | str]:
         return
     yield _introduction(found)
     yield _thresholds(found)
+    at = f", above {found.decisions[0].threshold:g}" if len(found.classes) == 2 else ""
+    yield f"Rows by class (line) and decision (column){at}:"
+    yield _confusion(found)
     if len(found.classes) > 2:
-        yield _confusion(found)
         yield _by_class(found)
     yield f"AUC{' (mean of each class against the rest)' if len(found.classes) > 2 else ''}: {between(found.auc, 5)}"
     if not math.isnan(found.log_loss):
         yield f"log loss {number(found.log_loss)}, Brier score {number(found.brier)}"
     else:
-        yield "no log loss, Brier score or calibration: scores of this model are no log-odds; train with --C 1"
+        yield "no log loss, Brier score or calibration: scores are no log-odds (--C 1 or localgd calibrate)"
     if found.calibration is not None:
         yield _calibration(found.calibration)
         yield _in_short(found.calibration)
@@ -99,8 +101,7 @@ def _thresholds(found: ClassMetrics) -> Grid:
 
 
 def _confusion(found: ClassMetrics) -> Grid:
-    grid = Grid(title="Rows by class (line) and decision (column)", title_justify="left")
-    table = _columns(grid, [name(label) for label in found.classes], "")
+    table = _columns(Grid(), [name(label) for label in found.classes], "")
     for line, label in enumerate(found.classes):
         table.add_row(name(label), *(_cell(found.decisions[0], line, column) for column in range(len(found.classes))))
     return table
@@ -133,7 +134,8 @@ def _in_short(of: Calibration) -> str:
     if math.isnan(of.slope):
         return "no calibration slope: the scores tell the classes apart, or there is one class only"
     moved = f"; rows of weight {of.moved.sum():,.6g} stand in a neighbouring bin" if of.moved.any() else ""
-    return f"calibration intercept {of.intercept:.4f} (0 is right), slope {of.slope:.4f} (1 is right){moved}"
+    intercept = round(of.intercept, 4) + 0.0  # no −0
+    return f"calibration intercept {intercept:.4f} (0 is right), slope {of.slope:.4f} (1 is right){moved}"
 
 
 def _nodes(found: ClassMetrics) -> Grid:
