@@ -15,8 +15,23 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
 from common import OTHER_ORDER, SAME_ORDER
-from localgd import InProcess, LeastSquares, Model, NodeError, Regularised, auto, evaluate, from_arrays, prepare, train
+from evaluation.federations import ONE, of_scores
+from localgd import (
+    InProcess,
+    LeastSquares,
+    Message,
+    Model,
+    NodeError,
+    Regularised,
+    auto,
+    calibrate,
+    evaluate,
+    from_arrays,
+    prepare,
+    train,
+)
 from localgd.data.probabilities import Probabilities
+from localgd.evaluation.counting import Decisions
 from localgd.evaluation.measures import Decision, Interval
 
 
@@ -166,7 +181,7 @@ def test_numbers_are_judged_as_scikit_learn_judges_the_pooled_rows():
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_where_few_rows_are_told_together_the_bounds_hold_what_all_would_tell(min_group, n_classes, weighted):
     model, tables = trained(n_classes, weighted=weighted)
-    cuts = [0.1, 0.5] if n_classes == 2 else []
+    cuts = [0.5, 0.1, 0.12, 0.45] if n_classes == 2 else []
     exact = evaluate(model, InProcess(tables), thresholds=cuts)
     found = evaluate(model, InProcess(tables), thresholds=cuts, min_group=min_group)
     names = ["accuracy", "macro_f1", *(["sensitivity", "specificity", "ppv", "npv"] if n_classes == 2 else [])]
@@ -232,6 +247,43 @@ def test_rows_that_do_not_say_their_class_are_refused():
     bare = Model(model.coef[:-1], float(model.coef[-1]))
     with pytest.raises(NodeError, match="the last column is no bias"):
         evaluate(bare, federation)
+
+
+def test_two_thresholds_that_few_rows_are_between_do_not_tell_how_many():
+    scores, positive = np.concatenate([np.arange(20.0), np.arange(20.0)]), np.repeat([True, False], 20)
+    engine = of_scores(scores, positive, np.zeros(40, dtype=int))
+
+    def told(*thresholds):
+        extra = {"thresholds": np.array(thresholds), "n_classes": np.array(2.0)}
+        sums = engine.round(Decisions(5, by_node=False), Message(0, ONE.w, extra)).sums
+        return sums["low"][1].tolist(), sums["high"][1].tolist()
+
+    assert told(6.5) == ([7.0, 13.0], [7.0, 13.0])
+    assert told(6.5, 8.5) == ([5.0, 0.0, 11.0], [9.0, 4.0, 11.0])  # two are between, and nobody sees that
+    assert told(5.5, 8.5)[0][1:] == told(6.5, 8.5)[0][1:]
+    model = Model.from_vector(ONE.w, fit_intercept=True)
+    decisions = evaluate(model, engine, thresholds=[8.5, 6.5], min_group=5).decisions
+    for cut, decision in zip((8.5, 6.5), decisions, strict=True):
+        assert decision.threshold == cut
+        assert decision.low[1, 1] <= (scores[positive] > cut).sum() <= decision.high[1, 1]
+
+
+def test_rows_that_are_prepared_already_and_models_beyond_float64_are_refused_in_words():
+    model, tables = trained(2)
+    federation, _ = prepare(InProcess(tables))
+    with pytest.raises(NodeError, match="holds rows that are prepared already; give nodes that hold tables"):
+        evaluate(model, federation)
+    with pytest.raises(ValueError, match="the model is too large for these rows"):
+        evaluate(replace(model, coef=model.coef * 1e200), InProcess(tables))
+
+
+def test_scores_that_are_all_the_same_have_no_slope():
+    model, tables = trained(2)
+    found = evaluate(replace(model, coef=model.coef * 0, intercept=0.1), InProcess(tables))
+    assert math.isnan(found.calibration.slope)
+    assert found.auc.low <= 0.5 <= found.auc.high
+    with pytest.raises(ValueError, match="no sigmoid of the scores fits best"):
+        calibrate(replace(model, coef=model.coef * 0), InProcess(tables))
 
 
 def test_shares_of_nothing_have_no_meaning():

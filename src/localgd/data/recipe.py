@@ -293,6 +293,8 @@ class Recipe:
 
     def __call__(self, table: Table) -> Shard:
         """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
+        if not isinstance(table, Table):
+            raise TypeError(f"node {table.node_id!r} holds rows that are prepared already; give nodes that hold tables")
         if not self.classes:
             return Samples(table.node_id, self.matrix(table), self.targets(table), weights=table.weights)
         return signed(table.node_id, self.matrix(table), self.codes(table), len(self.classes), table.weights)

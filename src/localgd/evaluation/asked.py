@@ -27,6 +27,7 @@ def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, 
         recipe = replace(recipe, intercept=True)  # it says which class a row is of
         federation, w = engine.map(recipe), model.aligned(recipe, "this model")
     sizes = measured(federation, w.size, zeros=True)
+    sizes.check(w)
     known = model.classes if recipe is None else recipe.classes
     classes = tuple(range(sizes.versus + 1)) if known is None else known
     if len(classes) != sizes.versus + 1:

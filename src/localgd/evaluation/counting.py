@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from localgd.core import Field, Kind, Message, Report, Schema
-from localgd.evaluation.cells import bounded, placed
+from localgd.evaluation.cells import Span, bounded, placed
 from localgd.evaluation.scored import ODDS, Scored, scored
 from localgd.limits import RefusedError
 from localgd.rounding import FloatArray
@@ -22,12 +22,13 @@ N_BINS = 10
 class Decisions:
     """Report how rows are decided, and, where scores mean probabilities, how good those are.
 
-    ``message.extra``: ``thresholds`` (T,), of the probability of the second of two classes, or of the score where there
-    are none (of more classes the largest score decides, and T = 1); ``n_classes``; perhaps ``odds``.
+    ``message.extra``: ``thresholds`` (T,), sorted, of the probability of the second of two classes, or of the score
+    where there are none (of more classes the largest score decides); ``n_classes``; perhaps ``odds``.
 
-    Sums: ``classes`` (C,), the weight of each class; ``low`` and ``high`` (T, C, C), bounds on the weight of rows of a
-    class (first) that are decided to be of another (second), the same number where each holds `min_group` rows; with
-    odds ``losses`` (2,), Σ −log p_y and Σ |p − e_y|² (of the second class only, for two), and for two classes
+    Sums: ``classes`` (C,), the weight of each class; ``low`` and ``high``, bounds on the weight of rows of a class
+    (line) that are decided to be of each (C, C), for two classes that are up to the first threshold, between it and the
+    next, …, above the last, (2, T + 1); both are the same where each such cell holds `min_group` rows; with odds
+    ``losses`` (2,), Σ −log p_y and Σ |p − e_y|² (of the second class only, for two), and for two classes
     ``calibration`` (4, 10): by bins of p the weight, Σ p, the weight of the second class, and of rows that are told in
     another bin, as fewer than `min_group` of a class would be told. With `by_node` the first four also apart for every
     node, under ``classes_at`` and so on, and ``auc_at``, the node's own area under the curve of each class.
@@ -40,7 +41,7 @@ class Decisions:
         """Return the tables of counts, and sums of losses."""
         n_classes, n_cuts = int(message.extra["n_classes"]), message.extra["thresholds"].size
         shapes: dict[str, tuple[int, ...]] = {"classes": (n_classes,)}
-        shapes |= dict.fromkeys(("low", "high"), (n_cuts, n_classes, n_classes))
+        shapes |= dict.fromkeys(("low", "high"), (n_classes, n_cuts + 1 if n_classes == 2 else n_classes))
         shapes |= {"losses": (2,)} if ODDS in message.extra else {}
         sums = {name: Field("sum", shape) for name, shape in shapes.items()}
         if ODDS in message.extra and n_classes == 2:
@@ -54,10 +55,9 @@ class Decisions:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
         """Return the node's counts and sums."""
         rows = scored(shard, message, self.min_group)
-        n_classes, thresholds = rows.n_classes, message.extra["thresholds"]
+        n_classes = rows.n_classes
         sums: dict[str, Any] = {"classes": np.bincount(rows.codes, rows.weights, n_classes)}
-        tables = [_decided(rows, t, self.min_group) for t in thresholds]
-        sums["low"], sums["high"] = (np.stack([table[side] for table in tables]) for side in (0, 1))
+        sums["low"], sums["high"] = _decided(rows, message.extra["thresholds"], self.min_group)
         own = dict(sums)
         if rows.likely is not None:
             own["losses"] = sums["losses"] = _losses(rows)
@@ -71,17 +71,18 @@ class Decisions:
         return Report(1, shard.n_samples, sums, per_node=per_node), state
 
 
-def _decided(rows: Scored, threshold: float, min_group: int) -> tuple[FloatArray, FloatArray]:
-    """Return bounds on the table of decisions at a threshold, (C, C)."""
+def _decided(rows: Scored, thresholds: FloatArray, min_group: int) -> Span:
+    """Return bounds on the table of classes by decision, or by the thresholds that a row is between."""
     if rows.scores.ndim == 2:
         decided = (rows.scores if rows.likely is None else rows.likely.log_odds(rows.scores)).argmax(axis=1)
     else:
         what = rows.scores if rows.likely is None else rows.likely.of(rows.scores)[:, 1]
-        decided = (what > threshold).astype(np.intp)
-    n = rows.n_classes
-    cells = rows.codes * n + decided
-    weights = np.asarray(np.bincount(cells, rows.weights, n * n).reshape(n, n), dtype=np.float64)
-    return bounded(np.bincount(cells, minlength=n * n).reshape(n, n), weights, min_group)
+        decided = np.searchsorted(thresholds, what)  # so many are below
+    shape = (rows.n_classes, rows.n_classes if rows.scores.ndim == 2 else thresholds.size + 1)
+    cells = rows.codes * shape[1] + decided
+    sizes = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    weights = np.bincount(cells, rows.weights, shape[0] * shape[1]).reshape(shape)
+    return bounded(sizes, np.asarray(weights, dtype=np.float64), min_group)
 
 
 def _losses(rows: Scored) -> FloatArray:

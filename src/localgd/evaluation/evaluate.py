@@ -97,7 +97,7 @@ def evaluate(
     federation, message, classes = question(model, engine)
     n_classes = len(classes)
     cuts = _thresholds(thresholds, n_classes, probable=ODDS in message.extra)
-    asked = {**message.extra, "thresholds": cuts, "n_classes": np.asarray(float(n_classes))}
+    asked = {**message.extra, "thresholds": np.unique(cuts), "n_classes": np.asarray(float(n_classes))}
     report = from_all(federation, Decisions(min_group, by_node), Message(0, message.w, asked))
     n_heads = 1 if n_classes == 2 else n_classes
     settings: dict[str, Any] = {"width": width, "n_rounds": n_rounds, "n_cuts": n_cuts, "min_group": min_group}
@@ -140,8 +140,22 @@ def _thresholds(given: Sequence[float], n_classes: int, *, probable: bool) -> Fl
 
 
 def _decisions(cuts: FloatArray, low: FloatArray, high: FloatArray, weights: FloatArray) -> tuple[Decision, ...]:
-    tables = zip(cuts, low, high, strict=True)
-    return tuple(Decision(float(cut), least, most, weights) for cut, least, most in tables)
+    """Return what is decided at each threshold, from bounds on classes by what is between thresholds."""
+    if weights.size > 2:
+        return (Decision(math.nan, low, high, weights),)
+    places = 1 + np.searchsorted(np.unique(cuts), cuts)  # so many cells of a line are up to each
+    tables = (_table(int(place), low, high, weights) for place in places)
+    return tuple(Decision(float(cut), *table, weights) for cut, table in zip(cuts, tables, strict=True))
+
+
+def _table(place: int, low: FloatArray, high: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on rows by class, up to a threshold and above, from those on cells between thresholds."""
+    least = np.column_stack([low[:, :place].sum(axis=1), low[:, place:].sum(axis=1)])
+    most = np.column_stack([high[:, :place].sum(axis=1), high[:, place:].sum(axis=1)])
+    told = (low == high).all(axis=1)[:, None]
+    rest = weights[:, None] - np.where(told, 0.0, most[:, ::-1]), weights[:, None] - least[:, ::-1]
+    most = np.where(told, most, np.minimum(most, rest[1]))
+    return np.where(told, least, np.minimum(np.maximum(least, rest[0]), most)), most
 
 
 def _node(report: Report, name: str, cuts: FloatArray, classes: Sequence[Any]) -> NodeMetrics:
@@ -183,7 +197,7 @@ def _numbers(model: Model, engine: Engine, min_group: int, *, by_node: bool) -> 
     else:
         recipe = replace(model.recipe, intercept=True)
         federation, w = engine.map(recipe), model.aligned(recipe, "this model")
-    measured(federation, w.size, zeros=True)
+    measured(federation, w.size, zeros=True).check(w)
 
     def around(center: float) -> Report:
         return from_all(federation, Residuals(min_group, by_node), Message(0, w, {"center": np.asarray(center)}))

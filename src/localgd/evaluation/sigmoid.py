@@ -15,6 +15,9 @@ MOST_ROUNDS = 40
 CLOSE = 1e-9
 """A step of Newton's method that is this small, of the sigmoid's own size, is the last one: its square is nothing."""
 
+SINGULAR = 1e-12
+"""Offset and slope whose parts of the curvature are as alike as this cannot be told apart."""
+
 
 def fitted(
     engine: Engine,
@@ -51,7 +54,7 @@ def fitted(
     n_rounds : int
     """
     at, done = np.array(start, dtype=np.float64), np.zeros(start.shape[:2], dtype=bool)
-    best, losses = at.copy(), np.full(start.shape[:2], np.inf)
+    best, losses, lost = at.copy(), np.full(start.shape[:2], np.inf), done.copy()
     n_rounds = 0
     while n_rounds < MOST_ROUNDS and not done.all():
         extra = {**message.extra, "sigmoids": at, "targets": targets}
@@ -66,8 +69,22 @@ def fitted(
             curvature = np.array([[second[0], second[2]], [second[2], second[1]]])
             of = np.flatnonzero(free[place])
             step = np.zeros(2)
-            step[of] = -np.linalg.lstsq(curvature[np.ix_(of, of)], first[of])[0]
+            step[of] = _newton(curvature[np.ix_(of, of)], first[of])
+            if np.isnan(step).any():  # scores that are all the same have no slope
+                done[place] = lost[place] = True
+                continue
             at[place] += step
             done[place] = bool((np.abs(step) <= CLOSE * (1 + np.abs(at[place]))).all())
-    at[~done] = np.nan
+    at[~done | lost] = np.nan
     return at, n_rounds
+
+
+def _newton(curvature: FloatArray, slope: FloatArray) -> FloatArray:
+    """Return the step of Newton's method; NaN if the curvature is singular to within rounding."""
+    size = np.sqrt(np.diag(curvature))
+    if not (size > 0).all():
+        return np.full(slope.size, np.nan)
+    alike = curvature / np.outer(size, size)
+    if np.linalg.eigvalsh(alike)[0] < SINGULAR:
+        return np.full(slope.size, np.nan)
+    return np.asarray(-np.linalg.solve(alike, slope / size) / size)
