@@ -21,7 +21,7 @@ from localgd.data.classes import signed
 from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.engine.inprocess import InProcess
-from localgd.evaluation.calibrate import calibrate
+from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -195,7 +195,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         (rows, held), how = _nodes(X, groups, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
-        aside = _aside(held, codes, self.random_state) if self.calibration else np.zeros(len(codes), dtype=bool)
+        aside = np.zeros(len(codes), dtype=bool)
+        if self.calibration:
+            aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
         own = [(name, index[~aside[index]]) for name, index in held]
         if apart:
             ones = [(codes == one).astype(int) for one in range(n_classes)]
@@ -222,16 +224,16 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     def decision_function(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row; positive means ``classes_[1]``.
 
-        For three or more classes (n, C), one column per class: the largest is the label.
+        For three or more classes (n, C), one column per class: the largest is the label. With `calibration` the
+        log-odds, slope·(x·coef + intercept) + offset.
         """
-        scores = self._scores(X)
-        return scores if scores.shape[1] > 1 else scores.ravel()
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_odds(scores if scores.shape[1] > 1 else scores.ravel())
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the label of every row."""
         scores = self.decision_function(X)  # first, as it checks that there is a model
-        if self.probabilities_ is not None:
-            scores = self.probabilities_.log_odds(scores)
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
     @available_if(_has_probabilities)
@@ -245,8 +247,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     @available_if(_has_probabilities)
     def predict_log_proba(self, X: Any) -> FloatArray:
         """Return the logarithms of `predict_proba`, also where those are too small for float64."""
-        scores = self.decision_function(X)  # first, as it checks that there is a model
-        return (self.probabilities_ or Probabilities()).log_of(scores)
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_of(scores if scores.shape[1] > 1 else scores.ravel())
 
     def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
         """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
@@ -375,16 +378,6 @@ def _engine(
         signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
         for name, index in held
     )
-
-
-def _aside(held: list[tuple[str, NDArray[np.intp]]], codes: NDArray[np.intp], seed: Any) -> NDArray[np.bool_]:
-    """Return which rows are kept aside: a fifth of each class at each node, drawn."""
-    rng, out = check_random_state(seed), np.zeros(len(codes), dtype=bool)
-    for _, index in held:
-        for code in np.unique(codes[index]):
-            of_class = index[codes[index] == code]
-            out[rng.permutation(of_class)[: len(of_class) // 5]] = True
-    return out
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

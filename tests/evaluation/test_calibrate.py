@@ -80,6 +80,16 @@ def test_a_classifier_keeps_rows_aside_for_its_probabilities():
         assert (likely.argmax(axis=1) == many.predict(X4)).all()
 
 
+def test_a_calibrated_classifier_decides_by_its_log_odds():
+    X, y, groups, _ = samples(2, n=900)
+    clf = LocalGDClassifier("local-gd", n_rounds=30, calibration="sigmoid", random_state=0).fit(X, y, groups)
+    (slope,), (offset,) = clf.probabilities_.slope, clf.probabilities_.offset
+    raw = X @ clf.coef_[0] + clf.intercept_[0]
+    np.testing.assert_allclose(clf.decision_function(X), slope * raw + offset, rtol=1e-12)
+    np.testing.assert_allclose(clf.predict_proba(X)[:, 1], expit(slope * raw + offset), rtol=1e-12)
+    assert (clf.predict(X) == (slope * raw + offset > 0)).all()
+
+
 def shards_of(X, y, groups):
     ones = np.hstack([X, np.ones((len(X), 1))])
     return [signed(name, ones[groups == name], y[groups == name], 2) for name in np.unique(groups)]
@@ -92,6 +102,8 @@ def test_what_cannot_be_calibrated_is_refused_in_words():
     X, y, groups, _ = samples(2)
     with pytest.raises(ValueError, match="there is no row of class 0; give rows of every class"):
         calibrate(Model(np.ones(4), 1.0), InProcess(shards_of(X[y == 1], y[y == 1], groups[y == 1])))
+    with pytest.raises(ValueError, match="some class has no five rows in any group"):
+        LocalGDClassifier(calibration="sigmoid").fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match="calibration must be 'sigmoid' or None, got 'isotonic'"):
         LocalGDClassifier(calibration="isotonic").fit([[0.0], [1.0]], [0, 1])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localgd.core import Engine, Message
 from localgd.data.probabilities import Probabilities
@@ -77,3 +79,38 @@ def calibrate(model: Model, engine: Engine, *, min_group: int = 1) -> Model:
         raise ValueError("no sigmoid of the scores fits best within 40 rounds; give more rows of every class")
     offset, slope = (tuple(found[:, 0, place].tolist()) for place in (0, 1))
     return replace(model, probabilities=Probabilities(slope, offset))
+
+
+def kept_aside(nodes: Iterable[NDArray[np.intp]], codes: NDArray[np.intp], rng: Any) -> NDArray[np.bool_]:
+    """Return which rows are kept for a sigmoid, (n,): of each class at each node a fifth, drawn.
+
+    Parameters
+    ----------
+    nodes : iterable of int arrays
+        The places of each node's rows.
+    codes : (n,) int array
+        Classes.
+    rng : numpy.random.RandomState
+        What draws.
+
+    Raises
+    ------
+    ValueError
+        If there is none of some class among them.
+
+    Examples
+    --------
+    >>> kept_aside([np.arange(10)], np.repeat([0, 1], 5), np.random.RandomState(0)).reshape(2, 5).sum(axis=1).tolist()
+    [1, 1]
+    """
+    out = np.zeros(codes.size, dtype=bool)
+    for index in nodes:
+        for code in np.unique(codes[index]):
+            of_class = index[codes[index] == code]
+            out[rng.permutation(of_class)[: of_class.size // 5]] = True
+    if np.unique(codes[out]).size < np.unique(codes).size:
+        raise ValueError(
+            "calibration='sigmoid' keeps a fifth of the rows of each class and group aside, but some class has no five "
+            "rows in any group; give more rows, or leave calibration out"
+        )
+    return out
