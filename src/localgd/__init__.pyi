@@ -8,6 +8,8 @@ from localgd.core import Report as Report
 from localgd.core import Task as Task
 from localgd.data.arrays import from_arrays as from_arrays
 from localgd.data.load import load as load
+from localgd.data.model import Model as Model
+from localgd.data.model import read_model as read_model
 from localgd.data.partition import partition as partition
 from localgd.data.prepare import prepare as prepare
 from localgd.data.recipe import Recipe as Recipe
@@ -23,6 +25,8 @@ from localgd.engine.torchdist import TorchDistributed as TorchDistributed
 from localgd.errors import NodeError as NodeError
 from localgd.estimators import LocalGDClassifier as LocalGDClassifier
 from localgd.estimators import LocalGDRegressor as LocalGDRegressor
+from localgd.evaluation.calibrate import calibrate as calibrate
+from localgd.evaluation.evaluate import evaluate as evaluate
 from localgd.layouts import ClassRows as ClassRows
 from localgd.layouts import Csr as Csr
 from localgd.layouts import Dense as Dense

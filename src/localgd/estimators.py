@@ -12,14 +12,18 @@ from scipy.sparse import csr_array, hstack, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from localgd.core import End, Problem
 from localgd.data.classes import signed
 from localgd.data.groups import blocks, node_names, refuse_masked
+from localgd.data.model import Model
+from localgd.data.probabilities import Probabilities, none_there
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind, check_positive
+from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -109,6 +113,15 @@ class _Linear(BaseEstimator):
         return tags
 
 
+def _has_probabilities(classifier: LocalGDClassifier) -> bool:
+    """Return whether scores mean probabilities; an AttributeError, as scikit-learn wants it, says what to do if not."""
+    minimises = classifier.C is not None or isinstance(getattr(classifier.method, "problem", None), Regularised)
+    to_be = Probabilities() if minimises or classifier.calibration else None
+    if getattr(classifier, "probabilities_", to_be) is None:
+        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), or calibration='sigmoid'"))
+    return True
+
+
 @dataclass(eq=False, repr=False)
 class LocalGDClassifier(ClassifierMixin, _Linear):
     """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
@@ -147,6 +160,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     nodes : "groups" or None, default None
         With "groups", a fit without groups is an error: none is lost on its way through a pipeline or a search. With
         None, all rows are then on one node.
+    calibration : "sigmoid", optional
+        Train on four fifths of the rows of each class and group, and fit the probabilities to the scores of the others,
+        as `localgd.calibrate` does: for models that have none, and those whose are too sure.
 
     Attributes
     ----------
@@ -162,6 +178,8 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     certificate_ : Certificate
         ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
         "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
+    probabilities_ : Probabilities or None
+        How scores become probabilities; None for a max-margin model, which has none.
 
     Examples
     --------
@@ -183,23 +201,31 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
     nodes: Literal["groups"] | None = None
+    calibration: Literal["sigmoid"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         if self.multi_class not in ("softmax", "ovr"):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
+        if self.calibration not in (None, "sigmoid"):
+            raise ValueError(f"calibration must be 'sigmoid' or None, got {self.calibration!r}")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         X, y, held, weights = self._present(X, y, groups, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
-        nodes, how = (_with_bias(X, intercept=self.fit_intercept), held), self._how()
+        rows, how = _with_bias(X, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
         apart = self.multi_class == "ovr" and n_classes > 2
+        aside = np.zeros(len(codes), dtype=bool)
+        if self.calibration:
+            aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
+        own = [(name, index[~aside[index]]) for name, index in held]
         if apart:
-            runs = [self._run(*nodes, (codes == own).astype(int), 2, how, weights=weights) for own in range(n_classes)]
+            ones = [(codes == one).astype(int) for one in range(n_classes)]
+            runs = [self._run(_engine(rows, own, one, 2, weights), how) for one in ones]
         else:
-            runs = [self._run(*nodes, codes, n_classes, how, weights=weights)]
+            runs = [self._run(_engine(rows, own, codes, n_classes, weights), how)]
         w = np.concatenate([run.w for run in runs]).reshape(1 if n_classes == 2 else n_classes, -1)
         self.coef_ = np.array(w[:, : self.n_features_in_])
         self.intercept_ = np.array(w[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(w))
@@ -207,35 +233,48 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         histories, certificates = [_records(run) for run in runs], [run.certificate for run in runs]
         self.history_ = histories if apart else histories[0]
         self.certificate_ = certificates if apart else certificates[0]
+        self.probabilities_ = None if None in (of := [run.probabilities for run in runs]) else of[0]
+        if apart and self.probabilities_ is not None:
+            self.probabilities_ = Probabilities((1.0,) * n_classes, (0.0,) * n_classes)
+        if self.calibration:
+            others = [(name, found) for name, index in held if (found := index[aside[index]]).size]
+            coef, intercept = (self.coef_, self.intercept_) if n_classes > 2 else (self.coef_[0], self.intercept_[0])
+            model = Model(coef, intercept, tuple(self.classes_.tolist()))
+            engine = _engine(_with_bias(X, intercept=True), others, codes, n_classes, weights)
+            self.probabilities_ = calibrate(model, engine).probabilities
 
     def decision_function(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row; positive means ``classes_[1]``.
 
-        For three or more classes (n, C), one column per class: the largest is the label.
+        For three or more classes (n, C), one column per class: the largest is the label. With `calibration` the
+        log-odds, slope·(x·coef + intercept) + offset.
         """
-        scores = self._scores(X)
-        return scores if scores.shape[1] > 1 else scores.ravel()
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_odds(scores if scores.shape[1] > 1 else scores.ravel())
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the label of every row."""
         scores = self.decision_function(X)  # first, as it checks that there is a model
         return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
 
-    def _run(
-        self,
-        rows: Any,
-        held: list[tuple[str, NDArray[np.intp]]],
-        codes: NDArray[np.intp],
-        n_classes: int,
-        how: tuple[Method | Choice, Problem | None],
-        *,
-        weights: FloatArray | None,
-    ) -> Run:
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Return the probability of each class for every row, (n, C): those of ``LogisticRegression`` for its coef_.
+
+        There are none for a max-margin model, whose scores are no log-odds: give `C`.
+        """
+        return np.asarray(np.exp(self.predict_log_proba(X)))
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X: Any) -> FloatArray:
+        """Return the logarithms of `predict_proba`, also where those are too small for float64."""
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_of(scores if scores.shape[1] > 1 else scores.ravel())
+
+    def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
         """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
-        engine = InProcess(
-            signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
-            for name, index in held
-        )
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
         run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
@@ -348,6 +387,20 @@ def _with_bias(X: Any, *, intercept: bool) -> Any:
     """Return the rows, with a column of ones if there is an intercept."""
     parts: list[Any] = [X, np.ones((X.shape[0], int(intercept)))]
     return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
+
+
+def _engine(
+    rows: Any,
+    held: list[tuple[str, NDArray[np.intp]]],
+    codes: NDArray[np.intp],
+    n_classes: int,
+    weights: FloatArray | None,
+) -> InProcess:
+    """Return a federation of signed rows, one node per name."""
+    return InProcess(
+        signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
+        for name, index in held
+    )
 
 
 def _records(run: Run) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class Limits:
     min_batch : int, at least 1
         Samples in a mini-batch.
     min_group : int, at least 1
-        A category, or a word, that fewer rows of the node have is not told.
+        A category, or a word, that fewer rows of the node have is not told, and no cell of a table of decisions.
     max_local_steps : int, at least 1
         Local steps in a round.
     max_duals : int, at least 1
@@ -132,7 +132,8 @@ class Limits:
         batch = getattr(task, "batch_size", None)
         if getattr(task, "min_group", self.min_group) < self.min_group:
             raise self._refused(
-                "tells no category and no word of fewer than {0} rows; give min-group={0} or more", "min_group"
+                "tells no category, no word and no cell of a table of fewer than {0} rows; give min-group={0} or more",
+                "min_group",
             )
         if batch is not None and batch < self.min_batch:
             raise self._refused("takes no batches of fewer than min-batch={} samples; give larger ones", "min_batch")

@@ -28,7 +28,9 @@ from localgd import (
     certify,
     conjugate_gradients,
     consensus,
+    evaluate,
     interior_point,
+    lbfgs,
     load,
     local_gd,
     modified_local_gd,
@@ -156,10 +158,22 @@ def test_code_is_not_sent(encode):
         FlowerEngine(grid_of(random_rows(1))).map(encode)
 
 
+def test_nodes_with_limits_are_evaluated_in_groups_as_large_as_they_say():
+    tables, options = load("heart"), DATASETS["heart"].options
+    federation, recipe = prepare(InProcess(tables), **options)
+    model = train(federation, lbfgs(), problem=Regularised(C=1.0, intercept=True), n_rounds=9).model(recipe)
+    configs = [{"partition-id": i, "data": "heart", "min-group": 8} for i in range(4)]
+    engine = FlowerEngine(LocalGrid(client, configs), n_nodes=4, poll=1e-4)
+    with pytest.raises(NodeError, match="no cell of a table of fewer than 8 rows"):
+        evaluate(model, engine)
+    found, expected = (evaluate(model, held, min_group=8) for held in (engine, InProcess(tables)))
+    assert found.auc == expected.auc
+
+
 def test_a_node_tells_no_smaller_groups_than_its_operator_allows():
     configs = [{"partition-id": i, "data": "heart", "min-group": 5} for i in range(4)]
     engine = FlowerEngine(LocalGrid(client, configs), n_nodes=4, poll=1e-4)
-    with pytest.raises(NodeError, match="tells no category and no word of fewer than 5 rows; give min-group=5"):
+    with pytest.raises(NodeError, match="no word and no cell of a table of fewer than 5 rows; give min-group=5"):
         prepare(engine, **DATASETS["heart"].options)
     assert prepare(engine, **DATASETS["heart"].options, min_group=6)[1].unseen == "zeros"
 

@@ -13,6 +13,8 @@ from localgd import TorchDistributed, torch_processes
 
 PROGRAM = ["tests/engines/lost.py"]
 
+CONTRACT = ["tests/engines/test_contract.py", "tests/engines/test_evaluated.py"]
+
 
 def pytest_in_ranks(world, *words):
     ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words])
@@ -20,13 +22,13 @@ def pytest_in_ranks(world, *words):
 
 
 def test_two_ranks_keep_the_contract():
-    pytest_in_ranks(2, "tests/engines/test_contract.py", "-k", "torch")
+    pytest_in_ranks(2, *CONTRACT, "-k", "torch")
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_keeps_the_contract(world):
-    files = [f"tests/engines/{name}.py" for name in ("test_contract", "each_rank", "each_rank_resumes")]
+    files = [*CONTRACT, *(f"tests/engines/{name}.py" for name in ("each_rank", "each_rank_resumes"))]
     pytest_in_ranks(world, *files, "-k", "torch or each_rank")
 
 

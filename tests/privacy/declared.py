@@ -51,8 +51,15 @@ MADE = {
 """Tasks that need to be told something, or report more with a penalty that leaves the bias free."""
 
 VECTORS = ("predict", "correct", "gradient", "along", "readout")
+EVALUATED = {
+    "thresholds": np.zeros(1),
+    "n_classes": np.array(2.0),
+    "cuts": np.zeros((1, 2)),
+    "sigmoids": np.zeros((1, 1, 2)),
+}
 ASKED = [
     {},
+    {"odds": np.zeros((0, 2))},
     {"moments": np.array(3.0)},
     {"dependent": np.zeros((1, 3))},
     {"units": np.ones(3)},
@@ -63,7 +70,7 @@ ASKED = [
 
 def declared(kind: type) -> Schema:
     """Return all fields that a task declares, on any message."""
-    w, always = np.zeros(3), {"tau": np.zeros(1), "mix": np.zeros((2, 4))}
+    w, always = np.zeros(3), {"tau": np.zeros(1), "mix": np.zeros((2, 4)), **EVALUATED}
     found: dict[str, Field] = {}
     for task, extra in product(MADE.get(kind) or [kind()], ASKED):
         for name, field in task.schema(Message(0, w, {**always, **extra})).items():

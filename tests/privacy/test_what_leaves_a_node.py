@@ -10,8 +10,22 @@ import polars as pl
 import pytest
 
 from common import METHODS, PENALISED, random_rows, with_bias
-from localgd import Angle, InProcess, Regularised, Report, auto, certify, from_arrays, load, prepare, train
+from localgd import (
+    Angle,
+    InProcess,
+    Model,
+    Regularised,
+    Report,
+    auto,
+    certify,
+    evaluate,
+    from_arrays,
+    load,
+    prepare,
+    train,
+)
 from localgd.data.datasets import DATASETS
+from localgd.data.probabilities import Probabilities
 from localgd.duals.compressors import compressor_named
 from localgd.engine.screening import PARTS
 from localgd.methods.served import TASKS
@@ -181,6 +195,24 @@ def test_preparing_sends_no_array_as_long_as_the_rows(name):
         assert_declared(task, message, answer, engine.shards[node].n_rows)
 
 
+@pytest.mark.parametrize("min_group", [1, 8])
+def test_evaluation_tells_sums_and_no_cell_of_few_rows(min_group):
+    engine = Tapped(shards(bias=True))
+    w = np.array([1.0, 0.5, -1.0, 0.2, 0.0, 0.1])
+    model = Model.from_vector(w, fit_intercept=True, probabilities=Probabilities())
+    evaluate(model, engine, min_group=min_group, n_cuts=100)
+    assert {type(task).__name__ for task, *_ in engine.heard} == {"Sizes", "Decisions", "Histogram", "SigmoidLoss"}
+    for task, message, node, answer in engine.heard:
+        assert_declared(task, message, answer, engine.shards[node].n_rows)
+        for name in ("positives", "negatives"):
+            told = answer.sums.get(name, np.zeros(1))
+            assert ((told == 0) | (told >= min_group)).all()
+        if min_group > 1 and "most" in answer.maxs:  # single scores are told of groups that are large enough
+            scores = engine.shards[node].rows @ message.w * engine.shards[node].rows[:, -1]
+            shown = answer.maxs["most"][np.isfinite(answer.maxs["most"])]
+            assert all((scores == score).sum() >= min_group for score in shown)
+
+
 def test_the_page_on_privacy_lists_every_field_of_every_task():
     text = PAGE.read_text()
     assert page(text) == text, "write it anew: python tests/privacy/declared.py"
@@ -190,4 +222,6 @@ def test_what_a_task_declares_is_told_without_rows_and_does_not_know_them():
     """The same shapes whoever asks, in words of the columns and of what the message holds."""
     for kind in TASKS:
         for name, field in declared(kind).items():
-            assert field.shape in {(), (1,), (2,), (3,), (4,), (5,), (6,), (2, 3)}, f"{kind.__name__}: {name}"
+            plain = {(), (1,), (2,), (3,), (4,), (5,), (6,), (2, 3)}
+            tables = {(2, 2), (1, 3), (1, 2, 3), (1, 1, 6), (4, 10)}  # of decisions, histograms, sigmoids, ten bins
+            assert field.shape in plain | tables, f"{kind.__name__}: {name}"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from scipy.sparse import issparse
 
 from localgd.cli.flags import Source
+from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
+from localgd.data.encodings import Unseen
 from localgd.data.load import load, node_names
+from localgd.data.model import Model
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
@@ -64,3 +68,32 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         options["category_map"] = said_maps(source.category_map, "--category-map")
     options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)
+
+
+def predicted(
+    model: Model, table: Table, *, unseen: Unseen | None, proba: bool, threshold: float | None, row_id: str | None
+) -> pl.DataFrame:
+    """Return the label of every row, after its id and before the probabilities and scores that were asked for."""
+    scores, classes = model.scores(table, unseen=unseen), model.classes or ()
+    columns: dict[str, Any] = {"prediction": model.labels(scores)}
+    if threshold is not None:
+        if len(classes) != 2 or not 0 <= threshold <= 1:
+            what = f"{threshold!r} for {len(classes)} classes"
+            raise ValueError(f"threshold must be a probability, 0 to 1, of the second of two classes, got {what}")
+        above = model.likely.of(scores)[:, 1] > threshold
+        columns["prediction"] = [classes[int(second)] for second in above]
+    if proba:
+        columns |= dict(zip([f"probability_{name}" for name in classes], model.likely.of(scores).T, strict=True))
+        several = zip([f"score_{name}" for name in classes], scores.T, strict=True) if scores.ndim == 2 else ()
+        columns |= dict(several) or {"score": scores}
+    if row_id is None:
+        return pl.DataFrame(columns)
+    frame = table.features
+    if not isinstance(frame, pl.DataFrame):
+        raise ValueError(  # noqa: TRY004  it is the file that is of the wrong kind
+            f"id={row_id!r}: {table.source} has no named columns; give a CSV or Parquet file"
+        )
+    check_known("id", (row_id,), frame.columns, table.source)
+    if row_id in columns:
+        raise ValueError(f"id={row_id!r} is the name of a column that is written; rename it in {table.source}")
+    return pl.DataFrame({row_id: frame[row_id], **columns})

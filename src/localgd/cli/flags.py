@@ -72,6 +72,10 @@ class Source:
     n_nodes: NNodes = None
 
 
+OfUnseen = Annotated[
+    Literal["error", "zeros"] | None,
+    typer.Option("--unseen", help="What a category never seen in training means.", show_default="as in training"),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn: the partition, batches, sampled nodes.")]
 AngleTol = Annotated[float | None, typer.Option(help="Degrees to the pooled model that must be proved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -74,8 +74,7 @@ class Job:
             run = self._trained(federation, (method, problem), goal, progress, reference)
             if not self.place.leads:
                 return 0
-            model = Model.from_vector(run.w, fit_intercept=flags.fit_intercept, classes=recipe.classes, recipe=recipe)
-            place = self._saved(run, model)
+            place = self._saved(run, run.model(recipe))
         self._tell(run, goal, place)
         return _exit_code(run, goal, progress.interrupted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -107,31 +107,38 @@ def _check_brought(model: Path, source: flags.Source) -> None:
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Run folder or its model.json.")],
     file: Annotated[Path, typer.Argument(help="Rows to label: CSV, Parquet, NPZ or svmlight.")],
-    out: Annotated[Path | None, typer.Option(help="CSV to write.", show_default="standard output")] = None,
-    force: Annotated[bool, typer.Option(help="Replace the CSV if it is there.")] = False,
-    unseen: Annotated[
-        Literal["error", "zeros"] | None,
-        typer.Option(help="What a category never seen in training means.", show_default="as in training"),
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .parquet or else CSV.", show_default="standard output")
     ] = None,
+    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    unseen: flags.OfUnseen = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Also the probability of each class, and the score.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Two classes: probability above which a row is of the second one.", show_default="0.5"),
+    ] = None,
+    row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
-    """Label the rows of a file with a trained model; with numbers, if it is one of a regression."""
-    import polars as pl
+    """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
 
+    Columns that the model does not know are ignored, and every row of the file gets a line, in its order.
+    """
+    from localgd.cli.data import predicted
     from localgd.data.load import load_unlabelled
     from localgd.data.model import read_model
     from localgd.report import text
 
     if force and out is None:
-        raise ValueError("--force replaces the CSV of --out; give that, or leave it out")
+        raise ValueError("--force replaces the file of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    labels = read_model(model).predict(load_unlabelled(file), unseen=unseen)
-    frame = pl.DataFrame({"prediction": labels})
+    table, held = load_unlabelled(file), read_model(model)
+    frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
-        frame.write_csv(out)
-        typer.echo(f"{text.counted(len(labels), 'row')} labelled in {out}", err=as_json)
+        frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)
+        typer.echo(f"{text.counted(len(frame), 'row')} labelled in {out}", err=as_json)
     if as_json:
-        typer.echo(json.dumps(labels))
+        typer.echo(json.dumps(frame["prediction"].to_list() if frame.columns == ["prediction"] else frame.to_dicts()))
     elif out is None:
         typer.echo(frame.write_csv(), nl=False)

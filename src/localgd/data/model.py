@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from localgd.data.encodings import Unseen
+from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
 from localgd.data.table import Table
@@ -38,6 +39,8 @@ class Model:
         The preparation; None for a model from elsewhere.
     names : tuple of str or None
         Columns that the coefficients belong to, if a model from elsewhere says so.
+    probabilities : Probabilities or None
+        How scores become probabilities; None if they mean none, as those of a max-margin model.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Model:
     classes: tuple[Any, ...] | None = None
     recipe: Recipe | None = None
     names: tuple[str, ...] | None = None
+    probabilities: Probabilities | None = None
 
     @classmethod
     def from_vector(
@@ -59,15 +63,16 @@ class Model:
         fit_intercept: bool,
         classes: tuple[Any, ...] | None = None,
         recipe: Recipe | None = None,
+        probabilities: Probabilities | None = None,
     ) -> Model:
         """Return the model of a vector whose last entry (of each part, for C >= 3 classes) is the bias if fitted."""
-        if classes is not None and len(classes) > 2:
-            each = frozen(w).reshape(len(classes), -1)
-            last = each.shape[1] - fit_intercept
-            return cls(each[:, :last], each[:, last] if fit_intercept else np.zeros(len(classes)), classes, recipe)
-        if fit_intercept:
-            return cls(frozen(w[:-1]), float(w[-1]), classes, recipe)
-        return cls(frozen(w), 0.0, classes, recipe)
+        n_parts = len(classes) if classes is not None and len(classes) > 2 else 1
+        each = frozen(w).reshape(n_parts, -1)
+        last = each.shape[1] - fit_intercept
+        coef, bias = each[:, :last], each[:, last] if fit_intercept else np.zeros(n_parts)
+        if n_parts == 1:
+            return cls(coef[0], float(bias[0]), classes, recipe, None, probabilities)
+        return cls(coef, bias, classes, recipe, None, probabilities)
 
     def aligned(self, recipe: Recipe, source: str) -> FloatArray:
         """Return the model as a vector for rows prepared by `recipe`: columns in its order, positive for its class.
@@ -112,8 +117,8 @@ class Model:
         each = each[[known.index(value) for value in recipe.classes]]
         return np.asarray((each - each.mean(axis=0)).ravel())
 
-    def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
-        """Return the predicted label, or number, of every row.
+    def scores(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+        """Return x·coef + intercept of every row, (n,): positive for the second of two classes; (n, C) for C >= 3.
 
         Raises
         ------
@@ -126,12 +131,46 @@ class Model:
             raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
         rows = self.recipe.matrix(table, unseen=unseen)
         w = self.aligned(self.recipe, "this model")
-        if len(self.recipe.classes) > 2:
-            largest = np.asarray(rows @ w.reshape(len(self.recipe.classes), -1).T).argmax(axis=1)
-            return [self.recipe.classes[at] for at in largest]
-        if not self.classes:
-            return [float(score) for score in np.asarray(rows @ w)]
-        return [self.classes[int(score > 0)] for score in np.asarray(rows @ w)]
+        return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
+
+    def labels(self, scores: FloatArray) -> list[Any]:
+        """Return the label, or the number, that each of these scores stands for."""
+        classes = () if self.recipe is None else self.recipe.classes
+        if not classes:
+            return [float(score) for score in scores]
+        if self.probabilities is not None:
+            scores = self.probabilities.log_odds(scores)
+        places = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
+        return [classes[place] for place in places]
+
+    def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
+        """Return the predicted label, or number, of every row; errors are those of `scores`."""
+        return self.labels(self.scores(table, unseen=unseen))
+
+    def predict_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+        """Return the probability of each class, (n, C), in the order of `classes`.
+
+        Raises
+        ------
+        ValueError
+            If the model has none, and as `scores`.
+        """
+        return self.likely.of(self.scores(table, unseen=unseen))
+
+    def predict_log_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+        """Return the logarithms of `predict_proba`."""
+        return self.likely.log_of(self.scores(table, unseen=unseen))
+
+    @property
+    def likely(self) -> Probabilities:
+        """How scores become probabilities; a ValueError says what to do if there are none."""
+        if self.classes == ():
+            raise ValueError("this model predicts numbers, which have no probabilities; leave out what asks for them")
+        if self.probabilities is None:
+            raise ValueError(
+                none_there("train with a penalty, --C 1, or fit some on rows that it has not seen: localgd calibrate")
+            )
+        return self.probabilities
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of ``model.json``."""
@@ -141,16 +180,36 @@ class Model:
             "classes": None if self.classes is None else list(self.classes),
             "feature_names": None if self.recipe is None else list(self.recipe.feature_names[: self.coef.shape[-1]]),
             "scaling": None if self.recipe is None else self.recipe.to_dict(),
+            "probabilities": None if self.probabilities is None else self.probabilities.to_dict(),
         }
 
 
 def read_model(path: Path) -> Model:
     """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
 
+    Parameters
+    ----------
+    path : Path
+        The folder or the file.
+
+    Returns
+    -------
+    Model
+        The model; without a recipe if it comes from elsewhere.
+
     Raises
     ------
     ValueError
         If the file cannot be read or holds no finite coefficients; it names the file and the remedy.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.json"
+    ...     _ = path.write_text('{"coef": [1.0, 2.0], "intercept": 0.5}')
+    ...     read_model(path).coef.tolist()
+    [1.0, 2.0]
     """
     path = path / "model.json" if path.is_dir() else path
     try:
@@ -173,7 +232,21 @@ def read_model(path: Path) -> Model:
     known = None if classes is None else tuple(np.asarray(classes).tolist())
     names = entries.get("feature_names")
     named = None if names is None else tuple(str(name) for name in np.asarray(names).ravel())
-    return Model(coef, intercept, known, recipe, named)
+    return Model(coef, intercept, known, recipe, named, _probabilities(entries, coef, path))
+
+
+def _probabilities(entries: Mapping[str, Any], coef: FloatArray, path: Path) -> Probabilities | None:
+    """Return what a file says of probabilities."""
+    given = entries.get("probabilities")
+    if given is None:
+        return None
+    try:
+        found = Probabilities.from_dict(given)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: probabilities must hold lists of numbers, slope and offset ({error})") from error
+    if len(found.slope) not in {0, len(np.atleast_2d(coef))}:
+        raise ValueError(f"{path}: probabilities have {len(found.slope)} slopes; give one per row of coef, or none")
+    return found
 
 
 def _coefficients(entries: Mapping[str, Any], path: Path) -> tuple[FloatArray, float | FloatArray]:

@@ -218,6 +218,8 @@ class Recipe:
 
     def __call__(self, table: Table) -> Shard:
         """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
+        if not isinstance(table, Table):
+            raise TypeError(f"node {table.node_id!r} holds rows that are prepared already; give nodes that hold tables")
         rows = self._in_place(table) or self.matrix(table)
         if not self.classes:
             return Samples(table.node_id, rows, self.targets(table), weights=table.weights)

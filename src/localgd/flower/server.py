@@ -14,7 +14,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from localgd.core import Problem
 from localgd.data.datasets import DATASETS
-from localgd.data.model import Model
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
@@ -112,7 +111,7 @@ class RunConfig:
             for note in recipe.notes:
                 LOG.info("localgd: %s", note)
             run = self._trained(federation, how, goal, out)
-            model = Model.from_vector(run.w, fit_intercept=recipe.intercept, classes=recipe.classes, recipe=recipe)
+            model = run.model(recipe)
             if out is not None:
                 record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
         self._tell(run, federation, out)

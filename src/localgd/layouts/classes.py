@@ -133,8 +133,12 @@ class ClassRows(Layout):
         np.put_along_axis(out, self.codes[:, None], of_sample.sum(axis=1, keepdims=True), 1)
         return out
 
+    def scores(self, w: FloatArray) -> FloatArray:
+        """Return w_c·x of every sample and class, (n, C)."""
+        return np.asarray(self.x.products(np.ascontiguousarray(w.reshape(self.n_classes, -1).T)))
+
     def margins(self, w: FloatArray) -> FloatArray:
-        return self._against(self.x.products(np.ascontiguousarray(w.reshape(self.n_classes, -1).T)))
+        return self._against(self.scores(w))
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
         return self.class_sum(self._by_class(coefficients))

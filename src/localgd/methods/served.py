@@ -5,6 +5,7 @@ from __future__ import annotations
 from localgd.core import Task
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments, Survey, Tally
+from localgd.evaluation.counting import Decisions, Histogram, Residuals, SigmoidLoss
 from localgd.problems.least_squares import Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature
@@ -22,8 +23,9 @@ TASKS: tuple[type[Task], ...] = (
     *(GradientSteps, Project, Compressed, DualPart, InteriorPoint),
     *(Appraise, Curvature),
     *(Squares, SquaresSteps),
+    *(Decisions, Histogram, SigmoidLoss, Residuals),
 )
-"""What the methods, certificates and preparation ask of a node: all that it runs for a server elsewhere."""
+"""What methods, certificates, preparation and evaluation ask of a node: all that it runs for a server elsewhere."""
 
 ENCODERS: tuple[type, ...] = (Recipe,)
 """What a node puts its rows through for a server elsewhere."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from localgd.rounding import FloatArray, norm
+
+LARGEST = 1e150
+"""Margins up to here can be squared."""
+
 
 class DataSizes(NamedTuple):
     """What one round finds out of the rows of all nodes.
@@ -23,6 +28,13 @@ class DataSizes(NamedTuple):
     radius: float
     versus: int
     weight: float | None = None
+
+    def check(self, w: FloatArray) -> None:
+        """Refuse a model (d,) that makes margins with these rows that have no square in float64."""
+        if not norm(w) * self.radius < LARGEST:
+            raise ValueError(
+                "the model is too large for these rows: margins would leave float64; give it in their unit"
+            )
 
     @property
     def n_rows(self) -> int:

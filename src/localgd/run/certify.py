@@ -30,9 +30,6 @@ from localgd.run.loop import train
 FIRM = 0.05
 """A distance that is larger than asked is narrowed down to this part of itself."""
 
-LARGEST = 1e150
-"""Margins up to here can be squared."""
-
 SLACK_DEG = 1e-9
 """What the rounding of a measured angle and of a sum of two may amount to, in degrees, with room to spare."""
 
@@ -97,10 +94,7 @@ def certify(
         return _solution(w, engine, problem)
     sizes = measured(engine, w.size)
     if isinstance(problem, Regularised):
-        if not norm(w) * sizes.radius < LARGEST:
-            raise ValueError(
-                "the model is too large for these rows: margins would leave float64; give it in their unit"
-            )
+        sizes.check(w)
         return _minimiser(w, engine, problem.among(sizes.versus))
     w = np.ldexp(w, -math.frexp(float(np.abs(w).max()))[1])
     w = w / norm(w)

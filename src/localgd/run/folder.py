@@ -38,6 +38,8 @@ from localgd.run.history import Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
+METRICS = "metrics.json"
+"""What evaluations of the run's model may leave there."""
 
 
 def partial(folder: Path) -> Path:
@@ -228,7 +230,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 def _refuse_strange(folder: Path) -> None:
     """Refuse to delete a folder that holds what no run leaves."""
-    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT}
+    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT, METRICS}
     if strange:
         raise FileExistsError(
             f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"

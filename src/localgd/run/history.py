@@ -6,15 +6,22 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from localgd.core import End, Engine, Failure
+from localgd.data.probabilities import Probabilities
 from localgd.errors import check_whole
+from localgd.losses import Logistic, Softmax
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate
+from localgd.problems.regularised import Regularised
 from localgd.rounding import FloatArray, is_number
+
+if TYPE_CHECKING:
+    from localgd.data.model import Model
+    from localgd.data.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,25 @@ class Run:
     def n_rounds(self) -> int:
         """Rounds that made the model."""
         return self.history[-1].round
+
+    @property
+    def probabilities(self) -> Probabilities | None:
+        """How scores of the model become probabilities: as its loss says, None if it minimises neither of the two."""
+        problem = self.method.problem
+        odds = isinstance(problem, Regularised) and isinstance(problem.loss, Logistic | Softmax)
+        return Probabilities() if odds else None
+
+    def model(self, recipe: Recipe) -> Model:
+        """Return the model as it is kept, with how rows were prepared for it."""
+        from localgd.data.model import Model  # noqa: PLC0415  it brings polars, which a run itself can do without
+
+        return Model.from_vector(
+            self.w,
+            fit_intercept=recipe.intercept,
+            classes=recipe.classes,
+            recipe=recipe,
+            probabilities=self.probabilities,
+        )
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the history column by column, ready for a data frame."""

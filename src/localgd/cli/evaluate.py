@@ -1,0 +1,112 @@
+"""``localgd evaluate`` and ``localgd calibrate``: how well a model decides, and how likely what it says is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from localgd.cli import flags
+from localgd.cli.options import with_source
+
+if TYPE_CHECKING:
+    from localgd.data.encodings import Unseen
+    from localgd.data.model import Model
+    from localgd.engine.inprocess import InProcess
+
+
+@with_source
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
+    source: flags.Source,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Two classes: probability above which a row is of the second one; may be repeated.",
+            show_default="0.5; of a model without probabilities the score 0",
+        ),
+    ] = None,
+    min_group: Annotated[
+        int, typer.Option(help="A node tells a cell of a table only if so many of its rows are in it; else bounds.")
+    ] = 1,
+    unseen: flags.OfUnseen = None,
+    n_rounds: Annotated[int, typer.Option(help="Most rounds to bound the area under the ROC curve.")] = 3,
+    by_node: Annotated[bool, typer.Option(help="Also ask every node for its own numbers.")] = True,
+    seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write, such as RUN/metrics.json.")] = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Tell how well a model decides on rows that stay where they are: accuracy, AUC, calibration, by node and overall.
+
+    Nodes tell counts and sums; what comes out is what the pooled rows would give. The area under the ROC curve (AUC)
+    lies between two bounds.
+    """
+    from localgd.evaluation.evaluate import evaluate
+    from localgd.report import evaluation
+    from localgd.report.progress import Patient
+
+    if out is not None and not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    held, engine = _held(model, source, seed, unseen, min_group)
+    cuts = tuple(threshold or ())
+    found = evaluate(held, engine, thresholds=cuts, min_group=min_group, n_rounds=n_rounds, by_node=by_node)
+    entries = json.dumps(found.to_dict(), indent=1, allow_nan=False)
+    if out is not None:
+        out.write_text(entries + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(entries)
+        return
+    console = Patient(highlight=False)
+    for part in evaluation.parts(found):
+        typer.echo(part) if isinstance(part, str) else console.print(part)
+    typer.echo(f"written to {out}" if out else "nothing written; add --out metrics.json to keep it, curves and all")
+
+
+@with_source
+def calibrate_command(
+    model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
+    source: flags.Source,
+    out: Annotated[Path, typer.Option(help="Model file to write, such as calibrated.json.")],
+    min_group: Annotated[int, typer.Option(help="A node refuses to tell sums over fewer rows of a class.")] = 1,
+    unseen: flags.OfUnseen = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
+) -> None:
+    """Give a model probabilities, by a sigmoid of its scores, from rows that it was not trained on.
+
+    What is written is a model like any other: predict with it, evaluate it.
+    """
+    from localgd.evaluation.calibrate import calibrate
+
+    if out.exists():
+        raise FileExistsError(f"--out {out} exists already; choose another name")
+    held, engine = _held(model, source, seed, unseen, min_group)
+    found = calibrate(held, engine, min_group=min_group)
+    out.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    typer.echo(f"written to {out}; predict with it: localgd predict {out} FILE --proba")
+
+
+def _held(
+    model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
+) -> tuple[Model, InProcess]:
+    """Return a model, with a recipe, and the tables that it is for."""
+    from localgd.cli.data import prepared, tables_of
+    from localgd.data.model import read_model
+    from localgd.engine.inprocess import InProcess
+
+    if seed is not None and source.partition is None:
+        raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
+    held = read_model(model)
+    if held.recipe is not None and (source.scale or source.text_column):
+        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
+    tables = tables_of(source, seed or 0)
+    engine = InProcess(tables)
+    if held.recipe is None:
+        as_it_is = replace(source, scale=source.scale or "none")
+        _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
+        held = replace(held, recipe=recipe)
+    if unseen is not None and held.recipe is not None:
+        held = replace(held, recipe=replace(held.recipe, unseen=unseen))
+    return held, engine

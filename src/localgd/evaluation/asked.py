@@ -1,0 +1,42 @@
+"""A model and rows as what nodes are asked about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from localgd.core import Engine, Message
+from localgd.data.spelling import listed
+from localgd.evaluation.scored import ODDS
+from localgd.rounding import FloatArray
+from localgd.rules.probes import measured
+
+if TYPE_CHECKING:
+    from localgd.data.model import Model
+
+
+def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, ...]]:
+    """Return the federation of rows with a bias column, the model as a message, and the classes."""
+    recipe = model.recipe
+    if recipe is None:
+        federation, columns = engine, np.column_stack([np.atleast_2d(model.coef), np.atleast_1d(model.intercept)])
+        w = columns.ravel()
+    else:
+        recipe = replace(recipe, intercept=True)  # it says which class a row is of
+        federation, w = engine.map(recipe), model.aligned(recipe, "this model")
+    sizes = measured(federation, w.size, zeros=True)
+    sizes.check(w)
+    known = model.classes if recipe is None else recipe.classes
+    classes = tuple(range(sizes.versus + 1)) if known is None else known
+    if len(classes) != sizes.versus + 1:
+        raise ValueError(
+            f"the model has {len(classes)} classes, but the rows have {sizes.versus + 1}; give its own rows"
+        )
+    extra: dict[str, FloatArray] = {}
+    if (likely := model.probabilities) is not None:
+        if likely.slope and model.classes not in (None, classes):
+            raise ValueError(f"the model's classes {listed(model.classes or ())} are not those of its recipe, in order")
+        extra[ODDS] = np.column_stack([likely.slope, likely.offset]).reshape(-1, 2)
+    return federation, Message(0, w, extra), classes

@@ -1,0 +1,84 @@
+"""``localgd evaluate`` as its user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.datasets import load_wine
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from command import localgd
+from localgd import load, read_model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heart")
+    assert localgd("train", "heart", "--C", "1", "--out", folder / "RUN").returncode == 0
+    return folder / "RUN"
+
+
+def test_it_prints_tables_and_writes_all_of_it_as_json(run):
+    done = localgd("evaluate", run, "heart", "--threshold", "0.2", "--threshold", "0.5", "--out", run / "metrics.json")
+    assert done.returncode == 0, done.stderr
+    for words in ("920 rows at 4 nodes", "sensitivity", "majority", "AUC: 0.9000", "log loss 0.3954", "VA Long Beach"):
+        assert words in done.stdout
+    found = json.loads((run / "metrics.json").read_text())
+    model, tables = read_model(run), load("heart")
+    scores, y = (np.concatenate([of(table) for table in tables]) for of in (model.scores, lambda table: table.labels))
+    assert found["decisions"][1]["accuracy"] == [pytest.approx(accuracy_score(y, scores > 0))] * 2
+    low, high = found["auc"]
+    assert low <= roc_auc_score(y, scores) <= high
+    assert len(found["curve"]["score"]) > 50
+    assert json.loads(localgd("evaluate", run, "heart", "--json").stdout)["auc"] == found["auc"]
+
+
+def test_a_run_whose_folder_holds_metrics_can_be_replaced(run):
+    assert localgd("evaluate", run, "heart", "--out", run / "metrics.json").returncode == 0
+    assert localgd("train", "heart", "--C", "1", "--out", run, "--force").returncode == 0
+
+
+def test_with_few_rows_in_a_cell_it_says_why_there_are_bounds(run):
+    done = localgd("evaluate", run, "heart", "--min-group", "8")
+    assert done.returncode == 0
+    assert "nodes tell no cell of fewer than 8 rows" in done.stdout
+    assert "stand in a neighbouring bin" in done.stdout
+    done = localgd("evaluate", run, "heart", "--min-group", "9")
+    assert done.returncode == 2
+    assert "node 'Switzerland': it has fewer than min_group=9 rows of a class" in done.stderr
+
+
+def test_models_from_elsewhere_and_of_many_classes_and_of_numbers(tmp_path):
+    wine = load_wine(as_frame=True)
+    frame = pl.DataFrame(wine.frame.to_dict("list")).with_columns(region=pl.Series(np.arange(178) % 3))
+    frame.write_csv(tmp_path / "wine.csv")
+    where = ("--node", "region", "--label")
+    for label, more, words in (
+        ("target", ("--C", "1"), ("Rows by class", "macro F1", "Each class against the rest", "log loss")),
+        ("target", (), ("no log loss, Brier score or calibration", "localgd calibrate")),
+        ("alcohol", ("--task", "regression"), ("RMSE", "R²")),
+    ):
+        out = tmp_path / f"{label}{len(more)}"
+        assert localgd("train", tmp_path / "wine.csv", *where, label, *more, "--out", out).returncode == 0
+        done = localgd("evaluate", out, tmp_path / "wine.csv", *where, label)
+        assert done.returncode == 0, done.stderr
+        assert all(word in done.stdout for word in words)
+    (tmp_path / "other.json").write_text(json.dumps({"coef": [[0.1] * 13] * 3, "intercept": [0.0, 1.0, 0.5]}))
+    done = localgd("evaluate", tmp_path / "other.json", tmp_path / "wine.csv", *where, "target")
+    assert done.returncode == 0, done.stderr
+    assert "178 rows at 3 nodes" in done.stdout
+
+
+def test_what_has_no_meaning_is_refused_in_words(run, tmp_path):
+    def refused(*words):
+        done = localgd("evaluate", run, "heart", *words)
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "the folder" in refused("--out", tmp_path / "nowhere" / "metrics.json")
+    assert "thresholds must be probabilities" in refused("--threshold", "2")
+    assert "--seed is for --partition" in refused("--seed", "1")
+    assert "brings its own preparation" in refused("--scale", "none")

@@ -1,0 +1,50 @@
+"""Evaluation tells the same over every engine: it is rounds like the others."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from common import random_rows, with_bias
+from engines.test_contract import engines
+from localgd import ClassRows, InProcess, Model, Samples, Shard, evaluate
+from localgd.data.probabilities import Probabilities
+
+
+def rounded(found):
+    """What was found as JSON, numbers to ten digits: sums in another order differ in the last ones."""
+    return json.loads(json.dumps(found.to_dict()), parse_float=lambda number: round(float(number), 10))
+
+
+@engines
+def test_two_classes_are_judged_as_in_process(make):
+    shards = with_bias(random_rows(2), noise=0.2)
+    model = Model.from_vector(np.arange(1.0, 7.0) / 9, fit_intercept=True, probabilities=Probabilities())
+    expected, found = (evaluate(model, held(shards), n_cuts=100) for held in (InProcess, make))
+    assert rounded(found) == rounded(expected)
+    assert len(found.nodes) == len(shards)
+
+
+@engines
+def test_many_classes_and_numbers_are_judged_as_in_process(make):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((4, 9, 2)), np.ones((4, 9, 1))], axis=2)
+    shards = [Shard(f"node-{m}", ClassRows(x[m], rng.integers(0, 3, 9), 3)) for m in range(4)]
+    model = Model.from_vector(rng.standard_normal(9), fit_intercept=True, classes=(0, 1, 2))
+    assert rounded(evaluate(model, make(shards))) == rounded(evaluate(model, InProcess(shards)))
+    samples = [Samples(f"node-{m}", x[m], rng.standard_normal(9)) for m in range(4)]
+    model = Model.from_vector(rng.standard_normal(3), fit_intercept=True, classes=())
+    assert rounded(evaluate(model, make(samples))) == rounded(evaluate(model, InProcess(samples)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_node_that_is_left_out_ends_an_evaluation_instead_of_counting_for_nothing(n_classes):
+    shards = with_bias(random_rows(2), noise=0.2)
+    if n_classes == 3:
+        shards = [Shard(s.node_id, ClassRows(s.rows, np.arange(s.n_rows) % 3, 3)) for s in shards]
+    w = np.ones(6 if n_classes == 2 else 18)
+    model = Model.from_vector(w, fit_intercept=True, classes=tuple(range(n_classes)))
+    with pytest.raises(RuntimeError, match="fewer than min_group=3 rows of a class"):
+        evaluate(model, InProcess(shards, on_failure="skip"), min_group=3)
