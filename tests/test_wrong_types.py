@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -39,6 +40,9 @@ RESULTS = {"Certificate", "NodeError", "Recipe", "RoundInfo", "Run"}
 PROCESSES = {"TorchDistributed", "torch_processes"}
 """What needs a process group before it looks at anything; their settings are those of `InProcess`."""
 
+MODEL = localgd.Model(np.array([1.0]), 0.5, ("no", "yes"))
+DECIDED = InProcess([Shard("a", [[2.0, 1.0], [1.0, 1.0], [-1.0, 1.0], [2.0, -1.0], [-1.0, -1.0]])])
+
 X, Y, GROUPS = np.eye(4), [0, 1, 0, 1], list("aabb")
 TABLES = from_arrays(X, Y, GROUPS)
 
@@ -56,9 +60,17 @@ def trained(**fields):
     return train(federation(), Method(**fields), n_rounds=1)
 
 
+def read_from(path):
+    """A model that is read from its file, where the path names one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "model.json").write_text('{"coef": [1.0, 2.0]}')
+        return localgd.read_model(Path(folder) / path if isinstance(path, str) else path)
+
+
 USED = {
     "LocalGDClassifier": fitted(localgd.LocalGDClassifier),
     "LocalGDRegressor": fitted(localgd.LocalGDRegressor),
+    "read_model": read_from,
     "Method": trained,
 }
 
@@ -75,6 +87,7 @@ GIVEN = {
     "LocalGDClassifier": {"method": "local-sgd", "n_rounds": 3},
     "MarginRatio": {"ratio": 0.5},
     "Message": {"w": np.zeros(2), "extra": {}},
+    "Model": {"coef": np.ones(2)},
     "Method": {"name": "mine", "task": local_gd().task, "merge": mean(), "fallbacks": {}},
     "Prepared": {"x": np.eye(2), "signs": [1.0, -1.0], "center": np.zeros(2), "scale": np.ones(2)},
     "Report": {part: {} for part in ("sums", "maxs", "mins", "counts", "flags", "duals", "per_node")},
@@ -83,14 +96,17 @@ GIVEN = {
     "ServerState": {"model": localgd.Dual(np.ones(2)), "asks": {}},
     "Shard": {"node_id": "a", "data": np.eye(2)},
     "TopK": {"share": 0.5},
+    "calibrate": {"model": MODEL, "engine": DECIDED},
     "certify": {"w": np.ones(2), "engine": federation(), "n_rounds": 1},
     "chain": {"first": mean()},
     "check_method": {"method": local_gd(local_steps=2)},
+    "evaluate": {"model": MODEL, "engine": DECIDED, "n_rounds": 1},
     "from_arrays": {"X": X, "y": Y},
     "load": {"source": "heart"},
     "modified_local_gd": {"form": "proximal"},
     "partition": {"table": TABLES[0], "how": "iid", "n_nodes": 1},
     "prepare": {"engine": InProcess(TABLES)},
+    "read_model": {"path": "model.json"},
     "train": {"engine": federation(), "method": local_gd(local_steps=2), "n_rounds": 1},
     "update_fields": {"message": Message(w=np.zeros(2))},
     "update_report": {"shard": Shard("a", np.eye(2)), "update": np.ones(2)},
@@ -98,6 +114,10 @@ GIVEN = {
 """What to give for the parameters that have no default, or take long with it."""
 
 MEANT = {
+    "classes": {"none"},
+    "names": {"none"},
+    "probabilities": {"none"},
+    "recipe": {"none"},
     "C": {"half", "one"},
     "angle_tol_deg": {"half", "one"},
     "batch_size": {"none"},
@@ -112,11 +132,12 @@ MEANT = {
     "random_state": {"true"},
     "scale": {"none"},
     "signs": {"none"},
+    "thresholds": {"list"},
     "weighted_by": {"none", "mapping"},
 }
 """What has a meaning although the default is of another type."""
 
-ALIASES = {"duals": "vector"}
+ALIASES = {"duals": "vector", "path": "wrong"}
 """What a message names in place of a parameter: of a mapping, what it holds."""
 
 NAMES = sorted(set(localgd.__all__) - NOT_MADE - RESULTS - PROCESSES)

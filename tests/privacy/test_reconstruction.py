@@ -344,7 +344,7 @@ def test_limits_come_from_the_node_config():
 
 BEYOND = {
     "batches": ({}, SimpleNamespace(batch_size=7), "no batches of fewer than min-batch=8"),
-    "groups": ({}, Tally((), (), (), min_group=7), "no word of fewer than 8 rows; give min-group=8"),
+    "groups": ({}, Tally((), (), (), min_group=7), "of fewer than 8 rows; give min-group=8"),
     "steps": ({}, SquaresSteps(10_001, 1.0), "max-local-steps=10000"),
     "duals": ({"n_duals": 65}, TemperedDual(), "max-duals=64"),
     "report": ({"sizes": {"curvature": 10**9}}, Curvature(), "its report would take 8e.03 MB.*max-mb=256"),

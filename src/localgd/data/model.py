@@ -16,7 +16,8 @@ from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
 from localgd.data.table import Table
-from localgd.rounding import FloatArray, frozen
+from localgd.errors import check_kind
+from localgd.rounding import FloatArray, frozen, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,26 @@ class Model:
     recipe: Recipe | None = None
     names: tuple[str, ...] | None = None
     probabilities: Probabilities | None = None
+
+    def __post_init__(self) -> None:
+        """Check once that each part is of its kind, and that coefficients and intercepts fit each other."""
+        for name, kind, what in (
+            ("classes", tuple, "a tuple of labels"),
+            ("names", tuple, "a tuple of texts"),
+            ("recipe", Recipe, "a Recipe, as prepare returns it,"),
+            ("probabilities", Probabilities, "Probabilities(…)"),
+        ):
+            if getattr(self, name) is not None:
+                check_kind(name, getattr(self, name), kind, f"{what} or None")
+        coef, intercept = real_array("coef", self.coef), real_array("intercept", self.intercept)
+        if coef.ndim not in (1, 2) or intercept.shape != coef.shape[:-1] or isinstance(self.intercept, bool):
+            raise ValueError(
+                f"coef of shape {coef.shape} needs an intercept of shape {coef.shape[:-1]}, a number each, got "
+                f"{self.intercept!r}"
+            )
+        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            raise ValueError(f"coef and intercept must be finite, got {self.coef!r:.200} and {self.intercept!r}")
+        object.__setattr__(self, "coef", coef)
 
     @classmethod
     def from_vector(
@@ -184,12 +205,12 @@ class Model:
         }
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: str | Path) -> Model:
     """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The folder or the file.
 
     Returns
@@ -211,6 +232,8 @@ def read_model(path: Path) -> Model:
     ...     read_model(path).coef.tolist()
     [1.0, 2.0]
     """
+    check_kind("path", path, str | Path, "a path")
+    path = Path(path)
     path = path / "model.json" if path.is_dir() else path
     try:
         if path.suffix == ".npz":

@@ -9,12 +9,19 @@ import numpy as np
 
 from localgd.core import Engine, Message
 from localgd.data.spelling import listed
+from localgd.errors import check_kind
 from localgd.evaluation.scored import ODDS
 from localgd.rounding import FloatArray
 from localgd.rules.probes import measured
 
 if TYPE_CHECKING:
     from localgd.data.model import Model
+
+
+def check_model(model: Any, engine: Any) -> None:
+    """Refuse what is no model, or no federation."""
+    check_kind("model", model, "aligned", "a Model, such as run.model(recipe) or read_model(path)")
+    check_kind("engine", engine, "round", "an engine such as InProcess(tables)")
 
 
 def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, ...]]:

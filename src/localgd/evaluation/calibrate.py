@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from localgd.core import Engine, Message
 from localgd.data.probabilities import Probabilities
 from localgd.errors import check_whole, from_all
-from localgd.evaluation.asked import question
+from localgd.evaluation.asked import check_model, question
 from localgd.evaluation.counting import Decisions
 from localgd.evaluation.sigmoid import fitted
 
@@ -59,6 +59,7 @@ def calibrate(model: Model, engine: Engine, *, min_group: int = 1) -> Model:
     >>> calibrate(model, InProcess([rows])).probabilities.of(np.array([0.0, 2.0])).round(2).tolist()
     [[0.43, 0.57], [0.3, 0.7]]
     """
+    check_model(model, engine)
     check_whole("min_group", min_group, 1)
     if model.classes == ():
         raise ValueError("this model predicts numbers, which have no probabilities; calibrate one of classes")

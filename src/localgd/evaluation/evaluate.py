@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from localgd.core import Engine, Message, Report
-from localgd.errors import check_positive, check_whole, from_all
-from localgd.evaluation.asked import question
+from localgd.errors import check_flag, check_positive, check_whole, from_all
+from localgd.evaluation.asked import check_model, question
 from localgd.evaluation.auc import Ranked, ranked
 from localgd.evaluation.counting import Decisions, Residuals
 from localgd.evaluation.measures import Calibration, ClassMetrics, Curve, Decision, NodeMetrics, NumberMetrics
 from localgd.evaluation.scored import ODDS
 from localgd.evaluation.sigmoid import fitted
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, is_number
 from localgd.rules.probes import measured
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def evaluate(
     >>> round(found.decisions[0].accuracy.low, 4), round(found.auc.low, 4), found.auc.width < 1e-4
     (0.8348, 0.9045, True)
     """
+    check_model(model, engine)
+    check_flag("by_node", by_node)
+    texts = isinstance(thresholds, str | bytes | Mapping) or not isinstance(thresholds, Sequence | np.ndarray)
+    if texts or not all(is_number(one) for one in thresholds):
+        raise ValueError(f"thresholds must be a list of numbers, got {thresholds!r}")
     for name, value, least in (("min_group", min_group, 1), ("n_rounds", n_rounds, 1), ("n_cuts", n_cuts, 2)):
         check_whole(name, value, least)
     check_positive("width", width)
