@@ -13,9 +13,10 @@ from flwr.clientapp import ClientApp
 
 from common import METHODS, PENALISED, random_rows, stacked
 from cut import assert_same_run
-from engines.flower_grid import LocalGrid
+from engines.flower_grid import LocalGrid, grid_of
 from localgd import (
     InProcess,
+    Int8,
     LeastSquares,
     Logistic,
     Method,
@@ -90,6 +91,15 @@ def test_it_runs_over_flower_where_it_is_on_the_list_and_is_refused_by_name_wher
     words = rf"{type(method.task).__name__}' is not on the list of this node .*answer\(app, tasks=…\)"
     with pytest.raises(NodeError, match=words):
         train(engine(), method, n_rounds=1)
+
+
+@programs
+def test_in_a_code_it_is_refused_over_flower_in_words_before_anything_is_sent(name):
+    method = PROGRAMS[name].method
+    engine = FlowerEngine(grid_of(random_rows(2), tasks=(*TASKS, type(method.task))), timeout=5.0, poll=1e-4)
+    words = rf"nodes read the fields of compressed.Compressed as they are declared, .*{type(method.task).__name__}\("
+    with pytest.raises(TypeError, match=rf"{words}.*; a task of your own .* leave compressed\(…\) out"):
+        train(engine, method.compressed(Int8()), n_rounds=1)
 
 
 @pytest.mark.parametrize("name", METHODS)
