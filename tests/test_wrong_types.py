@@ -64,6 +64,7 @@ USED = {
 
 GIVEN = {
     "Angle": {"deg": 1.0},
+    "Checkpoints": {"folder": "kept", "every_seconds": 1.0},
     "ClassRows": {"x": np.eye(2), "codes": [0, 2], "n_classes": 3},
     "Csr": {"x": csr_array(np.eye(2))},
     "Dense": {"x": np.eye(2)},
