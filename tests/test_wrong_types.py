@@ -103,6 +103,7 @@ MEANT = {
     "batch_size": {"none"},
     "local_steps": {"none", "mapping"},
     "lr": {"none", "half", "one", "mapping"},
+    "late": {"true"},
     "loss": {"none"},
     "max_seconds": {"half", "one"},
     "prox": {"half", "one"},
