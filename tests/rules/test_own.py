@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from common import METHODS, PENALISED, random_rows, stacked
@@ -44,6 +47,7 @@ from localgd.testing.check import MethodError
 from own_methods import BLOCKS, PROGRAMS
 
 programs = pytest.mark.parametrize("name", PROGRAMS)
+CONTEXT = Context(1, 1, {}, RecordDict(), {})
 
 PROVED = {"heavy-ball": True, "clipped": True, "scheduled": True, "local-adam": False, "signs": False, "noisy": False}
 
@@ -91,6 +95,16 @@ def test_it_runs_over_flower_where_it_is_on_the_list_and_is_refused_by_name_wher
     words = rf"{type(method.task).__name__}' is not on the list of this node .*answer\(app, tasks=…\)"
     with pytest.raises(NodeError, match=words):
         train(engine(), method, n_rounds=1)
+
+
+def test_the_page_has_both_sides_of_a_flower_app(monkeypatch, capsys):
+    """Four hospitals, a bundled set, of which anyone may read every row."""
+    (block,) = [block for block in BLOCKS if "ServerApp" in block]
+    monkeypatch.setitem(sys.modules, "own", PROGRAMS["heavy-ball"])
+    app = ModuleType("app")
+    exec(compile(block, "own-method.md", "exec"), app.__dict__)  # noqa: S102  our own page
+    app.server(LocalGrid(app.client, [{"data": "heart", "partition-id": i} for i in range(4)]), CONTEXT)
+    assert "the pooled margin, if any, is at most" in capsys.readouterr().out
 
 
 @programs
