@@ -11,8 +11,13 @@ without: of the updates with all that belongs to them (scales, masses, errors, w
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from common import federation
 from localgd import (
     Compressor,
     InProcess,
@@ -21,17 +26,12 @@ from localgd import (
     Method,
     SignSGD,
     TopK,
-    load,
     local_gd,
     modified_local_gd,
     normalised_local_gd,
-    partition,
-    prepare,
     slowmo,
     train,
 )
-from localgd.data.datasets import DATASETS
-from localgd.data.synthetic import gaussian_problem
 from localgd.reference.max_margin import pooled_direction
 from localgd.rounding import FloatArray
 from localgd.run.history import RoundInfo, Row
@@ -57,16 +57,6 @@ class Reached(NamedTuple):
 
     row: Row | None
     then: Row
-
-
-def federation(name: str) -> InProcess:
-    """Return a bundled or synthetic federation of signed rows, with a bias where it is bundled."""
-    if name not in DATASETS:
-        return InProcess(gaussian_problem(name))
-    tables = load(name)
-    if len(tables) == 1:
-        tables = partition(tables[0], "by_label", 5)
-    return prepare(InProcess(tables), **DATASETS[name].options)[0]
 
 
 def reached(engine: InProcess, method: Method, angle: float, rounds: int, reference: FloatArray) -> Reached:

@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from common import federation
 from localgd import (
     Angle,
     InProcess,
@@ -24,31 +29,16 @@ from localgd import (
     auto,
     consensus,
     interior_point,
-    load,
     local_gd,
     modified_local_gd,
     newton,
     normalised_local_gd,
-    partition,
-    prepare,
     scaffold,
     train,
 )
-from localgd.data.datasets import DATASETS
-from localgd.data.synthetic import gaussian_problem
 from localgd.reference.max_margin import pooled_direction
 
 ANGLES = (10.0, 1.0, 0.01, 0.001)
-
-
-def federation(name: str) -> InProcess:
-    """Return a bundled or synthetic federation of signed rows, with a bias where it is bundled."""
-    if name not in DATASETS:
-        return InProcess(gaussian_problem(name))
-    tables = load(name)
-    if len(tables) == 1:
-        tables = partition(tables[0], "by_label", 5)
-    return prepare(InProcess(tables), **DATASETS[name].options)[0]
 
 
 def rounds_to_the_pooled_model(names: list[str], n_rounds: int) -> None:

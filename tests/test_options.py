@@ -6,9 +6,10 @@ import inspect
 
 import pytest
 
+from localgd import Int8, LocalGDClassifier, Method, local_gd
 from localgd.cli.train import train_command
 from localgd.flower.server import KEYS
-from localgd.methods.options import NAMES, OPTIONS, OfMethod, taken
+from localgd.methods.options import BY_NAME, NAMES, OPTIONS, OfMethod, taken
 from localgd.methods.table import METHODS, asked, method_named
 
 
@@ -54,9 +55,40 @@ def test_a_value_may_come_as_text(option, text, value):
         ({"name": "slowmo", "compress": "int2"}, "compress must be int8, int4, sign or topk:SHARE"),
         ({"name": "newton", "compress": "int8"}, "compress has no meaning for method 'newton'; its options are max_mb"),
         ({"name": "auto", "late": True}, "late has no meaning for method 'auto'"),
-        ({"name": "modified-local-gd", "late": True}, "does not only add"),
+        ({"name": "modified-local-gd", "late": True}, "late has no meaning for method 'modified-local-gd'"),
+        ({"name": "local-gd", "late": "no"}, "late must be true or false, got 'no'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         asked(**options)
+
+
+def test_the_late_direction_is_for_just_those_methods_whose_merge_only_adds():
+    def adds(name):
+        method = METHODS[name]()
+        try:
+            return isinstance(method, Method) and method.late() != method.late(False)
+        except ValueError:
+            return False
+
+    assert {name for name in METHODS if adds(name)} == set(BY_NAME["late"].defaults)
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({"compress": "int8"}, local_gd().compressed(Int8())),
+        ({"lr_schedule": "cosine:9:0.1"}, local_gd(lr_schedule="cosine:9:0.1")),
+        ({"late": True}, local_gd().late()),
+    ],
+)
+def test_an_estimator_takes_what_a_command_takes(settings, method):
+    X, y, groups = [[2.0, 0.3], [1.5, -0.2], [-2.0, 0.1], [-1.0, -0.4]], [1, 1, 0, 0], ["a", "b", "a", "b"]
+    found = LocalGDClassifier("local-gd", n_rounds=5, **settings).fit(X, y, groups=groups)
+    assert found.coef_.tolist() == LocalGDClassifier(method, n_rounds=5).fit(X, y, groups=groups).coef_.tolist()
+    assert found.coef_.tolist() != LocalGDClassifier("local-gd", n_rounds=5).fit(X, y, groups=groups).coef_.tolist()
+    with pytest.raises(ValueError, match=f"{min(settings)} has no meaning for method 'newton'"):
+        LocalGDClassifier("newton", C=1.0, **settings).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match=f"{min(settings)} is a setting of the method"):
+        LocalGDClassifier(method, **settings).fit(X, y, groups=groups)

@@ -76,6 +76,7 @@ USED = {
 
 GIVEN = {
     "Angle": {"deg": 1.0},
+    "Checkpoints": {"folder": "kept", "every_seconds": 1.0},
     "ClassRows": {"x": np.eye(2), "codes": [0, 2], "n_classes": 3},
     "Csr": {"x": csr_array(np.eye(2))},
     "Dense": {"x": np.eye(2)},
@@ -126,6 +127,7 @@ MEANT = {
     "label_map": {"none"},
     "local_steps": {"none", "mapping"},
     "lr": {"none", "half", "one", "mapping"},
+    "late": {"true"},
     "loss": {"none"},
     "max_seconds": {"half", "one"},
     "prox": {"half", "one"},

@@ -31,6 +31,7 @@ from localgd.layouts import ClassRows as ClassRows
 from localgd.layouts import Csr as Csr
 from localgd.layouts import Dense as Dense
 from localgd.layouts import Prepared as Prepared
+from localgd.limits import Limits as Limits
 from localgd.losses import Exponential as Exponential
 from localgd.losses import Logistic as Logistic
 from localgd.losses import Loss as Loss
@@ -64,6 +65,7 @@ from localgd.rules.server import ServerState as ServerState
 from localgd.rules.server import chain as chain
 from localgd.rules.server import mean as mean
 from localgd.run.certify import certify as certify
+from localgd.run.checkpoint import Checkpoints as Checkpoints
 from localgd.run.goals import Angle as Angle
 from localgd.run.goals import Gap as Gap
 from localgd.run.goals import MarginRatio as MarginRatio

@@ -27,6 +27,7 @@ from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.methods.auto import auto
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
+from localgd.methods.options import BY_NAME
 from localgd.methods.squares import conjugate_gradients
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
@@ -152,6 +153,12 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         Append a column of ones.
     weighted_by : "uniform", "num-examples" or mapping from group to float, optional
         Weight of a group in the average; default is all alike, or by rows with `C`.
+    lr_schedule : str, optional
+        How the step size goes down from round to round, as "cosine:500": see `localgd.local_gd`.
+    compress : str, optional
+        How updates travel: "int8", "int4", "sign" or "topk:0.05"; see `localgd.Method.compressed`.
+    late : bool, optional
+        Hand out the late direction, or the model; default is the method's own.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
     multi_class : "softmax" or "ovr", default "softmax"
@@ -198,6 +205,9 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
     angle_tol_deg: float | None = None
     fit_intercept: bool = True
     weighted_by: Weights = None
+    lr_schedule: str | None = None
+    compress: str | None = None
+    late: bool | None = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
     nodes: Literal["groups"] | None = None
@@ -290,7 +300,7 @@ class LocalGDClassifier(ClassifierMixin, _Linear):
         """Return method and problem; a setting that has no meaning for the method is refused by name."""
         # a default that the method has no use for is no setting
         defaults = {field.name: field.default for field in fields(self)}
-        given = {name: getattr(self, name) for name in ("local_steps", "lr", "weighted_by")}
+        given = {name: getattr(self, name) for name in defaults if name in BY_NAME}
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
             check_kind("method", self.method, Method | Choice, "the name of a method, or a Method such as local_gd()")

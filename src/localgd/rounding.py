@@ -90,6 +90,8 @@ def is_whole(value: Any, least: int = 0) -> bool:
     >>> is_whole(np.int64(2), least=1), is_whole(2.0), is_whole(True)
     (True, False, False)
     """
+    if type(value) is int:  # of each report; an abstract class takes long to ask
+        return value >= least
     return isinstance(value, Integral) and is_number(value) and int(value) >= least
 
 

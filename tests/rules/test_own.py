@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from common import METHODS, PENALISED, random_rows, stacked
 from cut import assert_same_run
-from engines.flower_grid import LocalGrid
+from engines.flower_grid import LocalGrid, grid_of
 from localgd import (
     InProcess,
+    Int8,
     LeastSquares,
     Logistic,
     Method,
@@ -43,6 +47,7 @@ from localgd.testing.check import MethodError
 from own_methods import BLOCKS, PROGRAMS
 
 programs = pytest.mark.parametrize("name", PROGRAMS)
+CONTEXT = Context(1, 1, {}, RecordDict(), {})
 
 PROVED = {"heavy-ball": True, "clipped": True, "scheduled": True, "local-adam": False, "signs": False, "noisy": False}
 
@@ -90,6 +95,25 @@ def test_it_runs_over_flower_where_it_is_on_the_list_and_is_refused_by_name_wher
     words = rf"{type(method.task).__name__}' is not on the list of this node .*answer\(app, tasks=…\)"
     with pytest.raises(NodeError, match=words):
         train(engine(), method, n_rounds=1)
+
+
+def test_the_page_has_both_sides_of_a_flower_app(monkeypatch, capsys):
+    """Four hospitals, a bundled set, of which anyone may read every row."""
+    (block,) = [block for block in BLOCKS if "ServerApp" in block]
+    monkeypatch.setitem(sys.modules, "own", PROGRAMS["heavy-ball"])
+    app = ModuleType("app")
+    exec(compile(block, "own-method.md", "exec"), app.__dict__)  # noqa: S102  our own page
+    app.server(LocalGrid(app.client, [{"data": "heart", "partition-id": i} for i in range(4)]), CONTEXT)
+    assert "the pooled margin, if any, is at most" in capsys.readouterr().out
+
+
+@programs
+def test_in_a_code_it_is_refused_over_flower_in_words_before_anything_is_sent(name):
+    method = PROGRAMS[name].method
+    engine = FlowerEngine(grid_of(random_rows(2), tasks=(*TASKS, type(method.task))), timeout=5.0, poll=1e-4)
+    words = rf"nodes read the fields of compressed.Compressed as they are declared, .*{type(method.task).__name__}\("
+    with pytest.raises(TypeError, match=rf"{words}.*; a task of your own .* leave compressed\(…\) out"):
+        train(engine, method.compressed(Int8()), n_rounds=1)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -138,7 +138,7 @@ class Job:
     def _how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem."""
         flags = self.flags
-        given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"} | {"late": flags.late}
+        given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"}
         given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
         loss = given.pop("loss")
         given |= {name: getattr(flags, name) for name in ("task", "C", "alpha")}

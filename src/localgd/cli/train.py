@@ -34,7 +34,6 @@ def train_command(
         float | None,
         typer.Option(help="Regression: α as in scikit-learn's Ridge; 0 for least squares.", show_default="1"),
     ] = None,
-    late: Annotated[bool | None, typer.Option(help="Averaging methods: hand out the late direction.")] = None,
     n_rounds: Annotated[int, typer.Option(help="Most rounds.")] = 500,
     angle_tol_deg: flags.AngleTol = None,
     margin_ratio: Annotated[float | None, typer.Option(help="Share of the pooled margin that must be proved.")] = None,

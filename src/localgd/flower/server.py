@@ -33,7 +33,7 @@ KEYS: dict[str, Any] = {
     "task": "classification",
     "method": "auto",
     "n-rounds": 500,
-    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha", "late"), ""),
+    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha"), ""),
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
@@ -88,8 +88,7 @@ class RunConfig:
         """Return method and problem, with the options that are given."""
         options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
         options |= {"C": self.number("C"), "alpha": self.number("alpha")}
-        options |= {key: self.given(key) for key in ("task", "late")}
-        return asked(self.given("method"), intercept=bool(self.given("intercept")), **options)
+        return asked(self.given("method"), task=self.given("task"), intercept=bool(self.given("intercept")), **options)
 
     def run(self, grid: Grid) -> Run:
         """Train, and leave what came out."""

@@ -66,7 +66,7 @@ class Option:
         '0.01; 0.001 for modified-local-gd'
         """
         if self.kind is bool:
-            if text not in (True, False):
+            if not isinstance(text, bool):
                 raise ValueError(f"{self.key} must be true or false, got {text!r}")
             return text
         if self.kind is int and isinstance(text, float):  # which int() would cut
@@ -184,6 +184,12 @@ OPTIONS = (
         str,
         "How updates travel: int8, int4, sign or topk:SHARE (as topk:0.05); what that loses is sent later.",
         _all("no", *LOCAL, "normalised-local-gd"),
+    ),
+    OfMethod(
+        "late",
+        bool,
+        "Hand out the late direction: what was added in the last half of the rounds.",
+        _all("no", *AVERAGING, normalised_local_gd="yes"),
     ),
     Option("memory", int, "rounds that are looked back on.", _all("30", "lbfgs", "scaffold", consensus="40")),
     Option("max_mb", float, "largest d×d sum a node is asked for, in megabytes.", _all("64", *SECOND_ORDER)),

@@ -45,11 +45,13 @@ def method_named(name: str, **options: Any) -> Method | Choice:
         if option not in known:
             raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
     given = {option: known[option].parsed(value) for option, value in options.items()}
-    code = given.pop("compress", None)
+    code, late = given.pop("compress", None), given.pop("late", None)
     method = METHODS[name](**given)
-    if code is None or not isinstance(method, Method):
-        return method
-    return method.compressed(compressor_named(code))
+    if isinstance(method, Method) and late is not None:
+        method = method.late(late)
+    if isinstance(method, Method) and code is not None:
+        method = method.compressed(compressor_named(code))
+    return method
 
 
 def asked(
@@ -68,8 +70,7 @@ def asked(
 
     The task is "classification", or "regression" for real targets. `C`, the penalty of a loss, is as in scikit-learn's
     ``LogisticRegression``; `alpha`, that of real targets, as in its ``Ridge``, 1 unless given. With `intercept` the
-    last column is a bias, and free of either. The options are the method's own, and ``late`` for `Method.late`; None is
-    not given.
+    last column is a bias, and free of either. The options are the method's own; None is not given.
 
     Examples
     --------
@@ -79,28 +80,19 @@ def asked(
     True
     """
     given = {option: value for option, value in options.items() if value is not None}
-    late = given.pop("late", None)
     if task not in ("classification", "regression"):
         raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
     if task == "regression":
         if C is not None or loss is not None:
             raise ValueError(f"{'C' if C is not None else 'loss'} is for classes; for real targets there is alpha")
-        return _late(method_named(name, **given), late), LeastSquares(1.0 if alpha is None else alpha, intercept)
+        return method_named(name, **given), LeastSquares(1.0 if alpha is None else alpha, intercept)
     if alpha is not None:
         raise ValueError("alpha is for real targets: say so, by the task regression; the penalty for classes is C")
     if not method_named(name).problem.by_margins:
         raise ValueError(f"{name} fits real targets, not classes: say so (--task regression), or take auto")
     minimises = C is not None or isinstance(method_named(name).problem, Regularised)
     if not minimises:
-        return _late(method_named(name, **given, **({} if loss is None else {"loss": loss})), late), None
+        return method_named(name, **given, **({} if loss is None else {"loss": loss})), None
     chosen = loss_named("logistic" if loss is None else loss)
     problem = Regularised(chosen, math.inf if C is None else C, intercept and C is not None)
-    return _late(method_named(name, **given), late), problem
-
-
-def _late(method: Method | Choice, on: bool | None) -> Method | Choice:
-    if on is None:
-        return method
-    if not isinstance(method, Method):
-        raise ValueError(f"late has no meaning for method {method.name!r}, which chooses by itself")  # noqa: TRY004
-    return method.late(on)
+    return method_named(name, **given), problem

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -117,6 +117,11 @@ class Server:
         """Refuse a problem that it has no meaning for, whatever the task."""
         if self.hard_margin_as:
             hard_margin_only(problem, self.hard_margin_as)
+
+    def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002
+        """Return the merge for this problem."""
+        self.refuse(problem)
+        return self
 
     def message(self, state: Any) -> Message:
         """Send the shared model and what is asked for."""

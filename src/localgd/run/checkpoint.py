@@ -10,7 +10,6 @@ holds the folder while the run is at work, so that no two runs share one.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from localgd.core import End, Engine, Failure, Task
 from localgd.engine import serialize
 from localgd.errors import check_whole
 from localgd.problems.certificate import Certificate
+from localgd.rounding import is_number
 from localgd.run.history import Row
 
 VERSION = 5
@@ -71,7 +71,7 @@ class Checkpoints:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path, or a text for one
         A folder for nothing else; it is made if it is not there.
     every_rounds : int, at least 1, optional
         Write one after so many rounds.
@@ -81,11 +81,11 @@ class Checkpoints:
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        If the folder is no path, or a number is out of its range.
 
     Examples
     --------
-    >>> Checkpoints(Path("RUN.partial")).due(rounds=100, seconds=31.0)
+    >>> Checkpoints("RUN.partial").due(rounds=100, seconds=31.0)
     True
     """
 
@@ -94,10 +94,14 @@ class Checkpoints:
     every_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Check both numbers once."""
+        """Check every field once."""
+        given: Any = self.folder
+        if not isinstance(given, str | Path) or not f"{given}":
+            raise ValueError(f"folder must be a path, got {given!r}")
+        object.__setattr__(self, "folder", Path(given))
         if self.every_rounds is not None:
             check_whole("every_rounds", self.every_rounds, 1)
-        if math.isnan(self.every_seconds) or self.every_seconds < 0:
+        if not (is_number(self.every_seconds) and self.every_seconds >= 0):
             raise ValueError(f"every_seconds must be a number of at least 0, got {self.every_seconds!r}")
 
     def due(self, rounds: int, seconds: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -155,10 +155,18 @@ def told(thing: Any) -> dict[str, str]:
         raise TypeError(
             f"Flower's nodes are sent data, not code: give a frozen dataclass that they know, not {thing!r}"
         )
-    packed = serialize.pack(thing)
+    packed, name = serialize.pack(thing), name_of(type(thing))
     if packed.arrays:
-        raise TypeError(f"{name_of(type(thing))} has a field that is an array; only plain fields can be sent")
-    return {"name": name_of(type(thing)), "fields": packed.text}
+        raise TypeError(f"{name} has a field that is an array; only plain fields can be sent")
+    try:
+        serialize.unpack(packed, type(thing))
+    except ValueError as error:
+        held = ", ".join(f"{field.name}={getattr(thing, field.name)!r}" for field in fields(thing))
+        raise TypeError(
+            f"Flower's nodes read the fields of {name} as they are declared, which these are not: {held:.400}; "
+            "a task of your own travels there as it is: leave compressed(…) out"
+        ) from error
+    return {"name": name, "fields": packed.text}
 
 
 def made(entry: Any, kinds: Iterable[type[Kind]], what: str) -> Kind:
