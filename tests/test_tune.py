@@ -6,13 +6,14 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from localgd import InProcess, NodeError
+from localgd import InProcess, LocalGDClassifierCV, NodeError
 from localgd.data.classes import signed
 from localgd.run.tune import path, tune
 
@@ -64,6 +65,51 @@ def test_one_node_at_a_time_can_be_held_out():
             pooled = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10).fit(X[inside], y[inside])
             score = -log_loss(y[outside], pooled.predict_proba(X[outside]), labels=[0, 1])
             assert found.scores[fold, place] == pytest.approx(score, abs=1e-8)
+
+
+@pytest.mark.parametrize(("load", "classes"), [(load_breast_cancer, 2), (load_iris, 3)])
+def test_the_estimator_does_what_that_of_pooled_rows_does(load, classes):
+    X, y = load(return_X_y=True)
+    X = StandardScaler().fit_transform(X[:, :6])
+    names = np.array(["north", "south", "west"])[np.arange(len(y)) % 3]
+    found = LocalGDClassifierCV(Cs=6).fit(X, y, groups=names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pooled = LogisticRegressionCV(Cs=path(6), cv=5, solver="newton-cg", tol=1e-10, max_iter=1000).fit(X, y)
+    scores = next(iter(pooled.scores_.values())) if isinstance(pooled.scores_, dict) else pooled.scores_
+    np.testing.assert_allclose(found.scores_, np.reshape(scores, found.scores_.shape), atol=1e-8)
+    assert pytest.approx(float(np.ravel(pooled.C_)[0])) == found.C_
+    np.testing.assert_allclose(found.predict_proba(X), pooled.predict_proba(X), atol=1e-5)
+    assert found.coefs_paths_.shape == (5, 6, 1 if classes == 2 else 3, X.shape[1] + 1)
+    assert found.n_rounds_ <= 80
+
+
+def test_the_estimator_holds_out_a_node_at_a_time():
+    X, y, groups = data()
+    found = LocalGDClassifierCV(Cs=[1.0, 0.01], cv="leave-one-node-out").fit(X, y, groups=groups)
+    expected = tuned(X, y, groups, list(LeaveOneGroupOut().split(X, y, groups)), Cs=np.array([0.01, 1.0]))
+    assert found.scores_.tolist() == expected.scores.tolist()
+    assert found.Cs_.tolist() == [0.01, 1.0]
+    with pytest.raises(ValueError, match="leaves a fold no row to train on"):
+        LocalGDClassifierCV(cv="leave-one-node-out").fit(X, y, groups=np.zeros(len(y), int))
+    with pytest.raises(ValueError, match="cv must be a number of folds, a splitter, splits or 'leave-one-node-out'"):
+        LocalGDClassifierCV(cv="leave-one-out").fit(X, y, groups=groups)
+
+
+def test_rows_of_weight_zero_are_not_there_and_groups_may_be_asked_for():
+    X, y, groups = data(120)
+    weights = np.arange(120) % 3 / 1.0
+    found = LocalGDClassifierCV(Cs=3, cv=3).fit(X, y, groups=groups, sample_weight=weights)
+    there = weights > 0
+    alone = LocalGDClassifierCV(Cs=3, cv=3).fit(X[there], y[there], groups=groups[there], sample_weight=weights[there])
+    assert found.scores_.tolist() == alone.scores_.tolist()
+    with pytest.raises(ValueError, match="nodes='groups', but fit got no groups"):
+        LocalGDClassifierCV(nodes="groups").fit(X, y)
+
+
+@parametrize_with_checks([LocalGDClassifierCV(Cs=2, cv=2)])
+def test_scikit_learn_finds_an_estimator(estimator, check):
+    check(estimator)
 
 
 def test_every_model_of_the_path_is_proved():

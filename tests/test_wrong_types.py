@@ -69,6 +69,7 @@ def read_from(path):
 
 USED = {
     "LocalGDClassifier": fitted(localgd.LocalGDClassifier),
+    "LocalGDClassifierCV": fitted(localgd.LocalGDClassifierCV),
     "LocalGDRegressor": fitted(localgd.LocalGDRegressor),
     "read_model": read_from,
     "Method": trained,
@@ -86,6 +87,7 @@ GIVEN = {
     "Gap": {"share": 0.1},
     "InProcess": {"shards": list(federation().shards.values())},
     "LocalGDClassifier": {"method": "local-sgd", "n_rounds": 3},
+    "LocalGDClassifierCV": {"Cs": 2, "cv": 2},
     "MarginRatio": {"ratio": 0.5},
     "Message": {"w": np.zeros(2), "extra": {}},
     "Model": {"coef": np.ones(2)},
@@ -116,10 +118,12 @@ GIVEN = {
 
 MEANT = {
     "classes": {"none"},
+    "cv": {"none"},
     "names": {"none"},
     "probabilities": {"none"},
     "recipe": {"none"},
     "C": {"half", "one"},
+    "Cs": {"list"},
     "angle_tol_deg": {"half", "one"},
     "batch_size": {"none"},
     "category_map": {"none"},

@@ -22,7 +22,7 @@ HOMES = {
     "errors": "NodeError",
     "evaluation.calibrate": "calibrate",
     "evaluation.evaluate": "evaluate",
-    "estimators": "LocalGDClassifier LocalGDRegressor",
+    "estimators": "LocalGDClassifier LocalGDClassifierCV LocalGDRegressor",
     "layouts": "ClassRows Csr Dense Prepared",
     "limits": "Limits",
     "losses": "Exponential Logistic Loss",

@@ -24,6 +24,7 @@ from localgd.engine.processes import torch_processes as torch_processes
 from localgd.engine.torchdist import TorchDistributed as TorchDistributed
 from localgd.errors import NodeError as NodeError
 from localgd.estimators import LocalGDClassifier as LocalGDClassifier
+from localgd.estimators import LocalGDClassifierCV as LocalGDClassifierCV
 from localgd.estimators import LocalGDRegressor as LocalGDRegressor
 from localgd.evaluation.calibrate import calibrate as calibrate
 from localgd.evaluation.evaluate import evaluate as evaluate

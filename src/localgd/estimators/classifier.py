@@ -1,0 +1,190 @@
+"""A linear classifier over groups of rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from localgd.core import Problem
+from localgd.data.model import Model
+from localgd.data.probabilities import Probabilities
+from localgd.engine.inprocess import InProcess
+from localgd.errors import check_kind
+from localgd.estimators.linear import Classifier, engine_of, records, with_bias
+from localgd.evaluation.calibrate import calibrate, kept_aside
+from localgd.methods.averaging import LocalSteps, StepSize, Weights
+from localgd.methods.method import Choice, Method
+from localgd.methods.options import BY_NAME
+from localgd.methods.table import asked
+from localgd.problems.certificate import Status
+from localgd.problems.regularised import Regularised
+from localgd.run.goals import Angle
+from localgd.run.history import Run
+from localgd.run.loop import train
+
+
+@dataclass(eq=False, repr=False)
+class LocalGDClassifier(Classifier):
+    """Linear classifier, trained over groups of rows that are never pooled, with a certificate.
+
+    By default the pooled max-margin model, ``argmin |w| s.t. y x·w >= 1``, where some plane separates the rows, else
+    the minimiser of the logistic loss; with `C` the minimiser of ``½|w|² + C Σ log(1 + exp(−y x·w))``, the same as
+    scikit-learn's ``LogisticRegression(C=C)`` on the pooled rows. For three or more classes the margins are
+    ``(w_y − w_c)·x``, c ≠ y, and the loss ``log(1 + Σ_c exp(−(w_y − w_c)·x))``. `certificate_` says how far from it at
+    most. Rows are not scaled; angles are in the space of the rows given, the bias column included when fitted and not
+    free of C.
+
+    Parameters
+    ----------
+    method : str, Method or Choice, default "auto"
+        "auto" chooses by the sizes of the data; else the name of a method (`localgd.methods.table.METHODS`), such as
+        "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
+    C : float > 0, optional
+        Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
+    local_steps : int or mapping from group to int, default 100
+        Gradient steps per node and round, where the method takes any. A mapping names every group, as a text.
+    n_rounds : int, default 500
+        Most rounds.
+    lr : float, "auto", "paper" or mapping from group to float, default "auto"
+        Step size; "auto" is 1/smoothness, "paper" that over `local_steps`.
+    angle_tol_deg : float, optional
+        Stop once the model is proved to be within so many degrees of the pooled one.
+    fit_intercept : bool, default True
+        Append a column of ones.
+    weighted_by : "uniform", "num-examples" or mapping from group to float, optional
+        Weight of a group in the average; default is all alike, or by rows with `C`.
+    lr_schedule : str, optional
+        How the step size goes down from round to round, as "cosine:500": see `localgd.local_gd`.
+    compress : str, optional
+        How updates travel: "int8", "int4", "sign" or "topk:0.05"; see `localgd.Method.compressed`.
+    late : bool, optional
+        Hand out the late direction, or the model; default is the method's own.
+    random_state : int, RandomState or None
+        Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
+    multi_class : "softmax" or "ovr", default "softmax"
+        For three or more classes: one model of all of them, or each class against the rest, C models apart. Two classes
+        are the same either way.
+    nodes : "groups" or None, default None
+        With "groups", a fit without groups is an error: none is lost on its way through a pipeline or a search. With
+        None, all rows are then on one node.
+    calibration : "sigmoid", optional
+        Train on four fifths of the rows of each class and group, and fit the probabilities to the scores of the others,
+        as `localgd.calibrate` does: for models that have none, and those whose are too sure.
+
+    Attributes
+    ----------
+    coef_ : (1, d) float64 array, (C, d) for C >= 3 classes
+    intercept_ : (1,) float64 array, (C,) for C >= 3 classes
+    classes_ : (C,) array
+        Of two, the second is the positive side.
+    n_iter_ : int
+        Rounds that made the model; the most of any class under "ovr".
+    history_ : list of dict
+        One entry per round: `localgd.run.history.Row`. For three or more classes under "ovr" a list of such lists, one
+        per class.
+    certificate_ : Certificate
+        ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
+        "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
+    probabilities_ : Probabilities or None
+        How scores become probabilities; None for a max-margin model, which has none.
+
+    Examples
+    --------
+    >>> X = [[2.0, 0.3], [1.5, -0.2], [-2.0, 0.1], [-1.0, -0.4]]
+    >>> clf = LocalGDClassifier(n_rounds=50).fit(X, [1, 1, 0, 0], groups=["a", "b", "a", "b"])
+    >>> clf.predict([[3.0, 0.0]]).tolist(), clf.certificate_.separable
+    ([1], True)
+    """
+
+    method: str | Method | Choice = "auto"
+    _: KW_ONLY
+    C: float | None = None
+    local_steps: LocalSteps = 100
+    n_rounds: int = 500
+    lr: StepSize = "auto"
+    angle_tol_deg: float | None = None
+    fit_intercept: bool = True
+    weighted_by: Weights = None
+    lr_schedule: str | None = None
+    compress: str | None = None
+    late: bool | None = None
+    random_state: int | None = None
+    multi_class: Literal["softmax", "ovr"] = "softmax"
+    nodes: Literal["groups"] | None = None
+    calibration: Literal["sigmoid"] | None = None
+
+    def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
+        if self.multi_class not in ("softmax", "ovr"):
+            raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
+        if self.calibration not in (None, "sigmoid"):
+            raise ValueError(f"calibration must be 'sigmoid' or None, got {self.calibration!r}")
+        X, codes, held, weights = self._codes(X, y, groups, sample_weight)
+        rows, how = with_bias(X, intercept=self.fit_intercept), self._how()
+        n_classes = len(self.classes_)
+        apart = self.multi_class == "ovr" and n_classes > 2
+        aside = np.zeros(len(codes), dtype=bool)
+        if self.calibration:
+            aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
+        own = [(name, index[~aside[index]]) for name, index in held]
+        if apart:
+            ones = [(codes == one).astype(int) for one in range(n_classes)]
+            runs = [self._run(engine_of(rows, own, one, 2, weights), how) for one in ones]
+        else:
+            runs = [self._run(engine_of(rows, own, codes, n_classes, weights), how)]
+        self._take(np.concatenate([run.w for run in runs]))
+        self.n_iter_ = max(run.n_rounds for run in runs)
+        histories, certificates = [records(run) for run in runs], [run.certificate for run in runs]
+        self.history_ = histories if apart else histories[0]
+        self.certificate_ = certificates if apart else certificates[0]
+        self.probabilities_ = None if None in (of := [run.probabilities for run in runs]) else of[0]
+        if apart and self.probabilities_ is not None:
+            self.probabilities_ = Probabilities((1.0,) * n_classes, (0.0,) * n_classes)
+        if self.calibration:
+            others = [(name, found) for name, index in held if (found := index[aside[index]]).size]
+            coef, intercept = (self.coef_, self.intercept_) if n_classes > 2 else (self.coef_[0], self.intercept_[0])
+            model = Model(coef, intercept, tuple(self.classes_.tolist()))
+            engine = engine_of(with_bias(X, intercept=True), others, codes, n_classes, weights)
+            self.probabilities_ = calibrate(model, engine).probabilities
+
+    def _meant(self) -> Probabilities | None:
+        minimises = self.C is not None or isinstance(getattr(self.method, "problem", None), Regularised)
+        return Probabilities() if minimises or self.calibration else None
+
+    def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
+        """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
+        goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
+        method, problem = how
+        run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
+        short = self.angle_tol_deg is not None and not Angle(self.angle_tol_deg).met(run.certificate)
+        to_prove = run.method.exact and run.method.problem.certified
+        open_end = to_prove and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE, Status.CANCELS)
+        lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
+        if short or open_end or lost:
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=3)
+        return run
+
+    def _how(self) -> tuple[Method | Choice, Problem | None]:
+        """Return method and problem; a setting that has no meaning for the method is refused by name."""
+        # a default that the method has no use for is no setting
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in defaults if name in BY_NAME}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
+        if not isinstance(self.method, str):
+            check_kind("method", self.method, Method | Choice, "the name of a method, or a Method such as local_gd()")
+            if options:
+                raise ValueError(f"{min(options)} is a setting of the method: give it to {self.method.name} itself")
+            return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
+        try:
+            rng = check_random_state(self.random_state)
+        except (TypeError, ValueError) as error:
+            wanted = "a whole number from 0 to 4294967295, a RandomState or None"
+            raise ValueError(f"random_state must be {wanted}, got {self.random_state!r}") from error
+        if self.method == "local-sgd":
+            options["seed"] = int(rng.randint(2**31 - 1))
+        return asked(self.method, C=self.C, intercept=self.fit_intercept, **options)

@@ -1,0 +1,183 @@
+"""What linear models over groups of rows have in common, whatever they are fitted to, and what classifiers have."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, hstack, issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from localgd.data.classes import signed
+from localgd.data.groups import blocks, node_names, refuse_masked
+from localgd.data.probabilities import Probabilities, none_there
+from localgd.engine.inprocess import InProcess
+from localgd.errors import check_flag
+from localgd.rounding import FloatArray
+from localgd.run.history import Run
+
+
+class Linear(BaseEstimator):
+    """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
+
+    fit_intercept: bool
+    nodes: Literal["groups"] | None
+
+    def fit(
+        self, X: Any, y: Any, groups: ArrayLike | None = None, sample_weight: ArrayLike | float | None = None
+    ) -> Self:
+        """Fit over the groups.
+
+        Parameters
+        ----------
+        X : (n, d) array or CSR
+            Rows.
+        y : (n,) array
+            Labels of two classes or more; of a regressor real targets.
+        groups : (n,) array, optional
+            Which node holds a row, as in ``GroupKFold``: texts, numbers or truth values, none missing. None puts all
+            rows on one node, or is an error with ``nodes="groups"``. ``GridSearchCV(…).fit(X, y, groups=g)`` and
+            ``cross_val_score`` keep groups for their splitter, unless they are asked to hand them on, by
+            ``sklearn.set_config(enable_metadata_routing=True)`` and `set_fit_request` of this estimator, with
+            ``groups=True``.
+        sample_weight : (n,) array or float, optional
+            What a row counts, at least 0; 1 by default. A row of weight 2 is two of weight 1; those of weight 0, and
+            nodes without another, are left out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is one class only, a value is missing or infinite, or a parameter is out of its range.
+        """
+        check_flag("fit_intercept", self.fit_intercept)
+        for what, values in (("X", X), ("y", y)):
+            refuse_masked(what, values)
+        self._fit(X, y, groups, sample_weight)
+        return self
+
+    def _present(
+        self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
+    ) -> tuple[Any, Any, list[tuple[str, NDArray[np.intp]]], FloatArray | None]:
+        """Return what there is of rows that count, the nodes that hold them, and how much each does."""
+        if self.nodes not in (None, "groups"):
+            raise ValueError(f"nodes must be None or 'groups', got {self.nodes!r}")
+        if groups is None and self.nodes == "groups":
+            raise ValueError(
+                "nodes='groups', but fit got no groups, so all rows would be on one node; give fit(X, y, groups=…). "
+                "Cross-validation hands them on after sklearn.set_config(enable_metadata_routing=True) and "
+                "set_fit_request(groups=True)"
+            )
+        names = np.full(X.shape[0], "0") if groups is None else node_names(groups, X.shape[0])
+        if sample_weight is None:
+            return X, y, blocks(names), None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        there = weights > 0
+        return X[there], y[there], blocks(names[there]), weights[there]
+
+    def _scores(self, X: Any) -> FloatArray:
+        """Return X·coef + intercept."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        return np.asarray(X @ self.coef_.T + self.intercept_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _has_probabilities(classifier: Classifier) -> bool:
+    """Return whether scores mean probabilities; an AttributeError, as scikit-learn wants it, says what to do if not."""
+    if getattr(classifier, "probabilities_", classifier._meant()) is None:  # noqa: SLF001  its own kind
+        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), or calibration='sigmoid'"))
+    return True
+
+
+class Classifier(ClassifierMixin, Linear):
+    """What a linear classifier does, however its coefficients come about."""
+
+    def _codes(
+        self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
+    ) -> tuple[Any, NDArray[np.intp], list[tuple[str, NDArray[np.intp]]], FloatArray | None]:
+        """Return what there is of rows that count, their classes as numbers, their nodes, and how much each counts."""
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        check_classification_targets(y)
+        X, y, held, weights = self._present(X, y, groups, sample_weight)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
+        return X, codes, held, weights
+
+    def _take(self, w: FloatArray) -> None:
+        """Take a model, one vector for all classes, the bias last if there is one."""
+        each = w.reshape(1 if len(self.classes_) == 2 else len(self.classes_), -1)
+        self.coef_ = np.array(each[:, : self.n_features_in_])
+        self.intercept_ = np.array(each[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(each))
+
+    def _meant(self) -> Probabilities | None:
+        """Return the probabilities that scores will mean, once it is fitted; None if they will mean none."""
+        return Probabilities()
+
+    def decision_function(self, X: Any) -> FloatArray:
+        """Return x·coef + intercept for every row; positive means ``classes_[1]``.
+
+        For three or more classes (n, C), one column per class: the largest is the label. With `calibration` the
+        log-odds, slope·(x·coef + intercept) + offset.
+        """
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_odds(scores if scores.shape[1] > 1 else scores.ravel())
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the label of every row."""
+        scores = self.decision_function(X)  # first, as it checks that there is a model
+        return np.asarray(self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)])
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> FloatArray:
+        """Return the probability of each class for every row, (n, C): those of ``LogisticRegression`` for its coef_.
+
+        There are none for a max-margin model, whose scores are no log-odds: give `C`.
+        """
+        return np.asarray(np.exp(self.predict_log_proba(X)))
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X: Any) -> FloatArray:
+        """Return the logarithms of `predict_proba`, also where those are too small for float64."""
+        scores = self._scores(X)  # first, as it checks that there is a model
+        likely = self.probabilities_ or Probabilities()
+        return likely.log_of(scores if scores.shape[1] > 1 else scores.ravel())
+
+
+def with_bias(X: Any, *, intercept: bool) -> Any:
+    """Return the rows, with a column of ones if there is an intercept."""
+    parts: list[Any] = [X, np.ones((X.shape[0], int(intercept)))]
+    return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
+
+
+def engine_of(
+    rows: Any,
+    held: list[tuple[str, NDArray[np.intp]]],
+    codes: NDArray[np.intp],
+    n_classes: int,
+    weights: FloatArray | None,
+) -> InProcess:
+    """Return a federation of signed rows, one node per name."""
+    return InProcess(
+        signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
+        for name, index in held
+    )
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    """Return the history, one dict per round."""
+    columns = run.columns()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
