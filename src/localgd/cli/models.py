@@ -113,6 +113,8 @@ def predict_command(
         Literal["error", "zeros"] | None,
         typer.Option(help="What a category never seen in training means.", show_default="as in training"),
     ] = None,
+    decimal: flags.Decimal = ".",
+    encoding: flags.Encoding = "utf-8",
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression."""
@@ -126,7 +128,8 @@ def predict_command(
         raise ValueError("--force replaces the CSV of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    labels = read_model(model).predict(load_unlabelled(file), unseen=unseen)
+    table = load_unlabelled(file, decimal=decimal, encoding=encoding)
+    labels = read_model(model).predict(table, unseen=unseen)
     frame = pl.DataFrame({"prediction": labels})
     if out is not None:
         frame.write_csv(out)
