@@ -68,11 +68,11 @@ def certify_command(
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
-    engine = InProcess(tables)
     if held.recipe is not None:
-        federation, recipe = engine.map(held.recipe), held.recipe
+        federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
-        federation, recipe = prepared(engine, tables, as_it_is, classes=not numbers)
+        federation, recipe = prepared(InProcess(tables), tables, as_it_is, classes=not numbers)
+    typer.echo(recipe.summary, err=True)
     w = held.aligned(recipe, f"{model}")
     if numbers:
         alpha = own.get("alpha") if alpha is None else alpha

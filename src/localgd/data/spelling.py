@@ -19,6 +19,9 @@ Label: TypeAlias = "str | int | float | bool"
 Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
 
 _DECIMAL = re.compile(r"([-+]?)(0|[1-9]\d*|(?=\.\d))(?:\.(\d*))?", re.ASCII)
+_UNSEEN = " \t\u200b\u200e\u200f\u2060\ufeff"
+"""Blanks, and signs that show as nothing."""
+
 _TRUTH = {"false": "0", "true": "1"}
 
 
@@ -54,12 +57,20 @@ def key(value: Label) -> str:
     ('1', '1', '01', '9007199254740993', True)
     """
     text = str(value).strip()
+    if not text.isascii():
+        text = "".join(map(_plain_form, text)).strip(_UNSEEN)
     number = _DECIMAL.fullmatch(text)
     if number:
         sign, whole, rest = number.groups()
         digits = f"{whole or '0'}.{rest or ''}".rstrip("0").rstrip(".")
         return f"-{digits}" if sign == "-" and digits != "0" else digits
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def _plain_form(sign: str) -> str:
+    """Return a sign that is only wider, narrower or no place for a line break as the plain one; ² is no 2."""
+    same = unicodedata.decomposition(sign).startswith(("<wide>", "<narrow>", "<noBreak>"))
+    return unicodedata.normalize("NFKC", sign) if same else sign
 
 
 def said_map(text: str, flag: str) -> dict[str, Label]:
