@@ -34,7 +34,7 @@ _UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _COMMA = r"^\s*[-+]?(?:(?:\d{1,3}(?:\.\d{3})+|\d+)(?:,\d*)?|,\d+)(?:[eE][-+]?\d+)?\s*$"
 _POINT = r"^\s*[-+]?\d*\.\d*(?:[eE][-+]?\d+)?\s*$"
-_SAID = re.compile(r'"?sep=([,;\t])"?[,;\t]*(?:\n|$)', re.IGNORECASE)
+_SAID = re.compile(r'"?sep=(.)"?[,;\t]*(?:\n|$)', re.IGNORECASE)
 
 
 def format_of(path: Path) -> str | None:
@@ -191,6 +191,7 @@ def _csv(path: Path, writing: Writing) -> Table:
         _check_fields(path, text, len(header), separator, above)
         with _readable(path):
             raise
+    frame.columns = header  # as polars leaves doubled quotes in names
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
         _check_fields(path, text, len(header), separator, above)
@@ -221,7 +222,7 @@ def _check_fields(path: Path, text: str, n_columns: int, separator: str, above: 
         if fields and len(fields) != n_columns:
             raise ValueError(
                 f"{path}, row {row}: {len(fields)} fields where the header has {n_columns}; the row is cut short or a "
-                f"{_SEPARATORS[separator]} in a text lacks its quotes"
+                f"{_SEPARATORS.get(separator, separator)} in a text lacks its quotes"
             )
 
 
