@@ -184,6 +184,13 @@ def test_more_than_thirty_classes_are_asked_for() -> None:
 def test_a_map_of_labels_that_no_node_has_is_refused() -> None:
     with pytest.raises(ValueError, match="label_map='nein' is no label of any node; there are 'no', 'yes'"):
         nodes(["no", "yes"], label_map={"nein": 0})
+    for wrong in ({"no": None}, {"no": float("nan")}, {"no": [1]}, [("no", 0)]):
+        with pytest.raises(ValueError, match="label_map m"):
+            nodes(["no", "yes"], label_map=wrong)
+    with pytest.raises(ValueError, match=r"category_map\['c'\] must be a mapping"):
+        categories(["a", "b"], category_map={"c": "a=b"})
+    with pytest.raises(ValueError, match="n_classes must be"):
+        nodes(["no", "yes"], n_classes=1)
     with pytest.raises(ValueError, match="are for classes"):
         nodes([1.0, 2.0], label_map={1: 0}, classes=False)
 

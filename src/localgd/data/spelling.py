@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,6 +118,24 @@ def said_maps(texts: Iterable[str], flag: str) -> dict[str, dict[str, Label]]:
             raise ValueError(f"{flag} is COLUMN:VALUE=MEANING,VALUE=MEANING, got {text!r}")
         maps.setdefault(column, {}).update(said_map(one + equals + rest, flag))
     return maps
+
+
+def check_map(parameter: str, mapping: Any) -> None:
+    """Refuse what does not map texts, numbers and truth values to such.
+
+    Examples
+    --------
+    >>> check_map("label_map", {"no": None})
+    Traceback (most recent call last):
+    ValueError: label_map maps 'no' to None; map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}
+    """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{parameter} must be a mapping, like {{'no': 0, 'yes': 1}}, got {mapping!r}")  # noqa: TRY004  all refusals are of one kind
+    for one, to in mapping.items():
+        plain = [plain_label(value) for value in (one, to)]
+        if not all(isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) for value in plain):
+            said = "map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}"
+            raise ValueError(f"{parameter} maps {one!r} to {to!r}; {said}")
 
 
 def confusable(values: Iterable[str]) -> list[tuple[str, ...]]:
