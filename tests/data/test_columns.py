@@ -117,3 +117,16 @@ def test_labels_with_a_point_at_one_node_are_the_same_numbers_and_it_is_said(tmp
     recipe = prepare(InProcess(load(tmp_path, label="y")))[1]
     assert recipe.classes == (0, 1)
     assert "whole labels are written with a decimal point (at 1 of 2 nodes)" in recipe.summary
+
+
+@pytest.mark.parametrize("name", ["...1", " ", ""])
+def test_other_names_of_row_numbers(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{name},x,y\n1,5,0\n2,7,1\n")
+    (table,) = load(tmp_path / "a.csv", label="y")
+    assert table.names == ("x",)
+    assert table.notes == (f"column {name!r} is left out, as by its name it numbers the rows",)
+
+
+def test_names_are_as_they_are_quoted_and_any_separator_may_be_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('sep=|\n"the ""old"" | a"|y\n1|0\n2|1\n')
+    assert load(tmp_path / "a.csv", label="y")[0].names == ('the "old" | a',)

@@ -48,6 +48,8 @@ def categories(*columns: Any, **options: Any) -> Recipe:
         (["0", "1"], ["FALSE", "TRUE"], (0, 1)),
         ([1.5, 2.5], ["1.50", "2.5"], (1.5, 2.5)),
         (["inn", CAFE], ["inn", DECOMPOSED], (CAFE, "inn")),
+        (["no", "yes"], ["no\u00a0", "\uff59\uff45\uff53"], ("no", "yes")),
+        (["no", "yes"], ["no\u200b", "\ufeffyes"], ("no", "yes")),
     ],
     ids=str,
 )
@@ -61,7 +63,10 @@ def test_labels_that_nodes_spell_apart_are_one_class_and_it_is_said(one: Any, ot
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-@pytest.mark.parametrize("values", [["01", "1"], [2**53, 2**53 + 1], ["1e3", "1000"], ["x-1", "x1"]], ids=str)
+CODES = (["01", "1"], [2**53, 2**53 + 1], ["1e3", "1000"], ["x-1", "x1"], ["m\u00b2", "m2"], ["a b", "ab"])
+
+
+@pytest.mark.parametrize("values", CODES, ids=str)
 def test_codes_are_never_joined(values: list[Any]) -> None:
     assert len(nodes(values, values)[1].classes) == 2
     assert (
@@ -132,17 +137,30 @@ def test_the_model_of_nodes_that_spell_apart_is_that_of_nodes_that_do_not() -> N
         (["ill", "well"], ["sick", "healthy"]),
         ([1, 2], [3, 4]),
         (["true", "false"], [1, 2]),
+        ([-1, 1], [0, 1]),
+        ([0, 1], [1, 2]),
     ],
     ids=str,
 )
 def test_labels_that_no_two_nodes_share_are_refused_until_somebody_says_what_they_are(labels: Any) -> None:
     values = sorted({str(value) for column in labels for value in column})
-    with pytest.raises(ValueError, match=r"none has both: .*\(--label-map .*=….*\(--n-classes"):
+    with pytest.raises(ValueError, match=r"but none all of these: .*\(--label-map .*=….*\(--n-classes"):
         nodes(*labels)
     assert len(nodes(*labels, n_classes=len(values))[1].classes) == len(values)
     if len(values) == 4:
         meant = {value: place for column in labels for place, value in enumerate(column)}
         assert nodes(*labels, label_map=meant)[1].classes == (0, 1)
+
+
+def test_that_no_node_has_all_classes_is_said() -> None:
+    assert "no node has rows of all 3 classes (0, 1, 5)" in nodes([0, 1], [1, 5])[1].summary
+    assert "no node has" not in nodes([0, 1, 5], [1, 5])[1].summary
+
+
+def test_words_of_either_unicode_form_are_one_word() -> None:
+    frames = [pl.DataFrame({"t": [word, "inn"]}) for word in (CAFE, DECOMPOSED)]
+    tables = [Table(f"{k}", frame, np.array([0, 1])) for k, frame in enumerate(frames)]
+    assert prepare(InProcess(tables), text=["t"])[1].feature_names == (f"t:{CAFE}", "t:inn", "(bias)")
 
 
 def test_nodes_of_one_class_each_are_no_other_spelling() -> None:
@@ -166,6 +184,13 @@ def test_more_than_thirty_classes_are_asked_for() -> None:
 def test_a_map_of_labels_that_no_node_has_is_refused() -> None:
     with pytest.raises(ValueError, match="label_map='nein' is no label of any node; there are 'no', 'yes'"):
         nodes(["no", "yes"], label_map={"nein": 0})
+    for wrong in ({"no": None}, {"no": float("nan")}, {"no": [1]}, [("no", 0)]):
+        with pytest.raises(ValueError, match="label_map m"):
+            nodes(["no", "yes"], label_map=wrong)
+    with pytest.raises(ValueError, match=r"category_map\['c'\] must be a mapping"):
+        categories(["a", "b"], category_map={"c": "a=b"})
+    with pytest.raises(ValueError, match="n_classes must be"):
+        nodes(["no", "yes"], n_classes=1)
     with pytest.raises(ValueError, match="are for classes"):
         nodes([1.0, 2.0], label_map={1: 0}, classes=False)
 

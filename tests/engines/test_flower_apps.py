@@ -185,3 +185,18 @@ def test_a_simulated_node_takes_its_part_of_the_apps_own_set():
     found = [rows(context({"data": "heart"}, partition_id=i, num_partitions=4)).n_rows for i in range(4)]
     assert found == [table.n_rows for table in load("heart")]
     assert sum(rows(context({"data": "golub"}, partition_id=i, num_partitions=3)).n_rows for i in range(3)) == 38
+
+
+def test_the_run_config_says_what_values_mean():
+    said = {"label-map": "no=0,yes=1", "category-map": "ward:N=north;sex:male=m", "n-classes": 2}
+    options = RunConfig(said)._preparation()
+    assert options["label_map"] == {"no": 0, "yes": 1}
+    assert options["category_map"] == {"ward": {"N": "north"}, "sex": {"male": "m"}}
+    assert options["n_classes"] == 2
+
+
+def test_the_node_config_says_how_a_file_is_written(tmp_path):
+    (tmp_path / "a.csv").write_bytes("größe;krank\n1,5;ja\n2,5;nein\n".encode("latin-1"))
+    own = {"data-path": str(tmp_path / "a.csv"), "label": "krank", "decimal": ",", "encoding": "latin-1"}
+    table = rows(Context(run_id=1, node_id=1, node_config=own, state=RecordDict(), run_config={}))
+    assert table.features["größe"].to_list() == [1.5, 2.5]

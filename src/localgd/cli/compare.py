@@ -70,7 +70,8 @@ def compare_command(
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, seed)
-        federation, _ = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, intercept=fit_intercept)
+        federation, recipe = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, intercept=fit_intercept)
+        progress.say(recipe.summary)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:

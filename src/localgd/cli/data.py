@@ -30,7 +30,7 @@ def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> lis
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
     rank, n_processes = share
-    options = ("label", "node", "drop", "categorical", "weight", "fill_missing_columns")
+    options = ("label", "node", "drop", "categorical", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)

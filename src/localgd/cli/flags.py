@@ -17,6 +17,10 @@ Node = Annotated[
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
+Decimal = Annotated[
+    str, typer.Option(help="What stands before the fraction of numbers in CSV files: a point, or with ',' a comma.")
+]
+Encoding = Annotated[str, typer.Option(help="Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16.")]
 FillMissing = Annotated[
     bool, typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error.")
 ]
@@ -61,6 +65,8 @@ class Source:
     node: Node = None
     drop: Drop = None
     fill_missing_columns: FillMissing = False
+    decimal: Decimal = "."
+    encoding: Encoding = "utf-8"
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

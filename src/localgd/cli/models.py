@@ -68,11 +68,11 @@ def certify_command(
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
-    engine = InProcess(tables)
     if held.recipe is not None:
-        federation, recipe = engine.map(held.recipe), held.recipe
+        federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
-        federation, recipe = prepared(engine, tables, as_it_is, classes=not numbers)
+        federation, recipe = prepared(InProcess(tables), tables, as_it_is, classes=not numbers)
+    typer.echo(recipe.summary, err=True)
     w = held.aligned(recipe, f"{model}")
     if numbers:
         alpha = own.get("alpha") if alpha is None else alpha
@@ -118,6 +118,8 @@ def predict_command(
         typer.Option(help="Two classes: probability above which a row is of the second one.", show_default="0.5"),
     ] = None,
     row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
+    decimal: flags.Decimal = ".",
+    encoding: flags.Encoding = "utf-8",
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
@@ -133,7 +135,7 @@ def predict_command(
         raise ValueError("--force replaces the file of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    table, held = load_unlabelled(file), read_model(model)
+    table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
         frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)

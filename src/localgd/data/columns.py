@@ -26,8 +26,8 @@ from localgd.data.values import (
 from localgd.errors import nearest
 from localgd.rounding import FloatArray
 
-_ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*")
-"""What pandas calls an index when it writes it to a file, and when it reads it back."""
+_ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|\.\.\.1")
+"""What pandas calls an index when it writes it to a file, and when it reads it back, and what readr of R does."""
 
 _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
@@ -190,11 +190,12 @@ def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Tab
     """Return a table without the columns to drop, and without those that number its rows or hold nothing."""
     left = tuple(name for name in table.names if name not in set(drop))
     found = [name for name in left if name not in asked and _ROW_NUMBERS.fullmatch(name)]
-    if not left or "" not in left or "" in asked:
-        unnamed = False
-    else:
-        unnamed = table.names[0] == "" or table.series([""])[0].null_count() == table.n_rows
-    found += [""] if unnamed else []
+    for name in left:
+        if name not in asked and not name.strip():
+            frame: Any = table.features
+            empty = isinstance(frame, pl.DataFrame) and frame[name].null_count() == table.n_rows
+            unnamed = name == table.names[0] or empty
+            found += [name] if unnamed else []
     notes = [f"column {name!r} is left out, as by its name it numbers the rows" for name in found]
     kept = tuple(name for name in left if name not in found)
     return replace(_selected(table, kept), notes=(*table.notes, *notes))

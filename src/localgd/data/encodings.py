@@ -98,7 +98,7 @@ class Words:
         """Return the encoded column as CSR, shape (n, number of words)."""
         from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
 
-        texts = as_text(column).fill_null("").to_list()
+        texts = as_text(column).fill_null("").str.normalize("NFC").to_list()
         counts = csr_array(CountVectorizer(vocabulary=self.vocabulary).transform(texts), dtype=np.float64)
         weighted = csr_array(counts @ diags_array(np.array(self.idf)))
         norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm
 _UNREADABLE = (EOFError, OSError, zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError, csv.Error, KeyError)
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-_SAID = re.compile(r'"?sep=([,;\t])"?[,;\t]*(?:\n|$)', re.IGNORECASE)
+_COMMA = r"^\s*[-+]?(?:(?:\d{1,3}(?:\.\d{3})+|\d+)(?:,\d*)?|,\d+)(?:[eE][-+]?\d+)?\s*$"
+_POINT = r"^\s*[-+]?\d*\.\d*(?:[eE][-+]?\d+)?\s*$"
+_SAID = re.compile(r'"?sep=(.)"?[,;\t]*(?:\n|$)', re.IGNORECASE)
 
 
 def format_of(path: Path) -> str | None:
@@ -71,20 +74,75 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _text(path: Path) -> str:
+@dataclass(frozen=True)
+class Writing:
+    """How the text of CSV files is written.
+
+    Parameters
+    ----------
+    decimal : "." or ","
+        What stands before the fraction of a number; with a comma, points group its digits by three.
+    encoding : str
+        Name of the encoding, as Python calls it.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> Writing(decimal=",").plain(pl.DataFrame({"x": ["1.234,5", "7", "a,b"]}), lambda row: "")["x"].to_list()
+    ['1234.5', '7', 'a,b']
+    """
+
+    decimal: str = "."
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        """Check that there are such."""
+        if self.decimal not in {".", ","}:
+            raise ValueError(f"decimal must be '.' or ',', got {self.decimal!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"encoding={self.encoding!r} is not known; there are utf-8, latin-1, cp1252, utf-16 and others"
+            ) from None
+
+    def plain(self, frame: pl.DataFrame, place: Callable[[int], str]) -> pl.DataFrame:
+        """Return a frame of text with a point before every fraction; raise where a point may be one or none."""
+        if self.decimal == ".":
+            return frame
+        columns = []
+        for column in frame.get_columns():
+            local = column.str.contains(_COMMA).fill_null(value=False)
+            if (odd := (~local & column.str.contains(_POINT)).arg_true()).len():
+                raise ValueError(
+                    f"{place(int(odd[0]))}: column {column.name!r} holds {column[int(odd[0])]!r}, but with decimal=',' "
+                    "a point groups digits by three; correct it, or leave decimal (--decimal) out"
+                )
+            numbers = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+            columns.append(numbers.zip_with(local, column))
+        return pl.DataFrame(columns)
+
+
+def _text(path: Path, encoding: str = "utf-8") -> str:
     """Return the (unzipped) file as text, its lines ended by a newline whatever ends them in the file."""
     with _readable(path):
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        plain = codecs.lookup(encoding).name == "utf-8"
+        return raw.decode("utf-8-sig" if plain else encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
-            f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file with UTF-8 encoding"
+            f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not {encoding.upper()}; save the file with UTF-8 "
+            "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252)"
         ) from error
 
 
-def read(path: Path, label: str | None = None, node: str | None = None) -> list[Table]:
+def read(path: Path, label: str | None = None, node: str | None = None, writing: Writing = Writing()) -> list[Table]:
     """Read a file of any kind: one table per entry of the column, or array, `node` if it is given, else one in all.
 
     Labels of CSV and Parquet are still among the columns, whose types are not decided yet: `localgd.data.columns.alike`
@@ -104,7 +162,7 @@ def read(path: Path, label: str | None = None, node: str | None = None) -> list[
         case None:
             raise ValueError(f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)}")
         case kind:
-            table = _csv(path) if kind == "csv" else _parquet(path)
+            table = _csv(path, writing) if kind == "csv" else _parquet(path)
             if node is None:
                 return [table]
             check_known("node", (node,), table.names, table.source)
@@ -115,13 +173,13 @@ def read(path: Path, label: str | None = None, node: str | None = None) -> list[
             return replace(table, features=frame.drop(node), names=()).split(np.array(names.to_list(), dtype=np.str_))
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path, writing: Writing) -> Table:
     """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
 
     Columns are separated by commas; by semicolons or tabs if the header has those and no comma, or as a first line like
     ``sep=;`` says, which spreadsheets write.
     """
-    text, separator, above = _separated(path, _text(path))
+    text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
         header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
     refuse_twice(header, f"{path}, row {above + 1}")
@@ -133,6 +191,7 @@ def _csv(path: Path) -> Table:
         _check_fields(path, text, len(header), separator, above)
         with _readable(path):
             raise
+    frame.columns = header  # as polars leaves doubled quotes in names
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
         _check_fields(path, text, len(header), separator, above)
@@ -140,6 +199,7 @@ def _csv(path: Path) -> Table:
     if frame.width > 1 and frame[:, 0].null_count():
         filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
+    frame = writing.plain(frame, lambda row: f"{path}, row {row_numbers[row]}")
     return _framed(path, frame, row_numbers, as_written=True)
 
 
@@ -162,7 +222,7 @@ def _check_fields(path: Path, text: str, n_columns: int, separator: str, above: 
         if fields and len(fields) != n_columns:
             raise ValueError(
                 f"{path}, row {row}: {len(fields)} fields where the header has {n_columns}; the row is cut short or a "
-                f"{_SEPARATORS[separator]} in a text lacks its quotes"
+                f"{_SEPARATORS.get(separator, separator)} in a text lacks its quotes"
             )
 
 

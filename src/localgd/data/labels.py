@@ -9,6 +9,9 @@ from localgd.core import Report
 from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
 from localgd.data.survey import FEW, MANY, no_classes, tallies
 
+_CODINGS = ((-1, 1), (0, 1), (1, 2))
+"""How two classes are written as numbers."""
+
 MOST_CLASSES = 30
 """More are asked for: a column of more is seldom one of classes."""
 
@@ -82,13 +85,16 @@ def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], *, drawn:
     words = [{key(classes[at])[:1].isalpha() for at in own} for own in apart]
     unlike = {True} in words and {False} in words
     several = len(apart) > 1 and max(map(len, apart)) > 1
-    if (unlike or several) and not drawn:
-        one, other = ([classes[at] for at in sorted(own)] for own in sorted(apart, key=len, reverse=True)[:2])
+    codings = [own for own in nodes if tuple(classes[at] for at in sorted(own)) in _CODINGS]
+    mixed = len({frozenset(own) for own in codings}) > 1 and max(map(len, nodes)) == 2
+    if (unlike or several or mixed) and not drawn:
+        sets = {tuple(sorted(own)) for own in (apart if unlike or several else codings)}
+        one, other = ([classes[at] for at in own] for own in sorted(sets, key=lambda own: (-len(own), own))[:2])
         flag = ",".join(f"{value}=…" for value in one[:10])
         raise ValueError(
-            f"label: some nodes have {listed(one)} and others {listed(other)}, and none has both: the same classes in "
-            f"other words? Say what each means with label_map={{{one[0]!r}: …}} (--label-map {flag}), or that they are "
-            f"{len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
+            f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the same "
+            f"classes in other words? Say what each means with label_map={{{one[0]!r}: …}} (--label-map {flag}), or "
+            f"that they are {len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
         )
 
 
@@ -102,6 +108,8 @@ def _notes(joined: Joined, held: Sequence[tuple[set[int], int]], tally: Report) 
     if single:
         which = ", ".join(f"{joined.values[at]!r} at {count}" for at, count in sorted(single.items())[:10])
         notes.append(f"nodes of one class only: {sum(single.values())} of {tally.n_nodes} ({which})")
+    if max(len(own) for own, _ in held) < len(joined.values) > 2:
+        notes.append(f"no node has rows of all {len(joined.values)} classes ({listed(joined.values)})")
     uneven = sum(count for _, count in tallies(tally, "uneven"))
     if uneven:
         where = f"at {uneven} of {tally.n_nodes} nodes"

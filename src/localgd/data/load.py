@@ -10,9 +10,9 @@ from typing import Any
 
 from localgd.data.columns import alike, check_known, same_width
 from localgd.data.datasets import DATASETS, load_dataset
-from localgd.data.files import SUFFIXES, format_of, read, stem_of
+from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
 from localgd.data.table import Table
-from localgd.errors import check_flag, check_names, nearest
+from localgd.errors import check_flag, check_kind, check_names, nearest
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -31,6 +31,8 @@ def load(
     weight: str | None = None,
     nodes: Collection[str] | None = None,
     fill_missing_columns: bool = False,
+    decimal: str = ".",
+    encoding: str = "utf-8",
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -56,6 +58,10 @@ def load(
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False
         A column that some CSV or Parquet files lack is missing in all of their rows; else that is an error.
+    decimal : "." or ",", default "."
+        What stands before the fraction of a number in CSV files; with a comma, points group digits by three.
+    encoding : str, default "utf-8"
+        Encoding of CSV files.
 
     Returns
     -------
@@ -83,9 +89,10 @@ def load(
     for name, names in (("drop", drop), ("categorical", categorical), ("nodes", () if nodes is None else nodes)):
         check_names(name, names)
     check_flag("fill_missing_columns", fill_missing_columns)
+    check_kind("encoding", encoding, str, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
-    path = Path(source)
+    path, writing = Path(source), Writing(decimal, encoding)
     how = {"drop": drop, "categorical": categorical, "weight": weight, "fill_missing_columns": fill_missing_columns}
     if path.is_dir():
         if node is not None:
@@ -93,13 +100,14 @@ def load(
         files = _node_files(path)
         check_known("nodes", nodes or (), list(files), f"{path}", "a node")
         chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
-        return _load_files(chosen, label, None, {**how, "partly": nodes is not None})
+        return _load_files(chosen, label, None, writing, {**how, "partly": nodes is not None})
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
-        return _load_files([path], label, node, how)
+        return _load_files([path], label, node, writing, how)
     if str(source) in DATASETS:
         given = [name for name, value in {"label": label, "node": node, **how}.items() if value]
+        given += ["decimal and encoding"] if writing != Writing() else []
         if given:
             raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
         return load_dataset(str(source))
@@ -142,8 +150,11 @@ def _node_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(named.items()))
 
 
-def _load_files(paths: Sequence[Path], label: str | None, node: str | None, how: Mapping[str, Any]) -> list[Table]:
+def _load_files(
+    paths: Sequence[Path], label: str | None, node: str | None, writing: Writing, how: Mapping[str, Any]
+) -> list[Table]:
     formats = {path: format_of(path) for path in paths}
+    _check_written(writing, formats)
     framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
     if framed and len(framed) < len(paths):
         other = next(path for path in paths if path not in framed)
@@ -156,7 +167,7 @@ def _load_files(paths: Sequence[Path], label: str | None, node: str | None, how:
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [table for path in paths for table in read(path, label, node)]
+    tables = [table for path in paths for table in read(path, label, node, writing)]
     if not framed:
         return _arrays_alike(tables, how)
     if label is None:
@@ -175,10 +186,15 @@ def _arrays_alike(tables: Sequence[Table], how: Mapping[str, Any]) -> list[Table
     return sorted(alike([*whole, *wide], None, **how), key=lambda table: table.node_id)
 
 
-def load_unlabelled(path: str | Path) -> Table:
+def _check_written(writing: Writing, formats: Mapping[Path, str | None]) -> None:
+    if writing != Writing() and "csv" not in formats.values():
+        raise ValueError(f"decimal and encoding are for CSV files, and {next(iter(formats))} is none; leave them out")
+
+
+def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "utf-8") -> Table:
     """Return a file's rows without labels, to predict on; a column of labels among them does no harm.
 
-    Columns of a CSV file stay as written: the recipe knows which of them are numbers.
+    Columns of a CSV file stay as written, but for its `decimal`: the recipe knows which of them are numbers.
 
     Raises
     ------
@@ -188,4 +204,6 @@ def load_unlabelled(path: str | Path) -> Table:
     file = Path(path)
     if not file.is_file() or format_of(file) is None:
         raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
-    return read(file)[0]
+    writing = Writing(decimal, encoding)
+    _check_written(writing, {file: format_of(file)})
+    return read(file, writing=writing)[0]

@@ -17,7 +17,7 @@ from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of
 from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Joined, Speller
+from localgd.data.spelling import Joined, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.data.table import MOST_COLUMNS
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
@@ -113,8 +113,11 @@ def prepare(
     check_names("categorical", categorical)
     check_mapping("label_map", label_map)
     check_mapping("category_map", category_map)
+    if n_classes is not None:
+        check_whole("n_classes", n_classes, 2)
+    check_map("label_map", label_map or {})
     for column, mapping in (category_map or {}).items():
-        check_mapping(f"category_map of {column!r}", mapping)
+        check_map(f"category_map[{column!r}]", mapping)
     if not classes and (label_map or n_classes is not None):
         raise ValueError("label_map and n_classes are for classes; leave them out for numbers to fit")
     survey = from_all(engine, Survey(), Message())

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ Label: TypeAlias = "str | int | float | bool"
 Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
 
 _DECIMAL = re.compile(r"([-+]?)(0|[1-9]\d*|(?=\.\d))(?:\.(\d*))?", re.ASCII)
+_UNSEEN = " \t\u200b\u200e\u200f\u2060\ufeff"
+"""Blanks, and signs that show as nothing."""
+
 _TRUTH = {"false": "0", "true": "1"}
 
 
@@ -54,12 +58,20 @@ def key(value: Label) -> str:
     ('1', '1', '01', '9007199254740993', True)
     """
     text = str(value).strip()
+    if not text.isascii():
+        text = "".join(map(_plain_form, text)).strip(_UNSEEN)
     number = _DECIMAL.fullmatch(text)
     if number:
         sign, whole, rest = number.groups()
         digits = f"{whole or '0'}.{rest or ''}".rstrip("0").rstrip(".")
         return f"-{digits}" if sign == "-" and digits != "0" else digits
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def _plain_form(sign: str) -> str:
+    """Return a sign that is only wider, narrower or no place for a line break as the plain one; ² is no 2."""
+    same = unicodedata.decomposition(sign).startswith(("<wide>", "<narrow>", "<noBreak>"))
+    return unicodedata.normalize("NFKC", sign) if same else sign
 
 
 def said_map(text: str, flag: str) -> dict[str, Label]:
@@ -106,6 +118,24 @@ def said_maps(texts: Iterable[str], flag: str) -> dict[str, dict[str, Label]]:
             raise ValueError(f"{flag} is COLUMN:VALUE=MEANING,VALUE=MEANING, got {text!r}")
         maps.setdefault(column, {}).update(said_map(one + equals + rest, flag))
     return maps
+
+
+def check_map(parameter: str, mapping: Any) -> None:
+    """Refuse what does not map texts, numbers and truth values to such.
+
+    Examples
+    --------
+    >>> check_map("label_map", {"no": None})
+    Traceback (most recent call last):
+    ValueError: label_map maps 'no' to None; map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}
+    """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{parameter} must be a mapping, like {{'no': 0, 'yes': 1}}, got {mapping!r}")  # noqa: TRY004  all refusals are of one kind
+    for one, to in mapping.items():
+        plain = [plain_label(value) for value in (one, to)]
+        if not all(isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) for value in plain):
+            said = "map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}"
+            raise ValueError(f"{parameter} maps {one!r} to {to!r}; {said}")
 
 
 def confusable(values: Iterable[str]) -> list[tuple[str, ...]]:

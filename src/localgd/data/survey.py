@@ -193,5 +193,6 @@ def _document_frequencies(texts: pl.Series) -> dict[str, int]:
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - heavy, and only text needs it
 
     words = CountVectorizer().build_analyzer()
-    frequencies = Counter(word for line in texts.drop_nulls().to_list() for word in set(words(line)))
+    lines = texts.drop_nulls().str.normalize("NFC").to_list()
+    frequencies = Counter(word for line in lines for word in set(words(line)))
     return dict(sorted(frequencies.items()))

@@ -29,7 +29,10 @@ _DATE = (
     r"|\d{1,2}\.?[ -]" + _MONTH + r"[ ,-]+\d{2,4}|" + _MONTH + r" \d{1,2},? \d{4})(?:[T ].*)?$"
 )
 _LOOKS = {
-    "numbers, this one in a local style": (_LOCAL_NUMBER, "write plain numbers with a point, like 1234.5"),
+    "numbers, this one in a local style": (
+        _LOCAL_NUMBER,
+        "write plain numbers with a point, like 1234.5, or say decimal=',' (--decimal ,) of CSV files with commas",
+    ),
     "dates": (_DATE, "turn them into numbers, such as days since the first"),
 }
 
@@ -154,8 +157,8 @@ def lookalike(texts: Sequence[pl.Series]) -> tuple[int, int, str] | None:
 
     Examples
     --------
-    >>> lookalike([pl.Series(["7", "12,5"]), pl.Series(["cold"])])
-    (0, 1, 'numbers, this one in a local style; write plain numbers with a point, like 1234.5')
+    >>> lookalike([pl.Series(["2020-01-31", "1.2.20"]), pl.Series(["cold"])])
+    (0, 0, 'dates; turn them into numbers, such as days since the first')
     """
     present = sum(int((~text.str.to_lowercase().is_in(MISSING)).sum()) for text in texts)
     for what, (pattern, remedy) in _LOOKS.items():

@@ -86,8 +86,9 @@ def answer(
 def rows(context: Context) -> Table:
     """Return the rows that a node's own configuration names: nothing that the server says can lead to a file.
 
-    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``drop`` and ``categorical`` (names between
-    commas) as in `localgd.load`. Or ``data`` names a bundled set, of which ``partition-id`` picks the node, as
+    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``decimal``, ``encoding``, ``drop`` and
+    ``categorical`` (names between commas) as in `localgd.load`. Or ``data`` names a bundled set, of which
+    ``partition-id`` picks the node, as
     simulations number them; only there the app's own configuration may name it. If it names no rows of one node, it is
     a `RefusedError`.
     """
@@ -98,7 +99,8 @@ def rows(context: Context) -> Table:
             raise RefusedError("its data-path is no file; correct its node-config")
         label, weight = (None if config.get(key) is None else str(config[key]) for key in ("label", "weight"))
         drop, categorical = (_names(config, key) for key in ("drop", "categorical"))
-        return load(str(path), label=label, drop=drop, categorical=categorical, weight=weight)[0]
+        own: dict[str, Any] = {key: str(config[key]) for key in ("decimal", "encoding") if key in config}
+        return load(str(path), label=label, drop=drop, categorical=categorical, weight=weight, **own)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:
         raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")

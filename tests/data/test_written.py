@@ -1,0 +1,71 @@
+"""CSV files as other countries and older programs write them: commas before fractions, other encodings."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import localgd
+from localgd import InProcess, load, prepare
+from localgd.data.load import load_unlabelled
+
+TEXT = "alter;ort;krank\n41,5;Köln;ja\n1.052,25;Ulm;nein\n-,5;Köln;nein\n;Ulm;ja\n7;Ulm;ja\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "latin-1", "utf-16"])
+def test_numbers_with_commas_are_those_with_points_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes(TEXT.encode(encoding))
+    table = load(tmp_path / "a.csv", label="krank", decimal=",", encoding=encoding)[0]
+    assert table.features["alter"].to_list() == [41.5, 1052.25, -0.5, None, 7.0]
+    assert table.features["ort"].to_list() == ["Köln", "Ulm", "Köln", "Ulm", "Ulm"]
+    assert load_unlabelled(tmp_path / "a.csv", decimal=",", encoding=encoding).features["alter"][1] == "1052.25"
+
+
+def test_the_error_of_either_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(TEXT.encode("cp1252"))
+    with pytest.raises(ValueError, match=r"row 2: byte 0xf6 is not UTF-8; .*--encoding cp1252"):
+        load(tmp_path / "a.csv", label="krank")
+    with pytest.raises(ValueError, match=r"row 2: column 'alter' holds '41,5'.*decimal=',' \(--decimal ,\)"):
+        load(tmp_path / "a.csv", label="krank", encoding="cp1252")
+    with pytest.raises(ValueError, match="encoding='cp99' is not known"):
+        load(tmp_path / "a.csv", label="krank", encoding="cp99")
+    with pytest.raises(ValueError, match=r"decimal must be '\.' or ',', got ';'"):
+        load(tmp_path / "a.csv", label="krank", decimal=";")
+
+
+@pytest.mark.parametrize("value", ["1.5", "12.34", ".5", "1.2345"])
+def test_a_point_that_groups_no_digits_is_asked_about(tmp_path: Path, value: str) -> None:
+    (tmp_path / "a.csv").write_text(f"x;y\n1,5;0\n{value};1\n")
+    with pytest.raises(ValueError, match=rf"a\.csv, row 3: column 'x' holds '{value}', but with decimal=','"):
+        load(tmp_path / "a.csv", label="y", decimal=",")
+
+
+def test_texts_with_commas_and_points_stay_as_they_are(tmp_path: Path) -> None:
+    values = ["a,b", "1,2,3", "10.0.0.1", "31.12.2020", "v1.5"]
+    pl.DataFrame({"x": values, "z": np.arange(5), "y": [0, 1, 0, 1, 0]}).write_csv(tmp_path / "a.csv")
+    assert load(tmp_path / "a.csv", label="y", decimal=",")[0].features["x"].to_list() == values
+
+
+def test_both_are_for_csv_files_only(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=np.eye(2), y=[0, 1])
+    for given in ({"decimal": ","}, {"encoding": "latin-1"}):
+        with pytest.raises(ValueError, match="decimal and encoding are for CSV files"):
+            load(tmp_path / "a.npz", **given)
+        with pytest.raises(ValueError, match="decimal and encoding are for CSV files"):
+            load_unlabelled(tmp_path / "a.npz", **given)
+        with pytest.raises(ValueError, match="bundled with its own columns; leave decimal and encoding out"):
+            load("heart", **given)
+
+
+def test_the_command_line_trains_and_predicts_on_such_files(tmp_path: Path) -> None:
+    rows = [(f"{i % 7},{i % 10}", "ja" if i % 7 > 3 else "nein") for i in range(60)]
+    path, out = tmp_path / "Ö.csv", tmp_path / "RUN"
+    path.write_bytes(("größe;krank\n" + "".join(";".join(row) + "\n" for row in rows)).encode("latin-1"))
+    written = ("--decimal", ",", "--encoding", "latin-1")
+    done = localgd("train", path, "--label", "krank", "--C", "1", "--out", out, *written)
+    assert done.returncode == 0
+    assert localgd("predict", out, path).returncode == 2
+    labels = localgd("predict", out, path, *written).stdout.split()[1:]
+    assert np.mean([label == right for label, (_, right) in zip(labels, rows, strict=True)]) > 0.9
+    assert prepare(InProcess(load(path, label="krank", decimal=",", encoding="latin-1")))[1].classes == ("ja", "nein")
