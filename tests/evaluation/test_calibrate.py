@@ -124,5 +124,10 @@ def test_a_run_is_calibrated_by_command_on_rows_that_it_has_not_seen(tmp_path):
     assert isinstance(model.probabilities, Probabilities)
     assert len(model.probabilities.slope) == 1
     assert localgd(*words).returncode == 2  # it is there
-    predicted = localgd("predict", tmp_path / "sure.json", tmp_path / "more.csv", "--proba", "--json")
-    assert len(json.loads(predicted.stdout)) == table.n_rows
+    predicted = json.loads(
+        localgd("predict", tmp_path / "sure.json", tmp_path / "more.csv", "--proba", "--json").stdout
+    )
+    assert len(predicted) == table.n_rows
+    log_odds = model.decision_function(table)
+    np.testing.assert_allclose([row["probability_poisonous"] for row in predicted], expit(log_odds), rtol=1e-12)
+    assert [row["prediction"] == "poisonous" for row in predicted] == (log_odds > 0).tolist()

@@ -154,6 +154,11 @@ class Model:
         w = self.aligned(self.recipe, "this model")
         return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
 
+    def decision_function(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+        """Return what rows are decided by: the log-odds of a calibrated model, the `scores` of any other."""
+        scores = self.scores(table, unseen=unseen)
+        return scores if self.probabilities is None else self.probabilities.log_odds(scores)
+
     def labels(self, scores: FloatArray) -> list[Any]:
         """Return the label, or the number, that each of these scores stands for."""
         classes = () if self.recipe is None else self.recipe.classes

@@ -26,13 +26,16 @@ def between(bounds: Interval, digits: int = 4) -> str:
     --------
     >>> between(Interval(0.81521, 0.81521)), between(Interval(0.90001, 0.90006)), between(Interval(math.nan, math.nan))
     ('0.8152', '0.9000 to 0.9001', '–')
+    >>> between(Interval(0.99996, 0.99996)), between(Interval(1.0, 1.0))
+    ('0.9999', '1.0000')
     """
     if math.isnan(bounds.low):
         return "–"
-    if bounds.width < SAME:
-        return f"{bounds.low:.{digits}f}"
     unit = 10**digits
     low, high = math.floor(bounds.low * unit) / unit, math.ceil(bounds.high * unit) / unit
+    if bounds.width < SAME:
+        shown = f"{bounds.low:.{digits}f}"  # 1 if it is all, and only then
+        return f"{low:.{digits}f}" if float(shown) == 1.0 and bounds.high < 1 - SAME else shown
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
