@@ -45,7 +45,7 @@ def test_with_few_rows_in_a_cell_it_says_why_there_are_bounds(run):
     done = localgd("evaluate", run, "heart", "--min-group", "8")
     assert done.returncode == 0
     assert "nodes tell no cell of fewer than 8 rows" in done.stdout
-    assert "stand in a neighbouring bin" in done.stdout
+    assert "stand in a bin with those of its neighbour" in done.stdout
     done = localgd("evaluate", run, "heart", "--min-group", "9")
     assert done.returncode == 2
     assert "node 'Switzerland': it has fewer than min_group=9 rows of a class" in done.stderr

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import root
 from scipy.special import expit, logit
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from common import OTHER_ORDER, SAME_ORDER
+from common import OTHER_ORDER, SAME_ORDER, examples
 from evaluation.federations import ONE, of_scores
 from localgd import (
     InProcess,
@@ -195,6 +197,11 @@ def test_where_few_rows_are_told_together_the_bounds_hold_what_all_would_tell(mi
         assert found.areas[label].low <= area.high
         assert area.low <= found.areas[label].high
     assert found.log_loss == pytest.approx(exact.log_loss, rel=SAME_ORDER)
+    if n_classes == 2:
+        assert found.calibration.weights.sum() == pytest.approx(exact.calibration.weights.sum(), rel=SAME_ORDER)
+        assert found.calibration.slope == pytest.approx(exact.calibration.slope, rel=OTHER_ORDER)
+        plain = found.calibration.mixed == 0  # what is told alone is a part of its bin
+        assert (found.calibration.weights[plain] <= exact.calibration.weights[plain] * (1 + SAME_ORDER)).all()
 
 
 def test_a_node_with_too_few_rows_of_a_class_does_not_tell_how_they_are_decided():
@@ -292,3 +299,26 @@ def test_shares_of_nothing_have_no_meaning():
     assert math.isnan(nobody.ppv.low)
     assert math.isnan(nobody.sensitivity.high)
     assert math.isnan(nobody.f1(1).low)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(st.integers(0, 2**32))
+def test_bounds_on_decisions_hold_those_of_the_pooled_rows_whatever_the_rows(seed):
+    rng = np.random.default_rng(seed)
+    n, min_group = int(rng.integers(40, 200)), int(rng.integers(2, 7))
+    positive, groups = rng.random(n) < 0.5, rng.integers(0, 2, n)
+    scores = rng.standard_normal(n) + rng.exponential() * positive
+    weights = rng.exponential(size=n) if rng.random() < 0.5 else None
+    if min(np.bincount(groups * 2 + positive, minlength=4)) < min_group:
+        return
+    engine, model = of_scores(scores, positive, groups, weights), Model.from_vector(ONE.w, fit_intercept=True)
+    cuts = rng.choice(scores, 4) if rng.random() < 0.5 else rng.standard_normal(3)
+    found = evaluate(model, engine, thresholds=cuts.tolist(), min_group=min_group, n_rounds=1, n_cuts=20)
+    for cut, decision in zip(cuts, found.decisions, strict=True):
+        table = metrics.confusion_matrix(positive, scores > cut, sample_weight=weights)
+        slack = SAME_ORDER * n
+        assert (decision.low <= table + slack).all()
+        assert (table <= decision.high + slack).all()
+        expected = metrics.f1_score(positive, scores > cut, average="macro", sample_weight=weights)
+        assert decision.macro_f1.low <= expected + slack
+        assert expected <= decision.macro_f1.high + slack

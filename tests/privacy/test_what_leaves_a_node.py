@@ -207,6 +207,9 @@ def test_evaluation_tells_sums_and_no_cell_of_few_rows(min_group):
         for name in ("positives", "negatives"):
             told = answer.sums.get(name, np.zeros(1))
             assert ((told == 0) | (told >= min_group)).all()
+        curve = answer.sums.get("calibration", np.zeros((4, 1)))
+        for told in (curve[2], curve[0] - curve[2], curve[3]):
+            assert ((np.abs(told) < 1e-9) | (told >= min_group)).all()
         if min_group > 1 and "most" in answer.maxs:  # single scores are told of groups that are large enough
             scores = engine.shards[node].rows @ message.w * engine.shards[node].rows[:, -1]
             shown = answer.maxs["most"][np.isfinite(answer.maxs["most"])]

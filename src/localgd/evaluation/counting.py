@@ -29,9 +29,10 @@ class Decisions:
     (line) that are decided to be of each (C, C), for two classes that are up to the first threshold, between it and the
     next, …, above the last, (2, T + 1); both are the same where each such cell holds `min_group` rows; with odds
     ``losses`` (2,), Σ −log p_y and Σ |p − e_y|² (of the second class only, for two), and for two classes
-    ``calibration`` (4, 10): by bins of p the weight, Σ p, the weight of the second class, and of rows that are told in
-    another bin, as fewer than `min_group` of a class would be told. With `by_node` the first four also apart for every
-    node, under ``classes_at`` and so on, and ``auc_at``, the node's own area under the curve of each class.
+    ``calibration`` (4, 10): by bins of p the weight, Σ p, the weight of the second class, and the weight if several
+    bins are told as this one, as one of them holds fewer than `min_group` rows of a class. With `by_node` the first
+    four also apart for every node, under ``classes_at`` and so on, and ``auc_at``, the node's own area under the curve
+    of each class.
     """
 
     min_group: int = 1
@@ -96,30 +97,25 @@ def _losses(rows: Scored) -> FloatArray:
 
 
 def _calibration(rows: Scored, min_group: int) -> FloatArray:
-    """Return by bins of the probability the weight, Σ p, the weight of the second class, and of rows told elsewhere."""
+    """Return by bins of the probability the weight, Σ p, the weight of the second class, and of what is mixed."""
     likely = rows.likely.of(rows.scores)[:, 1]  # type: ignore[union-attr]
     bins = np.searchsorted(np.linspace(0, 1, N_BINS + 1)[1:-1], likely)
-    there = [_by_bin(bins[rows.codes == code]) for code in (0, 1)]
-    told, moved = np.arange(N_BINS), np.zeros(N_BINS, dtype=bool)
-    filled = np.flatnonzero(there[0] + there[1])
-    while min_group > 1 and filled.size > 1:
-        sizes = [np.bincount(told[bins[rows.codes == code]], minlength=N_BINS) for code in (0, 1)]
-        few = [place for place in filled if any(0 < size[place] < min_group for size in sizes)]
-        if not few:
+    sizes = np.stack([np.bincount(bins[rows.codes == code], minlength=N_BINS) for code in (0, 1)])
+    told, filled = np.arange(N_BINS), np.flatnonzero(sizes.sum(axis=0)).tolist()
+    first = list(filled)
+    while len(filled) > 1:
+        few = next((one for one in filled if ((sizes[:, one] > 0) & (sizes[:, one] < min_group)).any()), None)
+        if few is None:
             break
-        at = int(np.flatnonzero(filled == few[0])[0])
-        into = int(filled[at + 1] if at + 1 < filled.size else filled[at - 1])
-        moved |= told == few[0]
-        told[told == few[0]] = into
-        filled = np.delete(filled, at)
+        at = filled.index(few)
+        into = filled[at + 1] if at + 1 < len(filled) else filled[at - 1]
+        told[told == few] = into
+        sizes[:, into] += sizes[:, few]
+        del filled[at]
+    mixed = np.bincount(told[first], minlength=N_BINS) > 1
     place = told[bins]
-    off = rows.weights * moved[bins]
-    parts = (rows.weights, rows.weights * likely, rows.weights * (rows.codes == 1), off)
+    parts = (rows.weights, rows.weights * likely, rows.weights * (rows.codes == 1), rows.weights * mixed[place])
     return np.stack([np.bincount(place, part, N_BINS) for part in parts])
-
-
-def _by_bin(bins: Any) -> Any:
-    return np.bincount(bins, minlength=N_BINS)
 
 
 def own_areas(rows: Scored) -> FloatArray:

@@ -184,9 +184,9 @@ def _calibrated(
     federation: Engine, message: Message, report: Report, area: float, min_group: int
 ) -> tuple[Calibration, int]:
     """Return how well probabilities are calibrated, and how many more rounds that took."""
-    weights, likely, second, moved = report.sums["calibration"]
+    weights, likely, second, mixed = report.sums["calibration"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        bins = (weights, likely / weights, second / weights, moved)
+        bins = (weights, likely / weights, second / weights, mixed)
     totals, n_more, sigmoids = report.sums["classes"], 0, np.full((1, 2, 2), math.nan)
     if (totals > 0).all() and area < 1 - 1e-6:  # else some slope is as good as any larger one
         start, free = np.array([[[0.0, 1.0], [0.0, 1.0]]]), np.array([[[True, False], [True, True]]])

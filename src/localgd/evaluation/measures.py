@@ -141,9 +141,10 @@ class Calibration:
 
     Parameters
     ----------
-    weights, predicted, observed, moved : (10,) float64 array
+    weights, predicted, observed, mixed : (10,) float64 array
         Of each bin the weight of its rows, their mean probability, the share of the second class among them (NaN in an
-        empty one), and the weight of rows that belong into another bin, where they were too few to be told.
+        empty one), and the weight of those that stand there together with rows of a neighbouring bin, as they, or
+        those, are too few to be told.
     intercept : float
         a of σ(a + logit p) that fits best: 0 if as many rows are of the second class as probabilities say; NaN if
         there is none.
@@ -154,7 +155,7 @@ class Calibration:
     weights: FloatArray
     predicted: FloatArray
     observed: FloatArray
-    moved: FloatArray
+    mixed: FloatArray
     intercept: float
     slope: float
 

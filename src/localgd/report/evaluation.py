@@ -136,9 +136,9 @@ def _calibration(of: Calibration) -> Grid:
 def _in_short(of: Calibration) -> str:
     if math.isnan(of.slope):
         return "no calibration slope: the scores tell the classes apart, or there is one class only"
-    moved = f"; rows of weight {of.moved.sum():,.6g} stand in a neighbouring bin" if of.moved.any() else ""
+    mixed = f"; {of.mixed.sum():,.6g} rows stand in a bin with those of its neighbour" if of.mixed.any() else ""
     intercept = round(of.intercept, 4) + 0.0  # no −0
-    return f"calibration intercept {intercept:.4f} (0 is right), slope {of.slope:.4f} (1 is right){moved}"
+    return f"calibration intercept {intercept:.4f} (0 is right), slope {of.slope:.4f} (1 is right){mixed}"
 
 
 def _nodes(found: ClassMetrics) -> Grid:
