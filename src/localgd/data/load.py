@@ -89,6 +89,7 @@ def load(
     for name, names in (("drop", drop), ("categorical", categorical), ("nodes", () if nodes is None else nodes)):
         check_names(name, names)
     check_flag("fill_missing_columns", fill_missing_columns)
+    check_kind("decimal", decimal, str, "'.' or ','")
     check_kind("encoding", encoding, str, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
