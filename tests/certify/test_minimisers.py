@@ -32,8 +32,9 @@ class Pooled:
         _, values, across = np.linalg.svd(stacked(shards) / self.units)
         rank = int(np.count_nonzero(values > 1e-9 * values[0]))
         unseen = across[len(across) if problem.penalised else rank :] / self.units
-        self.flat = wide(np.linalg.qr(unseen.T)[0].T)
-        """Directions that no margin sees."""
+        _, values, across = np.linalg.svd(unseen * self.kept.astype(float), full_matrices=False)
+        self.flat = wide(across[values > 1e-9 * values.max(initial=0.0)])
+        """Directions that no margin sees, but for biases that are left out."""
 
     def odds(self, w):
         return exp(-(self.z @ w)).reshape(-1, self.versus)
@@ -102,7 +103,7 @@ def categories(seed):
         some, sign = slice(place, None, 2), (2.0 * y - 1)[place::2, None]
         data = x[some] * sign if n_classes == 2 else ClassRows(x[some], y[some], n_classes)
         shards.append(Shard(f"{place}", data, weights=weights[some]))
-    return rng, as_csr(shards) if rng.random() < 0.3 else shards, Regularised()
+    return rng, as_csr(shards) if rng.random() < 0.3 else shards, Regularised(intercept=bool(seed % 2))
 
 
 def violations(drawn, seed):
