@@ -5,12 +5,14 @@ from __future__ import annotations
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import as_csr, examples
-from localgd import ClassRows, InProcess, Regularised, Shard, lbfgs, train
+from localgd import ClassRows, InProcess, NodeError, Regularised, Shard, lbfgs, train
 from localgd.core import Message
+from localgd.limits import Limits
 from localgd.problems.balance import balanced
 from localgd.problems.regularised import Appraise
 
@@ -65,3 +67,18 @@ def test_the_repaired_point_is_balanced_and_costs_what_is_said(seed, n_classes, 
             assert sum(off * off).sqrt() <= error
             assert cost <= spent
     assert np.isfinite(error) or length > 1.0
+
+
+def test_a_node_keeps_back_what_it_expects_where_one_weight_carries_a_class():
+    """With the gradient it tells the sum of each class's own samples: twenty, of which one weighs all."""
+    x = np.hstack([np.random.default_rng(0).standard_normal((60, 2)), np.ones((60, 1))])
+    task = Appraise(Regularised(C=1.0, intercept=True).among(2))
+    for heaviest in (1.0, 1e6):
+        weights = np.where(np.arange(60) == 2, heaviest, 1.0)
+        shard = Shard("a", ClassRows(x, np.arange(60) % 3, 3), weights=weights, limits=Limits())
+        held = InProcess([shard])
+        if heaviest == 1.0:
+            assert held.round(task, Message(0, np.zeros(9))).n_nodes == 1
+            continue
+        with pytest.raises(NodeError, match="fewer than min-rows=8"):
+            held.round(task, Message(0, np.zeros(9)))

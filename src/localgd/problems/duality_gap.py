@@ -68,7 +68,7 @@ def minimiser_certificate(
     distance = curved_distance(w, report, problem, steep, flat)
     gap = distance * steep + TINY  # by convexity
     if asked and "units" in asked and "unit_radius" in report.maxs and not problem.penalised:
-        gap, distance = _in_units(w, report, problem, asked["units"], flat)
+        gap, distance = np.minimum((gap, distance), _in_units(w, report, problem, asked["units"], flat)).tolist()
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
         distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
