@@ -84,7 +84,7 @@ def balanced(report: Report, pull: FloatArray, drift: float) -> tuple[FloatArray
     doubt += moved * (1 + each) * faint / float(least.min(initial=math.inf))
     given = norm((share[:, None] * expected).ravel())
     doubt += (8 + 4 * n_classes**1.5) * UNIT_ROUNDOFF * (norm(pull) + given)  # a sum over the classes
-    return after, drift + 2 * doubt, _spent(report, most, surplus < drift)
+    return after, float(drift + 2 * doubt), _spent(report, most, surplus < drift)
 
 
 def _spent(report: Report, most: FloatArray, taking: NDArray[np.bool_]) -> float:
