@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -31,6 +32,7 @@ from localgd.flower import FlowerEngine, answer
 from localgd.problems.quotient import dependencies, uncancelled
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import angle_deg
+from localgd.rules.descent import Newton
 from localgd.run.checkpoint import Checkpoints
 
 
@@ -203,6 +205,25 @@ def test_over_flower_with_its_limits_the_same_is_proved():
     app = answer(ClientApp(), lambda context: shards[context.node_config["node-name"]])
     engine = FlowerEngine(LocalGrid(app, [{"node-name": name} for name in shards]), timeout=5.0, poll=1e-4)
     assert train(engine, newton()).certificate == train(InProcess(shards.values()), newton()).certificate
+
+
+def test_what_a_strangers_server_says_that_it_asked_for_is_not_believed():
+    """It asks about true dependencies, and keeps in its state that it asked about other columns."""
+
+    @dataclass(frozen=True)
+    class Forger(Newton):
+        def message(self, state):
+            return replace(super().message(state), extra={"dependent": np.eye(7)[5:6] - np.eye(7)[6:7]})
+
+        def aimed(self, state, report, slope):
+            return replace(super().aimed(state, report, slope), asks={"dependent": np.eye(7)[:1]})
+
+    shards = [Shard(shard.node_id, np.column_stack([shard.rows, shard.rows[:, -1]])) for shard in noisy(3)]
+    own = train(InProcess(shards), newton())
+    forged = train(InProcess(shards), replace(newton(), merge=Forger()), n_rounds=own.n_rounds)
+    np.testing.assert_array_equal(forged.w, own.w)
+    assert own.certificate.verdict is Status.CERTIFIED
+    assert forged.certificate.verdict is Status.UNDECIDED
 
 
 def test_heart_with_a_penalty_has_no_dependencies():
