@@ -283,7 +283,8 @@ class Shard:
         must be as many.
         """
         if self.limits is not None:
-            parts = [self.data.class_shares(part, power) for part in (shares, self.data.own) for power in (1, 0)]
+            own = self.data.own * self.weigh(np.ones(self.n_samples))[:, None]
+            parts = [self.data.class_shares(part, power) for part in (shares, own) for power in (1, 0)]
             self.limits.rest(np.hstack(parts))
         return np.asarray(self.data.class_sum(shares))
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from common import as_csr, examples, random_rows, shards_of, stacked, with_bias
-from localgd import ClassRows, InProcess, Regularised, Shard, Status, auto, certify, load, newton, prepare, train
+from engines.flower_grid import LocalGrid
+from localgd import (
+    ClassRows,
+    InProcess,
+    Regularised,
+    Shard,
+    Status,
+    auto,
+    certify,
+    load,
+    newton,
+    prepare,
+    train,
+)
 from localgd.data.datasets import DATASETS
+from localgd.flower import FlowerEngine, answer
 from localgd.problems.quotient import dependencies, uncancelled
 from localgd.reference.minimiser import minimiser
 from localgd.rounding import angle_deg
+from localgd.rules.descent import Newton
+from localgd.run.checkpoint import Checkpoints
 
 
 def exactly(rows, vector):
@@ -152,20 +170,60 @@ def test_a_category_that_only_rows_of_one_class_have_leaves_nothing_proved():
     assert "columns that depend on others, or tell a class" in found.status
 
 
-def test_softmax_without_a_penalty_is_certified_but_for_what_all_classes_share():
+@pytest.mark.parametrize("intercept", [False, True])
+def test_softmax_without_a_penalty_is_certified_but_for_what_all_classes_share(intercept):
+    """An intercept that is free of no penalty is one more column, but left out of distance and angle."""
+    problem = Regularised(intercept=intercept)
     rng = np.random.default_rng(0)
     blocks = np.eye(3)[rng.integers(3, size=300)]
     x = np.hstack([rng.standard_normal((300, 2)), blocks, np.ones((300, 1))])
     y = (x[:, 0] + rng.logistic(size=300) > 0).astype(int) + (x[:, 2] + rng.logistic(size=300) > 0)
     shards = [Shard(f"{m}", ClassRows(x[m::3], y[m::3], 3)) for m in range(3)]
-    run = train(InProcess(shards), newton(), n_rounds=60)
+    run = train(InProcess(shards), newton(), problem=problem, n_rounds=60)
     rows = stacked(shards)
     pooled = minimiser(rows, np.full(len(rows), 1 / len(rows)), 2)
     assert run.certificate.verdict is Status.CERTIFIED
     assert "but for 1 exact dependency" in run.certificate.status
     assert np.linalg.norm(run.w - pooled) <= run.certificate.distance + 1e-8
     shifted = run.w + np.tile(rng.standard_normal(6), 3)
-    assert certify(shifted, InProcess(shards), problem=Regularised()).angle_deg_max < 1e-3
+    assert certify(shifted, InProcess(shards), problem=problem).angle_deg_max < 1e-3
+
+
+def test_a_resumed_run_proves_the_same(tmp_path):
+    """What the server asks about dependencies is part of its state."""
+    engine = InProcess(shards_of("heart"))
+    whole = train(engine, newton())
+    for n_rounds in (3, 60):
+        kept = Checkpoints(tmp_path / "run", every_rounds=1)
+        cut = train(engine, newton(), n_rounds=n_rounds, checkpoints=kept)
+    assert cut.certificate == whole.certificate
+    assert cut.certificate.verdict is Status.CERTIFIED
+
+
+def test_over_flower_with_its_limits_the_same_is_proved():
+    shards = {shard.node_id: shard for shard in shards_of("heart")}
+    app = answer(ClientApp(), lambda context: shards[context.node_config["node-name"]])
+    engine = FlowerEngine(LocalGrid(app, [{"node-name": name} for name in shards]), timeout=5.0, poll=1e-4)
+    assert train(engine, newton()).certificate == train(InProcess(shards.values()), newton()).certificate
+
+
+def test_what_a_strangers_server_says_that_it_asked_for_is_not_believed():
+    """It asks about true dependencies, and keeps in its state that it asked about other columns."""
+
+    @dataclass(frozen=True)
+    class Forger(Newton):
+        def message(self, state):
+            return replace(super().message(state), extra={"dependent": np.eye(7)[5:6] - np.eye(7)[6:7]})
+
+        def aimed(self, state, report, slope):
+            return replace(super().aimed(state, report, slope), asks={"dependent": np.eye(7)[:1]})
+
+    shards = [Shard(shard.node_id, np.column_stack([shard.rows, shard.rows[:, -1]])) for shard in noisy(3)]
+    own = train(InProcess(shards), newton())
+    forged = train(InProcess(shards), replace(newton(), merge=Forger()), n_rounds=own.n_rounds)
+    np.testing.assert_array_equal(forged.w, own.w)
+    assert own.certificate.verdict is Status.CERTIFIED
+    assert forged.certificate.verdict is Status.UNDECIDED
 
 
 def test_heart_with_a_penalty_has_no_dependencies():

@@ -81,7 +81,8 @@ THREE = against([(ROWS, np.where(np.arange(N) == CHOSEN, 2, np.arange(N) % 2))],
 APART = np.vstack([np.zeros((2, D)), -40 * np.eye(D)[-1]]).ravel()
 """A class that one sample is of, and a model that takes no sample for one of it."""
 
-C = Regularised(C=1.0)
+C, FREE = Regularised(C=1.0), Regularised(C=1.0, intercept=True)
+BOTH = ("pull", "expected")
 STEP = GradientSteps(local_steps=1, lr=1.0)
 PULLED = replace(STEP, problem=C, n_samples=N)
 
@@ -130,20 +131,12 @@ ATTACKS = {
     "penalised step, far away": Attack(PULLED, Message(0, FAR), lambda report: report.duals["update"].vector + FAR),
     "gradient, far away": Attack(Appraise(C), Message(0, FAR), lambda report: report.sums["pull"]),
     "curvature, far away": Attack(Curvature(C), Message(0, 40 * AT), by_square),
-    "a class of one row": Attack(
-        Appraise(replace(C, intercept=True)),
-        Message(0, np.zeros(D)),
-        lambda report: 2 * report.sums["positive"],
-        LONELY,
-    ),
+    "a class of one row": Attack(Appraise(FREE), Message(0, np.zeros(D)), lambda got: 2 * got.sums["positive"], LONELY),
     "a class of one row, of three": Attack(
         Appraise(C.among(2)), Message(0, APART), lambda report: report.sums["pull"][2 * D :], THREE
     ),
     "a class of one row, of three, by what the model expects": Attack(
-        Appraise(replace(C.among(2), intercept=True)),
-        Message(0, np.zeros(3 * D)),
-        lambda report: (report.sums["pull"] + report.sums["expected"])[2 * D :],
-        THREE,
+        Appraise(FREE.among(2)), Message(0, np.zeros(3 * D)), lambda got: sum(map(got.sums.get, BOTH))[-D:], THREE
     ),
     "a projection that one row needs": Attack(Project(), Message(0, PAST), by_mass),
     "a mix of parts": Attack(DualPart(), Message(0, np.zeros(D)), by_mass, then=mixed),

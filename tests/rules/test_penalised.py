@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
 from common import PENALISED, as_csr, examples, penalised, random_rows, shards_of, stacked, with_bias
-from localgd import Angle, Gap, InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train
+from localgd import Angle, ClassRows, Gap, InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train
 from localgd.losses import Exponential
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.regularised import Appraise, Regularised
@@ -218,6 +219,21 @@ def test_partial_participation_of_penalised_local_gd():
     assert run.certificate.kind == "minimiser"
     expected = pooled_fit(list(engine.shards.values()), Regularised(C=1.0))
     assert np.linalg.norm(run.w - expected) <= run.certificate.distance
+
+
+def test_partial_participation_of_penalised_local_gd_on_three_classes():
+    """Rounds of some nodes prove nothing; the last look asks all of them, free intercepts or not."""
+    X, y = load_wine(return_X_y=True)
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    for free in (False, True):
+        rows = np.hstack([X, np.ones((len(X), 1))]) if free else X
+        engine = InProcess(Shard(f"{m}", ClassRows(rows[m::4], y[m::4], 3)) for m in range(4))
+        problem = Regularised(C=0.1, intercept=free)
+        run = train(engine, local_gd(local_steps=5), problem=problem, n_rounds=60, nodes=SampledNodes(0.5, seed=1))
+        pooled = LogisticRegression(C=0.1, fit_intercept=free, solver="newton-cholesky", tol=1e-12).fit(X, y)
+        off = np.linalg.norm(run.w.reshape(3, -1)[:, : X.shape[1]] - pooled.coef_)
+        assert 0 < off <= run.certificate.distance < math.inf
+        assert not any(math.isfinite(row.gap) for row in run.history[:-1])
 
 
 def test_a_round_without_all_nodes_never_shows_the_proof_of_an_earlier_model():

@@ -82,8 +82,9 @@ def balanced(report: Report, pull: FloatArray, drift: float) -> tuple[FloatArray
     moved = float(np.maximum(surplus, 0.0).sum())
     doubt = 4 * math.sqrt(n_classes) * drift * each
     doubt += moved * (1 + each) * faint / float(least.min(initial=math.inf))
-    doubt += 8 * UNIT_ROUNDOFF * (norm(pull) + 2 * norm((share[:, None] * expected).ravel()))
-    return after, drift + 2 * doubt, _spent(report, most, surplus < drift)
+    given = norm((share[:, None] * expected).ravel())
+    doubt += (8 + 4 * n_classes**1.5) * UNIT_ROUNDOFF * (norm(pull) + given)  # a sum over the classes
+    return after, float(drift + 2 * doubt), _spent(report, most, surplus < drift)
 
 
 def _spent(report: Report, most: FloatArray, taking: NDArray[np.bool_]) -> float:

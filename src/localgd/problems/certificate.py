@@ -50,7 +50,8 @@ class Certificate:
     gap : float
         Upper bound on F(w) − min F; inf if nothing is proved, NaN for max-margin.
     distance : float
-        Upper bound on |w − w*|, the bias left out where it is free of the penalty; inf and NaN likewise.
+        Upper bound on |w − w*|, w* the nearest minimiser, the bias left out where it is free of the penalty; inf and
+        NaN likewise.
     objective_low : float
         Lower bound on the F(w) that `objective` is an upper bound on; NaN likewise.
     unpenalised : bool

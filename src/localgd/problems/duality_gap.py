@@ -67,8 +67,8 @@ def minimiser_certificate(
     flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)
     distance = curved_distance(w, report, problem, steep, flat)
     gap = distance * steep + TINY  # by convexity
-    if "unit_radius" in report.maxs and asked is not None:
-        gap, distance = _in_units(w, report, problem, asked["units"], flat)
+    if asked and "units" in asked and "unit_radius" in report.maxs and not problem.penalised:
+        gap, distance = np.minimum((gap, distance), _in_units(w, report, problem, asked["units"], flat)).tolist()
     if problem.penalised:
         gap = min(gap, duality_gap(w, report, problem))
         distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
@@ -130,7 +130,9 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
     radius = float(report.maxs["radius"])
     # sums of so many terms, eigenvalues of so large a matrix, and slopes that margins a little off have changed
     off = max(2.0**12, 4 * (w.size + 2) * radius * norm_above(w))
-    doubt = (report.n_rows + 16 * w.size + off) * UNIT_ROUNDOFF
+    doubt = (report.n_rows + 16 * w.size + off) * UNIT_ROUNDOFF * float(np.trace(curvature))
+    if problem.loss.versus > 1:  # p_c − p_c² of softmax cancels where p_c is almost 1
+        doubt += 16 * UNIT_ROUNDOFF * radius * radius
     least = _least(curvature, flat, doubt)
     share = radius * steep / least if least > 0 else math.inf
     return -math.log1p(-share) / radius * (1 + 1e-12) if share < 1 else math.inf
@@ -154,12 +156,11 @@ def _in_units(
 
 
 def _least(curvature: FloatArray, flat: FloatArray, doubt: float) -> float:
-    """Return a lower bound on the least eigenvalue at a right angle to what is flat; doubt is a part of the trace."""
-    trace = float(np.trace(curvature))
+    """Return a lower bound on the least eigenvalue at a right angle to what is flat, less a bound on rounding."""
     if len(flat):
         along = basis(flat)
-        curvature = curvature + trace / len(curvature) * (along @ along.T)
-    return float(np.linalg.eigvalsh(curvature)[0]) - doubt * trace
+        curvature = curvature + float(np.trace(curvature)) / len(curvature) * (along @ along.T)
+    return float(np.linalg.eigvalsh(curvature)[0]) - doubt
 
 
 def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:

@@ -131,9 +131,7 @@ def unseen(problem: Regularised, report: Report, guessed: FloatArray | None, siz
 
 
 def basis(vectors: FloatArray) -> FloatArray:
-    """Return an orthonormal basis (size, m) of the span of vectors (k, size), of which some may be nearly dependent."""
-    if not len(vectors):
-        return np.zeros(vectors.shape[::-1])
+    """Return an orthonormal basis (size, m) of the span of vectors (k, size), of which some may be dependent, or 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    left, values, _ = np.linalg.svd((vectors / lengths).T, full_matrices=False)
+    left, values, _ = np.linalg.svd((vectors / np.where(lengths > 0, lengths, 1.0)).T, full_matrices=False)
     return np.asarray(left[:, values > 1e-9 * values.max(initial=0.0)])

@@ -237,7 +237,8 @@ def blurred(shard: Shard, loss: Loss, off: Any) -> Any:
 
     Scores of softmax that are off make twice that between two wrong classes.
     """
-    return shard.total * (4 if type(loss) is Softmax else shard.versus) * (off * off) / 8  # ** raises on overflow
+    times = 4 if type(loss) is Softmax else shard.versus
+    return shard.total * times * (off * off) / 8  # not **, which raises where this overflows
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:

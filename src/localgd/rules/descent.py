@@ -117,6 +117,8 @@ class Newton(Affordable, Descending):
         curvature = symmetric(report.sums["curvature"]) / total(report)
         penalised = self.problem.pull(np.ones(slope.size))
         curvature[np.diag_indices(slope.size)] += self.problem.strength(total(report)) * penalised
+        if not self.problem.penalised and state.value == math.inf:  # at the start no row has lost its curvature
+            state = replace(state, asks=asked_of(self.problem, curvature))
         shift = self.problem.shift(slope.size)
         if shift.any():  # no step leads along it: of all minimisers, the one whose biases add up to 0
             curvature += np.trace(curvature) / slope.size * np.outer(shift, shift)
@@ -125,8 +127,6 @@ class Newton(Affordable, Descending):
                 return replace(state, direction=-np.asarray(cho_solve(cho_factor(curvature), slope)))
         except LinAlgError:
             pass  # rows so far on their sides that a bias has no curvature left
-        if not self.problem.penalised and state.value == math.inf:  # at the start no row has lost its curvature
-            state = replace(state, asks=asked_of(self.problem, curvature))
         return replace(state, direction=-_shortest(curvature, slope, state.asks.get("units")))
 
 
