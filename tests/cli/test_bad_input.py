@@ -87,7 +87,7 @@ def test_bad_flags(table, words, message):
 def test_flags_that_mean_nothing_without_another_are_refused(tmp_path, table):
     model = write(tmp_path / "m.json", '{"coef": [1, 1]}')
     assert "--seed is for --partition" in refused("certify", model, table, *LABELS, "--seed", "1")
-    assert "--force replaces the CSV of --out" in refused("predict", model, table, "--force")
+    assert "--force replaces the file of --out" in refused("predict", model, table, "--force")
     assert "--timeout is for the processes of torch" in refused("resume", tmp_path, "--timeout", "5")
 
 

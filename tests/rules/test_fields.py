@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, replace
 from itertools import combinations
 
 import numpy as np
-import polars as pl
 import pytest
 
-from common import METHODS, PENALISED, random_rows, with_bias
-from engines.tasks import FailOn
+from common import METHODS, PENALISED
 from localgd import (
     Angle,
     ClassRows,
     Exponential,
     Gap,
-    InProcess,
     Int8,
     MarginRatio,
-    Message,
     SampledNodes,
-    Samples,
     Shard,
     TopK,
-    conjugate_gradients,
-    local_gd,
-    train,
 )
 from localgd.data.encodings import Category, Number
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments as ColumnMoments
 from localgd.data.survey import Survey, Tally
-from localgd.data.table import Table
 from localgd.engine.policy import Policy
+from localgd.evaluation.counting import Decisions, Histogram, Residuals, SigmoidLoss
 from localgd.methods.auto import Auto
 from localgd.methods.served import ENCODERS, TASKS
-from localgd.problems.certificate import Certificate
-from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.metrics import Evaluate
 from localgd.problems.regularised import Appraise, Curvature, Regularised
@@ -55,166 +45,31 @@ from localgd.rules.project import Project
 from localgd.rules.server import Anchored, Chain, Extrapolation, Momentum, chain, mean
 from localgd.rules.squares import ConjugateGradients, NormalEquations
 from localgd.run.checkpoint import Checkpoints
-
-NOISY = with_bias(random_rows(5), noise=0.1)
-ROWS = {True: NOISY, False: random_rows(6)}
-BIASED = Regularised(C=1.0, intercept=True)
-TARGETS = [Samples(shard.node_id, shard.rows, np.arange(float(shard.n_rows))) for shard in random_rows(6)]
-TABLES = [
-    Table(
-        f"{place}",
-        pl.DataFrame(
-            {"a": [1.0, 2.0, 5.0], "b": [float(place), 0.0, 9.0], "c": ["x", "x", "y"], "d": ["one", "two", "two"]}
-        ),
-        np.array([0, 1, 1]),
-    )
-    for place in range(2)
-]
-
-
-def plain(thing):
-    """Arrays, and whatever holds them, as what compares by value."""
-    if isinstance(thing, np.ndarray | np.generic):
-        return thing.tolist()
-    if isinstance(thing, dict):
-        return {name: plain(value) for name, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [plain(value) for value in thing]
-    if is_dataclass(thing):
-        return {field.name: plain(getattr(thing, field.name)) for field in fields(thing)}
-    return "nan" if isinstance(thing, float) and math.isnan(thing) else thing
-
-
-def rounds(task, merge, number=6):
-    """So many rounds, as `train` runs them: what is sent, what comes back, and the model that is handed out."""
-    engine = InProcess(ROWS[isinstance(getattr(task, "problem", None), Regularised)])
-    if hasattr(merge, "problem"):
-        merge = merge.bound(merge.problem, task)
-    state, seen = merge.init(np.zeros(engine.round(Sizes(), Message()).mins["n_features_min"].astype(int))), []
-    for _ in range(number):
-        message = merge.message(state)
-        report = engine.round(task, message)
-        state = merge.step(state, report)
-        seen.append((message, report, state.w, state.readout.vector))
-    return seen
-
-
-def under(merge):
-    """A task, seen under this merge."""
-    return lambda task, _: rounds(task, merge)
-
-
-def local(task, _):
-    """Local steps for the hard margin, and on a penalised loss."""
-    plain = replace(task, problem=HardMargin(), variates=False)
-    return rounds(plain, mean()), rounds(replace(task, loss=None), ControlVariates(problem=BIASED))
-
-
-def over(*tasks):
-    """A merge, seen over these tasks."""
-    return lambda merge, _: [rounds(task, merge, number=12) for task in tasks]
-
-
-def part_over(task):
-    """A part of a chain, seen over this task."""
-    return lambda part, _: rounds(task, chain(mean(), part), number=12)
-
-
-def coding(compressor, _):
-    """The bytes that stand for a vector."""
-    return compressor.encode(np.arange(9.0))
-
-
-def once(held, **extra):
-    """A task that is asked for one report."""
-
-    def seen(task, _):
-        d = held[0].n_features if isinstance(held[0], Shard) else 2
-        return InProcess(held).round(task, Message(0, np.arange(float(d)), extra))
-
-    return seen
-
-
-def fitting(problem, _):
-    """What a problem of real targets makes of them."""
-    run = train(InProcess(TARGETS), conjugate_gradients(), problem=problem)
-    return run.w, run.columns()["loss"]
-
-
-def solving(merge, _):
-    """What a server for real targets asks for, and its models."""
-    engine = InProcess(TARGETS)
-    state, seen = merge.init(np.zeros(5)), []
-    while not state.done:
-        message = merge.message(state)
-        state = merge.step(state, engine.round(Squares(), message))
-        seen.append((message, state.w))
-    return seen
-
-
-def squares(task, _):
-    """A task of least squares, under the mean."""
-    merge, engine = mean(), InProcess(TARGETS)
-    state, seen = merge.init(np.zeros(5)), []
-    for _ in range(3):
-        report = engine.round(task, merge.message(state))
-        state = merge.step(state, report)
-        seen.append((report, state.w))
-    return seen
-
-
-def failing(policy, _):
-    """What becomes of a node that fails, and how it is told."""
-    engine = InProcess(random_rows(1), **asdict(policy))
-    report = engine.round(FailOn("node-1"), Message(0))
-    return report.n_nodes, [failure.outcome for failure in engine.failures]
-
-
-def left_behind(checkpoints, folder):
-    """The files that lie in a folder after every round."""
-    seen = []
-
-    def on_round(info):  # noqa: ARG001
-        seen.append(sorted(f"{path.relative_to(folder)}" for path in folder.rglob("*.npz")))
-
-    checkpoints = replace(checkpoints, folder=folder / checkpoints.folder)
-    method = local_gd(local_steps=2, lr=0.1)
-    train(InProcess(random_rows(1)), method, n_rounds=5, checkpoints=checkpoints, on_round=on_round)
-    return seen, sorted(f"{path.relative_to(folder)}" for path in folder.rglob("*.npz"))
-
-
-def drawn(nodes, _):
-    """Who takes part in some rounds."""
-    return [nodes(round_, tuple("abcdefgh")) for round_ in range(5)]
-
-
-def chosen(choice, _):
-    """What is chosen for some rows, and which model it makes."""
-    run = train(InProcess(NOISY), choice, problem=BIASED, n_rounds=5)
-    return run.method.name, run.w
-
-
-def weighed(problem, _):
-    """What it makes of numbers."""
-    return problem.strength(10), problem.pull(np.ones(6)), problem.loss_for(None, 1).name
-
-
-def judged(goal, _):
-    """Which of some certificates are enough."""
-    shares = (0.1, 0.3, 0.5, 0.7, 0.9)
-    return [goal.met(Certificate(0, 1, 10 * x, 1 - x, objective_low=1.0, gap=x)) for x in shares]
-
-
-def encoded(recipe, _):
-    """What a node's rows become, and a row with a value that nobody knows."""
-    unknown = pl.DataFrame({"a": [0.0], "b": [1.0], "c": ["z"]})
-    try:
-        matrix = recipe.matrix(unknown)
-    except ValueError as error:
-        matrix = f"{error}"
-    rows = recipe(TABLES[0]).rows
-    return type(rows).__name__, rows.toarray() if hasattr(rows, "toarray") else rows, matrix
-
+from rules.looks import (
+    BIASED,
+    NOISY,
+    TABLES,
+    TARGETS,
+    answered,
+    chosen,
+    coding,
+    drawn,
+    encoded,
+    failing,
+    fitting,
+    judged,
+    left_behind,
+    local,
+    once,
+    over,
+    part_over,
+    plain,
+    rounds,
+    solving,
+    squares,
+    under,
+    weighed,
+)
 
 EXP = Exponential()
 STEPS = GradientSteps(local_steps=5, lr=0.3, batch_size=3)
@@ -246,8 +101,22 @@ TABLE = {
             "intercept": False,
             "sparse": True,
             "unseen": "zeros",
+            "spellings": (("uno", 1),),
+            "notes": ("a node has no rows of class 0",),
         },
     ),
+    Decisions: (
+        answered(NOISY, thresholds=np.zeros(1), n_classes=np.array(2.0)),
+        Decisions(),
+        {"min_group": 3, "by_node": False},
+    ),
+    Histogram: (answered(NOISY, cuts=np.array([[0.0, 1.0]])), Histogram(), {"min_group": 3}),
+    SigmoidLoss: (
+        answered(NOISY, sigmoids=np.zeros((1, 1, 2)), targets=np.array([[0.2, 0.8]])),
+        SigmoidLoss(),
+        {"min_group": 3},
+    ),
+    Residuals: (answered(TARGETS, center=np.zeros(())), Residuals(), {"min_group": 3, "by_node": False}),
     Sizes: (once(NOISY), Sizes(), {}),
     Smoothness: (once([Shard("a", ClassRows(np.eye(2), [0, 2], 3))]), Smoothness(), {"versus": 2}),
     Evaluate: (once(NOISY), Evaluate(), {"loss": EXP, "weighted_by": BY_SIZE}),

@@ -106,11 +106,17 @@ def test_a_single_node_works(method):
 
 
 @pytest.mark.parametrize(
-    "method", [auto(), auto(max_mb=1e-4), consensus(), interior_point(), local_gd(local_steps=20)], ids=str
+    "method", [auto(max_mb=1e-4), consensus(), interior_point(), local_gd(local_steps=20)], ids=str
 )
 def test_real_rows_that_nothing_separates_have_one_verdict_whoever_asks(method):
     found = train(federation("heart"), method, n_rounds=300).certificate
     assert (found.verdict, found.separable) == (Status.CANCELS, None)
+    assert 0 < found.margin_high < 1e-11
+
+
+def test_second_order_rounds_prove_that_nothing_separates_real_rows():
+    found = train(federation("heart"), auto()).certificate
+    assert (found.kind, found.verdict, found.separable) == ("minimiser", Status.CERTIFIED, False)
     assert 0 < found.margin_high < 1e-11
 
 
