@@ -61,6 +61,17 @@ def test_many_classes_and_real_targets_share_rounds():
     assert run.w.tobytes() == train(InProcess(held), auto(), problem=LeastSquares(1.0)).w.tobytes()
 
 
+def test_several_jobs_may_ask_about_one_part():
+    shards = with_bias(random_rows(2, n=9))
+    together = Together.over(InProcess(shards), lambda shard: [shard])
+    problems = [Regularised(C=C) for C in (0.1, 1.0, 10.0)]
+    jobs = [lambda job=job: train(together.lane(job, 0), newton(), problem=problems[job]) for job in range(3)]
+    for problem, run in zip(problems, together.run(jobs), strict=True):
+        assert run.w.tobytes() == train(InProcess(shards), newton(), problem=problem).w.tobytes()
+    with pytest.raises(ValueError, match="two jobs change one part"):
+        together.run([lambda job=job: together.lane(job, 0).map(lambda held: held) for job in range(2)])
+
+
 def test_tables_are_prepared_by_the_rows_of_each_part():
     rng = np.random.default_rng(0)
     tables = from_arrays(rng.standard_normal((30, 2)) * 5 + 3, rng.integers(2, size=30), groups=np.arange(30) % 3)

@@ -33,59 +33,59 @@ class Parts:
         return self.items
 
 
-def named(part: int, name: str) -> str:
-    """Return what something of a part is called among those of all."""
-    return f"{part}.{name}"
+def named(job: int, name: str) -> str:
+    """Return what something of a job is called among those of all."""
+    return f"{job}.{name}"
 
 
 def packed(messages: Mapping[int, Message]) -> Message:
-    """Return messages to several parts as one."""
+    """Return the messages of several jobs as one."""
     extra: dict[str, Any] = {}
-    for part, message in messages.items():
-        extra |= {named(part, "round"): np.float64(message.round), named(part, "w"): message.w}
-        extra |= {named(part, f"extra.{name}"): value for name, value in message.extra.items()}
+    for job, message in messages.items():
+        extra |= {named(job, "round"): np.float64(message.round), named(job, "w"): message.w}
+        extra |= {named(job, f"extra.{name}"): value for name, value in message.extra.items()}
     return Message(extra=extra)
 
 
-def unpacked(message: Message, part: int) -> Message:
-    """Return the message to one of the parts."""
-    head = named(part, "extra.")
+def unpacked(message: Message, job: int) -> Message:
+    """Return the message of one of the jobs."""
+    head = named(job, "extra.")
     extra = {name.removeprefix(head): value for name, value in message.extra.items() if name.startswith(head)}
-    return Message(int(message.extra[named(part, "round")]), message.extra[named(part, "w")], extra)
+    return Message(int(message.extra[named(job, "round")]), message.extra[named(job, "w")], extra)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Run a task on each of several parts of a node's rows, and report all of it at once.
+    """Run the tasks of several jobs, each on a part of a node's rows, and report all of it at once.
 
     Parameters
     ----------
-    tasks : tuple of pairs of a part's number and its task
-        None of them keeps a state.
+    tasks : tuple of (job, part, task)
+        The number of a job, that of the part that it is about, and what is asked; no task keeps a state.
     """
 
-    tasks: tuple[tuple[int, Any], ...]
+    tasks: tuple[tuple[int, int, Any], ...]
 
     def schema(self, message: Message) -> Schema:
-        """Return what the tasks declare, under the names of their parts; a node may be away from any."""
+        """Return what the tasks declare, under the names of their jobs; a node may be away from any part."""
         out: dict[str, Field] = {}
-        for part, task in self.tasks:
-            for name, held in task.schema(unpacked(message, part)).items():
+        for job, _, task in self.tasks:
+            for name, held in task.schema(unpacked(message, job)).items():
                 free = held.optional or bool(held.unless)
-                out[named(part, name)] = replace(held, optional=free, unless="" if free else named(part, AWAY))
-            out |= {named(part, name): Field("count") for name in ("n_nodes", "n_rows")}
-            out[named(part, AWAY)] = Field("flag")
+                out[named(job, name)] = replace(held, optional=free, unless="" if free else named(job, AWAY))
+            out |= {named(job, name): Field("count") for name in ("n_nodes", "n_rows")}
+            out[named(job, AWAY)] = Field("flag")
         return out
 
     def run(self, message: Message, shard: Parts, state: None) -> tuple[Report, None]:
-        """Return the reports of all parts in one."""
+        """Return the reports of all jobs in one."""
         total = Report(1, max(_rows(item) for item in shard.items if item is not None))
-        for part, task in self.tasks:
+        for job, part, task in self.tasks:
             item = shard.items[part]
             if item is None:
-                total += Report(flags={named(part, AWAY): 1})
+                total += Report(flags={named(job, AWAY): 1})
             else:
-                total += _of_part(part, answer(task, unpacked(message, part), item, None)[0], shard.token)
+                total += _of_job(job, answer(task, unpacked(message, job), item, None)[0], shard.token)
         return total, state
 
 
@@ -108,14 +108,14 @@ def _rows(item: Any) -> int:
     return int(getattr(item, "n_samples", item.n_rows))
 
 
-def _of_part(part: int, report: Report, token: object) -> Report:
-    """Return a report under the names of its part, its duals as combinations of what the node holds."""
+def _of_job(job: int, report: Report, token: object) -> Report:
+    """Return a report under the names of its job, its duals as combinations of what the node holds."""
 
     def called(held: Mapping[str, Any]) -> dict[str, Any]:
-        return {named(part, name): value for name, value in held.items()}
+        return {named(job, name): value for name, value in held.items()}
 
-    counts = {(named(part, str(head)), *rest): n for (head, *rest), n in report.counts.items()}
-    counts |= {(named(part, "n_nodes"),): report.n_nodes, (named(part, "n_rows"),): report.n_rows}
+    counts = {(named(job, str(head)), *rest): n for (head, *rest), n in report.counts.items()}
+    counts |= {(named(job, "n_nodes"),): report.n_nodes, (named(job, "n_rows"),): report.n_rows}
     sums, maxs, mins = called(report.sums), called(report.maxs), called(report.mins)
     duals = {name: _held_by(dual, token) for name, dual in called(report.duals).items()}
     return Report(0, 0, sums, maxs, mins, counts, called(report.flags), duals, called(report.per_node))
@@ -125,15 +125,15 @@ def _held_by(dual: Dual, token: object) -> Dual:
     return Dual.proved(dual.vector, *dual.parts, dual.n_folded, token, kept=dual.kept)
 
 
-def of_part(part: int, report: Report) -> Report:
-    """Return what the report of all parts says of one of them."""
-    head = named(part, "")
+def of_job(job: int, report: Report) -> Report:
+    """Return what the report of all jobs says to one of them."""
+    head = named(job, "")
 
     def own(held: Mapping[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(head): value for name, value in held.items() if name.startswith(head)}
 
-    n_nodes, n_rows = (report.counts.get((named(part, name),), 0) for name in ("n_nodes", "n_rows"))
-    apart = {named(part, "n_nodes"), named(part, "n_rows")}
+    n_nodes, n_rows = (report.counts.get((named(job, name),), 0) for name in ("n_nodes", "n_rows"))
+    apart = {named(job, "n_nodes"), named(job, "n_rows")}
     counts = {
         (str(name).removeprefix(head), *rest): n
         for (name, *rest), n in report.counts.items()
@@ -237,17 +237,19 @@ class Together:
     def _answer(self) -> None:
         """Do what all have asked for: first change what nodes hold, then ask them, in one round."""
         asked = {number: self._asked[number] for number in sorted(self._asked)}
-        told: dict[int, Any] = {}
-        encodes = {part: what for part, what in asked.values() if callable(what)}
-        if encodes:
+        changes = {number: (part, what) for number, (part, what) in asked.items() if callable(what)}
+        questions = {number: (part, *what) for number, (part, what) in asked.items() if not callable(what)}
+        told: dict[int, Any] = dict.fromkeys(changes)
+        if changes:
+            encodes = dict(changes.values())
+            if len(encodes) < len(changes):
+                raise ValueError("two jobs change one part of what nodes hold; give each a part of its own")
             self.engine = self.engine.map(lambda held: Parts(held.node_id, _encoded(held.items, encodes)))
-            told |= {number: None for number, (_, what) in asked.items() if callable(what)}
-        questions = {part: what for part, what in asked.values() if not callable(what)}
         if questions:
-            bundle = Bundle(tuple((part, task) for part, (task, _) in sorted(questions.items())))
-            report = self.engine.round(bundle, packed({part: message for part, (_, message) in questions.items()}))
+            bundle = Bundle(tuple((number, part, task) for number, (part, task, _) in questions.items()))
+            report = self.engine.round(bundle, packed({number: said for number, (_, _, said) in questions.items()}))
             self.n_rounds += 1
-            told |= {number: of_part(part, report) for number, (part, what) in asked.items() if not callable(what)}
+            told |= {number: of_job(number, report) for number in questions}
         with self._change:
             self._asked, self._told = {}, told
             self._change.notify_all()
