@@ -182,8 +182,10 @@ def angle_above(a: FloatArray, b: FloatArray) -> float:
     lengths = norm(a), norm(b)
     if not all(0 < length < math.inf for length in lengths):
         return math.inf
-    a, b = (np.ldexp(v, -math.frexp(length)[1]) for v, length in zip((a, b), lengths, strict=True))
-    a, b = a / norm(a), b / norm(b)
+    if not all(LEAST_SQUARE < length < 1 / LEAST_SQUARE for length in lengths):
+        a, b = (np.ldexp(v, -math.frexp(length)[1]) for v, length in zip((a, b), lengths, strict=True))
+        lengths = norm(a), norm(b)
+    a, b = a / lengths[0], b / lengths[1]
     return 2 * math.atan2(norm(a - b), norm(a + b)) + (4 * a.size + 32) * UNIT_ROUNDOFF
 
 

@@ -93,7 +93,7 @@ class Layout(ABC):
         """Return z_j·Σ c_i z_i for every row, or those of some samples, by the Gram matrix."""
 
     def moving(self, gram: FloatArray, margins: FloatArray) -> Callable[[FloatArray], FloatArray]:
-        """Return what gives m + `by_gram` of coefficients, for margins m; what it gave last may be overwritten."""
+        """Return what gives m + `by_gram` of coefficients, for margins m; what it gives, callers may write over."""
         return lambda coefficients: margins + self.by_gram(gram, coefficients)
 
     @abstractmethod
@@ -191,8 +191,8 @@ class Single(Layout):
         at = products[..., 0]
 
         def after(coefficients: FloatArray) -> FloatArray:
-            np.matmul(gram, coefficients[..., None], out=products)
-            return np.add(margins, at, out=at)
+            np.matmul(gram, coefficients[..., None], products)
+            return np.add(margins, at, at)
 
         return after
 

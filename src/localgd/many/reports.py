@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -97,6 +98,7 @@ class Reports:
         ids, n_rows = [node_ids[place] for place in order], along([one.n_rows for one in reports])
         return cls(ids, n_rows, parts, marked("flags", otherwise=False), marked("present", otherwise=True))
 
+    @cached_property
     def held(self) -> dict[str, dict[str, Any]]:
         """Return every part, each name with the values of the nodes that have some, if any has."""
         some = {name: there for name, there in self.present.items() if there.any()}
@@ -111,21 +113,21 @@ class Reports:
 
     def total(self) -> Report:
         """Return the sum of the reports, to the bit that of one by one in the same order."""
-        totals = {part: {name: ADD[part](v) for name, v in values.items()} for part, values in self.held().items()}
+        totals = {part: {name: ADD[part](v) for name, v in values.items()} for part, values in self.held.items()}
         flags = {name: int(raised.sum()) for name, raised in self.flags.items() if raised.any()}
         return Report(len(self.node_ids), int(self.n_rows.sum()), flags=flags, **cast("Any", totals))
 
     @property
     def n_floats(self) -> int:
         """How many numbers they carry: as many as one by one."""
-        held = [value for values in self.held().values() for value in values.values()]
+        held = [value for values in self.held.values() for value in values.values()]
         raised = sum(int(raised.sum()) for raised in self.flags.values())
         return 2 * len(self.node_ids) + sum(int(value.size) for value in held) + raised
 
     @property
     def sound(self) -> bool:
         """Whether every number is finite, but for masses and errors of which nothing is proved."""
-        held = [value for values in self.held().values() for value in values.values()]
+        held = [value for values in self.held.values() for value in values.values()]
         return all(value.sound if isinstance(value, Duals) else np.isfinite(value).all() for value in held)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, ClassVar
 
 from localgd.core import Report, Task
@@ -134,9 +135,11 @@ def angle_bound(w: FloatArray, margin: float, duals: Sequence[Dual], low: float,
         return math.inf
     known = [(0.0 if dual.vector is w else angle_above(w, dual.vector), dual) for dual in duals if dual.known]
 
+    @cache  # the ends are looked at first, and then met between
     def by_margin(gamma: float) -> float:
         return acos_above(margin, gamma) if margin > 0 else math.pi
 
+    @cache
     def by_duals(gamma: float) -> float:
         return min([apart + dual.angle(gamma) for apart, dual in known], default=math.inf)
 

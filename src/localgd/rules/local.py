@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -50,6 +51,7 @@ def moved(shard: Shard, here: Report, coefficients: FloatArray, weight: Any) -> 
     return more(moved, mins={"margin_upper": own.margin_upper}, where=own.known, flags={"cancels": own.cancels})
 
 
+@cache
 def moves(n_features: int) -> Schema:
     """Return what `moved` adds to a report, as a schema."""
     return {**updates(n_features), "margin_upper": Field("min", optional=True), "cancels": Field("flag")}
@@ -67,6 +69,7 @@ def updated(here: Report, update: Any, weight: Any) -> Report:
     return more(here, sums=sums, duals=duals, where=there, flags={"overflow": ~there})
 
 
+@cache
 def updates(n_features: int) -> Schema:
     """Return what `updated` adds to a report, as a schema."""
     update = Field("dual", (n_features,), unless="overflow")
