@@ -103,9 +103,7 @@ class Bundle:
                 total += Report(flags={named(job, AWAY): 1})
                 continue
             try:
-                if isinstance(item, Unmade):
-                    raise item.error
-                report, after = answer(task, unpacked(message, job), item, shard.kept.get((job, task)))
+                report, after = answer(task, unpacked(message, job), _there(item), shard.kept.get((job, task)))
             except Exception as error:  # noqa: BLE001  it is raised again where the job asked
                 why = (named(job, FAILED), shard.node_id, isinstance(error, ValueError), said(error))
                 total += Report(flags={named(job, AWAY): 1}, counts={why: 1})
@@ -128,6 +126,12 @@ class Present:
         """Return ``here``, by part and node."""
         here = [part for part, item in enumerate(shard.items) if item is not None]
         return Report(1, _most_rows(shard), counts={("here", part, shard.node_id): 1 for part in here}), state
+
+
+def _there(item: Any) -> Any:
+    if isinstance(item, Unmade):
+        raise item.error
+    return item
 
 
 def _most_rows(shard: Parts) -> int:
@@ -332,7 +336,7 @@ class Lane(Federation):
         """
         if nodes is not None and set(nodes) != set(self.node_ids):
             raise ValueError("trainings that share their rounds ask all nodes; leave nodes out")
-        report = self.together.ask(self.job, self.part, (task, message))
+        report: Report | NodeError = self.together.ask(self.job, self.part, (task, message))
         if isinstance(report, NodeError):
             raise report
         self.floats_down += message.n_floats * report.n_nodes
