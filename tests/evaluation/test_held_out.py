@@ -1,4 +1,4 @@
-"""Rows that nodes set aside, and nodes that trainings leave out: chosen by chance once and for all, and judged as pooled."""
+"""Rows that nodes set aside, and nodes that trainings leave out: chosen once and for all, and judged as pooled ones."""
 
 from __future__ import annotations
 
