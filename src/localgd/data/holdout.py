@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -101,6 +101,32 @@ def fold_of(table: Table, n_folds: int, *, seed: int = 0, classes: bool = True) 
     """
     rows = shuffled(table, seed, classes=classes)
     return np.asarray((rows.ranks + np.floor(n_folds * rows.offsets).astype(np.int64)) % n_folds)
+
+
+def folds(table: Table, n_folds: int, *, seed: int = 0, min_group: int = 1) -> list[tuple[Table | None, Table | None]]:
+    """Return what a node has to train on and to be judged by, for each fold: None where that is no row.
+
+    Nor is it judged by fewer than `min_group` rows of a class (but some), as it would say of few what they are.
+
+    Examples
+    --------
+    >>> inside, outside = folds(Table("a", np.eye(10), np.array([0, 1] * 5)), 5)[0]
+    >>> inside.n_rows, outside.n_rows
+    (8, 2)
+    """
+    own, codes = fold_of(table, n_folds, seed=seed), shuffled(table, seed).codes
+
+    def part(rows: NDArray[np.bool_], least: int) -> Table | None:
+        sizes = np.bincount(codes[rows])
+        few = ((sizes > 0) & (sizes < least)).any()
+        return None if few or not rows.any() else table.take(np.flatnonzero(rows))
+
+    return [(part(own != fold, 1), part(own == fold, min_group)) for fold in range(n_folds)]
+
+
+def left_out(item: Any, nodes: Sequence[str]) -> list[tuple[Any, Any]]:
+    """Return the same where each fold holds one node out: what it holds is one of both, and the other None."""
+    return [(None, item) if item.node_id == node else (item, None) for node in nodes]
 
 
 def hold_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self
 
@@ -206,7 +206,7 @@ class Together:
     _nodes: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def over(cls, engine: Engine, split: Callable[[Any], Sequence[Any]]) -> Self:
+    def over(cls, engine: Engine, split: Callable[[Any], Iterable[Any]]) -> Self:
         """Return it over the parts of what each node holds, as many on every node: an item each, or None."""
         together = cls(engine.map(lambda item: Parts(item.node_id, tuple(split(item)))))
         together.n_rounds = 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from localgd.core import Engine
+from localgd.data.holdout import left_out
 from localgd.engine.lanes import Together
 from localgd.errors import NodeError, check_kind, check_whole
 from localgd.errors import plain as plain_line
@@ -144,7 +146,7 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
     n_rounds = 0
     for begin in range(0, len(names), AT_ONCE):
         chosen = names[begin : begin + AT_ONCE]
-        together = Together.over(engine, lambda item, chosen=chosen: _parts(item, chosen))  # type: ignore[misc]
+        together = Together.over(engine, lambda item, chosen=chosen: chain(*left_out(item, chosen)))  # type: ignore[misc]
         jobs = [lambda job=job, on=together: _judged(on, job, fit, min_group) for job in range(len(chosen))]
         for name, outcome in zip(chosen, together.run(jobs), strict=True):
             if isinstance(outcome, Exception):
@@ -156,12 +158,6 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
     if not found:
         raise errors[0]
     return LeftOut(found, missing, n_rounds)
-
-
-def _parts(item: Any, chosen: tuple[str, ...]) -> list[Any]:
-    """Return, for each node that is left out, what this one has to train on, and what to be judged by."""
-    pairs = [(None, item) if item.node_id == name else (item, None) for name in chosen]
-    return [part for pair in pairs for part in pair]
 
 
 def _judged(together: Together, job: int, fit: Callable[[Any], Model], min_group: int) -> Any:
