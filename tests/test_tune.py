@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from localgd import InProcess, LocalGDClassifierCV, NodeError
+from localgd import InProcess, LocalGDClassifierCV, NodeError, load, prepare
 from localgd.data.classes import signed
-from localgd.run.tune import path, tune
+from localgd.data.holdout import folds
+from localgd.run.tune import Tuned, path, tune
 
 
 def data(n=300):
@@ -112,6 +114,74 @@ def test_scikit_learn_finds_an_estimator(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(
+    ("load", "scoring"),
+    [
+        *((load_breast_cancer, name) for name in ("balanced_accuracy", "f1", "neg_log_loss", "roc_auc")),
+        *((load_iris, name) for name in ("balanced_accuracy", "f1_macro", "roc_auc_ovr")),
+    ],
+)
+def test_scores_of_every_kind_and_the_choice_are_those_of_pooled_rows(load, scoring, intercept):
+    X, y = load(return_X_y=True)
+    X = StandardScaler().fit_transform(X[:, :4]) + 0.5 * np.random.default_rng(0).standard_normal((len(X), 4))
+    found = LocalGDClassifierCV(Cs=3, cv=3, scoring=scoring, fit_intercept=intercept)
+    found.fit(X, y, groups=np.arange(len(y)) % 3)
+    solver = {"solver": "newton-cg", "tol": 1e-11, "max_iter": 1000}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pooled = LogisticRegressionCV(Cs=path(3), cv=3, scoring=scoring, fit_intercept=intercept, **solver).fit(X, y)
+    scores = next(iter(pooled.scores_.values())) if isinstance(pooled.scores_, dict) else pooled.scores_
+    np.testing.assert_allclose(found.scores_, np.reshape(scores, found.scores_.shape), atol=1e-8)
+    assert pytest.approx(float(np.ravel(pooled.C_)[0])) == found.C_
+
+
+def test_columns_are_prepared_by_the_training_rows_of_each_fold():
+    sites = [table.take(np.arange(0, table.n_rows, 3)) for table in load("heart")]
+    options = {"scale": "standard", "missing": "most-frequent"}
+    found = tune(
+        InProcess(sites),
+        lambda table: folds(table, 3, seed=2),
+        3,
+        Cs=np.array([0.01, 1.0]),
+        intercept=True,
+        scoring="roc_auc",
+        preparing=lambda part: prepare(part, **options),
+    )
+    for fold in range(3):
+        inside, outside = zip(*(folds(table, 3, seed=2)[fold] for table in sites), strict=True)
+        recipe = prepare(InProcess(inside), **options)[1]
+        rows = ([recipe.matrix(part, unseen="zeros")[:, :-1] for part in of] for of in (inside, outside))
+        X, X_out = map(np.concatenate, rows)
+        y, y_out = (np.concatenate([part.labels for part in of]) for of in (inside, outside))
+        for place, C in enumerate(found.Cs):
+            pooled = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12).fit(X, y)
+            area = roc_auc_score(y_out, pooled.decision_function(X_out))
+            assert found.scores[fold, place] == pytest.approx(area, abs=1e-8)
+    assert found.recipe == prepare(InProcess(sites), **options)[1]
+    assert found.doubt < 1e-9
+
+
+def test_of_scores_that_may_be_the_same_the_strongest_penalty_is_chosen():
+    scores = np.array([[0.80, 0.90, 0.9001], [0.81, 0.90, 0.9001], [0.79, 0.90, 0.9001]])
+    sure = Tuned(path(3), scores, (), (), 9)
+    assert (sure.best, replace(sure, doubt=1e-4).best, replace(sure, doubt=0.1).best) == (2, 1, 0)
+    assert sure.strongest == 2
+    assert replace(sure, scores=np.array([[0.8, 0.9], [0.8, 0.7], [0.8, 0.9]])).strongest == 0
+
+
+def test_a_score_that_has_no_meaning_on_a_fold_is_refused():
+    X, y, groups = data(60)
+    order = np.argsort(y)
+    with pytest.raises(ValueError, match="'roc_auc' has no meaning on held-out rows that lack a class"):
+        tuned(X, y, groups, [(np.arange(60), order[:5])], Cs=path(2), scoring="roc_auc")
+    iris = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="scoring='f1' is about two classes, and there are 3; take f1_macro"):
+        LocalGDClassifierCV(Cs=2, cv=2, scoring="f1").fit(*iris)
+    with pytest.raises(ValueError, match="fold 1 of 1 holds out no row; take fewer folds"):
+        tuned(X, y, groups, [(order, [])], Cs=path(2))
+
+
 def test_every_model_of_the_path_is_proved():
     X, y, groups = data()
     found = tuned(X, y, groups, list(StratifiedKFold(3).split(X, y)), Cs=path(4))
@@ -122,7 +192,7 @@ def test_every_model_of_the_path_is_proved():
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"scoring": "f2"}, ValueError, "scoring must be one of accuracy, neg_log_loss, got 'f2'"),
+        ({"scoring": "f2"}, ValueError, "scoring must be one of accuracy, .*, roc_auc_ovr, got 'f2'"),
         ({"Cs": np.array([0.0, 1.0])}, ValueError, "Cs must be"),
     ],
 )

@@ -43,6 +43,8 @@ PROCESSES = {"TorchDistributed", "torch_processes"}
 MODEL = localgd.Model(np.array([1.0]), 0.5, ("no", "yes"))
 DECIDED = InProcess([Shard("a", [[2.0, 1.0], [1.0, 1.0], [-1.0, 1.0], [2.0, -1.0], [-1.0, -1.0]])])
 
+DECIDED_TWICE = InProcess([*DECIDED.shards.values(), Shard("b", [[2.0, 1.0], [-1.0, -1.0]])])
+
 X, Y, GROUPS = np.eye(4), [0, 1, 0, 1], list("aabb")
 TABLES = from_arrays(X, Y, GROUPS)
 
@@ -105,6 +107,8 @@ GIVEN = {
     "check_method": {"method": local_gd(local_steps=2)},
     "evaluate": {"model": MODEL, "engine": DECIDED, "n_rounds": 1},
     "from_arrays": {"X": X, "y": Y},
+    "hold_out": {"engine": InProcess(TABLES), "share": 0.5},
+    "leave_one_node_out": {"engine": DECIDED_TWICE, "fit": lambda _: MODEL},
     "load": {"source": "heart"},
     "modified_local_gd": {"form": "proximal"},
     "partition": {"table": TABLES[0], "how": "iid", "n_nodes": 1},

@@ -9,6 +9,7 @@ from typing import Any
 HOMES = {
     "core": "End Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
+    "data.holdout": "hold_out",
     "data.load": "load",
     "data.model": "Model read_model",
     "data.partition": "partition",
@@ -22,6 +23,7 @@ HOMES = {
     "errors": "NodeError",
     "evaluation.calibrate": "calibrate",
     "evaluation.evaluate": "evaluate",
+    "evaluation.left_out": "leave_one_node_out",
     "estimators": "LocalGDClassifier LocalGDClassifierCV LocalGDRegressor",
     "layouts": "ClassRows Csr Dense Prepared",
     "limits": "Limits",

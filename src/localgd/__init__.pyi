@@ -7,6 +7,7 @@ from localgd.core import Problem as Problem
 from localgd.core import Report as Report
 from localgd.core import Task as Task
 from localgd.data.arrays import from_arrays as from_arrays
+from localgd.data.holdout import hold_out as hold_out
 from localgd.data.load import load as load
 from localgd.data.model import Model as Model
 from localgd.data.model import read_model as read_model
@@ -28,6 +29,7 @@ from localgd.estimators import LocalGDClassifierCV as LocalGDClassifierCV
 from localgd.estimators import LocalGDRegressor as LocalGDRegressor
 from localgd.evaluation.calibrate import calibrate as calibrate
 from localgd.evaluation.evaluate import evaluate as evaluate
+from localgd.evaluation.left_out import leave_one_node_out as leave_one_node_out
 from localgd.layouts import ClassRows as ClassRows
 from localgd.layouts import Csr as Csr
 from localgd.layouts import Dense as Dense

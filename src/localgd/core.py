@@ -376,7 +376,7 @@ class Engine(Protocol):
         """Run `task` once on every node (or on those named), return the sum of the reports."""
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent."""
+        """Return an engine whose nodes hold ``encode(what they hold now)``, without those where that is None."""
 
     @property
     def leads(self) -> bool:

@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, against, random_rows, random_samples, with_bias
-from localgd import InProcess, Regularised, Samples, Shard, auto, from_arrays, newton, prepare, train
+from localgd import (
+    InProcess,
+    Message,
+    NodeError,
+    Regularised,
+    Samples,
+    Shard,
+    auto,
+    from_arrays,
+    newton,
+    prepare,
+    train,
+)
+from localgd.data.survey import Survey
 from localgd.engine.lanes import Together
+from localgd.errors import from_all
 from localgd.problems.least_squares import LeastSquares
-
-KEEPS_NOTHING = ["local-gd", "local-sgd", "fedexp", "slowmo", "normalised, late, logistic", "local-gd, late"]
-DESCENTS = ["newton", "lbfgs", "lbfgs, free bias", "scaffold", "local-gd, penalised"]
+from localgd.rules.probes import measured
 
 
 def thirds(shard):
@@ -28,10 +40,10 @@ def alone(shards, part, method, **options):
     return train(InProcess(shard for shard in held if shard is not None), method, n_rounds=12, **options)
 
 
-@pytest.mark.parametrize("name", [*KEEPS_NOTHING, *DESCENTS])
+@pytest.mark.parametrize("name", [*METHODS, *PENALISED])
 def test_trainings_that_share_rounds_end_as_they_do_alone(name):
     method = (METHODS | PENALISED)[name]
-    shards = with_bias(random_rows(2, n=9)) if name in DESCENTS else random_rows(2, n=9)
+    shards = with_bias(random_rows(2, n=9)) if name in PENALISED else random_rows(2, n=9)
     together = Together.over(InProcess(shards), thirds)
     runs = together.run([lambda part=part: train(together.lane(part, part), method, n_rounds=12) for part in range(3)])
     for part, run in enumerate(runs):
@@ -107,9 +119,25 @@ def test_a_job_that_fails_ends_the_others_and_says_why():
     assert ended.is_set()
 
 
+def test_what_fails_on_a_node_for_one_job_ends_that_job_alone():
+    tables = from_arrays(np.eye(6), list("ababab"), groups=list("nnnnss"))
+    together = Together.over(InProcess(tables), lambda table: [table, table])
+
+    def fails():
+        with pytest.raises(NodeError, match="round 0, node 's': ValueError: not here") as caught:
+            measured(together.lane(0, 0).map(failing))
+        return caught.value
+
+    def failing(table):
+        if table.node_id == "s":
+            raise ValueError("not here")
+        return Shard(table.node_id, table.features)
+
+    failure, sizes = together.run([fails, lambda: from_all(together.lane(1, 1), Survey(), Message()).n_nodes])
+    assert (str(failure.__cause__), sizes) == ("not here", 2)
+
+
 def test_what_cannot_share_rounds_says_so():
     together = Together.over(InProcess(random_rows(2)), lambda shard: [shard])
-    with pytest.raises(ValueError, match="Project keeps states on the nodes"):
-        together.run([lambda: train(together.lane(0, 0), METHODS["modified, projection"])])
     with pytest.raises(ValueError, match="share their rounds ask all nodes"):
         together.run([lambda: train(together.lane(0, 0), METHODS["local-gd"], nodes=lambda _, names: names[:1])])

@@ -17,6 +17,7 @@ from localgd.cli.flags import BAD_INPUT, FAILED, Json
 from localgd.cli.models import certify_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
+from localgd.cli.tune import tune_command
 
 app = typer.Typer(
     add_completion=False,
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 app.command("train")(train_command)
 app.command("resume")(resume_command)
+app.command("tune")(tune_command)
 app.command("compare")(compare_command)
 app.command("certify")(certify_command)
 app.command("predict")(predict_command)

@@ -16,10 +16,12 @@ import typer
 
 from localgd.cli.data import prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
+from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
+from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
 from localgd.errors import from_all, plain
 from localgd.methods.method import Choice, Method
@@ -29,7 +31,7 @@ from localgd.problems.certificate import Status
 from localgd.reference.max_margin import pooled_direction
 from localgd.report import text
 from localgd.report.plots import convergence
-from localgd.report.progress import Progress
+from localgd.report.progress import Patient, Progress
 from localgd.rounding import FloatArray
 from localgd.rules.probes import Sizes
 from localgd.run import folder as record
@@ -63,23 +65,36 @@ class Job:
             self.place.first(lambda: record.check_free(out, force=flags.force))
         with ExitStack() as hold, Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
-            federation, recipe = self._federation(recipe)
+            engine, tables, source = self._rows()
+            judge = Judge.of(flags, engine)
+            if recipe is None:
+                federation, recipe = self._prepared(judge.training, tables, source)
+            else:
+                federation = judge.training.map(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
-            for note in recipe.notes:
+            for note in (*recipe.notes, *judge.prepared(recipe)):
                 progress.say(note)
             reference = self._reference(federation, method, progress)
             if out is not None and not resumed:
                 begun = record.begun(out, self._config(), recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
             run = self._trained(federation, (method, problem), goal, progress, reference)
+
+            def fit(others: Any) -> Model:
+                stop = None if self.place.world > 1 else lambda _: progress.interrupted is not None
+                rows, own = self._prepared(others, tables, source)
+                limits = {"n_rounds": flags.n_rounds, "goal": goal, "on_round": stop}
+                return train(rows, method, problem=problem, **limits).model(own)
+
+            judged = judge.judged(run.model(recipe), fit, progress.say) if progress.interrupted is None else None
             if not self.place.leads:
                 return 0
-            place = self._saved(run, run.model(recipe))
-        self._tell(run, goal, place)
+            place = self._saved(run, run.model(recipe), judged if progress.interrupted is None else None)
+        self._tell(run, goal, place, judged)
         return _exit_code(run, goal, progress.interrupted)
 
-    def _federation(self, recipe: Recipe | None) -> tuple[InProcess | TorchDistributed, Recipe]:
-        """Read this process's rows and prepare them: as before, if they were."""
+    def _rows(self) -> tuple[InProcess | TorchDistributed, list[Table], Source]:
+        """Read this process's rows; return the federation that holds them, and what they were read as."""
         flags, place = self.flags, self.place
         source = Source(**{field.name: getattr(flags, field.name) for field in fields(Source)})
         share = (0, 1) if flags.own_data else (place.rank, place.world)
@@ -93,10 +108,12 @@ class Job:
 
             waits = {} if flags.timeout is None else {"timeout": flags.timeout}
             engine = TorchDistributed(tables, **waits, **policy)
-        if recipe is not None:
-            return engine.map(recipe), recipe
-        how = {"min_group": flags.min_group, "classes": flags.task == "classification"}
-        return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
+        return engine, tables, source
+
+    def _prepared(self, engine: Any, tables: list[Table], source: Source) -> tuple[Any, Recipe]:
+        """Prepare the rows of an engine; return the federation and how it was done."""
+        how = {"min_group": self.flags.min_group, "classes": self.flags.task == "classification"}
+        return prepared(engine, tables, source, intercept=self.flags.fit_intercept, **how)
 
     def _trained(
         self,
@@ -176,11 +193,13 @@ class Job:
         data = str(Path(self.flags.data).resolve()) if Path(self.flags.data).exists() else self.flags.data
         return {"flags": {**vars(self.flags), "data": data}, "versions": record.versions("localgd", "numpy")}
 
-    def _saved(self, run: Run, model: Model) -> Path | None:
+    def _saved(self, run: Run, model: Model, judged: Judged | None) -> Path | None:
         """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""
         if self.out is None:
             return None
         try:
+            if judged is not None:
+                judged.leave(record.partial(self.out))
             record.write(self.out, run, model, self._config(), draw=convergence, force=self.flags.force)
         except OSError as error:
             refuge = Path(tempfile.mkdtemp(prefix="localgd-")) / "run"
@@ -195,7 +214,7 @@ class Job:
             raise typer.Exit(FAILED) from error
         return self.out
 
-    def _tell(self, run: Run, goals: Sequence[Goal], place: Path | None) -> None:
+    def _tell(self, run: Run, goals: Sequence[Goal], place: Path | None, judged: Judged | None) -> None:
         last = run.history[-1]
         if self.flags.as_json:
             entries = run.certificate.to_dict() | {"rounds": run.n_rounds, "loss": _known(last.loss)}
@@ -203,6 +222,7 @@ class Job:
             entries |= {"seconds": last.seconds, "true_angle_deg": _known(last.true_angle_deg)}
             entries |= {"goal_met": _met(run, goals) if goals else None}
             entries |= {"n_failures": len(run.failures), "out": None if place is None else str(place)}
+            entries |= {} if judged is None else {"metrics": judged.to_dict()}
             typer.echo(json.dumps(entries, indent=1, allow_nan=False))
             return
         short = [f"not proved, as asked: {goal}" for goal in goals if not goal.met(run.certificate)]
@@ -210,6 +230,8 @@ class Job:
         said = [*came_out, *short, *text.next_step(run.certificate, unfinished=run.unfinished)]
         for line in (*said, *text.failures(run.failures)):
             typer.echo(line)
+        for part in () if judged is None else judged.tell():
+            typer.echo(part) if isinstance(part, str) else Patient(highlight=False).print(part)
         if not run.w.any() and run.method.problem.by_margins:
             typer.echo("the model is 0 in every entry: there is nothing to predict with")
         if run.n_rounds > self.flags.n_rounds:

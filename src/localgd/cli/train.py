@@ -49,6 +49,16 @@ def train_command(
     own_data: Annotated[
         bool, typer.Option(help="torch: DATA holds this process's nodes only; else each process takes its share of it.")
     ] = False,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Share of every node's rows to set aside; in the end they judge the model (metrics.json)."),
+    ] = None,
+    leave_one_node_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-node-out", help="Also train once without each node, and judge that model there (metrics.json)."
+        ),
+    ] = False,
     compare: Annotated[Literal["pooled"] | None, typer.Option(help="Pool the rows to show the true angle.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     checkpoint_seconds: Annotated[

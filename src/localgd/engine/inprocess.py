@@ -91,10 +91,14 @@ class InProcess(Federation):
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.
 
+        A node where that is None is no node of that engine.
+
         Raises
         ------
         NodeError
             In all processes, if `encode` raised on a node; with debug, what it raised.
+        ValueError
+            If no node is left.
         """
         mapped = copy.copy(self)
         try:

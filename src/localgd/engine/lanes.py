@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self
 
@@ -12,20 +12,35 @@ import numpy as np
 
 from localgd.core import Engine, Field, Message, Report, Schema, Task
 from localgd.duals.dual import Dual
-from localgd.engine.nodes import answer
+from localgd.engine.nodes import NodeStore, answer
 from localgd.engine.policy import Federation
-from localgd.errors import from_all
+from localgd.errors import NodeError, RemoteError, from_all, said
 
 AWAY = "away"
-"""The flag of a node that has no row in a part."""
+"""The flag of a node that says nothing to a job: it has no row in the part, or failed."""
+
+FAILED = "failed"
+"""The tally of nodes that failed at what a job asked, with what they said."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unmade:
+    """What a node holds as a part that it could not rewrite: why not."""
+
+    error: Exception
+    n_rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a node holds: an item for each part, a Shard, Table or Samples, or None where it has no row in one."""
+    """What a node holds: an item for each part, a Shard, Table or Samples, or None where it has no row in one.
+
+    `kept` is what the node remembers of the tasks of each job.
+    """
 
     node_id: str
     items: tuple[Any, ...]
+    kept: dict[tuple[int, Any], NodeStore] = field(default_factory=dict)
 
     @property
     def token(self) -> object:
@@ -58,10 +73,12 @@ def unpacked(message: Message, job: int) -> Message:
 class Bundle:
     """Run the tasks of several jobs, each on a part of a node's rows, and report all of it at once.
 
+    What fails on a node for one job is told to that job, and the others go on.
+
     Parameters
     ----------
     tasks : tuple of (job, part, task)
-        The number of a job, that of the part that it is about, and what is asked; no task keeps a state.
+        The number of a job, that of the part that it is about, and what is asked.
     """
 
     tasks: tuple[tuple[int, int, Any], ...]
@@ -73,19 +90,27 @@ class Bundle:
             for name, held in task.schema(unpacked(message, job)).items():
                 free = held.optional or bool(held.unless)
                 out[named(job, name)] = replace(held, optional=free, unless="" if free else named(job, AWAY))
-            out |= {named(job, name): Field("count") for name in ("n_nodes", "n_rows")}
+            out |= {named(job, name): Field("count") for name in ("n_nodes", "n_rows", FAILED)}
             out[named(job, AWAY)] = Field("flag")
         return out
 
     def run(self, message: Message, shard: Parts, state: None) -> tuple[Report, None]:
         """Return the reports of all jobs in one."""
-        total = Report(1, max(_rows(item) for item in shard.items if item is not None))
+        total = Report(1, _most_rows(shard))
         for job, part, task in self.tasks:
             item = shard.items[part]
             if item is None:
                 total += Report(flags={named(job, AWAY): 1})
-            else:
-                total += _of_job(job, answer(task, unpacked(message, job), item, None)[0], shard.token)
+                continue
+            try:
+                report, after = answer(task, unpacked(message, job), _there(item), shard.kept.get((job, task)))
+            except Exception as error:  # noqa: BLE001  it is raised again where the job asked
+                why = (named(job, FAILED), shard.node_id, isinstance(error, ValueError), said(error))
+                total += Report(flags={named(job, AWAY): 1}, counts={why: 1})
+                continue
+            if after is not None:
+                shard.kept[job, task] = after
+            total += _of_job(job, report, shard.token)
         return total, state
 
 
@@ -100,12 +125,18 @@ class Present:
     def run(self, message: Message, shard: Parts, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return ``here``, by part and node."""
         here = [part for part, item in enumerate(shard.items) if item is not None]
-        rows = max(_rows(shard.items[part]) for part in here)
-        return Report(1, rows, counts={("here", part, shard.node_id): 1 for part in here}), state
+        return Report(1, _most_rows(shard), counts={("here", part, shard.node_id): 1 for part in here}), state
 
 
-def _rows(item: Any) -> int:
-    return int(getattr(item, "n_samples", item.n_rows))
+def _there(item: Any) -> Any:
+    if isinstance(item, Unmade):
+        raise item.error
+    return item
+
+
+def _most_rows(shard: Parts) -> int:
+    rows = [int(getattr(item, "n_samples", item.n_rows)) for item in shard.items if item is not None]
+    return max(rows, default=0)
 
 
 def _of_job(job: int, report: Report, token: object) -> Report:
@@ -175,7 +206,7 @@ class Together:
     _nodes: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def over(cls, engine: Engine, split: Callable[[Any], Sequence[Any]]) -> Self:
+    def over(cls, engine: Engine, split: Callable[[Any], Iterable[Any]]) -> Self:
         """Return it over the parts of what each node holds, as many on every node: an item each, or None."""
         together = cls(engine.map(lambda item: Parts(item.node_id, tuple(split(item)))))
         together.n_rounds = 1
@@ -244,12 +275,12 @@ class Together:
             encodes = dict(changes.values())
             if len(encodes) < len(changes):
                 raise ValueError("two jobs change one part of what nodes hold; give each a part of its own")
-            self.engine = self.engine.map(lambda held: Parts(held.node_id, _encoded(held.items, encodes)))
+            self.engine = self.engine.map(lambda held: replace(held, items=_encoded(held.items, encodes)))
         if questions:
             bundle = Bundle(tuple((number, part, task) for number, (part, task, _) in questions.items()))
             report = self.engine.round(bundle, packed({number: said for number, (_, _, said) in questions.items()}))
             self.n_rounds += 1
-            told |= {number: of_job(number, report) for number in questions}
+            told |= {number: _failure(number, report) or of_job(number, report) for number in questions}
         with self._change:
             self._asked, self._told = {}, told
             self._change.notify_all()
@@ -266,9 +297,24 @@ class Together:
 
 
 def _encoded(items: tuple[Any, ...], encodes: Mapping[int, Callable[[Any], Any]]) -> tuple[Any, ...]:
-    return tuple(
-        encodes[part](item) if part in encodes and item is not None else item for part, item in enumerate(items)
-    )
+    def encoded(part: int, item: Any) -> Any:
+        if part not in encodes or item is None or isinstance(item, Unmade):
+            return item
+        try:
+            return encodes[part](item)
+        except Exception as error:  # noqa: BLE001  it is raised when the job next asks
+            return Unmade(error)
+
+    return tuple(encoded(part, item) for part, item in enumerate(items))
+
+
+def _failure(job: int, report: Report) -> NodeError | None:
+    """Return what the first node that failed for a job had to say, if one did."""
+    failed = sorted(key[1:] for key in report.counts if key[0] == named(job, FAILED))
+    if not failed:
+        return None
+    node, of_value, why = failed[0]
+    return NodeError(0, str(node), ValueError(str(why).partition(": ")[2]) if of_value else RemoteError(str(why)))
 
 
 class Lane(Federation):
@@ -284,19 +330,24 @@ class Lane(Federation):
         Raises
         ------
         ValueError
-            If not all nodes are to take part, or the task keeps states on the nodes.
+            If not all nodes are to take part.
+        NodeError
+            If a node failed at it; the other jobs go on.
         """
         if nodes is not None and set(nodes) != set(self.node_ids):
             raise ValueError("trainings that share their rounds ask all nodes; leave nodes out")
-        if getattr(task, "state_type", type(None)) is not type(None):
-            raise ValueError(f"{type(task).__name__} keeps states on the nodes, and trainings that share rounds cannot")
-        report: Report = self.together.ask(self.job, self.part, (task, message))
+        report: Report | NodeError = self.together.ask(self.job, self.part, (task, message))
+        if isinstance(report, NodeError):
+            raise report
         self.floats_down += message.n_floats * report.n_nodes
         self.floats_up += report.n_floats * report.n_nodes
         return report
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Have the nodes hold ``encode(what they hold now)`` as this part; nothing is sent."""
+        """Have the nodes hold ``encode(what they hold now)`` as this part; nothing is sent.
+
+        A node on which `encode` fails says so in the next round of this job.
+        """
         self.together.ask(self.job, self.part, encode)
         return copy.copy(self)
 
@@ -311,4 +362,4 @@ class Lane(Federation):
     recall = keep
 
     def release(self, session: str) -> None:
-        """Nodes keep nothing of it."""
+        """Leave it be: round 0 of a task begins afresh, and the nodes forget all of it with the last lane."""

@@ -133,13 +133,18 @@ class Nodes:
                 yield pool.map
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
-        """Return nodes that hold ``encode(what they hold now)``; a NodeError if it raised on one."""
+        """Return nodes that hold ``encode(what they hold now)``, without those where that is None.
+
+        A NodeError if it raised on one.
+        """
         held = []
         for node_id, shard in self.shards.items():
             try:
-                held.append(encode(shard))
+                item = encode(shard)
             except Exception as error:
                 raise NodeError(0, node_id, error) from error
+            if item is not None:
+                held.append(item)
         return type(self)(held, n_jobs=self.n_jobs)
 
     def release(self, session: str) -> None:

@@ -15,11 +15,12 @@ from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_kind, check_positive
 from localgd.estimators.linear import Classifier, records, with_bias
+from localgd.evaluation.names import Scoring
 from localgd.methods.method import Choice, Method
 from localgd.methods.table import asked
 from localgd.rounding import is_whole, real_array
 from localgd.rows import Shard
-from localgd.run.tune import Scoring, path, tune
+from localgd.run.tune import path, tune
 
 LEAVE_ONE_OUT = "leave-one-node-out"
 
@@ -38,10 +39,12 @@ class LocalGDClassifierCV(Classifier):
         Values of C; a number is so many from 1e-4 to 1e4, in equal ratios.
     cv : int, "leave-one-node-out", splitter or iterable, default 5
         Folds, as in scikit-learn: a number is so many stratified ones. "leave-one-node-out" holds out a group each.
-    scoring : "accuracy" or "neg_log_loss", default "accuracy"
-        What a model is judged by on the rows held out.
+    scoring : str, default "accuracy"
+        What a model is judged by on the rows held out, by its name in scikit-learn: "accuracy", "balanced_accuracy",
+        "f1" (of two classes, the second one), "f1_macro", "neg_log_loss", "roc_auc" (of two), "roc_auc_ovr". An area
+        takes more rounds: some three for each C.
     method : str, Method or Choice, default "auto"
-        One that ends at the minimiser and keeps nothing on the nodes, such as "newton" or "lbfgs".
+        One that ends at the minimiser, such as "newton" or "lbfgs".
     fit_intercept : bool, default True
         Append a column of ones, free of C.
     nodes : "groups" or None, default None
@@ -79,7 +82,8 @@ class LocalGDClassifierCV(Classifier):
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
         X, codes, held, weights = self._codes(X, y, groups, sample_weight)
-        rows, places, n_classes = with_bias(X, intercept=self.fit_intercept), dict(held), len(self.classes_)
+        rows, judged = (with_bias(X, intercept=intercept) for intercept in (self.fit_intercept, True))
+        places, n_classes = dict(held), len(self.classes_)
         folds = self._folds(X, self.classes_[codes], held)
         self.Cs_ = _ascending(self.Cs)
         method = self.method
@@ -87,16 +91,16 @@ class LocalGDClassifierCV(Classifier):
             method = asked(method, C=1.0, intercept=self.fit_intercept)[0]
         check_kind("method", method, Method | Choice, "the name of a method, or a Method such as newton()")
 
-        def shard(node_id: str, index: NDArray[np.intp]) -> Shard | None:
+        def shard(node_id: str, index: NDArray[np.intp], of: Any) -> Shard | None:
             own = None if weights is None else weights[index]
-            return signed(node_id, rows[index], codes[index], n_classes, own) if index.size else None
+            return signed(node_id, of[index], codes[index], n_classes, own) if index.size else None
 
         def split(whole: Shard) -> list[tuple[Shard | None, Shard | None]]:
             own, name = places[whole.node_id], whole.node_id
-            return [(shard(name, own[inside[own]]), shard(name, own[~inside[own]])) for inside in folds]
+            return [(shard(name, own[inside[own]], rows), shard(name, own[~inside[own]], judged)) for inside in folds]
 
         found = tune(
-            InProcess([shard(name, index) for name, index in held]),
+            InProcess([shard(name, index, rows) for name, index in held]),
             split,
             len(folds),
             Cs=self.Cs_,

@@ -72,6 +72,35 @@ class Decisions:
         return Report(1, shard.n_samples, sums, per_node=per_node), state
 
 
+@dataclass(frozen=True)
+class Standings:
+    """Report how several models stand, sent one after the other as w: how each decides rows, and how sure it is.
+
+    ``message.extra``: ``n_classes``, C; ``odds``. A row of two classes is decided to be of the second if its score is
+    above 0. Sums: ``tables`` (n_models, C, C), the weight of rows by class and decision; ``loss`` (n_models,), Σ −log
+    p_y.
+    """
+
+    n_models: int
+
+    def schema(self, message: Message) -> Schema:
+        """Return the sums."""
+        n_classes = int(message.extra["n_classes"])
+        return {"tables": Field("sum", (self.n_models, n_classes, n_classes)), "loss": Field("sum", (self.n_models,))}
+
+    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
+        """Return the node's sums."""
+        tables, losses = [], []
+        for w in message.w.reshape(self.n_models, -1):
+            rows = scored(shard, Message(0, w, message.extra), 1)
+            decided = rows.scores.argmax(axis=1) if rows.scores.ndim == 2 else (rows.scores > 0).astype(np.intp)
+            table = np.zeros((rows.n_classes, rows.n_classes))
+            np.add.at(table, (rows.codes, decided), rows.weights)
+            tables.append(table)
+            losses.append(_losses(rows)[0])
+        return Report(1, shard.n_samples, {"tables": np.array(tables), "loss": np.array(losses)}), state
+
+
 def _decided(rows: Scored, thresholds: FloatArray, min_group: int) -> Span:
     """Return bounds on the table of classes by decision, or by the thresholds that a row is between."""
     if rows.scores.ndim == 2:

@@ -1,4 +1,4 @@
-"""How well a model decides, as tables that people read."""
+"""How well a model decides, as tables, sentences and figures that people read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from rich.table import Table as Grid
 
 from localgd.errors import plain
-from localgd.evaluation.measures import Calibration, ClassMetrics, Decision, Interval, NumberMetrics
+from localgd.evaluation.left_out import LeftOut
+from localgd.evaluation.measures import Calibration, ClassMetrics, Curve, Decision, Interval, NumberMetrics
 from localgd.report import text
+from localgd.report.figure import Line, Panel
 
 MOST_NODES = 50
 """Lines of a table of nodes; the file has all of them."""
+
+MOST_DRAWN = 40
+"""Nodes of a figure, for the same reason."""
 
 SAME = 1e-9
 """Bounds that are as near as this to each other are shown as one number."""
@@ -171,3 +177,118 @@ def _of_numbers(found: NumberMetrics) -> Grid:
     for node, one in [("all", found), *list(found.nodes.items())[:MOST_NODES]]:
         grid.add_row(plain(node), f"{one.weight:,.6g}", number(one.r2), f"{one.rmse:.6g}", f"{one.mae:.6g}")
     return grid
+
+
+def shares(bounds: Interval) -> str:
+    """Return bounds on a share in percent, rounded to the safe side.
+
+    Examples
+    --------
+    >>> shares(Interval(0.9497, 0.9497)), shares(Interval(0.8119, 0.8185)), shares(Interval(math.nan, math.nan))
+    ('94.97 %', '81.19 to 81.85 %', '–')
+    """
+    if math.isnan(bounds.low):
+        return "–"
+    if bounds.width < SAME:
+        return text.percent(round(bounds.low, 12))
+    low, high = math.floor(bounds.low * 1e4) / 1e2, math.ceil(bounds.high * 1e4) / 1e2
+    return f"{low:.2f} to {high:.2f} %"
+
+
+def in_short(found: ClassMetrics | NumberMetrics | LeftOut) -> str:
+    """Return how well a model does in a line: accuracy beside that of the most frequent class, or the errors."""
+    if isinstance(found, NumberMetrics):
+        return f"R² {number(found.r2)}, RMSE {found.rmse:.6g}, MAE {found.mae:.6g}"
+    if isinstance(found, LeftOut) and not found.of_classes:
+        return f"RMSE {found.rmse:.6g}, MAE {found.mean('mae'):.6g}"
+    if isinstance(found, LeftOut):
+        weights, log_loss = found.weights, found.mean("log_loss")
+        area = "AUC – (one class only)" if math.isnan(found.auc.low) else f"mean AUC {between(found.auc)}"
+    else:
+        weights, log_loss = dict(zip(found.classes, found.weights.tolist(), strict=True)), found.log_loss
+        area = "AUC – (one class only)" if math.isnan(found.auc.low) else f"AUC {between(found.auc)}"
+    decided = found.accuracy if isinstance(found, LeftOut) else found.decisions[0].accuracy
+    most = max(weights, key=lambda label: weights[label])
+    always = f"always {plain(str(most))!r}: {shares(Interval(found.majority, found.majority))}"
+    loss = "no log loss: scores are no log-odds" if math.isnan(log_loss) else f"log loss {number(log_loss)}"
+    return f"accuracy {shares(decided)} ({always}), {area}, {loss}"
+
+
+def left_out(found: LeftOut) -> Iterator[Grid | str]:
+    """Yield the table of nodes, each judged by the model of all others, and why there is none of some."""
+    yield _left_out(found)
+    for node, why in list(found.missing.items())[:MOST_NODES]:
+        yield f"nothing is told of {plain(node)!r}: {why}"
+
+
+def _left_out(found: LeftOut) -> Grid:
+    if found.of_classes:
+        likely = not math.isnan(found.mean("log_loss"))
+        names = ["rows", "majority", "accuracy", "AUC", *(["log loss", "Brier"] if likely else [])]
+    else:
+        names = ["weight", "R²", "RMSE", "MAE"]
+    grid = _columns(Grid(title="Each node, by the model of all others", title_justify="left"), names, "node")
+    for node, one in list(found.nodes.items())[:MOST_NODES]:
+        if isinstance(one, NumberMetrics):
+            cells = [f"{one.weight:,.6g}", number(one.r2), f"{one.rmse:.6g}", f"{one.mae:.6g}"]
+        else:
+            losses = [number(one.log_loss), number(one.brier)] if likely else []
+            accuracy = between(one.decisions[0].accuracy)
+            cells = [f"{one.weights.sum():,.6g}", number(one.majority), accuracy, between(one.auc), *losses]
+        grid.add_row(plain(node), *cells)
+    return grid
+
+
+def panels(found: ClassMetrics | NumberMetrics | LeftOut) -> list[Panel]:
+    """Return the figure of an evaluation: curves and calibration for two classes, and the nodes beside each other."""
+    out: list[Panel] = []
+    if isinstance(found, ClassMetrics) and found.curve is not None and not math.isnan(found.auc.low):
+        out.append(_roc(found.curve, found.auc))
+        if found.calibration is not None:
+            out.append(_reliability(found.calibration))
+    nodes = dict(list(found.nodes.items())[:MOST_DRAWN])
+    if not nodes:
+        return out
+    if all(isinstance(one, NumberMetrics) for one in nodes.values()):
+        return [*out, _beside("Error by node", "RMSE", nodes, {"": [one.rmse for one in nodes.values()]})]
+    cut = {"accuracy": [_middle(one.decisions[0].accuracy) for one in nodes.values()]}
+    most = [float(one.decisions[0].weights.max() / one.decisions[0].weights.sum()) for one in nodes.values()]
+    out.append(_beside("Accuracy by node", "share of rows", nodes, {**cut, "most frequent class": most}))
+    areas = [
+        _middle(one.auc) if isinstance(one, ClassMetrics) else np.mean([*one.areas.values()]) for one in nodes.values()
+    ]
+    if np.isfinite(areas).any():
+        out.append(_beside("AUC by node", "area under the ROC curve", nodes, {"": areas}))
+    return out
+
+
+def _middle(bounds: Interval) -> float:
+    return (bounds.low + bounds.high) / 2
+
+
+def _roc(curve: Curve, area: Interval) -> Panel:
+    columns = curve.columns()
+    order = slice(None, None, -1)  # scores rise, so shares of positives fall
+    right, true = (
+        [np.concatenate([[start], columns[f"{name}_{end}"][order], [stop]]) for end in ("low", "high")]
+        for name, start, stop in (("specificity", 1.0, 0.0), ("sensitivity", 0.0, 1.0))
+    )
+    line = Line(1 - (right[0] + right[1]) / 2, (true[0] + true[1]) / 2, f"AUC {between(area, 3)}", 1)
+    chance = Line([0, 1], [0, 1], style="dotted")
+    return Panel("ROC curve", "1 − specificity", "sensitivity", [line, chance])
+
+
+def _reliability(of: Calibration) -> Panel:
+    perfect = Line([0, 1], [0, 1], style="dotted")
+    told = Line(of.predicted, of.observed, "", 1, style="line+points")
+    return Panel("Calibration", "mean probability", "share positive", [told, perfect])
+
+
+def _beside(title: str, xlabel: str, nodes: Sequence[str] | Any, values: dict[str, Any]) -> Panel:
+    """Return a panel with a line of the names of nodes, and points of each of these quantities."""
+    names = [plain(node)[:24] for node in nodes]
+    lines = [
+        Line(of, range(len(names)), label, 1 - place, style="points")
+        for place, (label, of) in enumerate(values.items())
+    ]
+    return Panel(title, xlabel, "", lines, categories=names)

@@ -12,7 +12,6 @@ from localgd.duals.dual import Dual
 from localgd.errors import from_all
 from localgd.layouts import Dense
 from localgd.limits import RefusedError
-from localgd.losses import Logistic, among
 from localgd.many.reports import blank, more
 from localgd.many.stack import at_once
 from localgd.problems.metrics import WEIGHTED, total, weights_of
@@ -79,28 +78,6 @@ class Smoothness:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's eigenvalue."""
         return more(blank(shard), maxs={"eigenvalue": largest_eigenvalue(shard, self.versus)}), state
-
-
-@dataclass(frozen=True)
-class Standings:
-    """Report how several models stand, sent one after the other as w: samples that are right, and the loss of all.
-
-    Sums: ``correct`` and ``loss``, (n_models,) each, every sample by its weight, and `weights_of`.
-    """
-
-    n_models: int
-
-    def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
-        """Return the sums."""
-        return {**dict.fromkeys(("correct", "loss"), Field("sum", (self.n_models,))), **WEIGHTED}
-
-    def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return the sums."""
-        loss = among(Logistic(), shard.versus)
-        margins = [shard.margins(w) for w in message.w.reshape(self.n_models, -1)]
-        correct = np.array([shard.right(of_model) for of_model in margins])
-        losses = np.array([float(shard.weigh(loss.value(of_model)).sum()) for of_model in margins])
-        return Report(1, shard.n_samples, {"correct": correct, "loss": losses, **weights_of(shard)}), state
 
 
 def largest_eigenvalue(shard: Shard, versus: int = 1) -> Any:

@@ -5,6 +5,8 @@ RUN/config.json        method, data, seed, versions: how to do it again
     model.json         coefficients, intercept, classes, feature names, preparation
     certificate.json   what is proved about the model
     failures.json      which node failed at what and in which round, with its traceback; only if one did
+    metrics.json       how well the model does on rows or nodes that were held out; metrics.png shows it
+    scores.csv         the score of each C on each fold, if C was chosen by `localgd tune`; scores.png shows them
     convergence.png    margin bounds and certified angle against rounds (written by `localgd.report.plots`)
     checkpoint/        what the run needs to go on, if it was cut short (`localgd.run.checkpoint`)
 
@@ -38,8 +40,14 @@ from localgd.run.history import Run
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
-METRICS = "metrics.json"
+METRICS, METRICS_FIGURE = "metrics.json", "metrics.png"
 """What evaluations of the run's model may leave there."""
+
+SCORES, SCORES_FIGURE = "scores.csv", "scores.png"
+"""What a choice of C leaves there."""
+
+MORE = (FIGURE, FAILURES, CHECKPOINT, METRICS, METRICS_FIGURE, SCORES, SCORES_FIGURE)
+"""What may be in a run folder beside `FILES`."""
 
 
 def partial(folder: Path) -> Path:
@@ -230,7 +238,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 def _refuse_strange(folder: Path) -> None:
     """Refuse to delete a folder that holds what no run leaves."""
-    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT, METRICS}
+    strange = {path.name for path in folder.iterdir()} - {*FILES, *MORE}
     if strange:
         raise FileExistsError(
             f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from localgd.core import Engine, Message
+from localgd.core import Engine
 from localgd.engine.lanes import Lane, Together
-from localgd.errors import check_positive, from_all
+from localgd.errors import check_positive
+from localgd.evaluation.names import Scoring
+from localgd.evaluation.scoring import Scores, check_scoring, scores
 from localgd.methods.auto import auto
 from localgd.methods.method import Choice, Method
-from localgd.problems.metrics import total
 from localgd.problems.regularised import Regularised
 from localgd.rounding import FloatArray
-from localgd.rules.probes import Standings
 from localgd.run.goals import Gap
-from localgd.run.history import Run
+from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
-Scoring: TypeAlias = Literal["accuracy", "neg_log_loss"]
+if TYPE_CHECKING:
+    from localgd.data.recipe import Recipe
 
-NEAR = 1e-12
-"""A model of the path is proved to be so near to the least of its objective before the next C is taken up."""
+NEAR = 1e-15
+"""A model of the path is proved to be so near to the least of its objective before the next C is taken up.
+
+A loss on other rows is off by about the root of that, as these do not stand at their least.
+"""
+
+Preparing: TypeAlias = "Callable[[Engine], tuple[Engine, Recipe]]"
 
 
 def path(n: int = 10) -> FloatArray:
@@ -54,6 +60,12 @@ class Tuned:
         Those of each fold.
     n_rounds : int
         Rounds that all of it took.
+    doubt : float
+        How far a score may be from that of the pooled rows: above 0 for areas only, which lie between two bounds.
+    majority : float
+        The mean accuracy over the folds of whoever always says the class that is the most frequent one over all.
+    recipe : Recipe or None
+        How all rows were prepared, if that was asked for.
     """
 
     Cs: FloatArray
@@ -61,11 +73,25 @@ class Tuned:
     runs: tuple[Run, ...]
     fold_runs: tuple[tuple[Run, ...], ...]
     n_rounds: int
+    doubt: float = 0.0
+    majority: float = 0.0
+    recipe: Recipe | None = None
 
     @property
     def best(self) -> int:
-        """The place of the C of the best mean score; of several the least, the strongest penalty."""
-        return int(self.scores.mean(axis=0).argmax())
+        """The place of the C of the best mean score; of several the least, the strongest penalty.
+
+        Scores that may be the same, for all that is known of areas, count as the same.
+        """
+        means = self.scores.mean(axis=0)
+        return int((means >= means.max() - 2 * self.doubt).argmax())
+
+    @property
+    def strongest(self) -> int:
+        """The place of the least C whose mean score is no more than a standard error of the mean below the best."""
+        means, best = self.scores.mean(axis=0), self.scores[:, self.best]
+        error = best.std(ddof=1) / np.sqrt(best.size) if best.size > 1 else 0.0
+        return int((means >= means[self.best] - error).argmax())
 
 
 def tune(
@@ -77,65 +103,107 @@ def tune(
     intercept: bool,
     method: Method | Choice | None = None,
     scoring: Scoring = "accuracy",
+    preparing: Preparing | None = None,
+    on_round: Callable[[RoundInfo], bool] | None = None,
 ) -> Tuned:
     """Train for every C on all rows but those of each fold, score on those, and train on all rows.
 
     Parameters
     ----------
     engine : Engine
-        The federation; its nodes hold shards.
+        The federation; its nodes hold shards, or, where they are yet to be prepared, tables.
     split : callable
         From what a node holds to the rows to train on and those to score on, for each fold; None instead of no rows.
+        Shards to score on have a bias as their last column, whatever `intercept`.
     n_folds : int
         How many folds that makes.
     Cs : (n,) float64 array
         Values of C, above 0, ascending.
     intercept : bool
-        Whether the last column is that of a bias, which is free of C.
+        Whether the last column of rows to train on is that of a bias, which is free of C.
     method : Method or Choice, optional
-        One that proves how near its model is, and keeps nothing on the nodes; default is `localgd.auto`.
-    scoring : "accuracy" or "neg_log_loss"
-        What a model is judged by.
+        One that proves how near its model is; default is `localgd.auto`.
+    scoring : str
+        What a model is judged by, by its name in scikit-learn.
+    preparing : callable, optional
+        From an engine of tables to one of shards, and the recipe for it, as `localgd.prepare` does: each fold is
+        prepared by its own rows to train on, and a category that these lack is read as none.
+    on_round : callable, optional
+        Called after every round of every training; a true answer ends that training.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of its range, or the score has no meaning on the rows of a fold.
     """
-    if scoring not in get_args(Scoring):
-        raise ValueError(f"scoring must be one of {', '.join(get_args(Scoring))}, got {scoring!r}")
+    check_scoring(scoring, 2)
     for C in Cs:
         check_positive("Cs", float(C))
 
     def parts(held: Any) -> list[Any]:
         return [part for fold in split(held) for part in fold] + [held]
 
-    how = auto() if method is None else method
     together = Together.over(engine, parts)
+    for fold in range(n_folds):
+        for part, what in enumerate(("trains on", "holds out")):
+            if not together.lane(fold, 2 * fold + part).node_ids:
+                raise ValueError(f"fold {fold + 1} of {n_folds} {what} no row; take fewer folds")
+    way = _Path(Cs, intercept, auto() if method is None else method, scoring, preparing, on_round)
+    jobs: list[Callable[[], Any]] = [
+        lambda fold=fold: way.on_fold(together.lane(fold, 2 * fold), together.lane(fold, 2 * fold + 1))  # type: ignore[misc]
+        for fold in range(n_folds)
+    ]
+    *folds, (runs, recipe) = together.run([*jobs, lambda: way.along(together.lane(n_folds, 2 * n_folds))])
+    found = [of_fold for _, of_fold in folds]
+    weights = np.array([of_fold.weights for of_fold in found])
+    most = int(weights.sum(axis=0).argmax())
+    return Tuned(
+        np.asarray(Cs),
+        np.array([of_fold.values for of_fold in found]),
+        runs,
+        tuple(of_fold for of_fold, _ in folds),
+        together.n_rounds,
+        max(of_fold.doubt for of_fold in found),
+        float((weights[:, most] / weights.sum(axis=1)).mean()),
+        recipe,
+    )
 
-    def along(lane: Lane) -> tuple[Run, ...]:
+
+@dataclass(frozen=True)
+class _Path:
+    """What is done on each part of the rows: the parameters are those of `tune`."""
+
+    Cs: FloatArray
+    intercept: bool
+    method: Method | Choice
+    scoring: Scoring
+    preparing: Preparing | None
+    on_round: Callable[[RoundInfo], bool] | None
+
+    def along(self, lane: Lane) -> tuple[tuple[Run, ...], Recipe | None]:
+        """Prepare the rows and train for one C after the other; return the models, and how rows were prepared."""
+        rows, recipe = (lane, None) if self.preparing is None else self.preparing(lane)
         runs: list[Run] = []
-        for C in Cs:
-            start = runs[-1].w if runs else None
-            runs.append(
-                train(lane, how, problem=Regularised(C=float(C), intercept=intercept), goal=Gap(NEAR), w0=start)
-            )
-        return tuple(runs)
+        for C in self.Cs:
+            start, problem = runs[-1].w if runs else None, Regularised(C=float(C), intercept=self.intercept)
+            runs.append(train(rows, self.method, problem=problem, goal=Gap(NEAR), w0=start, on_round=self.on_round))
+        return tuple(runs), recipe
 
-    def on_fold(fold: int) -> tuple[tuple[Run, ...], FloatArray]:
-        runs = along(together.lane(fold, 2 * fold))
-        held_out = together.lane(fold, 2 * fold + 1)
-        return runs, scores(held_out, [run.w for run in runs], scoring)
-
-    jobs: list[Callable[[], Any]] = [lambda fold=fold: on_fold(fold) for fold in range(n_folds)]  # type: ignore[misc]
-    *folds, runs = together.run([*jobs, lambda: along(together.lane(n_folds, 2 * n_folds))])
-    of_folds = np.array([found for _, found in folds])
-    return Tuned(np.asarray(Cs), of_folds, runs, tuple(of_fold for of_fold, _ in folds), together.n_rounds)
+    def on_fold(self, inside: Lane, outside: Lane) -> tuple[tuple[Run, ...], Scores]:
+        """Train on the rows inside, score on those outside."""
+        runs, recipe = self.along(inside)
+        n_blocks = _n_blocks(runs[0])
+        check_scoring(self.scoring, max(2, n_blocks))
+        rows = outside if recipe is None else outside.map(replace(recipe, intercept=True, unseen="zeros"))
+        models = [run.w if self.intercept else _with_bias(run.w, n_blocks) for run in runs]
+        return runs, scores(rows, models, self.scoring, max(2, n_blocks))
 
 
-def scores(engine: Engine, models: Sequence[FloatArray], scoring: Scoring) -> FloatArray:
-    """Return the score of each model on the rows of a federation, by one round."""
-    report = from_all(engine, Standings(len(models)), Message(w=np.concatenate(models)))
-    name = "correct" if scoring == "accuracy" else "loss"
-    share = report.sums[name] / total(report)
-    return np.asarray(share if scoring == "accuracy" else -share)
+def _n_blocks(run: Run) -> int:
+    problem = run.method.problem
+    return problem.n_blocks if isinstance(problem, Regularised) else 1
+
+
+def _with_bias(w: FloatArray, n_blocks: int) -> FloatArray:
+    """Return a model without a bias as one with a bias of 0, for each class."""
+    return np.pad(w.reshape(n_blocks, -1), ((0, 0), (0, 1))).ravel()

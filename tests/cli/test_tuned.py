@@ -1,0 +1,65 @@
+"""``localgd tune`` as its user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import FILES, localgd
+
+
+def test_it_prints_scores_chooses_a_penalty_and_leaves_a_run(tmp_path):
+    words = ["tune", "heart", "--Cs", "0.01,0.1,1", "--cv", "3"]
+    done = localgd(*words, "--out", tmp_path / "RUN")
+    assert done.returncode == 0, done.stderr
+    assert "4 nodes, 920 rows, 3 folds, 3 values of C; method auto" in done.stderr
+    scores = pl.read_csv(tmp_path / "RUN" / "scores.csv")
+    assert scores.columns == ["C", "mean", "sd", "score_1", "score_2", "score_3"]
+    best = scores.sort("mean", descending=True, maintain_order=True).row(0, named=True)
+    assert f"C = {best['C']:.4g}: accuracy {best['mean']:.4f} (always the most frequent class: 0.5533)" in done.stdout
+    assert done.stdout.count("← chosen") == 1
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == FILES | {"scores.csv", "scores.png"}
+    assert localgd("train", "heart", "--C", best["C"], "--out", tmp_path / "ONE").returncode == 0
+    models = [json.loads((tmp_path / name / "model.json").read_text()) for name in ("RUN", "ONE")]
+    np.testing.assert_allclose(models[0]["coef"], models[1]["coef"], atol=1e-7)
+    assert json.loads((tmp_path / "RUN" / "config.json").read_text())["flags"]["C"] == best["C"]
+    assert "certified: within" in localgd("certify", tmp_path / "RUN", "heart").stdout
+    found = json.loads(localgd(*words, "--json", "--out", tmp_path / "RUN", "--force").stdout)
+    assert (found["C"], found["scores"]["mean"]) == (best["C"], scores["mean"].to_list())
+
+
+def test_each_node_may_be_a_fold(tmp_path):
+    words = ["--cv", "leave-one-node-out", "--scoring", "roc_auc", "--Cs", "2", "--no-fit-intercept"]
+    done = localgd("tune", "heart", *words, "--out", tmp_path / "RUN")
+    assert done.returncode == 0, done.stderr
+    assert "by the node that was left out: Cleveland 0." in done.stdout
+    assert pl.read_csv(tmp_path / "RUN" / "scores.csv").columns[-1] == "score_VA Long Beach"
+    assert "C that was tried; the best may lie beyond" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--Cs", "0,1"), "--Cs must be a number of values, at least 1, or values above 0 with commas, got '0,1'"),
+        (("--Cs", "few"), "got 'few'"),
+        (("--cv", "1"), "--cv must be a number of folds, at least 2, or leave-one-node-out, got '1'"),
+        (("--cv", "400"), "holds out no row; take fewer folds"),
+        (("--scoring", "f2"), "'f2' is not one of"),
+        (("--method", "modified-local-gd"), "projections look for the max-margin model; take newton"),
+        (("--force",), "--force is about the run folder"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_in_words(table, words, said):
+    done = localgd("tune", table, "--label", "outcome", "--node", "site", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_it_runs_in_one_process(table, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    done = localgd("tune", table, "--label", "outcome", "--node", "site")
+    assert done.returncode == 2
+    assert "tune runs in one process" in done.stderr
