@@ -10,7 +10,7 @@ HOMES = {
     "core": "End Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
     "data.load": "load",
-    "data.model": "Model read_model",
+    "data.model": "Model",
     "data.partition": "partition",
     "data.prepare": "prepare",
     "data.recipe": "Recipe",

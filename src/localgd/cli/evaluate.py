@@ -93,12 +93,12 @@ def _held(
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
     from localgd.cli.data import prepared, tables_of
-    from localgd.data.model import read_model
+    from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
-    held = read_model(model)
+    held = Model.load(model)
     if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     tables = tables_of(source, seed or 0)

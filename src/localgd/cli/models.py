@@ -45,7 +45,7 @@ def certify_command(
     """
     from localgd.cli.data import prepared, tables_of
     from localgd.core import Message
-    from localgd.data.model import read_model
+    from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.least_squares import LeastSquares
@@ -55,7 +55,7 @@ def certify_command(
     from localgd.run.certify import certify
     from localgd.run.goals import Angle
 
-    held = read_model(model)
+    held = Model.load(model)
     begun = json.loads((model / "config.json").read_text()) if (model / "config.json").is_file() else {}
     own = begun.get("flags") or begun.get("flower") or {}
     numbers = held.classes == () or (held.classes is None and alpha is not None)
@@ -128,14 +128,14 @@ def predict_command(
     """
     from localgd.cli.data import predicted
     from localgd.data.load import load_unlabelled
-    from localgd.data.model import read_model
+    from localgd.data.model import Model
     from localgd.report import text
 
     if force and out is None:
         raise ValueError("--force replaces the file of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
+    table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), Model.load(model)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
         frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)

@@ -3,6 +3,7 @@
 RUN/config.json        method, data, seed, versions: how to do it again
     history.csv        one row per round (`localgd.run.history.Row`)
     model.json         coefficients, intercept, classes, feature names, preparation
+    coefficients.csv   coefficients on the scale of the rows as given (`localgd.Model.coefficients`)
     certificate.json   what is proved about the model
     failures.json      which node failed at what and in which round, with its traceback; only if one did
     convergence.png    margin bounds and certified angle against rounds (written by `localgd.report.plots`)
@@ -35,9 +36,11 @@ from localgd.data.recipe import Recipe
 from localgd.run.checkpoint import FILE as SERVER
 from localgd.run.checkpoint import folder_lock
 from localgd.run.history import Run
+from localgd.stored import read_json, write_json
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
+COEFFICIENTS = "coefficients.csv"
 METRICS = "metrics.json"
 """What evaluations of the run's model may leave there."""
 
@@ -69,8 +72,8 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
         (place / CHECKPOINT).mkdir()
-        _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
-        _write_json(place / "config.json", config)
+        write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
+        write_json(place / "config.json", config)
         with _dropped_if_empty(folder):
             yield
 
@@ -145,8 +148,7 @@ def _dropped_if_empty(folder: Path) -> Iterator[None]:
 
 def _content(place: Path) -> bytes:
     try:
-        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
+        config, recipe = read_json(place / "config.json"), read_json(place / CHECKPOINT / RECIPE)
         content = json.dumps([config, recipe]).encode()
         known(content)
     except (OSError, ValueError) as error:
@@ -187,12 +189,13 @@ def write(
     """
     place = partial(folder)
     place.mkdir(exist_ok=True)
-    _write_json(place / "config.json", {**config, "method": _described(run)})
+    write_json(place / "config.json", {**config, "method": _described(run)})
     pl.DataFrame(run.columns()).write_csv(place / "history.csv")
-    _write_json(place / "model.json", model.to_dict())
-    _write_json(place / "certificate.json", run.certificate.to_dict())
+    model.save(place / "model.json")
+    model.coefficients().write_csv(place / COEFFICIENTS)
+    write_json(place / "certificate.json", run.certificate.to_dict())
     if run.failures:
-        _write_json(place / FAILURES, [asdict(failure) for failure in run.failures])
+        write_json(place / FAILURES, [asdict(failure) for failure in run.failures])
     if draw is not None:
         draw(run.columns(), place / FIGURE)
     _swap(place, folder, force=force)
@@ -230,7 +233,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 def _refuse_strange(folder: Path) -> None:
     """Refuse to delete a folder that holds what no run leaves."""
-    strange = {path.name for path in folder.iterdir()} - {*FILES, FIGURE, FAILURES, CHECKPOINT, METRICS}
+    strange = {path.name for path in folder.iterdir()} - {*FILES, COEFFICIENTS, FIGURE, FAILURES, CHECKPOINT, METRICS}
     if strange:
         raise FileExistsError(
             f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
@@ -250,11 +253,6 @@ def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_json(path: Path, entries: Any) -> None:
-    # no NaN or Infinity: other languages' JSON readers refuse them
-    path.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def versions(*names: str) -> dict[str, str]:
