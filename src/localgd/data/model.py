@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from localgd.data.model_file import parts_of
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
-from localgd.data.table import Table
 from localgd.errors import check_kind
 from localgd.rounding import FloatArray, frozen, real_array
 from localgd.stored import write_json
@@ -179,11 +178,18 @@ class Model:
 
         return coefficients(self)
 
+    @property
+    def balanced(self) -> Model:
+        """The model less what C >= 3 classes share: that changes no margin, but makes it look longer than it is."""
+        if self.coef.ndim == 1:
+            return self
+        intercept = np.asarray(self.intercept)
+        return replace(self, coef=self.coef - self.coef.mean(axis=0), intercept=intercept - intercept.mean())
+
     def aligned(self, recipe: Recipe, source: str) -> FloatArray:
         """Return the model as a vector for rows prepared by `recipe`: columns in its order, positive for its class.
 
-        For C >= 3 classes it is W.ravel(), in the order of its classes, less the mean over the classes: what all share
-        changes no prediction and no margin, but would make the model look longer than it is.
+        For C >= 3 classes it is W.ravel(), in the order of the recipe's classes.
 
         Raises
         ------
@@ -220,10 +226,12 @@ class Model:
             )
         each = np.column_stack([coef, self.intercept]) if recipe.intercept else coef
         each = each[[known.index(value) for value in recipe.classes]]
-        return np.asarray((each - each.mean(axis=0)).ravel())
+        return np.asarray(each.ravel())
 
-    def scores(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def scores(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return x·coef + intercept of every row, (n,): positive for the second of two classes; (n, C) for C >= 3.
+
+        Rows are raw ones, as `Recipe.matrix` takes them: a Table, a frame of polars or pandas, or an array.
 
         Raises
         ------
@@ -238,7 +246,7 @@ class Model:
         w = self.aligned(self.recipe, "this model")
         return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
 
-    def decision_function(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def decision_function(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return what rows are decided by: the log-odds of a calibrated model, the `scores` of any other."""
         scores = self.scores(table, unseen=unseen)
         return scores if self.probabilities is None else self.probabilities.log_odds(scores)
@@ -253,11 +261,11 @@ class Model:
         places = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return [classes[place] for place in places]
 
-    def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
+    def predict(self, table: Any, *, unseen: Unseen | None = None) -> list[Any]:
         """Return the predicted label, or number, of every row; errors are those of `scores`."""
         return self.labels(self.scores(table, unseen=unseen))
 
-    def predict_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def predict_proba(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return the probability of each class, (n, C), in the order of `classes`.
 
         Raises
@@ -267,7 +275,7 @@ class Model:
         """
         return self.likely.of(self.scores(table, unseen=unseen))
 
-    def predict_log_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def predict_log_proba(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return the logarithms of `predict_proba`."""
         return self.likely.log_of(self.scores(table, unseen=unseen))
 
