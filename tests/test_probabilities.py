@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from command import localgd
 from common import SAME_ORDER
 from localgd import InProcess, LocalGDClassifier, Regularised, auto, load, prepare, train
-from localgd.data.model import Model, read_model
+from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities
 
 
@@ -85,7 +85,7 @@ def run(tmp_path_factory):
 
 def test_a_saved_model_gives_the_probabilities_of_its_run(run):
     table = load("heart")[0]
-    model = read_model(run)
+    model = Model.load(run)
     pooled = LogisticRegression()
     pooled.classes_, pooled.intercept_ = np.array(model.classes), np.array([model.intercept])
     pooled.coef_ = model.coef[None]
@@ -94,7 +94,7 @@ def test_a_saved_model_gives_the_probabilities_of_its_run(run):
     np.testing.assert_allclose(np.exp(model.predict_log_proba(table)), model.predict_proba(table), rtol=SAME_ORDER)
     again = Model(model.coef, model.intercept, model.classes, model.recipe, None, Probabilities((0.5,), (1.0,)))
     (run.parent / "again.json").write_text(json.dumps(again.to_dict()))
-    assert read_model(run.parent / "again.json").probabilities == Probabilities((0.5,), (1.0,))
+    assert Model.load(run.parent / "again.json").probabilities == Probabilities((0.5,), (1.0,))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -110,7 +110,7 @@ def test_predict_writes_id_label_probabilities_and_score_of_every_row(run, tmp_p
     written = pl.read_csv(out) if ending == "csv" else pl.read_parquet(out)
     assert written.columns == ["patient", "prediction", "probability_0", "probability_1", "score"]
     assert written["patient"].to_list() == frame["patient"].to_list()
-    likely = read_model(run).predict_proba(table)
+    likely = Model.load(run).predict_proba(table)
     np.testing.assert_allclose(written["probability_1"], likely[:, 1], rtol=SAME_ORDER)
     assert written["prediction"].to_list() == (likely[:, 1] > 0.2).astype(int).tolist()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 import traceback
 from pathlib import Path
 
@@ -62,18 +61,10 @@ def trained(**fields):
     return train(federation(), Method(**fields), n_rounds=1)
 
 
-def read_from(path):
-    """A model that is read from its file, where the path names one."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "model.json").write_text('{"coef": [1.0, 2.0]}')
-        return localgd.read_model(Path(folder) / path if isinstance(path, str) else path)
-
-
 USED = {
     "LocalGDClassifier": fitted(localgd.LocalGDClassifier),
     "LocalGDClassifierCV": fitted(localgd.LocalGDClassifierCV),
     "LocalGDRegressor": fitted(localgd.LocalGDRegressor),
-    "read_model": read_from,
     "Method": trained,
 }
 
@@ -113,7 +104,6 @@ GIVEN = {
     "modified_local_gd": {"form": "proximal"},
     "partition": {"table": TABLES[0], "how": "iid", "n_nodes": 1},
     "prepare": {"engine": InProcess(TABLES)},
-    "read_model": {"path": "model.json"},
     "train": {"engine": federation(), "method": local_gd(local_steps=2), "n_rounds": 1},
     "update_fields": {"message": Message(w=np.zeros(2))},
     "update_report": {"shard": Shard("a", np.eye(2)), "update": np.ones(2)},
@@ -147,7 +137,7 @@ MEANT = {
 }
 """What has a meaning although the default is of another type."""
 
-ALIASES = {"duals": "vector", "path": "wrong"}
+ALIASES = {"duals": "vector"}
 """What a message names in place of a parameter: of a mapping, what it holds."""
 
 NAMES = sorted(set(localgd.__all__) - NOT_MADE - RESULTS - PROCESSES)

@@ -11,7 +11,7 @@ HOMES = {
     "data.arrays": "from_arrays",
     "data.holdout": "hold_out",
     "data.load": "load",
-    "data.model": "Model read_model",
+    "data.model": "Model",
     "data.partition": "partition",
     "data.prepare": "prepare",
     "data.recipe": "Recipe",

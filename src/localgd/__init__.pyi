@@ -10,7 +10,6 @@ from localgd.data.arrays import from_arrays as from_arrays
 from localgd.data.holdout import hold_out as hold_out
 from localgd.data.load import load as load
 from localgd.data.model import Model as Model
-from localgd.data.model import read_model as read_model
 from localgd.data.partition import partition as partition
 from localgd.data.prepare import prepare as prepare
 from localgd.data.recipe import Recipe as Recipe

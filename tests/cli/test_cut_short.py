@@ -11,7 +11,7 @@ import time
 import polars as pl
 
 from command import LOCALGD, OPEN, TRAIN, spawned
-from localgd.data.model import read_model
+from localgd.data.model import Model
 
 
 def small_files():
@@ -69,7 +69,7 @@ def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
         process.communicate(timeout=120)
     assert process.returncode == 130
     assert pl.read_csv(tmp_path / "RUN" / "history.csv")["round"][-1] >= 1
-    assert read_model(tmp_path / "RUN").coef.any()
+    assert Model.load(tmp_path / "RUN").coef.any()
 
 
 def test_a_reader_that_goes_away_does_not_lose_the_run(table, tmp_path):

@@ -11,7 +11,7 @@ from sklearn.datasets import load_wine
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from command import localgd
-from localgd import load, read_model
+from localgd import Model, load
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_it_prints_tables_and_writes_all_of_it_as_json(run):
     for words in ("920 rows at 4 nodes", "sensitivity", "majority", "AUC: 0.9000", "log loss 0.3954", "VA Long Beach"):
         assert words in done.stdout
     found = json.loads((run / "metrics.json").read_text())
-    model, tables = read_model(run), load("heart")
+    model, tables = Model.load(run), load("heart")
     scores, y = (np.concatenate([of(table) for table in tables]) for of in (model.scores, lambda table: table.labels))
     assert found["decisions"][1]["accuracy"] == [pytest.approx(accuracy_score(y, scores > 0))] * 2
     low, high = found["auc"]

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from engines.flower_grid import LocalGrid
 from localgd import InProcess, load, local_gd, prepare, train
 from localgd.data.datasets import DATASETS
-from localgd.data.model import read_model
+from localgd.data.model import Model
 from localgd.engine.flower import RefusedError
 from localgd.flower import server as app
 from localgd.flower.client import client, rows
@@ -104,7 +104,7 @@ def test_a_regression_trains_as_in_process_and_as_pooled(config, pooled, sites, 
     chosen = {"task": "regression", "alpha": config.get("alpha"), "intercept": intercept}
     method, problem = method_asked(config.get("method", "auto"), **chosen)
     np.testing.assert_array_equal(run.w, train(here, method, problem=problem, n_rounds=500).w)
-    model = read_model(out / "model.json")
+    model = Model.load(out / "model.json")
     assert model.recipe == recipe
     X, y = load_diabetes(scaled=False, return_X_y=True)
     expected = pooled.fit(StandardScaler().fit_transform(X), y)

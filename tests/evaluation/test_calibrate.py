@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from command import localgd
 from common import random_rows, with_bias
 from evaluation.test_evaluate import samples
-from localgd import InProcess, LocalGDClassifier, Model, calibrate, evaluate, from_arrays, load, prepare, read_model
+from localgd import InProcess, LocalGDClassifier, Model, calibrate, evaluate, from_arrays, load, prepare
 from localgd.data.classes import signed
 from localgd.data.probabilities import Probabilities
 
@@ -120,7 +120,7 @@ def test_a_run_is_calibrated_by_command_on_rows_that_it_has_not_seen(tmp_path):
     done = localgd(*words)
     assert done.returncode == 0, done.stderr
     assert f"predict {tmp_path / 'sure.json'} FILE --proba" in done.stdout
-    model = read_model(tmp_path / "sure.json")
+    model = Model.load(tmp_path / "sure.json")
     assert isinstance(model.probabilities, Probabilities)
     assert len(model.probabilities.slope) == 1
     assert localgd(*words).returncode == 2  # it is there

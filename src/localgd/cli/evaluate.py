@@ -42,7 +42,7 @@ def evaluate_command(
     """Tell how well a model decides on rows that stay where they are: accuracy, AUC, calibration, by node and overall.
 
     Nodes tell counts and sums; what comes out is what the pooled rows would give. The area under the ROC curve (AUC)
-    lies between two bounds.
+    lies between two bounds. Of a run folder, rows are read as for the run, unless flags say otherwise.
     """
     from localgd.evaluation.evaluate import evaluate
     from localgd.report import evaluation
@@ -92,19 +92,19 @@ def _held(
     model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
-    from localgd.cli.data import prepared, tables_of
-    from localgd.data.model import read_model
+    from localgd.cli.data import prepared
+    from localgd.cli.remembered import recalled
+    from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
-    if seed is not None and source.partition is None:
-        raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
-    held = read_model(model)
+    held = Model.load(model)
     if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
-    tables = tables_of(source, seed or 0)
+    how = recalled(model, source, seed)
+    tables = how.tables()
     engine = InProcess(tables)
     if held.recipe is None:
-        as_it_is = replace(source, scale=source.scale or "none")
+        as_it_is = replace(how.source, scale=source.scale or "none")
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
     if unseen is not None and held.recipe is not None:

@@ -18,11 +18,18 @@ Node = Annotated[
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
 Decimal = Annotated[
-    str, typer.Option(help="What stands before the fraction of numbers in CSV files: a point, or with ',' a comma.")
+    str | None,
+    typer.Option(
+        help="What stands before the fraction of numbers in CSV files: a point, or with ',' a comma.", show_default="."
+    ),
 ]
-Encoding = Annotated[str, typer.Option(help="Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16.", show_default="utf-8"),
+]
 FillMissing = Annotated[
-    bool, typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error.")
+    bool | None,
+    typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error."),
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
@@ -64,9 +71,9 @@ class Source:
     label: Label = None
     node: Node = None
     drop: Drop = None
-    fill_missing_columns: FillMissing = False
-    decimal: Decimal = "."
-    encoding: Encoding = "utf-8"
+    fill_missing_columns: FillMissing = None
+    decimal: Decimal = None
+    encoding: Encoding = None
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localgd.cli import flags
 from localgd.cli.options import with_source
+
+if TYPE_CHECKING:
+    from localgd.core import Problem
+    from localgd.run.goals import Goal
 
 
 @with_source
@@ -23,8 +27,8 @@ def certify_command(
         float | None,
         typer.Option(
             "--C",
-            help="Compare with the minimiser of the penalised logistic loss instead.",
-            show_default="the run's, unless an angle is asked for",
+            help="Compare with the minimiser of the penalised logistic loss.",
+            show_default="what the run was certified against, unless an angle is asked for",
         ),
     ] = None,
     alpha: Annotated[
@@ -42,22 +46,22 @@ def certify_command(
     for each of three or more classes in sorted order (unless it says classes). Either way the proof is made from the
     model alone, so it is looser than a run's own, unless an angle is asked for: then the pooled model is looked for
     until that angle is proved, or proved to be larger.
+
+    Of a run folder, rows are read as for the run, and the model is compared with what the run was certified against,
+    unless flags say otherwise.
     """
-    from localgd.cli.data import prepared, tables_of
+    from localgd.cli.data import prepared
+    from localgd.cli.remembered import recalled
     from localgd.core import Message
-    from localgd.data.model import read_model
+    from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
-    from localgd.problems.least_squares import LeastSquares
     from localgd.problems.metrics import Evaluate, total
-    from localgd.problems.regularised import Regularised
     from localgd.report import text
     from localgd.run.certify import certify
     from localgd.run.goals import Angle
 
-    held = read_model(model)
-    begun = json.loads((model / "config.json").read_text()) if (model / "config.json").is_file() else {}
-    own = begun.get("flags") or begun.get("flower") or {}
+    held = Model.load(model)
     numbers = held.classes == () or (held.classes is None and alpha is not None)
     if numbers and (C is not None or angle_tol_deg is not None):
         raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
@@ -65,24 +69,20 @@ def certify_command(
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
         _check_brought(model, source)
-    if seed is not None and source.partition is None:
-        raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
-    tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
+    how = recalled(model, source, seed)
+    tables, as_it_is = how.tables(), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
         federation, recipe = prepared(InProcess(tables), tables, as_it_is, classes=not numbers)
     typer.echo(recipe.summary, err=True)
-    w = held.aligned(recipe, f"{model}")
-    if numbers:
-        alpha = own.get("alpha") if alpha is None else alpha
-        proved = certify(w, federation, problem=LeastSquares(1.0 if alpha is None else alpha, recipe.intercept))
-        typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
-        return
-    C = own.get("C") or None if C is None and angle_tol_deg is None else C
-    problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
+    w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
+    problem = _compared(how.problem, C, alpha, goal, numbers=numbers, intercept=recipe.intercept)
     found = certify(w, federation, problem=problem, goal=goal if C is None else None)
+    if numbers:
+        typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.status)
+        return
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / total(look)
     if as_json:
@@ -91,9 +91,32 @@ def certify_command(
         typer.echo(found.status + "\n" + text.accuracy(accuracy, look.n_rows, weighted="total" in look.sums))
         if goal is not None and not goal.met(found):
             typer.echo(f"not proved, as asked: {goal}")
-        if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
+        loose = isinstance(problem, HardMargin) and not found.angle_deg_max <= text.LOOSE_DEG
+        if found.separable and goal is None and loose:
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
     raise typer.Exit(0 if goal is None or goal.met(found) else flags.SHORT)
+
+
+def _compared(
+    own: Problem | None, C: float | None, alpha: float | None, goal: Goal | None, *, numbers: bool, intercept: bool
+) -> Problem:
+    """Return what to certify a model against: what was said, else what its run was certified against, and say which."""
+    from localgd.problems.hard_margin import HardMargin
+    from localgd.problems.least_squares import LeastSquares
+    from localgd.problems.regularised import Regularised
+    from localgd.report import text
+
+    said: Problem | None = None
+    if alpha is not None:
+        said = LeastSquares(alpha, intercept)
+    elif C is not None:
+        said = Regularised(C=C, intercept=intercept)
+    elif goal is not None:
+        said = HardMargin()
+    if own is not None:
+        instead = "" if said in (None, own) else f", in place of the run's {text.pooled(own)}"
+        typer.echo(f"compared with the pooled {text.pooled(said or own)}{instead}", err=True)
+    return said or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
 
 
 def _check_brought(model: Path, source: flags.Source) -> None:
@@ -118,8 +141,8 @@ def predict_command(
         typer.Option(help="Two classes: probability above which a row is of the second one.", show_default="0.5"),
     ] = None,
     row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
-    decimal: flags.Decimal = ".",
-    encoding: flags.Encoding = "utf-8",
+    decimal: flags.Decimal = None,
+    encoding: flags.Encoding = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
@@ -128,14 +151,14 @@ def predict_command(
     """
     from localgd.cli.data import predicted
     from localgd.data.load import load_unlabelled
-    from localgd.data.model import read_model
+    from localgd.data.model import Model
     from localgd.report import text
 
     if force and out is None:
         raise ValueError("--force replaces the file of --out; give that, or leave it out")
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
-    table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
+    table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
         frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Annotated, Any, get_args
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -74,6 +76,30 @@ def with_source(command: Callable[..., None]) -> Callable[..., None]:
     given.__signature__ = signature.replace(parameters=[*first, *rest])  # type: ignore[attr-defined]
     given.__annotations__ = {parameter.name: parameter.annotation for parameter in (*first, *rest)}
     return given
+
+
+def check_flags(values: Mapping[str, Any], command: Callable[..., Any], where: str) -> None:
+    """Refuse flags, as a file keeps them, that the command would not have taken: anybody may have written it."""
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        if name in values and not _fits(values[name], parameter.annotation):
+            flag = name.replace("_", "-")
+            raise ValueError(f"{where} says --{flag} {values[name]!r:.80}: it is damaged, or of another version")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a value is of the kind that a flag has; a path is kept as a text."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _fits(value, inside[0])
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if origin is Literal:
+        return type(value) is str and value in inside
+    if origin is list:
+        return isinstance(value, list) and all(_fits(one, inside[0]) for one in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is (str if kind is Path else kind)
 
 
 def _placed(parameter: inspect.Parameter, panel: str | None) -> inspect.Parameter:

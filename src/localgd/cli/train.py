@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from localgd.cli import flags
-from localgd.cli.options import with_method_options, with_source
+from localgd.cli.options import check_flags, with_method_options, with_source
 from localgd.cli.processes import of_torch, process_group
 from localgd.methods.options import NAMES
 
@@ -117,6 +117,7 @@ def resume_command(
             raise ValueError(f"{run} was begun by a Flower app; start the app again with the same out to go on")
         if missing := signature(train_command).parameters.keys() - {"context"} - config["flags"].keys():
             raise ValueError(f"{run}: its config.json lacks {min(missing)}: it is damaged, or of another version")
+        check_flags(config["flags"], train_command, f"{run}: its config.json")
         if here.leads and not (record.checkpoints_of(record.finished(run)) / FILE).is_file():
             typer.echo("it holds no whole checkpoint, so it begins at round 0", err=True)
         code = Job(SimpleNamespace(**{**config["flags"], **given}), here).run(recipe)

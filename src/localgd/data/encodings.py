@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import polars as pl
@@ -13,21 +13,51 @@ from scipy.sparse import csr_array, diags_array
 from localgd.data.spelling import places
 from localgd.data.table import Table
 from localgd.data.values import as_text
+from localgd.errors import check_kind, check_whole
 from localgd.layouts.layout import Rows
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, is_number
 
 Unseen: TypeAlias = Literal["error", "zeros"]
+OfMissing: TypeAlias = Literal["category", "zeros", "most-frequent", "unseen"]
+
+
+def check_texts(name: str, values: Any) -> None:
+    """Refuse what is no tuple of distinct texts."""
+    if not (isinstance(values, tuple) and all(isinstance(value, str) for value in values)):
+        raise ValueError(f"{name} must be texts, got {values!r:.100}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} must differ from each other, got {values!r:.100}")
+
+
+def check_spellings(what: str, pairs: Any, known: tuple[Any, ...]) -> None:
+    """Refuse what are no pairs of a value as written and one of those known."""
+    listed = isinstance(pairs, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+    if not listed or not all(isinstance(one, str | int | float) and meant in known for one, meant in pairs):
+        raise ValueError(f"{what}: spellings must be pairs, as written and as meant, got {pairs!r:.100}")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them."""
+    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them.
+
+    With None for `fill`, a missing x is refused.
+    """
 
     name: str
-    fill: float = 0.0
+    fill: float | None = 0.0
     center: float = 0.0
     scale: float = 1.0
     n_missing: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_kind("the name of a column", self.name, str, "a text")
+        check_whole("n_missing", self.n_missing, 0)
+        numbers = {"center": self.center, "scale": self.scale} | ({} if self.fill is None else {"fill": self.fill})
+        for name, value in numbers.items():
+            if not (is_number(value) and abs(value) < np.inf and (name != "scale" or value > 0)):
+                more = ", above 0" if name == "scale" else ""
+                raise ValueError(f"column {self.name!r}: {name} must be a finite number{more}, got {value!r:.100}")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -46,15 +76,31 @@ class Category:
 
     name: str
     categories: tuple[str, ...]
-    missing: Literal["category", "zeros", "most-frequent", "unseen"] = "unseen"
+    missing: OfMissing = "unseen"
     fill: str | None = None
     n_missing: int = 0
     spellings: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_kind("the name of a column", self.name, str, "a text")
+        check_texts(f"categories of column {self.name!r}", self.categories)
+        check_whole("n_missing", self.n_missing, 0)
+        if self.missing not in get_args(OfMissing):
+            raise ValueError(f"missing must be one of {', '.join(get_args(OfMissing))}, got {self.missing!r:.100}")
+        if self.fill not in (None, *self.categories):
+            raise ValueError(f"column {self.name!r}: fill must be one of its categories, got {self.fill!r:.100}")
+        check_spellings(f"column {self.name!r}", self.spellings, self.categories)
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?``."""
-        return tuple(f"{self.name}={c}" for c in (*self.categories, *(["?"] if self.missing == "category" else [])))
+        return tuple(f"{self.name}={level}" for level in self.levels)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The categories, and ``?`` where a missing value is one."""
+        return (*self.categories, "?") if self.missing == "category" else self.categories
 
     def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
         """Return the encoded column as CSR, shape (n, number of categories)."""
@@ -89,6 +135,14 @@ class Words:
     vocabulary: tuple[str, ...]
     idf: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_kind("the name of a column", self.name, str, "a text")
+        check_texts(f"words of column {self.name!r}", self.vocabulary)
+        numbers = isinstance(self.idf, tuple) and all(map(is_number, self.idf)) and np.isfinite(self.idf).all()
+        if not numbers or len(self.idf) != len(self.vocabulary):
+            raise ValueError(f"column {self.name!r}: idf must be a finite number for each of its words")
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the encoded columns, like ``sentence:good``."""
@@ -111,7 +165,8 @@ KINDS: dict[str, type[Encoding]] = {"number": Number, "category": Category, "wor
 
 def scaled(values: FloatArray, numbers: Sequence[Number]) -> FloatArray:
     """Fill, center and scale columns of numbers, in place."""
-    np.copyto(values, np.array([number.fill for number in numbers]), where=np.isnan(values))
+    fills = np.array([np.nan if number.fill is None else number.fill for number in numbers])
+    np.copyto(values, fills, where=np.isnan(values))
     values -= np.array([number.center for number in numbers])
     values /= np.array([number.scale for number in numbers])
     return values

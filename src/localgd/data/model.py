@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from localgd.data.encodings import Unseen
+from localgd.data.model_file import parts_of
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
-from localgd.data.table import Table
 from localgd.errors import check_kind
 from localgd.rounding import FloatArray, frozen, real_array
+from localgd.stored import write_json
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +96,100 @@ class Model:
             return cls(coef[0], float(bias[0]), classes, recipe, None, probabilities)
         return cls(coef, bias, classes, recipe, None, probabilities)
 
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder or the file.
+
+        Returns
+        -------
+        Model
+            Without a recipe if it comes from elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read or holds no model; it names the file and the remedy.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "model.json"
+        ...     Model(np.array([1.0, 2.0]), 0.5, ("ill", "well")).save(path)
+        ...     Model.load(path).classes
+        ('ill', 'well')
+        """
+        check_kind("path", path, str | Path, "a path")
+        found = cls(**parts_of(Path(path)))
+        if found.recipe is not None:
+            if found.classes != found.recipe.classes:
+                raise ValueError(f"{path} is damaged: its classes are not those of its preparation")
+            found.aligned(found.recipe, f"{path}")
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as JSON, whole or not at all; a file that is there is replaced.
+
+        What is written is what a run folder holds as ``model.json``: `load` reads it, and ``localgd predict``,
+        ``evaluate`` and ``certify`` do.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            If it is a folder, or its name says that it is of another format.
+        """
+        check_kind("path", path, str | Path, "a path")
+        path = Path(path)
+        if path.is_dir() or path.suffix == ".npz":
+            raise ValueError(f"path={str(path)!r} must name a JSON file, such as model.json")
+        write_json(path, self.to_dict())
+
+    def coefficients(self) -> pl.DataFrame:
+        """Return the coefficients on the scale of the rows as given, one row each, the intercept first.
+
+        The preparation is undone: Σ coefficient·x + intercept, a category counting as 1 where it holds, is the score.
+
+        Returns
+        -------
+        polars DataFrame
+            ``class`` (for C >= 3), ``column``, ``level`` (of a category, or a word of a text, whose x is its TF-IDF),
+            ``coefficient``, ``per_sd`` (for one standard deviation of the training rows, where numbers were scaled),
+            and, where scores are log-odds, ``odds_ratio``, e^coefficient: how many times the odds are larger where x is
+            larger by 1; of C >= 3 classes e^score, so that the ratio of two classes' is that of their odds.
+
+        Examples
+        --------
+        >>> from localgd.data.encodings import Number
+        >>> recipe = Recipe((Number("age", 50.0, 50.0, 10.0),), ("ill", "well"), True, False)
+        >>> Model(np.array([2.0]), 1.0, ("ill", "well"), recipe).coefficients().rows()
+        [('(intercept)', None, -9.0, None), ('age', None, 0.2, 2.0)]
+        """
+        from localgd.data.export.coefficients import coefficients  # noqa: PLC0415  only whoever asks pays for it
+
+        return coefficients(self)
+
+    @property
+    def balanced(self) -> Model:
+        """The model less what C >= 3 classes share: that changes no margin, but makes it look longer than it is."""
+        if self.coef.ndim == 1:
+            return self
+        intercept = np.asarray(self.intercept)
+        return replace(self, coef=self.coef - self.coef.mean(axis=0), intercept=intercept - intercept.mean())
+
     def aligned(self, recipe: Recipe, source: str) -> FloatArray:
         """Return the model as a vector for rows prepared by `recipe`: columns in its order, positive for its class.
 
-        For C >= 3 classes it is W.ravel(), in the order of its classes, less the mean over the classes: what all share
-        changes no prediction and no margin, but would make the model look longer than it is.
+        For C >= 3 classes it is W.ravel(), in the order of the recipe's classes.
 
         Raises
         ------
@@ -136,10 +226,12 @@ class Model:
             )
         each = np.column_stack([coef, self.intercept]) if recipe.intercept else coef
         each = each[[known.index(value) for value in recipe.classes]]
-        return np.asarray((each - each.mean(axis=0)).ravel())
+        return np.asarray(each.ravel())
 
-    def scores(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def scores(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return x·coef + intercept of every row, (n,): positive for the second of two classes; (n, C) for C >= 3.
+
+        Rows are raw ones, as `Recipe.matrix` takes them: a Table, a frame of polars or pandas, or an array.
 
         Raises
         ------
@@ -154,7 +246,7 @@ class Model:
         w = self.aligned(self.recipe, "this model")
         return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
 
-    def decision_function(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def decision_function(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return what rows are decided by: the log-odds of a calibrated model, the `scores` of any other."""
         scores = self.scores(table, unseen=unseen)
         return scores if self.probabilities is None else self.probabilities.log_odds(scores)
@@ -169,11 +261,11 @@ class Model:
         places = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
         return [classes[place] for place in places]
 
-    def predict(self, table: Table, *, unseen: Unseen | None = None) -> list[Any]:
+    def predict(self, table: Any, *, unseen: Unseen | None = None) -> list[Any]:
         """Return the predicted label, or number, of every row; errors are those of `scores`."""
         return self.labels(self.scores(table, unseen=unseen))
 
-    def predict_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def predict_proba(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return the probability of each class, (n, C), in the order of `classes`.
 
         Raises
@@ -183,7 +275,7 @@ class Model:
         """
         return self.likely.of(self.scores(table, unseen=unseen))
 
-    def predict_log_proba(self, table: Table, *, unseen: Unseen | None = None) -> FloatArray:
+    def predict_log_proba(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return the logarithms of `predict_proba`."""
         return self.likely.log_of(self.scores(table, unseen=unseen))
 
@@ -208,91 +300,3 @@ class Model:
             "scaling": None if self.recipe is None else self.recipe.to_dict(),
             "probabilities": None if self.probabilities is None else self.probabilities.to_dict(),
         }
-
-
-def read_model(path: str | Path) -> Model:
-    """Read a model: a run folder, its ``model.json``, or any JSON or NPZ with ``coef`` and ``intercept``.
-
-    Parameters
-    ----------
-    path : str or Path
-        The folder or the file.
-
-    Returns
-    -------
-    Model
-        The model; without a recipe if it comes from elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or holds no finite coefficients; it names the file and the remedy.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "model.json"
-    ...     _ = path.write_text('{"coef": [1.0, 2.0], "intercept": 0.5}')
-    ...     read_model(path).coef.tolist()
-    [1.0, 2.0]
-    """
-    check_kind("path", path, str | Path, "a path")
-    path = Path(path)
-    path = path / "model.json" if path.is_dir() else path
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
-                entries: dict[str, Any] = {name: held[name] for name in held.files}
-        else:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such model file; give a run folder, a model.json or an .npz with coef") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a readable model ({error}); expected JSON or NPZ with coef, intercept"
-        ) from error
-    if not isinstance(entries, dict) or "coef" not in entries:
-        raise ValueError(f"{path} has no 'coef'; expected JSON or NPZ with coef (d numbers) and intercept (one number)")
-    coef, intercept = _coefficients(entries, path)
-    classes = entries.get("classes")
-    recipe = Recipe.from_dict(entries["scaling"]) if entries.get("scaling") else None
-    known = None if classes is None else tuple(np.asarray(classes).tolist())
-    names = entries.get("feature_names")
-    named = None if names is None else tuple(str(name) for name in np.asarray(names).ravel())
-    return Model(coef, intercept, known, recipe, named, _probabilities(entries, coef, path))
-
-
-def _probabilities(entries: Mapping[str, Any], coef: FloatArray, path: Path) -> Probabilities | None:
-    """Return what a file says of probabilities."""
-    given = entries.get("probabilities")
-    if given is None:
-        return None
-    try:
-        found = Probabilities.from_dict(given)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: probabilities must hold lists of numbers, slope and offset ({error})") from error
-    if len(found.slope) not in {0, len(np.atleast_2d(coef))}:
-        raise ValueError(f"{path}: probabilities have {len(found.slope)} slopes; give one per row of coef, or none")
-    return found
-
-
-def _coefficients(entries: Mapping[str, Any], path: Path) -> tuple[FloatArray, float | FloatArray]:
-    """Return ``coef`` and ``intercept`` of a file: (d,) and a number for two classes, (C, d) and (C,) for more."""
-    try:
-        coef = np.asarray(entries["coef"], dtype=np.float64)
-        given = entries.get("intercept")
-        intercept = np.asarray(0.0 if given is None or np.size(given) == 0 else given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: coef and intercept must be numbers ({error})") from error
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise ValueError(f"{path}: coef and intercept must be finite")
-    # scikit-learn writes coef_ as (1, d) and intercept_ as (1,) for two classes
-    if coef.size == max(coef.shape, default=0) and intercept.size == 1:
-        return frozen(coef.ravel()), float(intercept.ravel()[0])
-    if coef.ndim != 2 or len(coef) < 3 or intercept.size not in {1, len(coef)}:
-        raise ValueError(
-            f"{path}: coef has shape {coef.shape} and intercept {intercept.shape}; expected one row of coefficients "
-            "and a number for two classes (that of the second less that of the first), or one of each per class"
-        )
-    return frozen(coef), frozen(np.broadcast_to(intercept.ravel(), len(coef)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -15,13 +15,24 @@ from scipy.sparse import csr_array, hstack
 
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
-from localgd.data.encodings import KINDS, Category, Encoding, Number, Unseen, Words, scaled
+from localgd.data.encodings import (
+    KINDS,
+    Category,
+    Encoding,
+    Number,
+    Unseen,
+    Words,
+    check_spellings,
+    check_texts,
+    scaled,
+)
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
 from localgd.data.values import finite_numbers, refuse_odd
+from localgd.errors import check_flag, check_kind, plain
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, is_number
 from localgd.rows import Samples, Shard
 
 
@@ -65,6 +76,21 @@ class Recipe:
     unseen: Unseen = "error"
     spellings: Pairs = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check once that each part is of its kind: a recipe may come from a file that anybody wrote."""
+        for column in self.columns:
+            check_kind("a column", column, Number | Category | Words, "Number(…), Category(…) or Words(…)")
+        check_texts("names of columns", tuple(column.name for column in self.columns))
+        for name in ("intercept", "sparse"):
+            check_flag(name, getattr(self, name))
+        if self.unseen not in get_args(Unseen):
+            raise ValueError(f"unseen must be one of {', '.join(get_args(Unseen))}, got {self.unseen!r:.100}")
+        if not all(isinstance(value, str) or is_number(value) or isinstance(value, bool) for value in self.classes):
+            raise ValueError(f"classes must be texts, numbers or truth values, got {self.classes!r:.100}")
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) == 1:
+            raise ValueError(f"classes must be none, or two or more that differ, got {self.classes!r:.100}")
+        check_spellings("labels", self.spellings, self.classes)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -150,6 +176,8 @@ class Recipe:
             pairs: Any = list(run)
             if kind is Number:
                 values = finite_numbers([column for _, column in pairs], table.place)
+                for place in np.flatnonzero([number.fill is None for number, _ in pairs]):
+                    table.refuse_gaps(np.isnan(values[:, place]), f"column {pairs[place][0].name!r} holds nothing")
                 yield scaled(values, [number for number, _ in pairs])
             else:
                 yield from (encoding.block(column, table, unseen) for encoding, column in pairs)
@@ -255,12 +283,10 @@ class Recipe:
             for column in values["columns"]:
                 fields: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
                 columns.append(KINDS[column["kind"]](**fields))
-            if values["classes"]:
-                _, _, *_ = values["classes"]  # at least two
-            flags = bool(values["intercept"]), bool(values["sparse"]), values.get("unseen", "error")
-            rest = (_tupled(values.get(name, ())) for name in ("spellings", "notes"))
-            return cls(tuple(columns), tuple(values["classes"]), *flags, *rest)
-        except (KeyError, TypeError, ValueError) as error:
+            flags = values["intercept"], values["sparse"], values.get("unseen", "error")
+            spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
+            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
 

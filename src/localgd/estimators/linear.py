@@ -13,8 +13,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from localgd.data.classes import signed
+from localgd.data.encodings import Number
 from localgd.data.groups import blocks, node_names, refuse_masked
+from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities, none_there
+from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag
 from localgd.rounding import FloatArray
@@ -81,6 +84,22 @@ class Linear(BaseEstimator):
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         there = weights > 0
         return X[there], y[there], blocks(names[there]), weights[there]
+
+    @property
+    def model_(self) -> Model:
+        """The fitted model as it is kept in a file: ``clf.model_.save("model.json")``, for the commands on models."""
+        check_is_fitted(self)
+        coef, intercept = np.asarray(self.coef_), np.asarray(self.intercept_)
+        if coef.ndim == 2 and len(coef) == 1:
+            coef, intercept = coef[0], intercept[0]
+        classes = tuple(getattr(self, "classes_", np.zeros(0)).tolist())
+        if coef.ndim == 2 and not classes:
+            raise ValueError(f"a model file holds one target, and this estimator has {len(coef)}; fit one at a time")
+        names = getattr(self, "feature_names_in_", [f"x{place}" for place in range(self.n_features_in_)])
+        columns = tuple(Number(str(name), fill=None) for name in names)
+        likely = getattr(self, "probabilities_", None)
+        recipe = Recipe(columns, classes, self.fit_intercept, sparse=False)
+        return Model(coef, float(intercept) if coef.ndim == 1 else intercept, classes, recipe, None, likely)
 
     def _scores(self, X: Any) -> FloatArray:
         """Return X·coef + intercept."""

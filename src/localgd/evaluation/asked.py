@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def check_model(model: Any, engine: Any) -> None:
     """Refuse what is no model, or no federation."""
-    check_kind("model", model, "aligned", "a Model, such as run.model(recipe) or read_model(path)")
+    check_kind("model", model, "aligned", "a Model, such as run.model(recipe) or Model.load(path)")
     check_kind("engine", engine, "round", "an engine such as InProcess(tables)")
 
 

@@ -47,7 +47,7 @@ def evaluate(
     Parameters
     ----------
     model : Model
-        With a recipe, of a run (`Run.model`) or a file (`read_model`), on nodes that hold tables; without one
+        With a recipe, of a run (`Run.model`) or a file (`Model.load`), on nodes that hold tables; without one
         (`Model.from_vector`) on nodes that hold rows that were prepared with an intercept.
     engine : Engine
         The federation.

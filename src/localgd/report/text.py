@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from localgd.core import Failure
+from localgd.core import Failure, Problem
 from localgd.problems.certificate import Certificate, Status
+from localgd.problems.least_squares import LeastSquares
 from localgd.problems.least_squares_certificate import SquaresCertificate
+from localgd.problems.regularised import Regularised
 from localgd.rounding import at_least, at_most
 from localgd.run.history import Row
 
@@ -24,6 +26,23 @@ def bound(angle: float) -> str:
     ('≤ 0.842°', 'no bound')
     """
     return "no bound" if math.isnan(angle) else f"≤ {at_most(angle)}°"
+
+
+def pooled(problem: Problem) -> str:
+    """Return what a pooled model is, in words.
+
+    Examples
+    --------
+    >>> pooled(Regularised(C=1.0)), pooled(LeastSquares(0.0))
+    ('minimiser of the logistic loss with C=1', 'least-squares solution')
+    """
+    match problem:
+        case Regularised():
+            penalty = f"with C={problem.C:g}" if problem.penalised else "without a penalty"
+            return f"minimiser of the {problem.loss.name} loss {penalty}"
+        case LeastSquares():
+            return f"ridge solution with alpha={problem.alpha:g}" if problem.alpha else "least-squares solution"
+    return f"{problem.kind} model"
 
 
 def degrees(angle: float) -> str:

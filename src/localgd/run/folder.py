@@ -3,6 +3,7 @@
 RUN/config.json        method, data, seed, versions: how to do it again
     history.csv        one row per round (`localgd.run.history.Row`)
     model.json         coefficients, intercept, classes, feature names, preparation
+    coefficients.csv   coefficients on the scale of the rows as given (`localgd.Model.coefficients`)
     certificate.json   what is proved about the model
     failures.json      which node failed at what and in which round, with its traceback; only if one did
     metrics.json       how well the model does on rows or nodes that were held out; metrics.png shows it
@@ -28,25 +29,32 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from localgd.core import Problem
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
+from localgd.losses import LOSSES, Logistic
+from localgd.problems.hard_margin import HardMargin
+from localgd.problems.least_squares import LeastSquares
+from localgd.problems.regularised import Regularised
 from localgd.run.checkpoint import FILE as SERVER
 from localgd.run.checkpoint import folder_lock
 from localgd.run.history import Run
+from localgd.stored import read_json, write_json
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
+COEFFICIENTS = "coefficients.csv"
 METRICS, METRICS_FIGURE = "metrics.json", "metrics.png"
 """What evaluations of the run's model may leave there."""
 
 SCORES, SCORES_FIGURE = "scores.csv", "scores.png"
 """What a choice of C leaves there."""
 
-MORE = (FIGURE, FAILURES, CHECKPOINT, METRICS, METRICS_FIGURE, SCORES, SCORES_FIGURE)
+MORE = (COEFFICIENTS, FIGURE, FAILURES, CHECKPOINT, METRICS, METRICS_FIGURE, SCORES, SCORES_FIGURE)
 """What may be in a run folder beside `FILES`."""
 
 
@@ -77,15 +85,15 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
         (place / CHECKPOINT).mkdir()
-        _write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
-        _write_json(place / "config.json", config)
+        write_json(place / CHECKPOINT / RECIPE, recipe.to_dict())
+        write_json(place / "config.json", config)
         with _dropped_if_empty(folder):
             yield
 
 
 def _unfinished(folder: Path) -> str:
     return (
-        f"--out {folder}: {partial(folder)} holds a run that was cut short; go on with it with `localgd resume "
+        f"{folder}: {partial(folder)} holds a run that was cut short; go on with it with `localgd resume "
         f"{folder}`, or start over with --force"
     )
 
@@ -153,8 +161,7 @@ def _dropped_if_empty(folder: Path) -> Iterator[None]:
 
 def _content(place: Path) -> bytes:
     try:
-        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        recipe = json.loads((place / CHECKPOINT / RECIPE).read_text(encoding="utf-8"))
+        config, recipe = read_json(place / "config.json"), read_json(place / CHECKPOINT / RECIPE)
         content = json.dumps([config, recipe]).encode()
         known(content)
     except (OSError, ValueError) as error:
@@ -195,17 +202,70 @@ def write(
     """
     place = partial(folder)
     place.mkdir(exist_ok=True)
-    _write_json(place / "config.json", {**config, "method": _described(run)})
+    write_json(place / "config.json", {**config, "method": _described(run)})
     pl.DataFrame(run.columns()).write_csv(place / "history.csv")
-    _write_json(place / "model.json", model.to_dict())
-    _write_json(place / "certificate.json", run.certificate.to_dict())
+    model.save(place / "model.json")
+    model.coefficients().write_csv(place / COEFFICIENTS)
+    write_json(place / "certificate.json", run.certificate.to_dict())
     if run.failures:
-        _write_json(place / FAILURES, [asdict(failure) for failure in run.failures])
+        write_json(place / FAILURES, [asdict(failure) for failure in run.failures])
     if draw is not None:
         draw(run.columns(), place / FIGURE)
     _swap(place, folder, force=force)
     if not run.unfinished:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def save(folder: Path, run: Run, recipe: Recipe, *, force: bool) -> None:
+    """Write the folder of a run that was not made in one, without a figure: see `Run.save`."""
+    check_free(folder, force=force)
+    config = {"versions": versions("localgd", "numpy")}
+    with begun(folder, config, recipe, force=force):
+        write(folder, run, run.model(recipe), config, force=force)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing to go on from
+
+
+class Remembered(NamedTuple):
+    """What a run folder says of how the run was made: its flags, if it was a command, and what it was proved to be."""
+
+    flags: Mapping[str, Any]
+    problem: Problem | None
+
+
+def remembered(model: Path) -> Remembered:
+    """Return what a run folder, or that of a ``model.json``, remembers; nothing if it is none.
+
+    Raises
+    ------
+    ValueError
+        If its ``config.json`` is damaged.
+    """
+    path = (model.parent if model.name == "model.json" else model) / "config.json"
+    if not path.exists():
+        return Remembered({}, None)
+    config = read_json(path)
+    try:
+        flags, method = config.get("flags", {}), config["method"]
+        return Remembered({**flags}, _problem(method["problem"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}); take model.json in place of the folder"
+        ) from error
+
+
+def _problem(entry: Mapping[str, Any]) -> Problem | None:
+    """Return the problem that a config describes; None if it is none of ours."""
+    fields_ = {name: value for name, value in entry.items() if name not in {"rule", "n_blocks"}}
+    match entry["rule"]:
+        case HardMargin.__name__:
+            return HardMargin()
+        case LeastSquares.__name__:
+            return LeastSquares(**fields_)
+        case Regularised.__name__:
+            rule = fields_["loss"]["rule"]
+            loss = next((one for one in LOSSES.values() if type(one).__name__ == rule), Logistic())
+            return Regularised(loss, float(fields_["C"]), fields_["intercept"])  # "inf" is not in JSON
+    return None
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -219,20 +279,18 @@ def check_free(folder: Path, *, force: bool) -> None:
         If the folder it is to be made in is not there.
     """
     if not folder.parent.is_dir():
-        raise FileNotFoundError(f"--out {folder}: the folder {folder.parent} does not exist; make it first")
+        raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist; make it first")
     if not os.access(folder.parent, os.W_OK):
-        raise PermissionError(f"--out {folder}: no permission to write in {folder.parent}")
+        raise PermissionError(f"{folder}: no permission to write in {folder.parent}")
     _refuse_at_work(folder)
     if partial(folder).exists() and not force:
         raise FileExistsError(_unfinished(folder))
     if not folder.exists() and not folder.is_symlink():
         return
     if not force:
-        raise FileExistsError(f"--out {folder} exists already; choose another name, or replace it with --force")
+        raise FileExistsError(f"{folder} exists already; choose another name, or replace it with force (--force)")
     if not folder.is_dir() or folder.is_symlink() or not all((folder / name).is_file() for name in FILES):
-        raise FileExistsError(
-            f"--out {folder} is not a run folder, so --force will not replace it; choose another name"
-        )
+        raise FileExistsError(f"{folder} is not a run folder, so force will not replace it; choose another name")
     _refuse_strange(folder)
 
 
@@ -240,9 +298,7 @@ def _refuse_strange(folder: Path) -> None:
     """Refuse to delete a folder that holds what no run leaves."""
     strange = {path.name for path in folder.iterdir()} - {*FILES, *MORE}
     if strange:
-        raise FileExistsError(
-            f"--out {folder} also holds {min(strange)}, which --force would delete; move it away first"
-        )
+        raise FileExistsError(f"{folder} also holds {min(strange)}, which force would delete; move it away first")
 
 
 def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
@@ -258,11 +314,6 @@ def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_json(path: Path, entries: Any) -> None:
-    # no NaN or Infinity: other languages' JSON readers refuse them
-    path.write_text(json.dumps(entries, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def versions(*names: str) -> dict[str, str]:

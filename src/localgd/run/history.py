@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from localgd.core import End, Engine, Failure
 from localgd.data.probabilities import Probabilities
-from localgd.errors import check_whole
+from localgd.errors import check_flag, check_kind, check_whole
 from localgd.losses import Logistic, Softmax
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate
@@ -135,7 +136,13 @@ class Run:
     def model(self, recipe: Recipe) -> Model:
         """Return the model as it is kept, with how rows were prepared for it."""
         from localgd.data.model import Model  # noqa: PLC0415  it brings polars, which a run itself can do without
+        from localgd.data.recipe import Recipe  # noqa: PLC0415
 
+        check_kind("recipe", recipe, Recipe, "a Recipe, as prepare returns it")
+        n_parts = len(recipe.classes) if len(recipe.classes) > 2 else 1
+        if self.w.size != n_parts * len(recipe.feature_names):
+            made = f"{n_parts} × {len(recipe.feature_names)}"
+            raise ValueError(f"recipe is not that of the run: it makes {made} coefficients, the run has {self.w.size}")
         return Model.from_vector(
             self.w,
             fit_intercept=recipe.intercept,
@@ -143,6 +150,31 @@ class Run:
             recipe=recipe,
             probabilities=self.probabilities,
         )
+
+    def save(self, folder: str | Path, recipe: Recipe, *, force: bool = False) -> None:
+        """Write the run as ``localgd train --out`` does, but for its figure; the commands on runs then take it.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The folder to make.
+        recipe : Recipe
+            How rows were prepared, as `localgd.prepare` returned it.
+        force : bool, default False
+            Replace a run folder that is there.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder is there and `force` is off, or holds what no run leaves.
+        ValueError
+            If the recipe is not that of the rows.
+        """
+        from localgd.run import folder as record  # noqa: PLC0415  it brings polars
+
+        check_kind("folder", folder, str | Path, "a path")
+        check_flag("force", force)
+        record.save(Path(folder), self, recipe, force=force)
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the history column by column, ready for a data frame."""

@@ -1,0 +1,115 @@
+"""What a run folder remembers of how its rows were read, for the commands that take a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from localgd.cli.data import tables_of
+from localgd.cli.flags import Source
+from localgd.cli.options import check_flags
+from localgd.data.datasets import DATASETS
+from localgd.data.files import format_of
+from localgd.run.folder import remembered
+
+if TYPE_CHECKING:
+    from localgd.core import Problem
+    from localgd.data.table import Table
+
+PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes"})
+"""Flags on how rows are prepared, which a model of a run says itself."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """How rows are read for a model: as was said, and for the rest as for the run that it is of.
+
+    Parameters
+    ----------
+    source : Source
+        The flags.
+    seed : int
+        Of a partition.
+    taken : mapping from flag to value
+        Those that are the run's.
+    problem : Problem or None
+        What the run was certified against; None for a model that is in no run folder.
+    """
+
+    source: Source
+    seed: int
+    taken: Mapping[str, Any]
+    problem: Problem | None
+
+    def tables(self) -> list[Table]:
+        """Return the tables."""
+        try:
+            return tables_of(self.source, self.seed)
+        except ValueError as error:
+            if not self.taken:
+                raise
+            raise ValueError(
+                f"{error} (read as for the run: {_said(self.taken)}; give another value, or '' for none)"
+            ) from error
+
+
+def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
+    """Return how to read rows for a model, and say what is the run's, and what is in place of that.
+
+    What has no meaning for the rows given is not the run's: a partition belongs to its rows, the name of the node to
+    tables, and a bundled set needs nothing.
+    """
+    flags, problem = remembered(model)
+    if flags:
+        check_flags(flags, Source, f"{model}: config.json")
+    reading = [field.name for field in fields(Source) if field.name not in PREPARING]
+    given = {name: getattr(source, name) for name in reading if getattr(source, name) is not None}
+    run = {name: flags[name] for name in reading if flags.get(name) and _has_meaning(name, source.data, flags)}
+    if "partition" in given or "n_nodes" in given:  # they go together
+        run = {name: value for name, value in run.items() if name not in {"partition", "n_nodes"}}
+    taken = {name: value for name, value in run.items() if name not in given}
+    if seed is None and "partition" in taken:
+        seed = flags["seed"]
+    for name in given.keys() & run.keys():
+        if given[name] != run[name]:
+            typer.echo(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}", err=True)
+    if taken:
+        typer.echo(f"read as for the run: {_said(taken)}", err=True)
+    known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
+    source = replace(source, **known)
+    if seed is not None and source.partition is None:
+        raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
+    return Recalled(source, seed or 0, taken, problem)
+
+
+def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
+    path = Path(data)
+    if name in {"partition", "n_nodes"}:
+        return flags["data"] in {data, str(path.resolve())}
+    if data in DATASETS and not path.exists():
+        return False
+    if name == "node":
+        return not path.is_dir()
+    if name in {"decimal", "encoding"}:
+        return path.is_dir() or format_of(path) == "csv"
+    return True
+
+
+def _none_if_blank(value: Any) -> Any:
+    """Return None for '', by which a value of the run is taken back."""
+    left = [one for one in value if one] if isinstance(value, list) else value
+    return left or None
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    words = []
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += (
+            [flag] if value is True else [f"{flag} {one}" for one in (value if isinstance(value, list) else [value])]
+        )
+    return " ".join(words)

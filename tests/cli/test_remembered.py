@@ -1,0 +1,102 @@
+"""Commands on a run remember how its rows were read, and what it was certified against."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import localgd, patients
+from localgd import InProcess, LeastSquares, Model, Regularised, auto, from_arrays, load, prepare, train
+
+READ = ("--label", "outcome", "--node", "site", "--drop", "note")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "patients.csv"
+    frame = patients(n=300)
+    flipped = pl.Series(np.arange(len(frame)) % 17 == 0)  # no plane separates these
+    outcome = pl.when(flipped).then(pl.lit("ill")).otherwise(pl.col("outcome")).alias("outcome")
+    frame.with_columns(outcome, note=pl.Series([f"n{row}" for row in range(len(frame))])).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table):
+    assert localgd("train", table, *READ, "--out", table.parent / "RUN").returncode == 0
+    return table.parent / "RUN"
+
+
+def test_certify_compares_with_what_the_run_ended_certified_against(run, table):
+    done = localgd("certify", run, table)
+    assert done.returncode == 0, done.stderr
+    assert "compared with the pooled minimiser of the logistic loss without a penalty" in done.stderr
+    assert "read as for the run: --label outcome --node site --drop note" in done.stderr
+    assert "certified: within" in done.stdout
+    other = localgd("certify", run / "model.json", table, "--C", "1")
+    assert "with C=1, in place of the run's minimiser of the logistic loss without a penalty" in other.stderr
+    angle = localgd("certify", run, table, "--angle-tol-deg", "5")
+    assert "compared with the pooled max-margin model, in place of" in angle.stderr
+    assert "not separable" in angle.stdout
+
+
+def test_evaluate_and_calibrate_read_the_rows_likewise(run, table, tmp_path):
+    done = localgd("evaluate", run, table)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("north", "south", "west"))
+    assert localgd("calibrate", run, table, "--out", tmp_path / "calibrated.json").returncode == 0
+
+
+def test_what_is_said_overrides_and_a_blank_takes_back(run, table, tmp_path):
+    frame = pl.read_csv(table).rename({"outcome": "result"}).drop("site", "note")
+    frame.write_csv(tmp_path / "new.csv")
+    short = localgd("evaluate", run, tmp_path / "new.csv", "--label", "result")
+    assert short.returncode == 2
+    assert "read as for the run: --node site --drop note; give another value, or '' for none" in short.stderr
+    done = localgd("evaluate", run, tmp_path / "new.csv", "--label", "result", "--node", "", "--drop", "")
+    assert done.returncode == 0, done.stderr
+    assert "--label result, in place of the run's --label outcome" in done.stderr
+
+
+def test_a_partition_belongs_to_its_rows(tmp_path):
+    split = ("--partition", "by_label", "--n-nodes", "5")
+    assert localgd("train", "golub", *split, "--n-rounds", "3", "--out", tmp_path / "RUN").returncode == 0
+    assert "--partition by_label --n-nodes 5" in localgd("certify", tmp_path / "RUN", "golub").stderr
+    assert localgd("certify", tmp_path / "RUN", "golub", "--partition", "iid", "--n-nodes", "2").returncode == 0
+
+
+def test_a_run_of_python_is_saved_and_taken_by_every_command(tmp_path):
+    tables = load("heart")
+    engine, recipe = prepare(InProcess(tables), scale="standard")
+    out = train(engine, auto(), problem=Regularised(C=0.5, intercept=True))
+    out.save(tmp_path / "RUN", recipe)
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == {
+        *("config.json", "history.csv", "model.json", "coefficients.csv", "certificate.json")
+    }
+    done = localgd("certify", tmp_path / "RUN", "heart")
+    assert "compared with the pooled minimiser of the logistic loss with C=0.5" in done.stderr
+    assert "certified: within" in done.stdout
+    assert localgd("evaluate", tmp_path / "RUN", "heart").returncode == 0
+    tables[0].features.write_csv(tmp_path / "new.csv")
+    labels = json.loads(localgd("predict", tmp_path / "RUN", tmp_path / "new.csv", "--json").stdout)
+    assert labels == Model.load(tmp_path / "RUN").predict(tables[0])
+    assert "nothing to resume" in localgd("resume", tmp_path / "RUN").stderr
+    with pytest.raises(FileExistsError, match=r"exists already.*force \(--force\)"):
+        out.save(tmp_path / "RUN", recipe)
+    out.save(str(tmp_path / "RUN"), recipe, force=True)
+    with pytest.raises(ValueError, match="recipe is not that of the run"):
+        out.save(tmp_path / "OTHER", prepare(InProcess(load("heart")), intercept=False)[1])
+    assert not (tmp_path / "OTHER").exists()
+
+
+def test_a_run_of_numbers_remembers_its_alpha(tmp_path):
+    tables = from_arrays(np.arange(20.0).reshape(10, 2) ** 2, np.arange(10.0), np.arange(10) % 2)
+    engine, recipe = prepare(InProcess(tables), classes=False)
+    train(engine, auto(), problem=LeastSquares(3.0, intercept=True)).save(tmp_path / "RUN", recipe)
+    frame = pl.DataFrame(tables[0].features, schema=["x0", "x1"]).with_columns(y=pl.Series(tables[0].labels))
+    frame.write_csv(tmp_path / "rows.csv")
+    said = localgd("certify", tmp_path / "RUN", tmp_path / "rows.csv", "--label", "y").stderr
+    assert "compared with the pooled ridge solution with alpha=3" in said
