@@ -99,7 +99,8 @@ def main() -> int:
     if strange := set(asked.suites) - SUITES.keys():
         parser.error(f"no suite {', '.join(sorted(strange))}; there is {', '.join(SUITES)}")
     print(f"scikit-learn {sklearn.__version__}")
-    return 0 if all([judged(suite, show=asked.show) for suite in asked.suites or SUITES]) else 1
+    as_reviewed = [judged(suite, show=asked.show) for suite in asked.suites or SUITES]
+    return 0 if all(as_reviewed) else 1
 
 
 if __name__ == "__main__":

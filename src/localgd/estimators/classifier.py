@@ -18,7 +18,7 @@ from localgd.data.probabilities import Probabilities
 from localgd.duals.dual import Dual
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind
-from localgd.estimators.linear import LOW, Classifier, engine_of, marks, records, with_bias
+from localgd.estimators.linear import Classifier, engine_of, marks, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -31,8 +31,11 @@ from localgd.run.goals import Angle
 from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
 
-NEAR = Angle(1.0)
-"""What a method that reaches the pooled model is to end with, unless another angle is asked for."""
+NEAR, LOW = Angle(1.0), 1e-8
+"""What a method that reaches the pooled model is to end with, unless another angle is asked for.
+
+Either so near to it, or with a loss so near to the least one, in nats a row: no data could then tell them apart.
+"""
 
 
 @dataclass(eq=False, repr=False)
@@ -188,7 +191,7 @@ class LocalGDClassifier(Classifier):
         """Return the model of the last fit, one vector per run, and its classes; None if there was none."""
         if not hasattr(self, "coef_"):
             return None
-        bias = self.intercept_[:, None] if self.fit_intercept else self.intercept_[:, :0]
+        bias = self.intercept_[:, None][:, : int(self.fit_intercept)]
         return np.hstack([self.coef_, bias]).astype(np.float64), self.classes_.tolist()
 
     def _starts(
@@ -247,7 +250,7 @@ class LocalGDClassifier(Classifier):
         if self.angle_tol_deg is not None:
             return Angle(self.angle_tol_deg).met(run.certificate)
         if run.method.exact and run.method.problem.certified:
-            return NEAR.met(run.certificate) or LOW.met(run.certificate)
+            return NEAR.met(run.certificate) or run.certificate.gap <= LOW
         return run.certificate.verdict is not Status.DIVERGED and (self.n_rounds == 0 or bool(run.w.any()))
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:

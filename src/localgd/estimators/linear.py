@@ -21,15 +21,11 @@ from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import fingerprint
 from localgd.errors import check_flag
 from localgd.rounding import FloatArray
-from localgd.run.goals import Gap
 from localgd.run.history import RoundInfo, Run
 from localgd.run.rounded import rounded
 
 FLOATS = (np.float64, np.float32)
 """What rows may be given as, and what coefficients are then; all is computed in float64."""
-
-LOW = Gap(1e-4)
-"""An objective that is proved to be so near to its least is that of the pooled model, however far coefficients are."""
 
 
 class Linear(CallbackSupportMixin, BaseEstimator):
