@@ -184,6 +184,33 @@ def test_type_checkers_see_the_same_names():
     assert {name.asname for line in lines for name in line.names} | {"__version__"} <= set(dir(localgd))
 
 
+EXTRAS = """
+import sys
+class Hidden:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "flwr", "wordllama"}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Hidden)
+import localgd
+from localgd import *
+print(*sorted(set(dir(localgd)) & set(localgd.MODULES)))
+print(*sorted(set(globals()) & set(localgd.MODULES)))
+"""
+"""A program that has no extra."""
+
+
+def test_nobody_is_offered_a_name_whose_library_is_not_there():
+    done = subprocess.run([sys.executable, "-c", EXTRAS], capture_output=True, text=True, check=True)
+    listed, taken = done.stdout.splitlines()
+    assert set(listed.split()) == set(taken.split()) == set(localgd.MODULES) - {"TorchDistributed", "torch_processes"}
+
+
+def test_what_is_offered_is_public_or_a_room():
+    offered = {name for name in dir(localgd) if not name.startswith("__")}
+    assert {name for name in offered - set(localgd.__all__) if not inspect.ismodule(getattr(localgd, name))} == set()
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'localgd' has no attribute 'federate'"):
         _ = localgd.federate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 HOMES = {
@@ -54,10 +55,19 @@ MODULES = {name: f"localgd.{module}" for module, names in HOMES.items() for name
 OPTIONAL = {"engine.processes": "torch", "engine.torchdist": "torch"}
 """Modules that need a library that may not be there: nobody is offered their names then."""
 
+
+def _there(library: str) -> bool:
+    """Return whether a library can be found; it is not imported."""
+    try:
+        return find_spec(library) is not None
+    except ImportError:  # somebody keeps it from being imported
+        return False
+
+
 __all__ = sorted(  # noqa: PLE0605  what type checkers and editors see is in __init__.pyi
     name
     for module, names in HOMES.items()
-    if module not in OPTIONAL or find_spec(OPTIONAL[module])
+    if module not in OPTIONAL or _there(OPTIONAL[module])
     for name in names.split()
 )
 
@@ -74,4 +84,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    own = {name for name, value in globals().items() if name.startswith("__") or isinstance(value, ModuleType)}
+    return sorted({*own, *__all__, "__version__"})

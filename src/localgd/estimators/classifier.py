@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from sklearn.utils import check_random_state
 from localgd.core import Problem
 from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities
+from localgd.duals.dual import Dual
 from localgd.engine.inprocess import InProcess
-from localgd.errors import check_kind
-from localgd.estimators.linear import Classifier, engine_of, records, with_bias
+from localgd.errors import check_flag, check_kind
+from localgd.estimators.linear import Classifier, engine_of, marks, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -24,9 +26,16 @@ from localgd.methods.options import BY_NAME
 from localgd.methods.table import asked
 from localgd.problems.certificate import Status
 from localgd.problems.regularised import Regularised
+from localgd.rounding import FloatArray
 from localgd.run.goals import Angle
-from localgd.run.history import Run
+from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
+
+NEAR, LOW = Angle(1.0), 1e-8
+"""What a method that reaches the pooled model is to end with, unless another angle is asked for.
+
+Either so near to it, or with a loss so near to the least one, in nats a row: no data could then tell them apart.
+"""
 
 
 @dataclass(eq=False, repr=False)
@@ -65,6 +74,9 @@ class LocalGDClassifier(Classifier):
         How updates travel: "int8", "int4", "sign" or "topk:0.05"; see `localgd.Method.compressed`.
     late : bool, optional
         Hand out the late direction, or the model; default is the method's own.
+    warm_start : bool, default False
+        Begin the next fit at `coef_` and `intercept_`, for a method that can begin anywhere: with `C`, or one that
+        averages. What is proved of the last model counts again only where the rows are the same.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
     multi_class : "softmax" or "ovr", default "softmax"
@@ -79,8 +91,10 @@ class LocalGDClassifier(Classifier):
 
     Attributes
     ----------
-    coef_ : (1, d) float64 array, (C, d) for C >= 3 classes
-    intercept_ : (1,) float64 array, (C,) for C >= 3 classes
+    coef_ : (1, d) array, (C, d) for C >= 3 classes
+        Of the dtype of the rows, float64 or float32.
+    intercept_ : (1,) array, (C,) for C >= 3 classes
+        Likewise.
     classes_ : (C,) array
         Of two, the second is the positive side.
     n_iter_ : int
@@ -89,7 +103,8 @@ class LocalGDClassifier(Classifier):
         One entry per round: `localgd.run.history.Row`. For three or more classes under "ovr" a list of such lists, one
         per class.
     certificate_ : Certificate
-        ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``, ``status``. For three or more classes under
+        Of `coef_` and `intercept_` as they are: ``margin_low``, ``margin_high``, ``angle_deg_max``, ``separable``,
+        ``status``. For three or more classes under
         "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
     probabilities_ : Probabilities or None
         How scores become probabilities; None for a max-margin model, which has none.
@@ -114,6 +129,7 @@ class LocalGDClassifier(Classifier):
     lr_schedule: str | None = None
     compress: str | None = None
     late: bool | None = None
+    warm_start: bool = False
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
     nodes: Literal["groups"] | None = None
@@ -124,6 +140,8 @@ class LocalGDClassifier(Classifier):
             raise ValueError(f"multi_class must be 'softmax' or 'ovr', got {self.multi_class!r}")
         if self.calibration not in (None, "sigmoid"):
             raise ValueError(f"calibration must be 'sigmoid' or None, got {self.calibration!r}")
+        check_flag("warm_start", self.warm_start)
+        last = self._last() if self.warm_start else None
         X, codes, held, weights = self._codes(X, y, groups, sample_weight)
         rows, how = with_bias(X, intercept=self.fit_intercept), self._how()
         n_classes = len(self.classes_)
@@ -134,10 +152,19 @@ class LocalGDClassifier(Classifier):
         own = [(name, index[~aside[index]]) for name, index in held]
         if apart:
             ones = [(codes == one).astype(int) for one in range(n_classes)]
-            runs = [self._run(engine_of(rows, own, one, 2, weights), how) for one in ones]
+            engines = [engine_of(rows, own, one, 2, weights) for one in ones]
         else:
-            runs = [self._run(engine_of(rows, own, codes, n_classes, weights), how)]
-        self._take(np.concatenate([run.w for run in runs]))
+            engines = [engine_of(rows, own, codes, n_classes, weights)]
+        starts = self._starts(last, how, engines)
+        runs: list[Run] = []
+        for engine, start in zip(engines, starts, strict=True):
+            runs.append(self._run(engine, how, start, self._on_round(self._so_far(runs, len(engines)))))
+        self._ends = [
+            (marks(engine), run.dual) if self.warm_start else ({}, None)
+            for engine, run in zip(engines, runs, strict=True)
+        ]
+        runs = [self._handed_out(run, engine, X.dtype) for engine, run in zip(engines, runs, strict=True)]
+        self.__dict__.update(self._shaped(np.concatenate([run.w for run in runs]), X.dtype))
         self.n_iter_ = max(run.n_rounds for run in runs)
         histories, certificates = [records(run) for run in runs], [run.certificate for run in runs]
         self.history_ = histories if apart else histories[0]
@@ -147,27 +174,84 @@ class LocalGDClassifier(Classifier):
             self.probabilities_ = Probabilities((1.0,) * n_classes, (0.0,) * n_classes)
         if self.calibration:
             others = [(name, found) for name, index in held if (found := index[aside[index]]).size]
-            coef, intercept = (self.coef_, self.intercept_) if n_classes > 2 else (self.coef_[0], self.intercept_[0])
+            coef, intercept = self.coef_.astype(np.float64), self.intercept_.astype(np.float64)
+            coef, intercept = (coef, intercept) if n_classes > 2 else (coef[0], intercept[0])
             model = Model(coef, intercept, tuple(self.classes_.tolist()))
             engine = engine_of(with_bias(X, intercept=True), others, codes, n_classes, weights)
             self.probabilities_ = calibrate(model, engine).probabilities
+        for run in runs:
+            if not self._as_asked(run):
+                warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
     def _meant(self) -> Probabilities | None:
         minimises = self.C is not None or isinstance(getattr(self.method, "problem", None), Regularised)
         return Probabilities() if minimises or self.calibration else None
 
-    def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
-        """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
+    def _last(self) -> tuple[FloatArray, list[Any]] | None:
+        """Return the model of the last fit, one vector per run, and its classes; None if there was none."""
+        if not hasattr(self, "coef_"):
+            return None
+        bias = self.intercept_[:, None][:, : int(self.fit_intercept)]
+        return np.hstack([self.coef_, bias]).astype(np.float64), self.classes_.tolist()
+
+    def _starts(
+        self,
+        last: tuple[FloatArray, list[Any]] | None,
+        how: tuple[Method | Choice, Problem | None],
+        engines: list[InProcess],
+    ) -> list[FloatArray | Dual | None]:
+        """Return where each run begins: None for 0, else at the last model, with what is proved of it by these rows."""
+        method, problem = how
+        anywhere = isinstance(method.problem if problem is None else problem, Regularised)
+        if self.warm_start and not anywhere and (isinstance(method, Choice) or method.exact):
+            raise ValueError(
+                f"warm_start=True has no meaning for {method.name} and the max-margin model, which is not looked for "
+                "from a start; give C, or a method that averages, such as local-gd"
+            )
+        if last is None:
+            return [None] * len(engines)
+        each, classes = last
+        n_rows = 1 if len(self.classes_) == 2 else len(self.classes_)
+        if classes != self.classes_.tolist() or each.shape != (n_rows, self.n_features_in_ + self.fit_intercept):
+            raise ValueError(
+                f"warm_start=True, but the last model is for {each.shape[1] - self.fit_intercept} columns and classes "
+                f"{classes}, these rows have {self.n_features_in_} and {self.classes_.tolist()}; give warm_start=False"
+            )
+        vectors = [each.ravel()] if len(engines) == 1 else list(each)
+        ends = self._ends if len(self._ends) == len(engines) else [({}, None)] * len(engines)
+        return [
+            dual if dual is not None and np.array_equal(dual.vector, w) and seen == marks(engine) else w
+            for w, engine, (seen, dual) in zip(vectors, engines, ends, strict=True)
+        ]
+
+    def _so_far(self, runs: list[Run], n_runs: int) -> Callable[[FloatArray], dict[str, Any]]:
+        """Return what makes attributes of the model of a run, after others that are done and before those to come."""
+
+        def shaped(w: FloatArray) -> dict[str, Any]:
+            to_come = [np.zeros(w.size)] * (n_runs - len(runs) - 1)
+            return {**self._shaped(np.concatenate([*(run.w for run in runs), w, *to_come])), "probabilities_": None}
+
+        return shaped
+
+    def _run(
+        self,
+        engine: InProcess,
+        how: tuple[Method | Choice, Problem | None],
+        start: FloatArray | Dual | None,
+        on_round: Callable[[RoundInfo], bool] | None,
+    ) -> Run:
+        """Train one model, one node per name."""
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
         method, problem = how
-        run = train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal)
-        short = self.angle_tol_deg is not None and not Angle(self.angle_tol_deg).met(run.certificate)
-        to_prove = run.method.exact and run.method.problem.certified
-        open_end = to_prove and run.certificate.verdict in (Status.UNDECIDED, Status.FINITE, Status.CANCELS)
-        lost = run.certificate.verdict is Status.DIVERGED or (self.n_rounds > 0 and not run.w.any())
-        if short or open_end or lost:
-            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=3)
-        return run
+        return train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal, w0=start, on_round=on_round)
+
+    def _as_asked(self, run: Run) -> bool:
+        """Return whether the model is proved to be what was asked for; of methods that only come near, if it is one."""
+        if self.angle_tol_deg is not None:
+            return Angle(self.angle_tol_deg).met(run.certificate)
+        if run.method.exact and run.method.problem.certified:
+            return NEAR.met(run.certificate) or run.certificate.gap <= LOW
+        return run.certificate.verdict is not Status.DIVERGED and (self.n_rounds == 0 or bool(run.w.any()))
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem; a setting that has no meaning for the method is refused by name."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -19,17 +21,26 @@ from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
+from localgd.engine.nodes import fingerprint
 from localgd.errors import check_flag
 from localgd.rounding import FloatArray
-from localgd.run.history import Run
+from localgd.run.history import RoundInfo, Run
+from localgd.run.rounded import rounded
+
+FLOATS = (np.float64, np.float32)
+"""What rows may be given as, and what coefficients are then; all is computed in float64."""
 
 
-class Linear(BaseEstimator):
-    """What a linear model over groups of dense or sparse rows does, whatever it is fitted to."""
+class Linear(CallbackSupportMixin, BaseEstimator):
+    """What a linear model over groups of dense or sparse rows does, whatever it is fitted to.
+
+    A callback of scikit-learn (`set_callbacks`) is told of every round, and may end the rounds by a true answer.
+    """
 
     fit_intercept: bool
     nodes: Literal["groups"] | None
 
+    @with_callbacks
     def fit(
         self, X: Any, y: Any, groups: ArrayLike | None = None, sample_weight: ArrayLike | float | None = None
     ) -> Self:
@@ -38,8 +49,8 @@ class Linear(BaseEstimator):
         Parameters
         ----------
         X : (n, d) array or CSR
-            Rows.
-        y : (n,) array
+            Rows. Of float32, so are the coefficients, and the certificate is about just those.
+        y : (n,) array, or (n, k) of a regressor
             Labels of two classes or more; of a regressor real targets.
         groups : (n,) array, optional
             Which node holds a row, as in ``GroupKFold``: texts, numbers or truth values, none missing. None puts all
@@ -63,8 +74,32 @@ class Linear(BaseEstimator):
         check_flag("fit_intercept", self.fit_intercept)
         for what, values in (("X", X), ("y", y)):
             refuse_masked(what, values)
-        self._fit(X, y, groups, sample_weight)
+        known = {"groups": groups, "sample_weight": sample_weight}
+        given = {name: value for name, value in known.items() if value is not None}
+        self._about = {"estimator": self, "X": X, "y": y, "metadata": given or None}
+        context = self._init_callback_context(max_subtasks=None).call_on_fit_task_begin(**self._about)
+        try:
+            self._fit(X, y, groups, sample_weight)
+            context.call_on_fit_task_end(**self._about, reconstruction_attributes={})
+        finally:
+            del self._about
         return self
+
+    def _on_round(self, shaped: Callable[[FloatArray], dict[str, Any]]) -> Callable[[RoundInfo], bool] | None:
+        """Return what tells callbacks of a round, given how a model becomes attributes; None if there are none."""
+        if not getattr(self, "_skl_callbacks", None):
+            return None
+
+        def told(info: RoundInfo) -> bool:
+            task = self._callback_fit_ctx.subcontext(task_name="round").call_on_fit_task_begin(**self._about)
+            fitted = {"certificate_": info.certificate, **shaped(info.w)}
+            return bool(task.call_on_fit_task_end(**self._about, reconstruction_attributes=fitted))
+
+        return told
+
+    def _handed_out(self, run: Run, engine: InProcess, dtype: Any) -> Run:
+        """Return the run with the model that is handed out for rows of this dtype."""
+        return run if dtype == np.float64 else rounded(run, engine, dtype)
 
     def _present(
         self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
@@ -104,8 +139,9 @@ class Linear(BaseEstimator):
     def _scores(self, X: Any) -> FloatArray:
         """Return X·coef + intercept."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        return np.asarray(X @ self.coef_.T + self.intercept_)
+        X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        scores = X.astype(np.float64) @ self.coef_.T.astype(np.float64) + self.intercept_
+        return np.asarray(scores, dtype=np.result_type(X.dtype, self.coef_.dtype))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -127,7 +163,7 @@ class Classifier(ClassifierMixin, Linear):
         self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
     ) -> tuple[Any, NDArray[np.intp], list[tuple[str, NDArray[np.intp]]], FloatArray | None]:
         """Return what there is of rows that count, their classes as numbers, their nodes, and how much each counts."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS)
         check_classification_targets(y)
         X, y, held, weights = self._present(X, y, groups, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -135,11 +171,11 @@ class Classifier(ClassifierMixin, Linear):
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
         return X, codes, held, weights
 
-    def _take(self, w: FloatArray) -> None:
-        """Take a model, one vector for all classes, the bias last if there is one."""
-        each = w.reshape(1 if len(self.classes_) == 2 else len(self.classes_), -1)
-        self.coef_ = np.array(each[:, : self.n_features_in_])
-        self.intercept_ = np.array(each[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(each))
+    def _shaped(self, w: FloatArray, dtype: Any = np.float64) -> dict[str, Any]:
+        """Return a model, one vector for all classes, the bias last if there is one, as attributes."""
+        each = w.reshape(1 if len(self.classes_) == 2 else len(self.classes_), -1).astype(dtype)
+        bias = np.array(each[:, self.n_features_in_]) if self.fit_intercept else np.zeros(len(each), dtype)
+        return {"coef_": np.array(each[:, : self.n_features_in_]), "intercept_": bias}
 
     def _meant(self) -> Probabilities | None:
         """Return the probabilities that scores will mean, once it is fitted; None if they will mean none."""
@@ -178,7 +214,7 @@ class Classifier(ClassifierMixin, Linear):
 
 def with_bias(X: Any, *, intercept: bool) -> Any:
     """Return the rows, with a column of ones if there is an intercept."""
-    parts: list[Any] = [X, np.ones((X.shape[0], int(intercept)))]
+    parts: list[Any] = [X.astype(np.float64, copy=False), np.ones((X.shape[0], int(intercept)))]
     return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
 
 
@@ -194,6 +230,11 @@ def engine_of(
         signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
         for name, index in held
     )
+
+
+def marks(engine: InProcess) -> dict[str, str]:
+    """Return what tells the rows of every node from any others."""
+    return {name: fingerprint(shard) for name, shard in engine.shards.items()}
 
 
 def records(run: Run) -> list[dict[str, Any]]:

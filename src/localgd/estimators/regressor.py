@@ -15,14 +15,20 @@ from sklearn.utils.validation import validate_data
 from localgd.core import End
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_positive
-from localgd.estimators.linear import Linear, records, with_bias
+from localgd.estimators.linear import FLOATS, Linear, records, with_bias
 from localgd.methods.auto import auto
 from localgd.methods.squares import conjugate_gradients
+from localgd.problems.certificate import Status
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.triangle import MOST_MB
 from localgd.rounding import FloatArray
 from localgd.rows import Samples
+from localgd.run.goals import Gap
+from localgd.run.history import Run
 from localgd.run.loop import train
+
+LOW = Gap(1e-4)
+"""An objective that is proved to be so near to its least is that of the pooled model, however far coefficients are."""
 
 
 @dataclass(eq=False, repr=False)
@@ -31,7 +37,8 @@ class LocalGDRegressor(RegressorMixin, Linear):
 
     The minimiser of ``|y − Xw − b|² + alpha |w|²``, the same as scikit-learn's ``Ridge(alpha)`` on the pooled rows;
     with ``alpha=0`` that of ``LinearRegression()``, the one of least norm where there are many. `certificate_` says how
-    far from it at most. See `localgd.LeastSquares`.
+    far from it at most. See `localgd.LeastSquares`. Targets of several columns are as many models, each with rounds and
+    a certificate of its own.
 
     Parameters
     ----------
@@ -51,14 +58,17 @@ class LocalGDRegressor(RegressorMixin, Linear):
 
     Attributes
     ----------
-    coef_ : (d,) float64 array
-    intercept_ : float
+    coef_ : (d,) array, (k, d) for targets of shape (n, k)
+        Of the dtype of the rows, float64 or float32.
+    intercept_ : float, or (k,) array
     n_iter_ : int
-        Rounds that made the model.
+        Rounds that made the model; of several the most.
     history_ : list of dict
-        One entry per round: `localgd.run.history.Row`; ``loss`` is the objective.
+        One entry per round: `localgd.run.history.Row`; ``loss`` is the objective. For targets of shape (n, k) a list of
+        such lists.
     certificate_ : SquaresCertificate
-        ``distance`` and ``gap`` to the pooled solution, ``status``.
+        Of `coef_` and `intercept_` as they are: ``distance`` and ``gap`` to the pooled solution, ``status``. For
+        targets of shape (n, k) a list.
 
     Examples
     --------
@@ -77,25 +87,54 @@ class LocalGDRegressor(RegressorMixin, Linear):
     nodes: Literal["groups"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS, y_numeric=True, multi_output=True)
         X, y, held, weights = self._present(X, y, groups, sample_weight)
-        rows = with_bias(X, intercept=self.fit_intercept)
-        engine = InProcess(
-            Samples(name, rows[index], y[index], weights=None if weights is None else weights[index])
-            for name, index in held
-        )
-        problem = LeastSquares(self.alpha, self.fit_intercept)
+        rows, several = with_bias(X, intercept=self.fit_intercept), np.ndim(y) == 2
         check_positive("max_mb", self.max_mb, or_zero=True)
         method = auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
-        run = train(engine, method, problem=problem, n_rounds=self.n_rounds)
-        if run.end is not End.DONE:
-            warnings.warn(f"{run.end}: {run.certificate.status}", ConvergenceWarning, stacklevel=2)
-        self.coef_ = np.array(run.w[: self.n_features_in_])
-        self.intercept_ = float(run.w[-1]) if self.fit_intercept else 0.0
-        self.n_iter_ = run.n_rounds
-        self.history_ = records(run)
-        self.certificate_ = run.certificate
+        problem = LeastSquares(self.alpha, self.fit_intercept)
+        targets, runs = y.T if several else [y], list[Run]()
+
+        def so_far(w: FloatArray) -> dict[str, Any]:
+            to_come = [np.zeros(w.size)] * (len(targets) - len(runs) - 1)
+            return self._shaped([*(run.w for run in runs), w, *to_come], several=several)
+
+        for target in targets:
+            engine = InProcess(
+                Samples(name, rows[index], target[index], weights=None if weights is None else weights[index])
+                for name, index in held
+            )
+            on_round = self._on_round(so_far)
+            run = train(engine, method, problem=problem, n_rounds=self.n_rounds, on_round=on_round)
+            runs.append(self._handed_out(run, engine, X.dtype))
+        for run in runs:
+            if not _as_asked(run):
+                ended = "" if run.end is End.DONE else f"{run.end}: "
+                warnings.warn(f"{ended}{run.certificate.status}", ConvergenceWarning, stacklevel=4)
+        self.__dict__.update(self._shaped([run.w for run in runs], X.dtype, several=several))
+        self.n_iter_ = max(run.n_rounds for run in runs)
+        histories, certificates = [records(run) for run in runs], [run.certificate for run in runs]
+        self.history_ = histories if several else histories[0]
+        self.certificate_ = certificates if several else certificates[0]
+
+    def _shaped(self, models: list[FloatArray], dtype: Any = np.float64, *, several: bool) -> dict[str, Any]:
+        """Return models, one for each target, the bias last if there is one, as attributes."""
+        each = np.array(models).astype(dtype)
+        bias = each[:, -1].copy() if self.fit_intercept else np.zeros(len(each), dtype)
+        coef = each[:, : self.n_features_in_].copy()
+        return {"coef_": coef, "intercept_": bias} if several else {"coef_": coef[0], "intercept_": float(bias[0])}
 
     def predict(self, X: Any) -> FloatArray:
-        """Return x·coef + intercept for every row."""
+        """Return x·coef + intercept for every row, (n,), or (n, k) for targets of that shape."""
         return self._scores(X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _as_asked(run: Run) -> bool:
+    """Return whether the model is proved to be what was asked for."""
+    near = run.certificate.verdict is Status.CERTIFIED or LOW.met(run.certificate)
+    return run.end is End.DONE and (near or not run.w.any())  # it ends at 0 only where the gradient is 0

@@ -99,8 +99,9 @@ class LocalGDClassifierCV(Classifier):
             own, name = places[whole.node_id], whole.node_id
             return [(shard(name, own[inside[own]], rows), shard(name, own[~inside[own]], judged)) for inside in folds]
 
+        engine = InProcess([shard(name, index, rows) for name, index in held])
         found = tune(
-            InProcess([shard(name, index, rows) for name, index in held]),
+            engine,
             split,
             len(folds),
             Cs=self.Cs_,
@@ -108,8 +109,8 @@ class LocalGDClassifierCV(Classifier):
             method=method,
             scoring=self.scoring,
         )
-        run, shape = found.runs[found.best], (1 if n_classes == 2 else n_classes, -1)
-        self._take(run.w)
+        run, shape = self._handed_out(found.runs[found.best], engine, X.dtype), (1 if n_classes == 2 else n_classes, -1)
+        self.__dict__.update(self._shaped(run.w, X.dtype))
         self.C_, self.scores_, self.n_rounds_ = float(self.Cs_[found.best]), found.scores, found.n_rounds
         self.coefs_paths_ = np.array([[run.w.reshape(shape) for run in runs] for runs in found.fold_runs])
         self.n_iter_, self.history_, self.certificate_ = run.n_rounds, records(run), run.certificate

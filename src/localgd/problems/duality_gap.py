@@ -93,6 +93,22 @@ def minimiser_certificate(
     return replace(found, reason=f"{found.reason}, but for {n_known} exact {words} no margin")
 
 
+def near_minimiser(
+    own: Certificate, before: Certificate, model: FloatArray, w: FloatArray, problem: Regularised
+) -> Certificate:
+    """Return what is proved of w, given its `own` certificate and one of another model (d,) of the same rows.
+
+    The distance is at most that of the other and the one between both, the gap that of the other and the difference of
+    the objectives. Without a penalty its own holds, which knows the curvature.
+    """
+    if not (problem.penalised and before.distance < math.inf):
+        return own
+    apart = norm_above(problem.pull(w - model))
+    distance = min(own.distance, (before.distance + apart) * (1 + 8 * UNIT_ROUNDOFF))
+    gap = min(own.gap, (before.gap + max(own.objective - before.objective_low, 0.0)) * (1 + 8 * UNIT_ROUNDOFF))
+    return _judged(replace(own, distance=distance, gap=gap), norm_above(problem.pull(w)))
+
+
 def _judged(found: Certificate, length: float) -> Certificate:
     """Return the certificate with its angle and verdict, given the length of the penalised part of the model."""
     size = length * (1 - 1e-12)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
+import numpy as np
+
 from localgd.core import Report, Task
 from localgd.duals.dual import Dual
 from localgd.losses import Logistic, Loss, among
@@ -184,6 +186,19 @@ def certificate(
     angle = bound if bound <= TELLING_DEG else math.nan
     cancels = cancels or before.verdict is Status.CANCELS or any(dual.cancels for dual in duals)
     return judged(Certificate(low, high, angle, own), cancels=cancels)
+
+
+def near_max_margin(own: Certificate, before: Certificate, model: FloatArray, w: FloatArray) -> Certificate:
+    """Return what is proved of w, given its `own` certificate and one of another model (d,) of the same rows.
+
+    Bounds on the pooled margin hold whatever the model, and the angle is at most that of the other and the one between
+    both.
+    """
+    low, high = max(own.margin_low, before.margin_low), min(own.margin_high, before.margin_high)
+    apart = (before.angle_deg_max + math.degrees(angle_above(model, w))) * (1 + 8 * UNIT_ROUNDOFF)
+    angle = float(np.fmin(own.angle_deg_max, apart if apart <= TELLING_DEG else math.nan))
+    found = replace(own, margin_low=low, margin_high=high, angle_deg_max=angle)
+    return judged(found, cancels=Status.CANCELS in {own.verdict, before.verdict})
 
 
 def judged(found: Certificate, *, cancels: bool) -> Certificate:

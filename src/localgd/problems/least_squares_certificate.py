@@ -115,6 +115,22 @@ def squares_certificate(
     return _judged(replace(found, residual=residual, slope=2 * steep, length_low=low), known)
 
 
+def near_solution(
+    own: SquaresCertificate, before: SquaresCertificate, model: FloatArray, w: FloatArray, *, intercept: bool
+) -> SquaresCertificate:
+    """Return what is proved of w, given its `own` certificate and one of another model (d,) of the same rows.
+
+    Distances, which leave the intercept out, add, and so do gap and difference of the objectives.
+    """
+    if math.isinf(before.distance):
+        return own
+    apart = norm_above((w - model)[:-1] if intercept else w - model)
+    distance = min(own.distance, (before.distance + apart) * SURE)
+    gap = min(own.gap, (before.gap + max(own.objective - before.objective_low, 0.0)) * SURE)
+    low = max(own.length_low, before.length_low)
+    return _judged(replace(own, kind=before.kind, distance=distance, gap=gap, length_low=low), None)
+
+
 def _judged(found: SquaresCertificate, known: Spectrum | None) -> SquaresCertificate:
     """Return the certificate with its verdict: what is proved, in words."""
     low = found.length_low

@@ -13,6 +13,7 @@ import numpy as np
 
 from localgd.core import End, Engine, Failure
 from localgd.data.probabilities import Probabilities
+from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_kind, check_whole
 from localgd.losses import Logistic, Softmax
 from localgd.methods.method import Method
@@ -110,6 +111,10 @@ class Run:
         Whether it was cut short, so that more rounds could go on from its last checkpoint.
     weighted : bool
         Whether samples have weights: loss and accuracy then count each by its own.
+    told : tuple of str
+        What the certificate says, beside its numbers, of how the model came to be.
+    dual : Dual, optional
+        The model as a combination of rows, with what is proved of it as one: a start for a run over the same rows.
     """
 
     w: FloatArray
@@ -120,6 +125,8 @@ class Run:
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
     weighted: bool = False
+    told: tuple[str, ...] = ()
+    dual: Dual | None = None
 
     @property
     def n_rounds(self) -> int:

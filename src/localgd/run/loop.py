@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from localgd.core import End, Engine, Problem
+from localgd.duals.dual import Dual
 from localgd.errors import check_kind, check_positive, check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
@@ -17,6 +18,7 @@ from localgd.problems.hard_margin import judged
 from localgd.rounding import FloatArray, at_most, read_only, vector
 from localgd.rules.late import Late
 from localgd.rules.probes import measured
+from localgd.rules.server import ServerState
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
 from localgd.run.history import CommunicationLog, RoundInfo, Run
@@ -33,7 +35,7 @@ def train(
     goal: Goal | Sequence[Goal] = (),
     max_seconds: float | None = None,
     nodes: Callable[[int, Sequence[str]], Collection[str]] | None = None,
-    w0: FloatArray | None = None,
+    w0: FloatArray | Dual | None = None,
     on_round: Callable[[RoundInfo], bool | None] | None = None,
     reference: FloatArray | None = None,
     checkpoints: Checkpoints | None = None,
@@ -62,8 +64,10 @@ def train(
     nodes : callable, optional
         Partial participation: ``nodes(round, node_ids)`` names those that take part; see `SampledNodes`.
         Rounds without all nodes have no margin and certify nothing new from below; the last look asks all nodes.
-    w0 : (d,) float64 array, optional
-        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own updates.
+    w0 : (d,) float64 array or Dual, optional
+        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own updates, and dual
+        vectors that the last look asks for by one more round. A `Dual`, such as the ``dual`` of an earlier `Run`,
+        brings what is proved of it: whoever gives one vouches for its being a combination of these very rows.
     on_round : callable, optional
         Called with a `RoundInfo` after every round; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
@@ -100,7 +104,7 @@ def train(
     _check(engine, method, problem, goals)
     _check_limits(n_rounds, max_seconds, nodes, on_round, checkpoints)
     problem = method.problem if problem is None else problem
-    start = None if w0 is None else vector("w0", w0)
+    start = None if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
     compared = None if reference is None else vector("reference", reference)
     log, failed = CommunicationLog(engine), len(engine.failures)
     sizes = measured(engine, zeros=not problem.by_margins)
@@ -117,17 +121,20 @@ def train(
         f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {sizes.n_features} columns: {problem}, {chosen.task}, "
         f"{chosen.merge}"
     )
+    begun = w0 if isinstance(w0, Dual) else Dual(start)
+    bare = bool(start.any()) and not begun.known
     context = RunContext(
-        engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, compared, checkpoints, failed
+        engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, compared, checkpoints, failed, bare
     )
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
-        stage = _run_stages(chosen, problem, context, start, LoopState(about))
+        stage = _run_stages(chosen, problem, context, begun, LoopState(about))
     shown = stage.shown if stage.loop.earlier is None else joined(stage.loop.earlier, stage.shown)
-    shown = replace(shown, reason="; ".join([shown.reason, *_told(stage, shown.verdict, method.name)]))
+    told = tuple(_told(stage, shown.verdict, method.name))
+    shown = replace(shown, reason="; ".join([shown.reason, *told]))
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
-    w = read_only(stage.server.readout.vector)
-    history, weighted = tuple(context.history), sizes.weight is not None
-    return Run(w, shown, history, stage.method, failures, stage.end, unfinished=stage.unfinished, weighted=weighted)
+    dual, history, weighted = stage.server.readout, tuple(context.history), sizes.weight is not None
+    about_run = {"unfinished": stage.unfinished, "weighted": weighted, "told": told, "dual": dual}
+    return Run(read_only(dual.vector), shown, history, stage.method, failures, stage.end, **about_run)
 
 
 def _check(engine: Any, method: Any, problem: Any, goals: Sequence[Any]) -> None:
@@ -162,7 +169,7 @@ def _told(stage: Stage, verdict: Status, asked: str) -> Iterator[str]:
         yield f"{asked} took {stage.method.name}, as {stage.method.why}"
 
 
-def _run_stages(method: Method, problem: Problem, context: RunContext, start: FloatArray, loop: LoopState) -> Stage:
+def _run_stages(method: Method, problem: Problem, context: RunContext, start: Dual, loop: LoopState) -> Stage:
     """Run a method, and the fallbacks that take over where it ends short; return the last stage."""
     checkpoint = None if context.checkpoints is None else context.checkpoints.find(context.engine, loop.about)
     if checkpoint is not None:
@@ -177,9 +184,11 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Fl
             remedy = "ask all nodes (no --fraction, no nodes=…), or take a method that averages, such as local-gd"
             raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
         bound = method.bind(problem, context.engine, context.sizes)
-        server = bound.merge.init(np.zeros(start.size) if loop.ended else start)
+        server = bound.merge.init(np.zeros(start.vector.size) if loop.ended else start.vector)
         if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
             raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
+        if start.known and not loop.ended and isinstance(server, ServerState):
+            server = replace(server, model=Dual.proved(server.w, start.mass, start.error))
         stage = Stage(bound, problem, context, loop, server, problem.begin())
         if checkpoint is not None:
             stage.resume(checkpoint)

@@ -15,6 +15,7 @@ from localgd.core import End, Engine, Failure, Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
+from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import is_about, said_of
 from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, angle_deg, norm
@@ -37,7 +38,10 @@ FINE_DEG = 1e-3
 
 @dataclass(eq=False)
 class RunContext:
-    """What stays the same from one stage of a run to the next: nodes, limits, history, checkpoints."""
+    """What stays the same from one stage of a run to the next: nodes, limits, history, checkpoints.
+
+    `bare` is whether it began at a vector that nothing is proved of, so that little is of what is added to it.
+    """
 
     engine: Engine
     sizes: DataSizes
@@ -50,6 +54,7 @@ class RunContext:
     reference: FloatArray | None
     checkpoints: Checkpoints | None
     n_failed: int
+    bare: bool = False
     history: list[Row] = field(default_factory=list)
     failed_before: tuple[Failure, ...] = ()
     stopping: bool = False
@@ -200,7 +205,8 @@ class Stage:
                 "them a weight above 0, or let more take part"
             )
         duals: list[Dual] = []
-        if final and report.n_nodes and self.problem.unproved(self.proof, server):
+        bare = context.bare and self.problem.kind == HardMargin.kind and not server.readout.known
+        if final and report.n_nodes and (bare or self.problem.unproved(self.proof, server)):
             duals = self._tempered(told)
         self.proof = self.problem.prove(self.proof, state, told, duals, whole=whole)
         self.shown = self.proof.certificate
