@@ -10,7 +10,7 @@ import pytest
 
 from cli.test_torchrun import torchrun
 from command import localgd
-from localgd import InProcess, evaluate, hold_out, load, read_model
+from localgd import InProcess, Model, evaluate, hold_out, load
 from localgd.report import text
 
 
@@ -24,7 +24,7 @@ def test_rows_set_aside_judge_the_model_beside_the_most_frequent_class(tmp_path)
     assert "rows of 4 nodes set aside, to judge the model by; they take no part" in done.stderr
     found = metrics(tmp_path / "RUN")
     _, held_out = hold_out(InProcess(load("heart")), 0.2, seed=3)
-    expected = evaluate(read_model(tmp_path / "RUN"), held_out).to_dict()
+    expected = evaluate(Model.load(tmp_path / "RUN"), held_out).to_dict()
     assert {**found, "of": None} == {"of": None, **json.loads(json.dumps(expected))}
     share, most = (text.percent(share) for share in (found["decisions"][0]["accuracy"][0], found["majority"]))
     assert f"rows set aside: accuracy {share} (always '1': {most}), AUC" in done.stdout
