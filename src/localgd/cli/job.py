@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from localgd.cli.data import prepared, tables_of
+from localgd.cli.data import federation_of, prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
 from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
@@ -100,15 +100,7 @@ class Job:
         share = (0, 1) if flags.own_data else (place.rank, place.world)
         tables = tables_of(source, flags.seed, share)
         policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
-        engine: InProcess | TorchDistributed
-        if place.world == 1:
-            engine = InProcess(tables, **policy)
-        else:
-            from localgd.engine.torchdist import TorchDistributed
-
-            waits = {} if flags.timeout is None else {"timeout": flags.timeout}
-            engine = TorchDistributed(tables, **waits, **policy)
-        return engine, tables, source
+        return federation_of(tables, place, flags.timeout, **policy), tables, source
 
     def _prepared(self, engine: Any, tables: list[Table], source: Source) -> tuple[Any, Recipe]:
         """Prepare the rows of an engine; return the federation and how it was done."""
