@@ -41,6 +41,17 @@ def test_each_node_may_be_a_fold(tmp_path):
     assert "C that was tried; the best may lie beyond" in done.stdout
 
 
+def test_a_node_that_lacks_a_class_is_a_fold_without_a_score(sites):
+    frame = pl.read_csv(sites / "west.csv")
+    frame.filter(outcome="ill").write_csv(sites / "west.csv")
+    words = ["tune", sites, "--label", "outcome", "--cv", "leave-one-node-out", "--scoring", "roc_auc", "--Cs", "2"]
+    done = localgd(*words)
+    assert done.returncode == 0, done.stderr
+    assert ", west –" in done.stdout
+    assert "1 fold without a score, as the rows held out lack a class there" in done.stdout
+    assert json.loads(localgd(*words, "--json").stdout)["scores"]["score_west"] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
