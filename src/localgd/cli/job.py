@@ -66,7 +66,7 @@ class Job:
         with ExitStack() as hold, Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
             engine, tables, source = self._rows()
-            judge = Judge.of(flags, engine)
+            judge = Judge.of(flags, engine, self.place.world)
             if recipe is None:
                 federation, recipe = self._prepared(judge.training, tables, source)
             else:
@@ -81,15 +81,17 @@ class Job:
             run = self._trained(federation, (method, problem), goal, progress, reference)
 
             def fit(others: Any) -> Model:
-                stop = None if self.place.world > 1 else lambda _: progress.interrupted is not None
                 rows, own = self._prepared(others, tables, source)
-                limits = {"n_rounds": flags.n_rounds, "goal": goal, "on_round": stop}
+                limits: dict[str, Any] = {"n_rounds": flags.n_rounds, "goal": goal}
+                if self.place.world == 1:  # several processes would not stop in one round
+                    stop = {"on_round": lambda _: progress.interrupted is not None}
+                    limits |= {"max_seconds": flags.max_seconds, **stop}
                 return train(rows, method, problem=problem, **limits).model(own)
 
-            judged = judge.judged(run.model(recipe), fit, progress.say) if progress.interrupted is None else None
+            judged = judge.judged(run.model(recipe), fit, progress) if progress.interrupted is None else None
             if not self.place.leads:
                 return 0
-            place = self._saved(run, run.model(recipe), judged if progress.interrupted is None else None)
+            place = self._saved(run, run.model(recipe), judged)
         self._tell(run, goal, place, judged)
         return _exit_code(run, goal, progress.interrupted)
 
