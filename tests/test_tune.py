@@ -170,11 +170,17 @@ def test_of_scores_that_may_be_the_same_the_strongest_penalty_is_chosen():
     assert replace(sure, scores=np.array([[0.8, 0.9], [0.8, 0.7], [0.8, 0.9]])).strongest == 0
 
 
-def test_a_score_that_has_no_meaning_on_a_fold_is_refused():
+def test_a_fold_where_a_score_has_no_meaning_does_not_count_and_one_that_has_none_is_refused():
     X, y, groups = data(60)
     order = np.argsort(y)
-    with pytest.raises(ValueError, match="'roc_auc' has no meaning on held-out rows that lack a class"):
+    with pytest.raises(ValueError, match="'roc_auc' has no meaning on held-out rows that lack a class, and in every"):
         tuned(X, y, groups, [(np.arange(60), order[:5])], Cs=path(2), scoring="roc_auc")
+    two = [(np.arange(60), order[:5]), (np.arange(30), np.arange(30, 60))]
+    with pytest.warns(UserWarning, match="'roc_auc' has no meaning on 1 of 2 folds"):
+        found = LocalGDClassifierCV(Cs=2, cv=two, scoring="roc_auc").fit(X, y, groups=groups)
+    alone = LocalGDClassifierCV(Cs=2, cv=two[1:], scoring="roc_auc").fit(X, y, groups=groups)
+    assert np.isnan(found.scores_[0]).all()
+    assert (found.scores_[1].tolist(), found.C_) == (alone.scores_[0].tolist(), alone.C_)
     iris = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="scoring='f1' is about two classes, and there are 3; take f1_macro"):
         LocalGDClassifierCV(Cs=2, cv=2, scoring="f1").fit(*iris)

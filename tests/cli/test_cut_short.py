@@ -46,6 +46,28 @@ def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
     assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
 
 
+def test_ctrl_c_while_nodes_are_left_out_keeps_the_run_and_judges_nothing(table, tmp_path):
+    words = [
+        *LOCALGD,
+        "train",
+        str(table),
+        *TRAIN,
+        "--n-rounds",
+        "300",
+        "--leave-one-node-out",
+        "--local-steps",
+        "2000",
+    ]
+    with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("training once without each of 3 nodes"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
+
+
 def test_sigterm_writes_the_run_too(table, tmp_path):
     words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cli.test_torchrun import torchrun
 from command import FILES, localgd
 
 
@@ -15,7 +16,7 @@ def test_it_prints_scores_chooses_a_penalty_and_leaves_a_run(tmp_path):
     words = ["tune", "heart", "--Cs", "0.01,0.1,1", "--cv", "3"]
     done = localgd(*words, "--out", tmp_path / "RUN")
     assert done.returncode == 0, done.stderr
-    assert "4 nodes, 920 rows, 3 folds, 3 values of C; method auto" in done.stderr
+    assert "4 nodes, 3 folds, 3 values of C; method auto" in done.stderr
     scores = pl.read_csv(tmp_path / "RUN" / "scores.csv")
     assert scores.columns == ["C", "mean", "sd", "score_1", "score_2", "score_3"]
     best = scores.sort("mean", descending=True, maintain_order=True).row(0, named=True)
@@ -40,6 +41,17 @@ def test_each_node_may_be_a_fold(tmp_path):
     assert "C that was tried; the best may lie beyond" in done.stdout
 
 
+def test_a_node_that_lacks_a_class_is_a_fold_without_a_score(sites):
+    frame = pl.read_csv(sites / "west.csv")
+    frame.filter(outcome="ill").write_csv(sites / "west.csv")
+    words = ["tune", sites, "--label", "outcome", "--cv", "leave-one-node-out", "--scoring", "roc_auc", "--Cs", "2"]
+    done = localgd(*words)
+    assert done.returncode == 0, done.stderr
+    assert ", west –" in done.stdout
+    assert "1 fold without a score, as the rows held out lack a class there" in done.stdout
+    assert json.loads(localgd(*words, "--json").stdout)["scores"]["score_west"] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -58,8 +70,12 @@ def test_what_has_no_meaning_is_refused_in_words(table, words, said):
     assert said in done.stderr
 
 
-def test_it_runs_in_one_process(table, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    done = localgd("tune", table, "--label", "outcome", "--node", "site")
-    assert done.returncode == 2
-    assert "tune runs in one process" in done.stderr
+@pytest.mark.processes
+def test_several_processes_choose_as_one_does(sites, tmp_path):
+    words = ["tune", sites, "--label", "outcome", "--Cs", "0.1,1", "--cv", "2", "--scoring", "roc_auc"]
+    assert localgd(*words, "--out", tmp_path / "ONE").returncode == 0
+    done = torchrun(3, *words, "--out", tmp_path / "THREE")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    one, three = (pl.read_csv(tmp_path / name / "scores.csv").to_numpy() for name in ("ONE", "THREE"))
+    np.testing.assert_allclose(one, three, atol=1e-8)

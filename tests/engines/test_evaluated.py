@@ -9,8 +9,10 @@ import pytest
 
 from common import random_rows, with_bias
 from engines.test_contract import engines
-from localgd import ClassRows, InProcess, Model, Samples, Shard, evaluate
+from localgd import ClassRows, InProcess, Message, Model, Samples, Shard, evaluate
 from localgd.data.probabilities import Probabilities
+from localgd.flower import FlowerEngine
+from localgd.problems.metrics import Evaluate
 
 
 def rounded(found):
@@ -37,6 +39,19 @@ def test_many_classes_and_numbers_are_judged_as_in_process(make):
     samples = [Samples(f"node-{m}", x[m], rng.standard_normal(9)) for m in range(4)]
     model = Model.from_vector(rng.standard_normal(3), fit_intercept=True, classes=())
     assert rounded(evaluate(model, make(samples))) == rounded(evaluate(model, InProcess(samples)))
+
+
+@engines
+def test_a_node_that_keeps_nothing_is_no_node_of_the_engine_that_comes_of_it(make):
+    whole = make(with_bias(random_rows(2)))
+    if isinstance(whole, FlowerEngine):  # its nodes are sent data, not code
+        return
+    part = whole.map(lambda shard: None if shard.node_id == whole.node_ids[1] else shard)
+    assert part.node_ids == (whole.node_ids[0], *whole.node_ids[2:])
+    report = part.round(Evaluate(), Message(0, np.ones(6)))
+    assert (report.n_nodes, len(whole.node_ids)) == (3, 4)
+    with pytest.raises(ValueError, match="a federation needs at least one node"):
+        part.map(lambda _: None)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from common import METHODS, PENALISED, against, random_rows, random_samples, with_bias
+from engines.flower_grid import flower
 from localgd import (
     InProcess,
     Message,
@@ -17,6 +18,8 @@ from localgd import (
     Shard,
     auto,
     from_arrays,
+    hold_out,
+    leave_one_node_out,
     newton,
     prepare,
     train,
@@ -135,6 +138,15 @@ def test_what_fails_on_a_node_for_one_job_ends_that_job_alone():
 
     failure, sizes = together.run([fails, lambda: from_all(together.lane(1, 1), Survey(), Message()).n_nodes])
     assert (str(failure.__cause__), sizes) == ("not here", 2)
+
+
+def test_over_flower_nothing_shares_rounds_as_nodes_run_no_code_of_a_server():
+    elsewhere = flower(random_rows(2))
+    for split in (lambda: Together.over(elsewhere, thirds), lambda: hold_out(elsewhere)):
+        with pytest.raises(TypeError, match="Flower's nodes are sent data, not code"):
+            split()
+    with pytest.raises(TypeError, match="Flower's nodes are sent data, not code"):
+        leave_one_node_out(elsewhere, lambda _: None)
 
 
 def test_what_cannot_share_rounds_says_so():

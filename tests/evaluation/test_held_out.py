@@ -25,7 +25,7 @@ from localgd import (
     prepare,
     train,
 )
-from localgd.data.holdout import fold_of, set_aside
+from localgd.data.holdout import fold_of, folds, set_aside
 
 
 def tables(n=200, n_nodes=4, seed=0, numbers=False):
@@ -100,6 +100,17 @@ def test_a_node_that_would_refuse_to_be_judged_sets_nothing_aside():
         hold_out(InProcess(one_class), 0.4, min_group=3)
     with pytest.raises(ValueError, match="share must be a share of the rows, above 0 and below 1, got 1"):
         hold_out(InProcess(one_class), 1)
+
+
+def test_rows_of_weight_zero_make_no_part():
+    weights = np.where(np.arange(40) < 20, np.arange(40) == 3, np.arange(40) % 2).astype(float)
+    held = from_arrays(np.eye(40), np.arange(40) // 2 % 2, groups=np.arange(40) // 20, sample_weight=weights)
+    training, held_out = hold_out(InProcess(held), 0.4)
+    assert (training.node_ids, held_out.node_ids) == (("0", "1"), ("1",))
+    assert held_out.shards["1"].weights.sum() == 4
+    inside, outside = zip(*folds(held[0], 3), strict=True)
+    assert sum(part is None for part in inside) == 1
+    assert [part is None for part in outside] == [part is not None for part in inside]
 
 
 def fit(others):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from scipy.sparse import issparse
 
 from localgd.cli.flags import Source
+from localgd.cli.processes import ProcessGroup
 from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Unseen
@@ -19,6 +20,10 @@ from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
+from localgd.engine.inprocess import InProcess
+
+if TYPE_CHECKING:
+    from localgd.engine.torchdist import TorchDistributed
 
 
 def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> list[Table]:
@@ -43,6 +48,18 @@ def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> lis
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def federation_of(
+    tables: list[Table], place: ProcessGroup, timeout: float | None = None, **policy: Any
+) -> InProcess | TorchDistributed:
+    """Return the federation of the tables of all processes, those of this one being these."""
+    if place.world == 1:
+        return InProcess(tables, **policy)
+    from localgd.engine.torchdist import TorchDistributed
+
+    waits: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+    return TorchDistributed(tables, **waits, **policy)
 
 
 def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:

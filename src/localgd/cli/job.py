@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from localgd.cli.data import prepared, tables_of
+from localgd.cli.data import federation_of, prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
 from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
@@ -66,7 +66,7 @@ class Job:
         with ExitStack() as hold, Progress(quiet=flags.as_json or not self.place.leads) as progress:
             progress.say(f"reading {flags.data}")
             engine, tables, source = self._rows()
-            judge = Judge.of(flags, engine)
+            judge = Judge.of(flags, engine, self.place.world)
             if recipe is None:
                 federation, recipe = self._prepared(judge.training, tables, source)
             else:
@@ -81,15 +81,17 @@ class Job:
             run = self._trained(federation, (method, problem), goal, progress, reference)
 
             def fit(others: Any) -> Model:
-                stop = None if self.place.world > 1 else lambda _: progress.interrupted is not None
                 rows, own = self._prepared(others, tables, source)
-                limits = {"n_rounds": flags.n_rounds, "goal": goal, "on_round": stop}
+                limits: dict[str, Any] = {"n_rounds": flags.n_rounds, "goal": goal}
+                if self.place.world == 1:  # several processes would not stop in one round
+                    stop = {"on_round": lambda _: progress.interrupted is not None}
+                    limits |= {"max_seconds": flags.max_seconds, **stop}
                 return train(rows, method, problem=problem, **limits).model(own)
 
-            judged = judge.judged(run.model(recipe), fit, progress.say) if progress.interrupted is None else None
+            judged = judge.judged(run.model(recipe), fit, progress) if progress.interrupted is None else None
             if not self.place.leads:
                 return 0
-            place = self._saved(run, run.model(recipe), judged if progress.interrupted is None else None)
+            place = self._saved(run, run.model(recipe), judged)
         self._tell(run, goal, place, judged)
         return _exit_code(run, goal, progress.interrupted)
 
@@ -100,15 +102,7 @@ class Job:
         share = (0, 1) if flags.own_data else (place.rank, place.world)
         tables = tables_of(source, flags.seed, share)
         policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
-        engine: InProcess | TorchDistributed
-        if place.world == 1:
-            engine = InProcess(tables, **policy)
-        else:
-            from localgd.engine.torchdist import TorchDistributed
-
-            waits = {} if flags.timeout is None else {"timeout": flags.timeout}
-            engine = TorchDistributed(tables, **waits, **policy)
-        return engine, tables, source
+        return federation_of(tables, place, flags.timeout, **policy), tables, source
 
     def _prepared(self, engine: Any, tables: list[Table], source: Source) -> tuple[Any, Recipe]:
         """Prepare the rows of an engine; return the federation and how it was done."""

@@ -18,6 +18,7 @@ from localgd.evaluation.evaluate import evaluate
 from localgd.evaluation.left_out import LeftOut, leave_one_node_out
 from localgd.report import evaluation, text
 from localgd.report.figure import figure_of
+from localgd.report.progress import Progress
 from localgd.rules.probes import Sizes
 from localgd.run import folder as record
 
@@ -66,12 +67,14 @@ class Judge:
     held_out: Any = None
 
     @classmethod
-    def of(cls, flags: SimpleNamespace, engine: Any) -> Judge:
+    def of(cls, flags: SimpleNamespace, engine: Any, n_processes: int) -> Judge:
         """Set rows aside, if that is asked for; refuse what has no meaning together."""
         if flags.leave_one_node_out and flags.holdout is not None:
             raise ValueError("--holdout sets rows aside, --leave-one-node-out whole nodes; choose one of them")
         if flags.leave_one_node_out and flags.fraction is not None:
             raise ValueError("--leave-one-node-out asks all other nodes in every round; leave --fraction out")
+        if flags.leave_one_node_out and flags.max_seconds is not None and n_processes > 1:
+            raise ValueError("--leave-one-node-out in several processes cannot stop by time; leave --max-seconds out")
         if flags.holdout is None:
             return cls(flags, engine, engine)
         how = {"seed": flags.seed, "min_group": flags.min_group, "classes": flags.task == "classification"}
@@ -98,7 +101,7 @@ class Judge:
             said.append(f"no row is set aside at {text.counted(len(lacking), 'node')}, as {few}: {named}")
         return said
 
-    def judged(self, model: Model, fit: Callable[[Any], Model], say: Callable[[str], None]) -> Judged | None:
+    def judged(self, model: Model, fit: Callable[[Any], Model], progress: Progress) -> Judged | None:
         """Return how well the model does on what was set aside, or models at nodes left out; None if not asked for.
 
         What cannot be told is said, and ends no run.
@@ -109,11 +112,13 @@ class Judge:
                 lenient = replace(model, recipe=_lenient(model.recipe))
                 return Judged("rows set aside", evaluate(lenient, self.held_out, min_group=min_group))
             if self.flags.leave_one_node_out:
-                say(f"training once without each of {text.counted(len(self.engine.node_ids), 'node')}")
+                progress.say(f"training once without each of {text.counted(len(self.engine.node_ids), 'node')}")
                 found = leave_one_node_out(self.engine, fit, min_group=min_group)
+                if progress.interrupted is not None:  # these trainings were cut short
+                    return None
                 return Judged("nodes left out, each judged by the model of all others", found)
         except (ValueError, NodeError) as error:
-            say(f"the model is not judged: {error}")
+            progress.say(f"the model is not judged: {error}")
         return None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localgd.cli import flags
 from localgd.cli.options import with_source
-from localgd.cli.processes import of_torch
+from localgd.cli.processes import ProcessGroup, process_group
 from localgd.evaluation.names import Scoring
 
 if TYPE_CHECKING:
@@ -46,50 +47,58 @@ def tune_command(
     are prepared by the rows of each training alone. The scores are those of scikit-learn's LogisticRegressionCV on the
     pooled rows with these folds.
     """
-    from localgd.cli.data import prepared, tables_of
-    from localgd.engine.inprocess import InProcess
+    from localgd.run import folder as record
+
+    if force and out is None:
+        raise ValueError("--force is about the run folder; name one with --out, or leave it out")
+    values, given = _values(Cs), dict(context.params)
+    with process_group(None, None) as here:
+        if out is not None:
+            here.first(lambda: record.check_free(out, force=force))
+        found, names = _tuned(SimpleNamespace(**given), source, values, here)
+        if not here.leads:
+            return
+    chosen = float(values[found.best])
+    if out is not None and found.recipe is not None:
+        model = found.runs[found.best].model(found.recipe)
+        _leave(out, found, model, names, {**given, "C": chosen, "task": "classification"}, force=force)
+    _tell(found, names, scoring, out, as_json=as_json)
+
+
+def _tuned(given: SimpleNamespace, source: flags.Source, values: Any, here: ProcessGroup) -> tuple[Tuned, list[str]]:
+    """Return what cross-validation over this process's rows, and those of the others, has found, and what folds are."""
+    from localgd.cli.data import federation_of, prepared, tables_of
     from localgd.methods.table import asked
     from localgd.report import text
     from localgd.report.progress import Progress
-    from localgd.run import folder as record
     from localgd.run.tune import tune
 
-    if of_torch(None):
-        raise ValueError("tune runs in one process; leave torchrun out")
-    if force and out is None:
-        raise ValueError("--force is about the run folder; name one with --out, or leave it out")
-    if out is not None:
-        record.check_free(out, force=force)
-    values, how = _values(Cs), asked(method, C=1.0, intercept=fit_intercept)[0]
-    with Progress(quiet=as_json) as progress:
+    method = asked(given.method, C=1.0, intercept=given.fit_intercept)[0]
+    with Progress(quiet=given.as_json or not here.leads) as progress:
         progress.say(f"reading {source.data}")
-        tables = tables_of(source, seed)
-        engine = InProcess(tables, n_jobs=n_jobs)
-        split, names = _folds(cv, engine.node_ids, seed, min_group)
-        said = [text.counted(len(tables), "node"), text.counted(sum(table.n_rows for table in tables), "row")]
-        said += [text.counted(len(names), "fold"), f"{text.counted(len(values), 'value')} of C"]
-        progress.say(f"{', '.join(said)}; method {method}")
+        tables = tables_of(source, given.seed, (here.rank, here.world))
+        engine = federation_of(tables, here, n_jobs=given.n_jobs)
+        split, names = _folds(given.cv, engine.node_ids, given.seed, given.min_group)
+        said = [text.counted(len(engine.node_ids), "node"), text.counted(len(names), "fold")]
+        progress.say(f"{', '.join(said)}, {text.counted(len(values), 'value')} of C; method {given.method}")
+        how = {"intercept": given.fit_intercept, "min_group": given.min_group}
         found = tune(
             engine,
             split,
             len(names),
             Cs=values,
-            intercept=fit_intercept,
-            method=how,
-            scoring=scoring,
-            preparing=lambda part: prepared(part, tables, source, intercept=fit_intercept, min_group=min_group),
-            on_round=lambda _: progress.interrupted is not None,
+            intercept=given.fit_intercept,
+            method=method,
+            scoring=given.scoring,
+            preparing=lambda part: prepared(part, tables, source, **how),
+            on_round=None if here.world > 1 else lambda _: progress.interrupted is not None,
         )
         if progress.interrupted is not None:
             typer.echo("interrupted: no C is chosen, and nothing is written", err=True)
             raise typer.Exit(flags.SIGNALLED + progress.interrupted)
         for note in () if found.recipe is None else found.recipe.notes:
             progress.say(note)
-    if out is not None and found.recipe is not None:
-        model = found.runs[found.best].model(found.recipe)
-        chosen = {**context.params, "C": float(values[found.best]), "task": "classification"}
-        _leave(out, found, model, names, chosen, force=force)
-    _tell(found, names, scoring, out, as_json=as_json)
+    return found, names
 
 
 def _values(given: str) -> Any:

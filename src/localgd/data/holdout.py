@@ -24,13 +24,16 @@ class Shuffled(NamedTuple):
     ----------
     codes : (n,) int array
         The class of each row as the node spells it: 0, 1, …
+    counts : (n,) bool array
+        Whether the row has a weight above 0; one that has none is as good as not there.
     ranks : (n,) int array
-        The place of each row among those of its class, 0, 1, …
+        The place of each row among those of its class that count, or do not, 0, 1, …
     offsets : (n,) float64 array in [0, 1)
         A number of chance for its class at this node: what rounding leaves over is spread over nodes by it.
     """
 
     codes: NDArray[np.intp]
+    counts: NDArray[np.bool_]
     ranks: IntArray
     offsets: NDArray[np.float64]
 
@@ -49,11 +52,19 @@ def shuffled(table: Table, seed: int, *, classes: bool = True) -> Shuffled:
     numbers: Any = table.row_numbers
     labels = table.labels if classes and table.labels.size else np.zeros(table.n_rows)
     values, codes = np.unique(labels, return_inverse=True)
-    order = np.lexsort((_mixed(numbers.astype(np.uint64), int.from_bytes(key[:8], "little")), codes))
-    sizes = np.bincount(codes)
+    counts = np.ones(table.n_rows, dtype=np.bool_) if table.weights is None else table.weights > 0
+    strata = 2 * codes + counts
+    order = np.lexsort((_mixed(numbers.astype(np.uint64), int.from_bytes(key[:8], "little")), strata))
+    sizes = np.bincount(strata)
     ranks = np.empty(table.n_rows, dtype=np.int64)
     ranks[order] = np.arange(table.n_rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return Shuffled(codes, ranks, np.array([_uniform(f"{plain_label(value)}", key) for value in values])[codes])
+    return Shuffled(codes, counts, ranks, np.array([_uniform(f"{plain_label(value)}", key) for value in values])[codes])
+
+
+def _told(rows: Shuffled, chosen: NDArray[np.bool_], min_group: int) -> bool:
+    """Return whether there are rows among those chosen that count, and not too few of any class to tell of them."""
+    sizes = np.bincount(rows.codes[chosen & rows.counts])
+    return bool(sizes.any() and not ((sizes > 0) & (sizes < min_group)).any())
 
 
 def _mixed(numbers: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
@@ -85,8 +96,7 @@ def set_aside(
     """
     rows = shuffled(table, seed, classes=classes)
     aside = np.floor(share * (rows.ranks + 1) + rows.offsets) > np.floor(share * rows.ranks + rows.offsets)
-    few = np.bincount(rows.codes[aside])
-    if aside.all() or ((few > 0) & (few < min_group)).any():
+    if not (_told(rows, aside, min_group) and _told(rows, ~aside, 1)):
         return np.zeros(table.n_rows, dtype=np.bool_)
     return np.asarray(aside, dtype=np.bool_)
 
@@ -114,12 +124,10 @@ def folds(table: Table, n_folds: int, *, seed: int = 0, min_group: int = 1) -> l
     >>> inside.n_rows, outside.n_rows
     (8, 2)
     """
-    own, codes = fold_of(table, n_folds, seed=seed), shuffled(table, seed).codes
+    own, rows = fold_of(table, n_folds, seed=seed), shuffled(table, seed)
 
-    def part(rows: NDArray[np.bool_], least: int) -> Table | None:
-        sizes = np.bincount(codes[rows])
-        few = ((sizes > 0) & (sizes < least)).any()
-        return None if few or not rows.any() else table.take(np.flatnonzero(rows))
+    def part(chosen: NDArray[np.bool_], least: int) -> Table | None:
+        return table.take(np.flatnonzero(chosen)) if _told(rows, chosen, least) else None
 
     return [(part(own != fold, 1), part(own == fold, min_group)) for fold in range(n_folds)]
 

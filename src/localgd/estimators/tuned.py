@@ -57,6 +57,7 @@ class LocalGDClassifierCV(Classifier):
     Cs_ : (n,) float64 array
         All of them, ascending.
     scores_ : (folds, n) float64 array
+        NaN for a fold whose rows lack a class, where the score has no meaning then.
     coefs_paths_ : (folds, n, classes, d + 1) float64 array
         The models of the folds, the intercept last, if there is one; one class for two.
     n_rounds_ : int
@@ -109,6 +110,12 @@ class LocalGDClassifierCV(Classifier):
             method=method,
             scoring=self.scoring,
         )
+        if n_without := len(found.scores) - len(found.told):
+            warnings.warn(
+                f"scoring={self.scoring!r} has no meaning on {n_without} of {len(folds)} folds, whose held-out rows "
+                "lack a class: the mean is that of the others",
+                stacklevel=3,
+            )
         run, shape = self._handed_out(found.runs[found.best], engine, X.dtype), (1 if n_classes == 2 else n_classes, -1)
         self.__dict__.update(self._shaped(run.w, X.dtype))
         self.C_, self.scores_, self.n_rounds_ = float(self.Cs_[found.best]), found.scores, found.n_rounds

@@ -32,7 +32,7 @@ class Scores(NamedTuple):
     Parameters
     ----------
     values : (n,) float64 array
-        The score of each.
+        The score of each; NaN where it has no meaning, as an area among rows that lack a class.
     doubt : float
         How far a value may be from that of the pooled rows: half the width of the bounds on an area, else 0.
     weights : (C,) float64 array
@@ -69,11 +69,6 @@ def scores(engine: Engine, models: Sequence[FloatArray], scoring: Scoring, n_cla
         What by: a name of scikit-learn's.
     n_classes : int
         How many classes there are.
-
-    Raises
-    ------
-    ValueError
-        If the rows are all of one class, and the score has no meaning there.
     """
     extra = {ODDS: np.zeros((0, 2)), "n_classes": np.asarray(float(n_classes))}
     report = from_all(engine, Standings(len(models)), Message(0, np.concatenate(models), extra))
@@ -84,10 +79,7 @@ def scores(engine: Engine, models: Sequence[FloatArray], scoring: Scoring, n_cla
     if scoring not in ("roc_auc", "roc_auc_ovr"):
         return Scores(np.array([_decided(table, scoring) for table in tables]), 0.0, weights)
     if np.count_nonzero(weights) < n_classes:
-        raise ValueError(
-            f"scoring={scoring!r} has no meaning on held-out rows that lack a class; take accuracy or neg_log_loss, "
-            "or other folds"
-        )
+        return Scores(np.full(len(models), np.nan), 0.0, weights)
     areas = [_area(engine, Message(0, w, {ODDS: extra[ODDS]}), 1 if n_classes == 2 else n_classes) for w in models]
     middles = np.array([(area.low + area.high) / 2 for area in areas])
     return Scores(middles, max(area.width for area in areas) / 2, weights)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table as Grid
 
 from localgd.errors import plain
+from localgd.evaluation.measures import plain as plain_of
 from localgd.report import text
 from localgd.report.figure import Line, Panel
 from localgd.run.tune import Tuned
@@ -21,9 +23,9 @@ SURE = 1e-6
 
 def columns(found: Tuned, folds: Sequence[str]) -> dict[str, Any]:
     """Return the scores column by column, ready for a data frame: C, the mean and its spread, and each fold."""
-    spread = found.scores.std(axis=0)
-    each = {f"score_{name}": of.tolist() for name, of in zip(folds, found.scores, strict=True)}
-    return {"C": found.Cs.tolist(), "mean": found.scores.mean(axis=0).tolist(), "sd": spread.tolist(), **each}
+    spread = found.told.std(axis=0)
+    each = {f"score_{name}": plain_of(of) for name, of in zip(folds, found.scores, strict=True)}
+    return {"C": found.Cs.tolist(), "mean": found.means.tolist(), "sd": spread.tolist(), **each}
 
 
 def table(found: Tuned, scoring: str) -> Grid:
@@ -31,7 +33,7 @@ def table(found: Tuned, scoring: str) -> Grid:
     grid = Grid(title=f"{scoring} on held-out rows", title_justify="left")
     for name in ("C", "mean", "sd", "least fold", "best fold", ""):
         grid.add_column(name, justify="right", no_wrap=True)
-    for place, (C, of) in enumerate(zip(found.Cs, found.scores.T, strict=True)):
+    for place, (C, of) in enumerate(zip(found.Cs, found.told.T, strict=True)):
         numbers = (of.mean(), of.std(), of.min(), of.max())
         grid.add_row(f"{C:.4g}", *(f"{one:.4f}" for one in numbers), "← chosen" if place == found.best else "")
     return grid
@@ -39,15 +41,18 @@ def table(found: Tuned, scoring: str) -> Grid:
 
 def in_short(found: Tuned, folds: Sequence[str], scoring: str) -> list[str]:
     """Return what was chosen, and what to think of it, in a few lines."""
-    C, own = found.Cs[found.best], found.scores[:, found.best]
+    C, own = found.Cs[found.best], zip(map(plain, folds), found.scores[:, found.best], strict=True)
     always = f" (always the most frequent class: {found.majority:.4f})" if scoring == "accuracy" else ""
-    counted, values = text.counted(len(own), "fold"), text.counted(found.Cs.size, "value")
-    said = [f"C = {C:.4g}: {scoring} {own.mean():.4f}{always}; {counted}, {values} of C, {found.n_rounds} rounds"]
+    counted, values = text.counted(len(folds), "fold"), text.counted(found.Cs.size, "value")
+    mean = f"{scoring} {found.means[found.best]:.4f}{always}"
+    said = [f"C = {C:.4g}: {mean}; {counted}, {values} of C, {found.n_rounds} rounds"]
+    each = [f"{name} {'–' if math.isnan(score) else f'{score:.4f}'}" for name, score in own]
     if list(folds) != [f"{place + 1}" for place in range(len(folds))]:  # they are nodes
-        each = [f"{plain(name)} {score:.4f}" for name, score in zip(folds, own, strict=True)]
         said.append(f"by the node that was left out: {', '.join(each[:MOST_FOLDS])}{', …' * (len(each) > MOST_FOLDS)}")
+    if n_missing := len(found.scores) - len(found.told):
+        said.append(f"{text.counted(n_missing, 'fold')} without a score, as the rows held out lack a class there")
     if (near := found.strongest) != found.best:
-        of_near = f"{found.Cs[near]:.4g} ({found.scores[:, near].mean():.4f})"
+        of_near = f"{found.Cs[near]:.4g} ({found.means[near]:.4f})"
         said.append(f"no worse by more than one standard error of the mean, with a stronger penalty: C = {of_near}")
     if found.best in (0, found.Cs.size - 1) and found.Cs.size > 1:
         side = "smallest" if found.best == 0 else "largest"
@@ -59,7 +64,7 @@ def in_short(found: Tuned, folds: Sequence[str], scoring: str) -> list[str]:
 
 def panels(found: Tuned, scoring: str) -> list[Panel]:
     """Return the figure: the score against C, with its spread over the folds."""
-    means, spread = found.scores.mean(axis=0), found.scores.std(axis=0)
+    means, spread = found.means, found.told.std(axis=0)
     mean = Line(found.Cs, means, "", 1, "line+points", means - spread, means + spread)
     C = found.Cs[found.best]
     chosen = Line([C], [means[found.best]], f"C = {C:.4g}", 2, "points")

@@ -53,7 +53,7 @@ class Tuned:
     Cs : (n,) float64 array
         The values of C, ascending.
     scores : (folds, n) float64 array
-        The score of each on the rows that each fold held out; more is better.
+        The score of each on the rows that each fold held out; more is better. NaN for folds where it has no meaning.
     runs : tuple of Run
         The models of all rows, one for each C.
     fold_runs : tuple of tuples of Run
@@ -78,20 +78,29 @@ class Tuned:
     recipe: Recipe | None = None
 
     @property
+    def told(self) -> FloatArray:
+        """The scores of the folds where they have a meaning."""
+        return self.scores[~np.isnan(self.scores).any(axis=1)]
+
+    @property
+    def means(self) -> FloatArray:
+        """The mean score of each C over those folds."""
+        return np.asarray(self.told.mean(axis=0))
+
+    @property
     def best(self) -> int:
         """The place of the C of the best mean score; of several the least, the strongest penalty.
 
         Scores that may be the same, for all that is known of areas, count as the same.
         """
-        means = self.scores.mean(axis=0)
-        return int((means >= means.max() - 2 * self.doubt).argmax())
+        return int((self.means >= self.means.max() - 2 * self.doubt).argmax())
 
     @property
     def strongest(self) -> int:
         """The place of the least C whose mean score is no more than a standard error of the mean below the best."""
-        means, best = self.scores.mean(axis=0), self.scores[:, self.best]
+        best = self.told[:, self.best]
         error = best.std(ddof=1) / np.sqrt(best.size) if best.size > 1 else 0.0
-        return int((means >= means[self.best] - error).argmax())
+        return int((self.means >= self.means[self.best] - error).argmax())
 
 
 def tune(
@@ -134,7 +143,7 @@ def tune(
     Raises
     ------
     ValueError
-        If a parameter is out of its range, or the score has no meaning on the rows of a fold.
+        If a parameter is out of its range, or the score has no meaning on the rows of any fold.
     """
     check_scoring(scoring, 2)
     for C in Cs:
@@ -155,6 +164,11 @@ def tune(
     ]
     *folds, (runs, recipe) = together.run([*jobs, lambda: way.along(together.lane(n_folds, 2 * n_folds))])
     found = [of_fold for _, of_fold in folds]
+    if all(np.isnan(of_fold.values).any() for of_fold in found):
+        raise ValueError(
+            f"scoring={scoring!r} has no meaning on held-out rows that lack a class, and in every fold they do; take "
+            "accuracy or neg_log_loss, or other folds"
+        )
     weights = np.array([of_fold.weights for of_fold in found])
     most = int(weights.sum(axis=0).argmax())
     return Tuned(
