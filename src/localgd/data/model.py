@@ -178,6 +178,63 @@ class Model:
 
         return coefficients(self)
 
+    def to_sklearn(self) -> Any:
+        """Return the model as a fitted pipeline of scikit-learn, which predicts what `predict` does from raw rows.
+
+        Its steps are ``prepare``, a ColumnTransformer, and ``model``: a LogisticRegression where scores are log-odds or
+        calibrated (one against the rest for C >= 3 calibrated classes), else a LinearSVC; of numbers a
+        LinearRegression. It is pickled without anything of this library.
+
+        Rows are a frame of pandas or polars with the columns of training, numbers as numbers; or an array, if training
+        had one. Categories are recognised in the spellings that training met, and in other case or blanks. A category
+        never seen is an error, or zeros, as for the model.
+
+        Returns
+        -------
+        sklearn.pipeline.Pipeline
+
+        Raises
+        ------
+        ValueError
+            If the model brings no preparation.
+
+        Examples
+        --------
+        >>> from localgd.data.encodings import Number
+        >>> recipe = Recipe((Number("x0", 50.0, 50.0, 10.0),), ("ill", "well"), True, False)
+        >>> Model(np.array([2.0]), 1.0, ("ill", "well"), recipe).to_sklearn().predict([[60.0], [40.0]]).tolist()
+        ['well', 'ill']
+        """
+        from localgd.data.export.pipeline import pipeline  # noqa: PLC0415  only whoever asks pays for it
+
+        return pipeline(self)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the model as a graph of ONNX in float64, from raw rows to labels; needs ``localgd[onnx]``.
+
+        It has an input (n, 1) for each column, of doubles for numbers (NaN where missing) and of strings for categories
+        ("" where missing); or, where training had an array, one input ``X`` (n, d). Out come ``label``, ``score`` and,
+        if there are any, ``probabilities`` (n, C); of numbers ``prediction``. Categories are known in the spellings
+        that training met, and in small and capital letters. For one never seen the runtime refuses the rows ("out of
+        data bounds", and the column), or counts zeros, as the model does; it refuses rows without a score, too.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; replaced if it is there.
+
+        Raises
+        ------
+        ValueError
+            If the model brings no preparation, or has a column of text.
+        MissingExtraError
+            If onnx is not installed.
+        """
+        from localgd.data.export.graph import write_onnx  # noqa: PLC0415  only whoever asks pays for it
+
+        check_kind("path", path, str | Path, "a path")
+        write_onnx(self, Path(path))
+
     @property
     def balanced(self) -> Model:
         """The model less what C >= 3 classes share: that changes no margin, but makes it look longer than it is."""
@@ -240,11 +297,17 @@ class Model:
         """
         if self.classes != () and not (self.coef.any() or np.any(self.intercept)):
             raise ValueError("this model is 0 in every entry: its run never found one (see its certificate.json)")
+        recipe = self.preparation
+        w = self.aligned(recipe, "this model")
+        rows = recipe.matrix(table, unseen=unseen)
+        return np.asarray(rows @ (w.reshape(len(recipe.classes), -1).T if len(recipe.classes) > 2 else w))
+
+    @property
+    def preparation(self) -> Recipe:
+        """The recipe; a ValueError of a model that has none, as it is from elsewhere."""
         if self.recipe is None or self.classes is None:
             raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
-        rows = self.recipe.matrix(table, unseen=unseen)
-        w = self.aligned(self.recipe, "this model")
-        return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
+        return self.recipe
 
     def decision_function(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return what rows are decided by: the log-odds of a calibrated model, the `scores` of any other."""
