@@ -102,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = _expected(error)
         if code is None:
             raise
-        typer.echo(f"error: {message}", err=True)
+        from localgd.errors import plain
+
+        for line in f"error: {message}".split("\n"):
+            typer.echo(plain(line), err=True)  # a name in a file may hold what a terminal obeys
         return code
     return 0
 

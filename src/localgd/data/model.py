@@ -13,7 +13,7 @@ from localgd.data.model_file import parts_of
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
-from localgd.errors import check_kind
+from localgd.errors import check_kind, plain
 from localgd.rounding import FloatArray, frozen, real_array
 from localgd.stored import write_json
 
@@ -75,6 +75,8 @@ class Model:
             )
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise ValueError(f"coef and intercept must be finite, got {self.coef!r:.200} and {self.intercept!r}")
+        if self.names is not None and len(self.names) != coef.shape[-1]:
+            raise ValueError(f"names has {len(self.names)} entries for {coef.shape[-1]} coefficients; give one each")
         object.__setattr__(self, "coef", coef)
 
     @classmethod
@@ -125,7 +127,11 @@ class Model:
         ('ill', 'well')
         """
         check_kind("path", path, str | Path, "a path")
-        found = cls(**parts_of(Path(path)))
+        parts = parts_of(Path(path))
+        try:
+            found = cls(**parts)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if found.recipe is not None:
             if found.classes != found.recipe.classes:
                 raise ValueError(f"{path} is damaged: its classes are not those of its preparation")
@@ -255,16 +261,14 @@ class Model:
         """
         names = recipe.feature_names[: len(recipe.feature_names) - recipe.intercept]
         width = self.coef.shape[-1]
+        few = ", ".join(map(plain, names[:5]))
         if width != len(names):
-            few = ", ".join(names[:5])
             raise ValueError(f"{source} has {width} coefficients, but the rows have {len(names)} ({few}, …)")
         coef, intercept = np.asarray(self.coef), self.intercept
         if self.names is not None and self.names != names:
             strange = sorted(set(self.names) - set(names))
             if strange or len(set(self.names)) != len(names):
-                raise ValueError(
-                    f"{source}: feature_names {strange[:5]} are not among the rows' ({', '.join(names[:5])}, …)"
-                )
+                raise ValueError(f"{source}: feature_names {strange[:5]} are not among the rows' ({few}, …)")
             coef = coef[..., [self.names.index(name) for name in names]]
         if coef.ndim == 2 or len(recipe.classes) > 2:
             return self._of_many(coef, recipe, source)
@@ -299,8 +303,13 @@ class Model:
             raise ValueError("this model is 0 in every entry: its run never found one (see its certificate.json)")
         recipe = self.preparation
         w = self.aligned(recipe, "this model")
-        rows = recipe.matrix(table, unseen=unseen)
-        return np.asarray(rows @ (w.reshape(len(recipe.classes), -1).T if len(recipe.classes) > 2 else w))
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            rows = recipe.matrix(table, unseen=unseen)
+            scores = np.asarray(rows @ (w.reshape(len(recipe.classes), -1).T if len(recipe.classes) > 2 else w))
+        if not np.isfinite(scores).all():
+            row = int(np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))[0])
+            raise ValueError(f"row {row + 1} has no finite score: its numbers are far too large for this model")
+        return scores
 
     @property
     def preparation(self) -> Recipe:
