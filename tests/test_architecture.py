@@ -98,6 +98,8 @@ print({lib.filepath for lib in ThreadpoolController().lib_controllers if lib.use
 LACKING = {
     "embed": ("wordllama", "from localgd.experiments.last_layer import embedded; embedded()"),
     "flower": ("flwr", "import localgd.flower"),
+    "onnx": ("onnx", "import localgd; localgd.Model([1.0]).to_onnx('model.onnx')"),
+    "skops": ("skops", "from localgd.data.export.pipeline import write_skops; write_skops(None, None)"),
     "torch": ("torch", "import localgd; localgd.TorchDistributed"),
 }
 

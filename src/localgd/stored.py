@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 MOST_BYTES = 2**32
 """A file beyond, or arrays that unpack to more, are no model and no checkpoint of anybody's."""
 
+MOST_DEPTH = 50
+"""Lists and objects in each other, in JSON that anybody means."""
+
 
 def content_of(path: Path) -> bytes:
     """Return what is in a file.
@@ -68,13 +71,24 @@ def parsed(content: bytes | str, source: object) -> Any:
     """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_said_once, parse_constant=_no_number)
+        return _of_depth(json.loads(text, object_pairs_hook=_said_once, parse_constant=_no_number))
     except RecursionError:
         raise ValueError(f"{source} is damaged: it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{source} is no JSON ({error})") from error
     except ValueError as error:
         raise ValueError(f"{source} is damaged: {error}") from error
+
+
+def _of_depth(tree: Any) -> Any:
+    """Return what nobody nests too deeply, as recursion further on would not survive it."""
+    level = [tree]
+    for _ in range(MOST_DEPTH):
+        inside = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list))
+        level = [part for parts in inside for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return tree
+    raise ValueError("it is nested too deeply")
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

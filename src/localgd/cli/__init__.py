@@ -1,4 +1,4 @@
-"""The command line: ``localgd demo | train | resume | compare | certify | predict | evaluate | datasets | …``."""
+"""The command line: ``localgd demo | train | resume | compare | certify | predict | export | evaluate | …``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from localgd.cli.compare import compare_command
 from localgd.cli.evaluate import calibrate_command, evaluate_command
 from localgd.cli.flags import BAD_INPUT, FAILED, Json
-from localgd.cli.models import certify_command, predict_command
+from localgd.cli.models import certify_command, export_command, predict_command
 from localgd.cli.reproduce import EPILOG, reproduce_command
 from localgd.cli.train import resume_command, train_command
 from localgd.cli.tune import tune_command
@@ -34,6 +34,7 @@ app.command("tune")(tune_command)
 app.command("compare")(compare_command)
 app.command("certify")(certify_command)
 app.command("predict")(predict_command)
+app.command("export")(export_command)
 app.command("evaluate")(evaluate_command)
 app.command("calibrate")(calibrate_command)
 
@@ -103,7 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = _expected(error)
         if code is None:
             raise
-        typer.echo(f"error: {message}", err=True)
+        from localgd.errors import plain
+
+        for line in f"error: {message}".split("\n"):
+            typer.echo(plain(line), err=True)  # a name in a file may hold what a terminal obeys
         return code
     return 0
 

@@ -1,11 +1,11 @@
-"""``localgd certify`` and ``localgd predict``: what can be done with a model."""
+"""``localgd certify``, ``predict`` and ``export``: what can be done with a model."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -167,3 +167,54 @@ def predict_command(
         typer.echo(json.dumps(frame["prediction"].to_list() if frame.columns == ["prediction"] else frame.to_dicts()))
     elif out is None:
         typer.echo(frame.write_csv(), nl=False)
+
+
+def export_command(
+    model: Annotated[Path, typer.Argument(help="Run folder or its model.json; as csv any model.")],
+    to: Annotated[
+        Literal["csv", "sklearn", "skops", "onnx"],
+        typer.Option(
+            help="csv: coefficients on the scale of the rows as given; sklearn: a fitted pipeline, pickled; skops: the "
+            "same in a file that runs no code; onnx: a graph from raw rows to labels."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="csv: standard output")] = None,
+    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a model for other programs: they need nothing of localgd.
+
+    onnx and skops are extras of localgd, to be installed with it.
+    """
+    from localgd.data.model import Model
+
+    held = Model.load(model)
+    if out is None:
+        if to != "csv" or force:
+            raise ValueError(f"--out FILE is needed: where {to} goes")
+        typer.echo(held.coefficients().write_csv(), nl=False)
+        return
+    if out.exists() and not force:
+        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    match to:
+        case "csv":
+            held.coefficients().write_csv(out)
+        case "onnx":
+            held.to_onnx(out)
+        case "sklearn":
+            import joblib
+
+            joblib.dump(held.to_sklearn(), out)
+        case "skops":
+            from localgd.data.export.pipeline import write_skops
+
+            write_skops(held, out)
+    typer.echo(f"written to {out}; {READS[to]}")
+
+
+READS = {
+    "csv": "one row per coefficient",
+    "sklearn": "read it with joblib.load, which runs what is in it: take it from nobody you do not trust",
+    "skops": "read it with skops.io.load(FILE, trusted=skops.io.get_untrusted_types(file=FILE)), after a look at those",
+    "onnx": "run it with onnxruntime.InferenceSession",
+}
+"""How an exported model is read."""

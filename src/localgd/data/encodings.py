@@ -21,6 +21,10 @@ Unseen: TypeAlias = Literal["error", "zeros"]
 OfMissing: TypeAlias = Literal["category", "zeros", "most-frequent", "unseen"]
 
 
+LARGEST = 1e300
+"""Beyond, a number has no room for what is added to it."""
+
+
 def check_texts(name: str, values: Any) -> None:
     """Refuse what is no tuple of distinct texts."""
     if not (isinstance(values, tuple) and all(isinstance(value, str) for value in values)):
@@ -55,9 +59,11 @@ class Number:
         check_whole("n_missing", self.n_missing, 0)
         numbers = {"center": self.center, "scale": self.scale} | ({} if self.fill is None else {"fill": self.fill})
         for name, value in numbers.items():
-            if not (is_number(value) and abs(value) < np.inf and (name != "scale" or value > 0)):
-                more = ", above 0" if name == "scale" else ""
-                raise ValueError(f"column {self.name!r}: {name} must be a finite number{more}, got {value!r:.100}")
+            least = 1 / LARGEST if name == "scale" else -LARGEST
+            if not (is_number(value) and least <= value <= LARGEST):
+                raise ValueError(
+                    f"column {self.name!r}: {name} must be a number from {least:g} to {LARGEST:g}, got {value!r:.100}"
+                )
 
     @property
     def feature_names(self) -> tuple[str, ...]:

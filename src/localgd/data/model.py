@@ -13,7 +13,7 @@ from localgd.data.model_file import parts_of
 from localgd.data.probabilities import Probabilities, none_there
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import listed
-from localgd.errors import check_kind
+from localgd.errors import check_kind, plain
 from localgd.rounding import FloatArray, frozen, real_array
 from localgd.stored import write_json
 
@@ -75,6 +75,8 @@ class Model:
             )
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise ValueError(f"coef and intercept must be finite, got {self.coef!r:.200} and {self.intercept!r}")
+        if self.names is not None and len(self.names) != coef.shape[-1]:
+            raise ValueError(f"names has {len(self.names)} entries for {coef.shape[-1]} coefficients; give one each")
         object.__setattr__(self, "coef", coef)
 
     @classmethod
@@ -125,7 +127,11 @@ class Model:
         ('ill', 'well')
         """
         check_kind("path", path, str | Path, "a path")
-        found = cls(**parts_of(Path(path)))
+        parts = parts_of(Path(path))
+        try:
+            found = cls(**parts)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if found.recipe is not None:
             if found.classes != found.recipe.classes:
                 raise ValueError(f"{path} is damaged: its classes are not those of its preparation")
@@ -178,6 +184,63 @@ class Model:
 
         return coefficients(self)
 
+    def to_sklearn(self) -> Any:
+        """Return the model as a fitted pipeline of scikit-learn, which predicts what `predict` does from raw rows.
+
+        Its steps are ``prepare``, a ColumnTransformer, and ``model``: a LogisticRegression where scores are log-odds or
+        calibrated (one against the rest for C >= 3 calibrated classes), else a LinearSVC; of numbers a
+        LinearRegression. It is pickled without anything of this library.
+
+        Rows are a frame of pandas or polars with the columns of training, numbers as numbers; or an array, if training
+        had one. Categories are recognised in the spellings that training met, and in other case or blanks. A category
+        never seen is an error, or zeros, as for the model.
+
+        Returns
+        -------
+        sklearn.pipeline.Pipeline
+
+        Raises
+        ------
+        ValueError
+            If the model brings no preparation.
+
+        Examples
+        --------
+        >>> from localgd.data.encodings import Number
+        >>> recipe = Recipe((Number("x0", 50.0, 50.0, 10.0),), ("ill", "well"), True, False)
+        >>> Model(np.array([2.0]), 1.0, ("ill", "well"), recipe).to_sklearn().predict([[60.0], [40.0]]).tolist()
+        ['well', 'ill']
+        """
+        from localgd.data.export.pipeline import pipeline  # noqa: PLC0415  only whoever asks pays for it
+
+        return pipeline(self)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the model as a graph of ONNX in float64, from raw rows to labels; needs ``localgd[onnx]``.
+
+        It has an input (n, 1) for each column, of doubles for numbers (NaN where missing) and of strings for categories
+        ("" where missing); or, where training had an array, one input ``X`` (n, d). Out come ``label``, ``score`` and,
+        if there are any, ``probabilities`` (n, C); of numbers ``prediction``. Categories are known in the spellings
+        that training met, and in small and capital letters. For one never seen the runtime refuses the rows ("out of
+        data bounds", and the column), or counts zeros, as the model does; it refuses rows without a score, too.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; replaced if it is there.
+
+        Raises
+        ------
+        ValueError
+            If the model brings no preparation, or has a column of text.
+        MissingExtraError
+            If onnx is not installed.
+        """
+        from localgd.data.export.graph import write_onnx  # noqa: PLC0415  only whoever asks pays for it
+
+        check_kind("path", path, str | Path, "a path")
+        write_onnx(self, Path(path))
+
     @property
     def balanced(self) -> Model:
         """The model less what C >= 3 classes share: that changes no margin, but makes it look longer than it is."""
@@ -198,16 +261,14 @@ class Model:
         """
         names = recipe.feature_names[: len(recipe.feature_names) - recipe.intercept]
         width = self.coef.shape[-1]
+        few = ", ".join(map(plain, names[:5]))
         if width != len(names):
-            few = ", ".join(names[:5])
             raise ValueError(f"{source} has {width} coefficients, but the rows have {len(names)} ({few}, …)")
         coef, intercept = np.asarray(self.coef), self.intercept
         if self.names is not None and self.names != names:
             strange = sorted(set(self.names) - set(names))
             if strange or len(set(self.names)) != len(names):
-                raise ValueError(
-                    f"{source}: feature_names {strange[:5]} are not among the rows' ({', '.join(names[:5])}, …)"
-                )
+                raise ValueError(f"{source}: feature_names {strange[:5]} are not among the rows' ({few}, …)")
             coef = coef[..., [self.names.index(name) for name in names]]
         if coef.ndim == 2 or len(recipe.classes) > 2:
             return self._of_many(coef, recipe, source)
@@ -240,11 +301,22 @@ class Model:
         """
         if self.classes != () and not (self.coef.any() or np.any(self.intercept)):
             raise ValueError("this model is 0 in every entry: its run never found one (see its certificate.json)")
+        recipe = self.preparation
+        w = self.aligned(recipe, "this model")
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            rows = recipe.matrix(table, unseen=unseen)
+            scores = np.asarray(rows @ (w.reshape(len(recipe.classes), -1).T if len(recipe.classes) > 2 else w))
+        if not np.isfinite(scores).all():
+            row = int(np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))[0])
+            raise ValueError(f"row {row + 1} has no finite score: its numbers are far too large for this model")
+        return scores
+
+    @property
+    def preparation(self) -> Recipe:
+        """The recipe; a ValueError of a model that has none, as it is from elsewhere."""
         if self.recipe is None or self.classes is None:
             raise ValueError("this model says nothing of columns and classes; only a run's own model.json can predict")
-        rows = self.recipe.matrix(table, unseen=unseen)
-        w = self.aligned(self.recipe, "this model")
-        return np.asarray(rows @ (w.reshape(len(self.classes), -1).T if len(self.classes) > 2 else w))
+        return self.recipe
 
     def decision_function(self, table: Any, *, unseen: Unseen | None = None) -> FloatArray:
         """Return what rows are decided by: the log-odds of a calibrated model, the `scores` of any other."""

@@ -103,7 +103,7 @@ def _coefficients(entries: Mapping[str, Any]) -> tuple[FloatArray, float | Float
         coef = _numbers("coef", entries["coef"])
         intercept = _numbers("intercept", 0.0 if given is None or np.size(given) == 0 else given)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"coef and intercept must be numbers ({error:.200})") from error
+        raise ValueError(f"coef and intercept must be numbers ({error})") from error
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise ValueError("coef and intercept must be finite")
     # scikit-learn writes coef_ as (1, d) and intercept_ as (1,) for two classes

@@ -25,6 +25,7 @@ from localgd.errors import NodeError, check_whole
 from localgd.many.reports import Reports, alone
 from localgd.many.stack import Stack
 from localgd.rows import Shard
+from localgd.stored import content_of
 
 OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
 
@@ -166,12 +167,12 @@ class Nodes:
 
         A node whose rows are no longer those of the checkpoint is a NodeError: what is proved is about those.
         """
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(
                 f"{path} is not there: the checkpoint was written in another folder, or with the nodes spread over "
                 "processes in another way; start as many processes as before, or start the run afresh"
             )
-        parts = serialize.read(path.read_bytes(), f"{path}")
+        parts = serialize.read(content_of(path), f"{path}")
         known: dict[str, NodeStore] = {}
         for place in (name.removesuffix(".head") for name in parts if name.endswith(".head")):
             node, round_, rows = serialize.unpack(parts[f"{place}.head"], list[Any])

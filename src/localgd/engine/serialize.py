@@ -5,10 +5,9 @@ What is written says names of fields only; what it becomes is decided by the typ
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from localgd.duals.dual import Dual
 from localgd.duals.kept import Kept, Share
 from localgd.losses import LOSSES, Loss, Softmax
 from localgd.rounding import FloatArray
+from localgd.stored import arrays_of
 
 Kind = TypeVar("Kind")
 
@@ -142,12 +142,32 @@ def unpack(packed: Packed, kind: type[Kind]) -> Kind:
         raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
 
 
+DIGEST = "digest"
+"""What a file's other arrays come to: whoever changed one of them changed the proofs that a run goes on from."""
+
+
+def digest_of(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return a digest of arrays, their names, types and shapes.
+
+    Examples
+    --------
+    >>> digest_of({"a": np.zeros(2)}).size, bool((digest_of({}) == digest_of({"a": np.zeros(2)})).all())
+    (32, False)
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
 def write(path: Path, parts: Mapping[str, Packed]) -> None:
     """Write values into one NPZ file, whole or not at all: to a neighbour first, which then takes the name."""
     held: dict[str, NDArray[Any]] = {}
     for name, packed in parts.items():
         held[name] = np.frombuffer(packed.text.encode(), dtype=np.uint8)
         held |= {f"{name}/{place}": array for place, array in packed.arrays.items()}
+    held[DIGEST] = digest_of(held)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as file:
@@ -161,16 +181,20 @@ def write(path: Path, parts: Mapping[str, Packed]) -> None:
 
 def read(content: bytes, source: str) -> dict[str, Packed]:
     """Return what `write` wrote, from the content of its file; a ValueError, of this `source`, if it is damaged."""
+    again = "start the run afresh"
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+        arrays = arrays_of(content, source)
+    except ValueError as error:
+        raise ValueError(f"{error}: {again}") from error
+    digest = arrays.pop(DIGEST, None)
+    if digest is None or not np.array_equal(digest, digest_of(arrays)):
+        raise ValueError(f"{source} was changed since it was written, or is of another version of localgd: {again}")
+    try:
         parts = {name: Packed(bytes(text).decode(), {}) for name, text in arrays.items() if "/" not in name}
         for name, array in arrays.items():
             part, slash, place = name.partition("/")
             if slash:
                 parts[part].arrays[place] = array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"{source} cannot be read ({error}); it is damaged, or of another format: start the run afresh"
-        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{source} cannot be read ({error}); it is of another format: {again}") from error
     return parts

@@ -24,8 +24,9 @@ from localgd.errors import check_whole
 from localgd.problems.certificate import Certificate
 from localgd.rounding import is_number
 from localgd.run.history import Row
+from localgd.stored import content_of
 
-VERSION = 5
+VERSION = 6
 """Of the format: a checkpoint of another one is refused."""
 
 FILE = "server.npz"
@@ -173,9 +174,11 @@ class Checkpoints:
                 "functions and classes of your own as frozen dataclasses"
             )
         path = self.folder / FILE
-        content = engine.shared(b"+" + path.read_bytes() if engine.leads and path.is_file() else b"")
+        content = engine.shared(_read(path) if engine.leads else b"")
         if not content:
             return None
+        if content[:1] == b"-":  # in all processes, so that none waits for the others
+            raise ValueError(content[1:].decode())
         parts = serialize.read(content[1:], f"{path}")
         try:
             loop = serialize.unpack(parts["loop"], LoopState)
@@ -192,6 +195,16 @@ class Checkpoints:
                 "checkpoints, or the same data and method"
             )
         return checkpoint
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in a file, after a +; why it cannot be read, after a -; and nothing if it is not there."""
+    try:
+        return b"+" + content_of(path)
+    except FileNotFoundError:
+        return b""
+    except ValueError as error:
+        return b"-" + str(error).encode()
 
 
 class Checkpoint(NamedTuple):

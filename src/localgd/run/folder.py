@@ -138,8 +138,11 @@ def reopened(folder: Path) -> Iterator[bytes]:
             raise ValueError(f"{folder} {what}, so there is nothing to resume; start a run with localgd train … --out")
         _content(folder)  # before anything is made of it
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as fresh:
-            shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
-            shutil.copy2(folder / "config.json", Path(fresh, place.name))
+            try:
+                shutil.copytree(folder / CHECKPOINT, Path(fresh, place.name, CHECKPOINT))
+                shutil.copy2(folder / "config.json", Path(fresh, place.name))
+            except (shutil.Error, shutil.SpecialFileError) as error:  # a pipe, or a link to nowhere
+                raise ValueError(f"{folder / CHECKPOINT} holds what is no plain file ({error})") from error
             Path(fresh, place.name).rename(place)
     with folder_lock(place):
         content = _content(place)

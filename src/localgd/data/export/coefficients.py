@@ -27,7 +27,8 @@ def of_rows(model: Model) -> tuple[FloatArray, FloatArray]:
     center, scale = np.zeros(coef.shape[1]), np.ones(coef.shape[1])
     for place, number in numbers_of(model.recipe.columns):
         center[place], scale[place] = number.center, number.scale
-    return coef / scale, intercept - coef @ (center / scale)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float64 is infinite
+        return coef / scale, intercept - coef @ (center / scale)
 
 
 def numbers_of(columns: tuple[Encoding, ...]) -> list[tuple[int, Number]]:
@@ -51,7 +52,7 @@ def coefficients(model: Model) -> pl.DataFrame:
         spread = np.append(np.nan, per_sd[one])
         frame = {"column": columns, "level": levels, "coefficient": values, "per_sd": spread}
         if (slope := _slope(model)) is not None:
-            with np.errstate(over="ignore"):  # of a separating model they may be beyond float64
+            with np.errstate(over="ignore", invalid="ignore"):  # of a separating model they may be beyond float64
                 frame["odds_ratio"] = np.exp(slope * values)
         named = {"class": [str(classes[one]) if classes else str(one)] * values.size} if len(coef) > 1 else {}
         parts.append(pl.DataFrame({**named, **frame}, schema_overrides={"level": pl.String}, nan_to_null=True))

@@ -20,6 +20,7 @@ from localgd.engine.policy import Answer, Federation, Policy
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError
 from localgd.limits import RefusedError
+from localgd.stored import content_of
 
 BEGUN_AGAIN = (
     "it was started again in the middle of the run, and without a secret in its node-config nothing says that its rows "
@@ -216,7 +217,7 @@ class FlowerEngine(Federation):
             If a node's rows are others, or it has no secret.
         """
         path = folder / f"nodes-{stamp}.npz"
-        before = serialize.unpack(serialize.read(path.read_bytes(), f"{path}")["rows"], dict[str, str])
+        before = serialize.unpack(serialize.read(content_of(path), f"{path}")["rows"], dict[str, str])
         known = self._rows.setdefault(self._view, {})
         for node in self.node_ids:
             then = before.get(node, "")
