@@ -65,7 +65,7 @@ class LogisticRegression(LocalGDClassifier):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("LogisticRegression")
-        if self.penalty in {"l1", "elasticnet"} or self.l1_ratio:
+        if self.penalty == "l1" or self.l1_ratio or self.l1_ratio is None:
             refuse("l1_ratio", self.l1_ratio)
         if self.class_weight is not None and "class_weight" not in LocalGDClassifier.__dataclass_fields__:
             refuse("class_weight", self.class_weight)
@@ -134,7 +134,10 @@ class LogisticRegressionCV(LocalGDClassifierCV):
 
 
 class LinearSVC(LocalGDClassifier):
-    """``LinearSVC``: `C`, `fit_intercept`, `random_state`, each class against the rest; `max_iter` is `n_rounds`."""
+    """``LinearSVC``: `C`, `fit_intercept`, `random_state`, each class against the rest; `max_iter` is `n_rounds`.
+
+    The loss is the logistic one, until there is another.
+    """
 
     def __init__(
         self,
