@@ -212,9 +212,8 @@ class Ridge(LocalGDRegressor):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("Ridge")
-        if self.positive:
-            refuse("positive", self.positive)
-        ours = LocalGDRegressor(self.alpha, fit_intercept=self.fit_intercept, n_rounds=self.n_rounds)
+        own = {"fit_intercept": self.fit_intercept, "n_rounds": self.n_rounds, "positive": self.positive}
+        ours = LocalGDRegressor(self.alpha, **own)
         ours.fit(X, y, sample_weight=sample_weight)
         vars(self).update({name: value for name, value in vars(ours).items() if name.endswith("_")})
         return self
@@ -236,8 +235,6 @@ class LinearRegression(LocalGDRegressor):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("LinearRegression")
-        if self.positive:
-            refuse("positive", self.positive)
         return super().fit(X, y, sample_weight=sample_weight)
 
 

@@ -49,6 +49,8 @@ class LocalGDRegressor(RegressorMixin, Linear):
         Strength of the penalty, as in ``Ridge``; the intercept is free of it.
     fit_intercept : bool, default True
         Append a column of ones.
+    positive : bool, default False
+        Of all models without a coefficient below 0, the intercept apart, as in ``Ridge``: it takes XᵀX.
     tol : float, at least 0, default 0.0
         Stop once the gradient has come down to this part of what it is at 0; 0 goes on until rounding stops it.
     n_rounds : int, at least 0, default 10,000
@@ -84,6 +86,7 @@ class LocalGDRegressor(RegressorMixin, Linear):
     alpha: float | Sequence[float] = 1.0
     _: KW_ONLY
     fit_intercept: bool = True
+    positive: bool = False
     tol: float = 0.0
     n_rounds: int = 10_000
     max_mb: float = MOST_MB
@@ -109,7 +112,7 @@ class LocalGDRegressor(RegressorMixin, Linear):
                 Samples(name, rows[index], target[index], weights=None if weights is None else weights[index])
                 for name, index in held
             )
-            problem, on_round = LeastSquares(alpha, self.fit_intercept), self._on_round(so_far)
+            problem, on_round = LeastSquares(alpha, self.fit_intercept, self.positive), self._on_round(so_far)
             run = train(engine, method, problem=problem, n_rounds=self.n_rounds, on_round=on_round)
             runs.append(self._handed_out(run, engine, X.dtype))
         for run, target in zip(runs, targets, strict=True):

@@ -8,7 +8,7 @@ from typing import ClassVar
 from localgd.core import End, Problem
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton
 from localgd.methods.method import Fallback, Method
-from localgd.methods.squares import solver
+from localgd.methods.squares import normal_equations, solver
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
@@ -44,6 +44,9 @@ class Auto(Affordable):
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
+        if isinstance(problem, LeastSquares) and problem.positive:
+            equations = normal_equations(max_mb=self.max_mb, tol=self.tol)
+            return replace(equations, why="coefficients of one sign are found from XᵀX")
         if isinstance(problem, LeastSquares):
             return solver(sizes, problem.alpha, max_mb=self.max_mb, tol=self.tol)
         if self.tol:
