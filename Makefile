@@ -24,6 +24,7 @@ test-deployed: .venv/.dev
 
 test-nightly: .venv/.dev
 	LOCALGD_TESTS=nightly $(FAST) --timeout 6000
+	.venv/bin/python benchmarks/peers/run.py
 
 lint: .venv/.dev
 	.venv/bin/ruff check .

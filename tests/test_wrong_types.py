@@ -118,6 +118,7 @@ MEANT = {
     "recipe": {"none"},
     "C": {"half", "one"},
     "Cs": {"list"},
+    "alpha": {"list"},
     "angle_tol_deg": {"half", "one"},
     "batch_size": {"none"},
     "category_map": {"none"},

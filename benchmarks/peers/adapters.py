@@ -65,7 +65,7 @@ class LogisticRegression(LocalGDClassifier):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("LogisticRegression")
-        if self.penalty in {"l1", "elasticnet"} or self.l1_ratio:
+        if self.penalty == "l1" or self.l1_ratio or self.l1_ratio is None:
             refuse("l1_ratio", self.l1_ratio)
         if self.class_weight is not None and "class_weight" not in LocalGDClassifier.__dataclass_fields__:
             refuse("class_weight", self.class_weight)
@@ -134,7 +134,10 @@ class LogisticRegressionCV(LocalGDClassifierCV):
 
 
 class LinearSVC(LocalGDClassifier):
-    """``LinearSVC``: `C`, `fit_intercept`, `random_state`, each class against the rest; `max_iter` is `n_rounds`."""
+    """``LinearSVC``: `C`, `fit_intercept`, `random_state`, each class against the rest; `max_iter` is `n_rounds`.
+
+    The loss is the logistic one, until there is another.
+    """
 
     def __init__(
         self,
@@ -209,9 +212,8 @@ class Ridge(LocalGDRegressor):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("Ridge")
-        if self.positive:
-            refuse("positive", self.positive)
-        ours = LocalGDRegressor(self.alpha, fit_intercept=self.fit_intercept, n_rounds=self.n_rounds)
+        own = {"fit_intercept": self.fit_intercept, "n_rounds": self.n_rounds, "positive": self.positive}
+        ours = LocalGDRegressor(self.alpha, **own)
         ours.fit(X, y, sample_weight=sample_weight)
         vars(self).update({name: value for name, value in vars(ours).items() if name.endswith("_")})
         return self
@@ -233,8 +235,6 @@ class LinearRegression(LocalGDRegressor):
     def fit(self, X, y, sample_weight=None):
         """Fit the pooled model."""
         TOUCHED.append("LinearRegression")
-        if self.positive:
-            refuse("positive", self.positive)
         return super().fit(X, y, sample_weight=sample_weight)
 
 

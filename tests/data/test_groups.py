@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 
-from localgd import LocalGDClassifier, LocalGDRegressor, from_arrays, load
+from localgd import LocalGDClassifier, LocalGDClassifierCV, LocalGDRegressor, from_arrays, load
 from localgd.data.groups import node_names
 from localgd.data.table import Table
 
@@ -21,6 +21,7 @@ X, Y = np.random.default_rng(0).standard_normal((12, 2)), np.arange(12) % 2
 FITS: dict[str, Callable[[Any], Any]] = {
     "from_arrays": lambda groups: from_arrays(X, Y, groups),
     "classifier": lambda groups: LocalGDClassifier("local-gd", n_rounds=2).fit(X, Y, groups=groups),
+    "classifier CV": lambda groups: LocalGDClassifierCV(Cs=2, cv=2).fit(X, Y, groups=groups),
     "regressor": lambda groups: LocalGDRegressor().fit(X, Y, groups=groups),
 }
 

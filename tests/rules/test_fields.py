@@ -146,7 +146,7 @@ TABLE = {
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),
     Appraise: (under(LimitedMemory(problem=BIASED)), Appraise(BIASED), {"problem": Regularised(EXP)}),
     Curvature: (under(Newton(problem=BIASED)), Curvature(BIASED), {"problem": Regularised(EXP)}),
-    LeastSquares: (fitting, LeastSquares(2.0), {"alpha": 1.0, "intercept": True}),
+    LeastSquares: (fitting, LeastSquares(2.0), {"alpha": 1.0, "intercept": True, "positive": True}),
     NormalEquations: (solving, NormalEquations(), {"problem": LeastSquares(2.0), "tol": 0.5, "max_mb": 1e-6}),
     ConjugateGradients: (solving, ConjugateGradients(), {"problem": LeastSquares(2.0), "tol": 0.5}),
     SquaresSteps: (

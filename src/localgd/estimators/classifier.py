@@ -20,6 +20,7 @@ from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind
 from localgd.estimators.linear import Classifier, engine_of, marks, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
+from localgd.methods.auto import OrMinimiser
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import BY_NAME
@@ -36,6 +37,9 @@ NEAR, LOW = Angle(1.0), 1e-8
 
 Either so near to it, or with a loss so near to the least one, in nats a row: no data could then tell them apart.
 """
+
+SEPARATING = ("consensus", "interior-point", "modified-local-gd")
+"""Methods that come to nothing where no plane separates the rows: then the minimiser of the loss is looked for."""
 
 
 @dataclass(eq=False, repr=False)
@@ -54,6 +58,7 @@ class LocalGDClassifier(Classifier):
     method : str, Method or Choice, default "auto"
         "auto" chooses by the sizes of the data; else the name of a method (`localgd.methods.table.METHODS`), such as
         "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
+        A method by its name that needs separable rows gives way to the minimiser of the loss, as "auto" does.
     C : float > 0, optional
         Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
     local_steps : int or mapping from group to int, default 100
@@ -271,4 +276,7 @@ class LocalGDClassifier(Classifier):
             raise ValueError(f"random_state must be {wanted}, got {self.random_state!r}") from error
         if self.method == "local-sgd":
             options["seed"] = int(rng.randint(2**31 - 1))
-        return asked(self.method, C=self.C, intercept=self.fit_intercept, **options)
+        method, problem = asked(self.method, C=self.C, intercept=self.fit_intercept, **options)
+        if isinstance(method, Method) and method.name in SEPARATING and self.C is None:
+            return OrMinimiser(method), problem
+        return method, problem

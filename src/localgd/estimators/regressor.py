@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -21,14 +22,16 @@ from localgd.methods.squares import conjugate_gradients
 from localgd.problems.certificate import Status
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.triangle import MOST_MB
-from localgd.rounding import FloatArray
+from localgd.rounding import TINY, FloatArray, norm
 from localgd.rows import Samples
-from localgd.run.goals import Gap
 from localgd.run.history import Run
 from localgd.run.loop import train
 
-LOW = Gap(1e-4)
-"""An objective that is proved to be so near to its least is that of the pooled model, however far coefficients are."""
+LOW = 1e-8
+"""An objective that is proved to be so near to its least, in squares of the targets, is that of the pooled model."""
+
+UNDERFLOW = 2.0**10 * TINY
+"""What bounds on squares have for underflow, however small those are."""
 
 
 @dataclass(eq=False, repr=False)
@@ -42,10 +45,12 @@ class LocalGDRegressor(RegressorMixin, Linear):
 
     Parameters
     ----------
-    alpha : float, 0 to 1e100, default 1.0
+    alpha : float, 0 to 1e100, or one for each target, default 1.0
         Strength of the penalty, as in ``Ridge``; the intercept is free of it.
     fit_intercept : bool, default True
         Append a column of ones.
+    positive : bool, default False
+        Of all models without a coefficient below 0, the intercept apart, as in ``Ridge``: it takes XᵀX.
     tol : float, at least 0, default 0.0
         Stop once the gradient has come down to this part of what it is at 0; 0 goes on until rounding stops it.
     n_rounds : int, at least 0, default 10,000
@@ -78,9 +83,10 @@ class LocalGDRegressor(RegressorMixin, Linear):
     ([9.0], True)
     """
 
-    alpha: float = 1.0
+    alpha: float | Sequence[float] = 1.0
     _: KW_ONLY
     fit_intercept: bool = True
+    positive: bool = False
     tol: float = 0.0
     n_rounds: int = 10_000
     max_mb: float = MOST_MB
@@ -92,23 +98,25 @@ class LocalGDRegressor(RegressorMixin, Linear):
         rows, several = with_bias(X, intercept=self.fit_intercept), np.ndim(y) == 2
         check_positive("max_mb", self.max_mb, or_zero=True)
         method = auto(max_mb=self.max_mb, tol=self.tol) if self.max_mb else conjugate_gradients(tol=self.tol)
-        problem = LeastSquares(self.alpha, self.fit_intercept)
         targets, runs = y.T if several else [y], list[Run]()
+        alphas: list[Any] = [self.alpha] * len(targets) if np.ndim(self.alpha) == 0 else list(np.asarray(self.alpha))
+        if len(alphas) != len(targets):
+            raise ValueError(f"alpha must be a number, or one for each target, got {len(alphas)} for {len(targets)}")
 
         def so_far(w: FloatArray) -> dict[str, Any]:
             to_come = [np.zeros(w.size)] * (len(targets) - len(runs) - 1)
             return self._shaped([*(run.w for run in runs), w, *to_come], several=several)
 
-        for target in targets:
+        for target, alpha in zip(targets, alphas, strict=True):
             engine = InProcess(
                 Samples(name, rows[index], target[index], weights=None if weights is None else weights[index])
                 for name, index in held
             )
-            on_round = self._on_round(so_far)
+            problem, on_round = LeastSquares(alpha, self.fit_intercept, self.positive), self._on_round(so_far)
             run = train(engine, method, problem=problem, n_rounds=self.n_rounds, on_round=on_round)
             runs.append(self._handed_out(run, engine, X.dtype))
-        for run in runs:
-            if not _as_asked(run):
+        for run, target in zip(runs, targets, strict=True):
+            if not _as_asked(run, target if weights is None else np.sqrt(weights) * target):
                 ended = "" if run.end is End.DONE else f"{run.end}: "
                 warnings.warn(f"{ended}{run.certificate.status}", ConvergenceWarning, stacklevel=4)
         self.__dict__.update(self._shaped([run.w for run in runs], X.dtype, several=several))
@@ -122,7 +130,7 @@ class LocalGDRegressor(RegressorMixin, Linear):
         each = np.array(models).astype(dtype)
         bias = each[:, -1].copy() if self.fit_intercept else np.zeros(len(each), dtype)
         coef = each[:, : self.n_features_in_].copy()
-        return {"coef_": coef, "intercept_": bias} if several else {"coef_": coef[0], "intercept_": float(bias[0])}
+        return {"coef_": coef, "intercept_": bias} if several else {"coef_": coef[0], "intercept_": bias[0]}
 
     def predict(self, X: Any) -> FloatArray:
         """Return x·coef + intercept for every row, (n,), or (n, k) for targets of that shape."""
@@ -134,7 +142,7 @@ class LocalGDRegressor(RegressorMixin, Linear):
         return tags
 
 
-def _as_asked(run: Run) -> bool:
+def _as_asked(run: Run, targets: FloatArray) -> bool:
     """Return whether the model is proved to be what was asked for."""
-    near = run.certificate.verdict is Status.CERTIFIED or LOW.met(run.certificate)
-    return run.end is End.DONE and (near or not run.w.any())  # it ends at 0 only where the gradient is 0
+    low = LOW * norm(targets) ** 2 + UNDERFLOW
+    return run.end is End.DONE and (run.certificate.verdict is Status.CERTIFIED or run.certificate.gap <= low)

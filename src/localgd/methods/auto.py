@@ -8,7 +8,7 @@ from typing import ClassVar
 from localgd.core import End, Problem
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton
 from localgd.methods.method import Fallback, Method
-from localgd.methods.squares import solver
+from localgd.methods.squares import normal_equations, solver
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
@@ -44,6 +44,9 @@ class Auto(Affordable):
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
+        if isinstance(problem, LeastSquares) and problem.positive:
+            equations = normal_equations(max_mb=self.max_mb, tol=self.tol)
+            return replace(equations, why="coefficients of one sign are found from XᵀX")
         if isinstance(problem, LeastSquares):
             return solver(sizes, problem.alpha, max_mb=self.max_mb, tol=self.tol)
         if self.tol:
@@ -57,8 +60,7 @@ class Auto(Affordable):
     def _max_margin(self, sizes: DataSizes) -> Method:
         n_rows, n_features = sizes.n_rows, sizes.n_features
         cost = megabytes(n_features)
-        apart = replace(self._minimiser(n_features), fallbacks={})
-        last = {End.INSEPARABLE: Fallback(replace(apart, why=f"{UNTOLD}, and {apart.why}"), Regularised())}
+        last = self.apart(n_features)
         together = replace(consensus(), why="its rounds send d numbers a node", fallbacks=last)
         if cost > self.max_mb:
             return replace(together, why=f"second-order rounds would send {cost:,.3g} MB a node")
@@ -71,6 +73,12 @@ class Auto(Affordable):
         second = Fallback(replace(inner, why=f"consensus stalled, and {inner.why}"))
         return replace(together, why=why, fallbacks={**last, End.STALLED: second})
 
+    def apart(self, n_features: int) -> dict[End, Fallback]:
+        """Return what takes over where nothing separates the rows."""
+        minimiser = replace(self._minimiser(n_features), fallbacks={})
+        why = f"{UNTOLD}, and {minimiser.why}"
+        return {End.INSEPARABLE: Fallback(replace(minimiser, why=why), Regularised())}
+
     def _minimiser(self, n_features: int) -> Method:
         cost = megabytes(n_features)
         why = f"{n_features} columns make sums of {cost:.2g} MB a node"
@@ -81,6 +89,40 @@ class Auto(Affordable):
         if cost > self.max_mb:
             return first
         return replace(first, fallbacks={End.STALLED: Fallback(replace(second, why=f"lbfgs stalled, and {why}"))})
+
+
+@dataclass(frozen=True)
+class OrMinimiser:
+    """A method for rows that some plane separates, and the minimiser of the logistic loss where none does.
+
+    Parameters
+    ----------
+    method : Method
+        What is tried first.
+
+    Examples
+    --------
+    >>> sizes = DataSizes(n_samples=2, n_features=2, radius=1.0, versus=1)
+    >>> OrMinimiser(consensus()).chosen(HardMargin(), sizes).fallbacks[End.INSEPARABLE].method.name
+    'newton'
+    """
+
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.method.name
+
+    @property
+    def problem(self) -> Problem:
+        """What it looks for."""
+        return self.method.problem
+
+    def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
+        """Return the method, with what takes over from it."""
+        fallbacks = Auto().apart(sizes.n_features) if isinstance(problem, HardMargin) else {}
+        return replace(self.method, fallbacks=fallbacks)
 
 
 def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:

@@ -128,7 +128,7 @@ def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float
     steps = (31 + problem.loss.versus) * UNIT_ROUNDOFF * float(report.maxs["radius"])
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
     blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
-    own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(w) + mass / n)
+    own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(problem.pull(w)) + mass / n)
     return drift / n + steps + blurred + own
 
 
@@ -207,5 +207,6 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
     slope = strength * problem.pull(w) - pull / n
     if problem.intercept:
         slope = slope.reshape(problem.n_blocks, -1)[:, :-1].ravel()
-    length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * (strength * norm_above(w) + norm_above(pull) / n)
+    sizes = strength * norm_above(problem.pull(w)) + norm_above(pull) / n  # the bias is free of the penalty
+    length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * sizes
     return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

@@ -80,6 +80,8 @@ class LeastSquares:
         solutions the one of least norm.
     intercept : bool
         The last column is ones, and its coefficient is free of the penalty and of the norm.
+    positive : bool
+        Of all w without a coefficient below 0, that of the intercept apart.
 
     Raises
     ------
@@ -98,17 +100,20 @@ class LeastSquares:
 
     alpha: float = 0.0
     intercept: bool = False
+    positive: bool = False
 
     def __post_init__(self) -> None:
         """Check both fields once."""
         if not (is_number(self.alpha) and 0 <= self.alpha <= MOST_ALPHA):
             raise ValueError(f"alpha must be a number from 0 to {MOST_ALPHA:g}, got {self.alpha!r}; 0 is least squares")
         check_flag("intercept", self.intercept)
+        check_flag("positive", self.positive)
 
     @property
     def kind(self) -> str:
         """What the model is compared with; which least-squares solution, the rows will say."""
-        return "ridge" if self.alpha > 0 else "least-squares"
+        kind = "ridge" if self.alpha > 0 else "least-squares"
+        return f"non-negative {kind}" if self.positive else kind
 
     def among(self, versus: int) -> LeastSquares:  # noqa: ARG002  a row is a sample
         """Return it."""
@@ -163,7 +168,8 @@ class LeastSquares:
             kept = None if solves else facts
             astray = math.inf if math.isnan(model.error) else model.error
             found = (report, facts.first, facts.reduced, facts.known)
-            return SquaresProof(squares_certificate(model.vector, *found, astray=astray), model.vector, kept)
+            proved = squares_certificate(model.vector, *found, astray=astray, positive=self.positive)
+            return SquaresProof(proved, model.vector, kept)
         if np.array_equal(model.vector, proof.w):
             return proof
         reason = "not every node has looked at this model"

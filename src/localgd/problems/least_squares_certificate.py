@@ -17,6 +17,9 @@ included), and the part of h in it is the h of the part of w in it. So |w − w*
 and the gap is α times the square of that distance more. Otherwise no distance is proved, but
 vᵀXᵀy = vᵀXᵀXw* <= |XᵀXv||w*| for every v, which bounds |w*| from below.
 
+With no coefficient allowed below 0, of w or of w*, and p what is left of h where w is 0 and h < 0 are left out: as
+(w* − w)ᵀC(w* − w) <= p·(w* − w), what is said of h above holds of p, where μ > 0.
+
 Distances leave the intercept out. Every quantity enters with its rounding error against us.
 """
 
@@ -34,6 +37,8 @@ from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most,
 
 CLOSE = 0.5
 """A bound above this part of the solution's length is stated, but not called a certificate."""
+
+BELOW = "a coefficient is below 0, so it is none of the models that the solution is looked for among"
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,19 @@ def squares_certificate(
     known: Spectrum | None = None,
     *,
     astray: float = math.inf,
+    positive: bool = False,
 ) -> SquaresCertificate:
     """Return what is proved about w, shape (d,), its intercept last if there is one: distance, gap, and a sentence.
 
     The report holds the residuals of w, by every node; `first` those of a model that is 0 but for its intercept:
     without them the length of w* has no bound of its own. `known` is the spectrum, if nodes have sent what that takes,
     and `astray` an upper bound on the distance of w, its intercept left out, from the span of the (centred) rows.
+    If `positive`, w and the solution it is compared with have no coefficient below 0.
     """
-    v = reduced.free(w)
-    seen = (norm_above(reduced.downhill(w, report)) + reduced.downhill_error(w, report)) * SURE
+    v, h = reduced.free(w), reduced.downhill(w, report)
+    if positive:
+        h, astray, first = reduced.inward(w, h), math.inf, None  # its solution need not lie in the span of the rows
+    seen = (norm_above(h) + reduced.downhill_error(w, report)) * SURE
     steep = (seen + reduced.blurred(report)) * SURE
     blur = math.sqrt(float(report.sums["blur"])) * SURE
     off = reduced.offset(report)
@@ -106,11 +115,14 @@ def squares_certificate(
             q = min(seen / math.sqrt(known.spread) + blur, steep / math.sqrt(known.spread)) * SURE
             distance = min(distance, (q / math.sqrt(known.spread) + astray) * SURE + TINY)
             gap = min(gap, (off * off / reduced.total + q * q + reduced.alpha * astray * astray) * SURE + TINY)
-    elif known is not None and known.independent:
+    elif known is not None and known.independent and not positive:
         distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
         gap = objective
     low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
     low = max(low, 0.0 if first is None else _length_below(v, report, first, reduced, steep), 0.0)
+    kind = f"non-negative {'ridge' if reduced.alpha > 0 else 'least-squares'}" if positive else kind
+    if positive and (v < 0).any():
+        return SquaresCertificate(kind=kind, objective=objective, objective_low=least, reason=BELOW)
     found = SquaresCertificate(kind=kind, distance=distance, gap=gap, objective=objective, objective_low=least)
     return _judged(replace(found, residual=residual, slope=2 * steep, length_low=low), known)
 

