@@ -95,7 +95,8 @@ class Job:
             engine = TorchDistributed(tables, **waits, **policy)
         if recipe is not None:
             return engine.map(recipe), recipe
-        how = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        how: dict[str, Any] = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        how["class_weight"] = flags.class_weight
         return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
 
     def _trained(

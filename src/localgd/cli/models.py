@@ -17,6 +17,7 @@ from localgd.cli.options import with_source
 def certify_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
     angle_tol_deg: flags.AngleTol = None,
     C: Annotated[
@@ -64,14 +65,16 @@ def certify_command(
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
-        _check_brought(model, source)
+        _check_brought(model, source, class_weight)
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
-        federation, recipe = prepared(InProcess(tables), tables, as_it_is, classes=not numbers)
+        federation, recipe = prepared(
+            InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
+        )
     typer.echo(recipe.summary, err=True)
     w = held.aligned(recipe, f"{model}")
     if numbers:
@@ -96,10 +99,11 @@ def certify_command(
     raise typer.Exit(0 if goal is None or goal.met(found) else flags.SHORT)
 
 
-def _check_brought(model: Path, source: flags.Source) -> None:
+def _check_brought(model: Path, source: flags.Source, class_weight: str | None) -> None:
     """Refuse flags on how rows are prepared where the model says it."""
     names = {"scale": "scale", "text_column": "text", "label_map": "label-map", "category_map": "category-map"}
     given = [flag for name, flag in (names | {"n_classes": "n-classes"}).items() if getattr(source, name)]
+    given += ["class-weight"] if class_weight is not None else []
     if given:
         raise ValueError(f"{model} brings its own preparation; leave --{given[0]} out")
 

@@ -15,8 +15,8 @@ from localgd.methods.options import OPTIONS
 PANEL = "Options of methods"
 
 PANELS = {
-    "Data": "label node drop fill_missing_columns decimal encoding weight text_column categorical scale label_map "
-    "category_map n_classes min_group fit_intercept partition n_nodes",
+    "Data": "label node drop fill_missing_columns decimal encoding weight class_weight text_column categorical scale "
+    "label_map category_map n_classes min_group fit_intercept partition n_nodes",
     "Problem, method and goal": "task method C alpha angle_tol_deg margin_ratio n_rounds max_seconds "
     "fraction seed compare",
     "Nodes": "n_jobs engine on_failure min_nodes retries timeout own_data",

@@ -21,6 +21,7 @@ from localgd.methods.options import NAMES
 def train_command(
     context: typer.Context,
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     min_group: flags.MinGroup = 1,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",

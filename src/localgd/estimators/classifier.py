@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from localgd.core import Problem
+from localgd.data.coding import ClassWeight
 from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities
 from localgd.engine.inprocess import InProcess
@@ -65,6 +66,10 @@ class LocalGDClassifier(Classifier):
         How updates travel: "int8", "int4", "sign" or "topk:0.05"; see `localgd.Method.compressed`.
     late : bool, optional
         Hand out the late direction, or the model; default is the method's own.
+    class_weight : "balanced" or mapping from class to float, optional
+        What a row counts by its class, beside its `sample_weight`, as in scikit-learn: Σ n/(C n_c) if balanced, n_c the
+        rows of the class, each by its weight; a class that is not named counts 1. Under "ovr", too, a row counts what
+        its own class does. A max-margin model knows no weights.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
     multi_class : "softmax" or "ovr", default "softmax"
@@ -114,6 +119,7 @@ class LocalGDClassifier(Classifier):
     lr_schedule: str | None = None
     compress: str | None = None
     late: bool | None = None
+    class_weight: ClassWeight | None = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
     nodes: Literal["groups"] | None = None
@@ -132,11 +138,12 @@ class LocalGDClassifier(Classifier):
         if self.calibration:
             aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
         own = [(name, index[~aside[index]]) for name, index in held]
+        counting = self._by_class(codes, own, weights)
         if apart:
             ones = [(codes == one).astype(int) for one in range(n_classes)]
-            runs = [self._run(engine_of(rows, own, one, 2, weights), how) for one in ones]
+            runs = [self._run(engine_of(rows, own, one, 2, counting), how) for one in ones]
         else:
-            runs = [self._run(engine_of(rows, own, codes, n_classes, weights), how)]
+            runs = [self._run(engine_of(rows, own, codes, n_classes, counting), how)]
         self._take(np.concatenate([run.w for run in runs]))
         self.n_iter_ = max(run.n_rounds for run in runs)
         histories, certificates = [records(run) for run in runs], [run.certificate for run in runs]

@@ -13,6 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from localgd.core import Problem
+from localgd.data.coding import said_weight
 from localgd.data.datasets import DATASETS
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
@@ -42,7 +43,7 @@ KEYS: dict[str, Any] = {
     "timeout": 60.0,
     "poll": 0.05,
     **dict.fromkeys(("data", "scale", "text", "categorical", "missing"), ""),
-    **dict.fromkeys(("label-map", "category-map", "n-classes"), ""),
+    **dict.fromkeys(("label-map", "category-map", "n-classes", "class-weight"), ""),
     "min-group": 1,
     "intercept": True,
     "checkpoint-seconds": 30.0,
@@ -171,6 +172,8 @@ class RunConfig:
             options["label_map"] = said_map(said, "label-map")
         if (said := self.given("category-map")) is not None:
             options["category_map"] = said_maps(said.split(";"), "category-map")
+        if (said := self.given("class-weight")) is not None:
+            options["class_weight"] = said_weight(said, "class-weight")
         options["n_classes"] = self.number("n-classes", int)
         options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
         return {**options, "classes": self.given("task") == "classification"}
