@@ -12,7 +12,7 @@ import numpy as np
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_whole
-from localgd.losses import Logistic, Loss, Softmax, among, loss_named
+from localgd.losses import Logistic, Loss, Softmax, SquaredHinge, among, bend, conjugated, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
 from localgd.problems.balance import class_sums
@@ -28,8 +28,10 @@ from localgd.rows import Shard
 MOST_C = 1e100
 """Beyond, and below its inverse, products with the number of rows might leave float64."""
 
-CERTAIN = 1 - 2.0**-20
-"""A slope above this is 1 as far as its complement can be told from it by float64."""
+ONE_MARGIN = (
+    "squared_hinge is a loss of two classes; for more, each class against the rest is what LinearSVC does: "
+    "LocalGDClassifier(loss='squared_hinge', C=…, multi_class='ovr'), or take the logistic loss"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +47,15 @@ class Regularised(ByMargins):
     """The minimiser of F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² over all N samples, with λ = 1/(C N).
 
     C N F is ½|w|² + C Σ ℓ(z_i·w), so C is what it is in scikit-learn's ``LogisticRegression``, whatever the number of
-    nodes; a node weighs as its number of samples. For more than two classes logistic means softmax.
+    nodes; a node weighs as its number of samples. For more than two classes logistic means softmax. With the squared
+    hinge loss it is ``LinearSVC``'s model without a bias, or with one that is free of the penalty, as of a
+    ``LinearSVC(intercept_scaling=1e6)``; one that is penalised, too, is a column of ones of your own.
 
     Parameters
     ----------
-    loss : "logistic", "exponential" or Loss
-        Loss of a sample's margins; only logistic and softmax are certified.
+    loss : "logistic", "squared_hinge", "exponential" or Loss
+        Loss of a sample's margins; only logistic, softmax and squared hinge are certified. Squared hinge is for two
+        classes, and needs a penalty.
     C : float, 1e-100 to 1e100
         Inverse strength; inf for no penalty.
     intercept : bool
@@ -84,6 +89,11 @@ class Regularised(ByMargins):
         check_flag("intercept", self.intercept)
         check_whole("n_blocks", self.n_blocks, 1)
         object.__setattr__(self, "loss", loss_named(self.loss))
+        if type(self.loss) is SquaredHinge and not self.penalised:
+            raise ValueError(
+                "loss='squared_hinge' needs a penalty: give C, as 1.0 (--C 1); without one, every long enough model "
+                "that separates the rows has a loss of 0"
+            )
 
     @property
     def penalised(self) -> bool:
@@ -141,6 +151,8 @@ class Regularised(ByMargins):
 
     def among(self, versus: int) -> Regularised:
         """Return it for samples that `versus` rows speak for."""
+        if type(self.loss) is SquaredHinge and versus > 1:
+            raise ValueError(ONE_MARGIN)
         return replace(self, loss=among(self.loss, versus), n_blocks=1 if versus == 1 else versus + 1)
 
     def objective(self, report: Report, w: FloatArray) -> float:
@@ -199,30 +211,31 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 
     Sums, every sample by its weight, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the
     rounding error of that; where the bias is free and there are two classes, ``positive``, the part of ``pull`` from
-    rows of the positive class, and ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag
-    ``far`` where that leaves float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
+    rows of the positive class, and ``odds`` (2,), Σ of what their repair costs (`localgd.losses.Conjugated.repair`:
+    e^(−z·w) of the logistic loss) over the negative and the positive class, or the flag ``far`` where that leaves
+    float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
     the rounding of the margins adds to the gap. Maximum: ``radius``, the largest row norm.
     """
-    loss = problem.loss
+    loss, known = problem.loss, conjugated(problem.loss)
     slope = loss.slope(margins)
     of_samples = values(loss, margins)
     here = standing(shard, w, margins, of_samples, shard.total)
     with np.errstate(over="ignore"):
         risk = shard.weigh(of_samples).sum(axis=-1)
-    sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
-    blur = blurred(shard, loss, shard.margin_error(norm(w))) + sure * 2.0**-50
+    unsure = np.zeros_like(slope) if known is None else known.unsure(slope)
+    blur = blurred(shard, loss, shard.margin_error(norm(w))) + shard.weigh(unsure).sum(axis=-1)
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
     by_class, there = dict[str, Any](), np.asarray(True)
-    if problem.intercept and loss.versus == 1:
+    if problem.intercept and known is not None and loss.versus == 1:
         bias = np.zeros(w.size)
         bias[-1] = 1.0
         positive = shard.margins(bias) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         with np.errstate(over="ignore"):
-            odds = shard.weigh(np.exp(-margins))
+            odds = shard.weigh(known.repair(margins))
             sides = [np.where(side, odds, 0.0).sum(axis=-1) for side in (~positive, positive)]
         by_class["odds"] = np.stack(sides, axis=-1)
         there = np.isfinite(by_class["odds"]).all(axis=-1)
@@ -233,19 +246,19 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 
 
 def blurred(shard: Shard, loss: Loss, off: Any) -> Any:
-    """Return a bound on what margins that are off by so much add to the gap.
-
-    Scores of softmax that are off make twice that between two wrong classes.
-    """
-    times = 4 if type(loss) is Softmax else shard.versus
-    return shard.total * times * (off * off) / 8  # not **, which raises where this overflows
+    """Return a bound on what margins that are off by so much add to the gap; 0 of a loss that there is no gap of."""
+    known = conjugated(loss)
+    if known is None:
+        return 0.0 * off
+    apart = known.apart(off)
+    return shard.total * known.smoothness * (apart * apart) / 2  # not **, which raises where this overflows
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
     by_class: dict[str, Field] = {}
-    if problem.intercept and problem.loss.versus == 1:
+    if problem.intercept and conjugated(problem.loss) is not None and problem.loss.versus == 1:
         by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")}
     elif problem.intercept and type(problem.loss) is Softmax:
         by_class = {"expected": vector, "odds": Field("sum", (3, problem.n_blocks, problem.n_blocks))}
@@ -329,10 +342,9 @@ class Curvature(Appraise):
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     """Return Σ ∇²ℓ over a node's samples, (d, d).
 
-    With slopes p the logistic loss has Σ p (1 − p) z zᵀ, the exponential one Σ p z zᵀ, and softmax Σ p_c z_c z_cᵀ less
-    s sᵀ of every sample, s = Σ_c p_c z_c.
+    That is Σ ℓ'' z zᵀ of a loss of one margin, and of softmax with slopes p Σ p_c z_c z_cᵀ less s sᵀ of every sample,
+    s = Σ_c p_c z_c.
     """
-    slope = loss.slope(margins)
     if loss.versus == 1:
-        return shard.second_moment(shard.weigh(slope * loss.slope(-margins) if type(loss) is Logistic else slope))
-    return shard.spread(slope)
+        return shard.second_moment(shard.weigh(bend(loss, margins)))
+    return shard.spread(loss.slope(margins))

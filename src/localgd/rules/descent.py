@@ -181,8 +181,8 @@ class LimitedMemory(Descending):
             step, change = pairs[-1]
             direction = direction * (float(step @ change) / float(change @ change))
         else:  # a step that surely leads down: the curvature is at most that of the longest row
-            radius = float(report.maxs["radius"])
-            direction = direction / (radius * radius + self.problem.strength(total(report)))
+            radius, bend = float(report.maxs["radius"]), max(1.0, self.problem.loss.curvature)
+            direction = direction / (bend * radius * radius + self.problem.strength(total(report)))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction = direction + step * (share - float(change @ direction) / float(step @ change))
         return replace(state, direction=direction, pairs=pairs)
