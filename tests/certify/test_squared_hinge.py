@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from common import examples, random_rows, stacked, with_bias
+from common import examples, random_rows, squared_hinge_fit, stacked, with_bias
 from localgd import InProcess, Regularised, Shard, Status, certify, lbfgs, newton, scaffold, train
 from localgd.rounding import angle_deg
 from targets import solved
@@ -36,27 +36,6 @@ def exact(z, s, C, kept, near):
     return None
 
 
-def nearby(z, s, C, kept):
-    """The same in float64, with backtracking."""
-    w = np.zeros(z.shape[1])
-
-    def value(v):
-        return kept @ (v * v) / 2 + C * s @ np.maximum(1 - z @ v, 0) ** 2
-
-    for _ in range(100):
-        short = np.maximum(1 - z @ w, 0)
-        bent = np.diag(kept) + 2 * C * (z[short > 0].T * s[short > 0]) @ z[short > 0]
-        slope = kept * w - 2 * C * z.T @ (s * short)
-        step = -np.linalg.lstsq(bent, slope)[0]
-        if np.abs(step).max() <= 1e-12 * np.abs(w).max():
-            break
-        length = 1.0
-        while value(w + length * step) > value(w) + 1e-4 * length * (slope @ step) and length > 1e-9:
-            length /= 2
-        w = w + length * step
-    return w
-
-
 def tiny(seed):
     """Three nodes of a few rows, some on a grid, so that margins of exactly 1 occur; weights, sizes, C of all kinds."""
     rng = np.random.default_rng(seed)
@@ -81,7 +60,7 @@ class Pooled:
     def __init__(self, shards, problem):
         rows, s = stacked(shards), np.concatenate([shard.weigh(np.ones(shard.n_rows)) for shard in shards])
         kept = problem.pull(np.ones(rows.shape[1]))
-        self.near = nearby(rows, s, problem.C, kept)
+        self.near = squared_hinge_fit(rows, s, problem.C, kept)
         self.z, self.s, self.kept, self.C = wide(rows), wide(s), wide(kept), Decimal(problem.C)
         self.w = exact(self.z, self.s, self.C, self.kept, wide(self.near))
 

@@ -142,7 +142,7 @@ class Job:
         given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"}
         given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
         loss = given.pop("loss")
-        given |= {name: getattr(flags, name) for name in ("task", "C", "alpha")}
+        given |= {name: getattr(flags, name) for name in ("problem", "task", "C", "alpha")}
         return asked(flags.method, intercept=flags.fit_intercept, loss=loss, **given)
 
     def _goal(self) -> list[Goal]:

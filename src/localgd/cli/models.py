@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from localgd.cli import flags
 from localgd.cli.options import with_source
+
+if TYPE_CHECKING:
+    from localgd.problems.hard_margin import HardMargin
+    from localgd.problems.regularised import Regularised
 
 
 @with_source
@@ -27,6 +32,9 @@ def certify_command(
             help="Compare with the minimiser of the penalised logistic loss instead.",
             show_default="the run's, unless an angle is asked for",
         ),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="With C: logistic, or squared_hinge.", show_default="the run's, or logistic")
     ] = None,
     alpha: Annotated[
         float | None,
@@ -51,7 +59,6 @@ def certify_command(
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.least_squares import LeastSquares
     from localgd.problems.metrics import Evaluate, total
-    from localgd.problems.regularised import Regularised
     from localgd.report import text
     from localgd.run.certify import certify
     from localgd.run.goals import Angle
@@ -60,8 +67,8 @@ def certify_command(
     begun = json.loads((model / "config.json").read_text()) if (model / "config.json").is_file() else {}
     own = begun.get("flags") or begun.get("flower") or {}
     numbers = held.classes == () or (held.classes is None and alpha is not None)
-    if numbers and (C is not None or angle_tol_deg is not None):
-        raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
+    if numbers and not (C is None and loss is None and angle_tol_deg is None):
+        raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; use --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
@@ -82,10 +89,9 @@ def certify_command(
         proved = certify(w, federation, problem=LeastSquares(1.0 if alpha is None else alpha, recipe.intercept))
         typer.echo(json.dumps(proved.to_dict(), indent=1) if as_json else proved.status)
         return
-    C = own.get("C") or None if C is None and angle_tol_deg is None else C
-    problem = HardMargin() if C is None else Regularised(C=C, intercept=recipe.intercept)
+    problem = _looked_for(own, C, loss, to_angle=angle_tol_deg is not None, intercept=recipe.intercept)
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
-    found = certify(w, federation, problem=problem, goal=goal if C is None else None)
+    found = certify(w, federation, problem=problem, goal=goal if isinstance(problem, HardMargin) else None)
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / total(look)
     if as_json:
@@ -94,9 +100,34 @@ def certify_command(
         typer.echo(found.status + "\n" + text.accuracy(accuracy, look.n_rows, weighted="total" in look.sums))
         if goal is not None and not goal.met(found):
             typer.echo(f"not proved, as asked: {goal}")
-        if found.separable and C is None and angle_tol_deg is None and not found.angle_deg_max <= text.LOOSE_DEG:
+        if (
+            found.separable
+            and goal is None
+            and found.kind == "max-margin"
+            and not found.angle_deg_max <= text.LOOSE_DEG
+        ):
             typer.echo("a loose bound: it is made from the model alone; --angle-tol-deg 1 proves more, in more rounds")
     raise typer.Exit(0 if goal is None or goal.met(found) else flags.SHORT)
+
+
+def _looked_for(
+    own: Mapping[str, Any], C: float | None, loss: str | None, *, to_angle: bool, intercept: bool
+) -> HardMargin | Regularised:
+    """Return what a model of classes is compared with: what its run looked for, as far as nothing else is asked for."""
+    from localgd.losses import loss_named
+    from localgd.methods.options import meant
+    from localgd.problems.hard_margin import HardMargin
+    from localgd.problems.regularised import Regularised
+
+    begun = meant(own.get("problem"), C=own.get("C") or None, loss=own.get("loss") or None)
+    if C is None and not to_angle:
+        C = begun["C"]
+    if loss is not None and C is None:
+        raise ValueError(f"--loss {loss} is about a penalised loss; give --C, too, or leave it out")
+    if C is None:
+        return HardMargin()
+    loss = begun["loss"] if loss is None and begun["C"] is not None else loss
+    return Regularised(loss_named(loss or "logistic"), C, intercept)
 
 
 def _check_brought(model: Path, source: flags.Source, class_weight: str | None) -> None:

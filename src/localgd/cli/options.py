@@ -17,7 +17,7 @@ PANEL = "Options of methods"
 PANELS = {
     "Data": "label node drop fill_missing_columns decimal encoding weight class_weight text_column categorical scale "
     "label_map category_map n_classes min_group fit_intercept partition n_nodes",
-    "Problem, method and goal": "task method C alpha angle_tol_deg margin_ratio n_rounds max_seconds "
+    "Problem, method and goal": "task problem method C alpha angle_tol_deg margin_ratio n_rounds max_seconds "
     "fraction seed compare",
     "Nodes": "n_jobs engine on_failure min_nodes retries timeout own_data",
     "What is left behind": "out checkpoint_seconds checkpoint_rounds force as_json",

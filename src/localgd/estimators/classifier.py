@@ -19,6 +19,7 @@ from localgd.engine.inprocess import InProcess
 from localgd.errors import check_kind
 from localgd.estimators.linear import Classifier, engine_of, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
+from localgd.losses import loss_named
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import BY_NAME
@@ -48,6 +49,10 @@ class LocalGDClassifier(Classifier):
         "local-gd" or "scaffold", or a `localgd.Method` with options of its own, which then brings its own of the below.
     C : float > 0, optional
         Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
+    loss : "logistic", "squared_hinge" or "exponential", optional
+        What is summed over the rows; default is logistic. With `C` squared hinge is the model of ``LinearSVC(C=C)``:
+        with ``fit_intercept=False``, or with a large ``intercept_scaling``, as the intercept here is free of the
+        penalty. It is for two classes, or for more with ``multi_class="ovr"``, and has no probabilities of its own.
     local_steps : int or mapping from group to int, default 100
         Gradient steps per node and round, where the method takes any. A mapping names every group, as a text.
     n_rounds : int, default 500
@@ -110,6 +115,7 @@ class LocalGDClassifier(Classifier):
     method: str | Method | Choice = "auto"
     _: KW_ONLY
     C: float | None = None
+    loss: Literal["logistic", "squared_hinge", "exponential"] | None = None
     local_steps: LocalSteps = 100
     n_rounds: int = 500
     lr: StepSize = "auto"
@@ -160,8 +166,10 @@ class LocalGDClassifier(Classifier):
             self.probabilities_ = calibrate(model, engine).probabilities
 
     def _meant(self) -> Probabilities | None:
-        minimises = self.C is not None or isinstance(getattr(self.method, "problem", None), Regularised)
-        return Probabilities() if minimises or self.calibration else None
+        problem = getattr(self.method, "problem", None)
+        minimises = self.C is not None or isinstance(problem, Regularised)
+        odds = minimises and self.loss in (None, "logistic")
+        return Probabilities() if odds or self.calibration else None
 
     def _run(self, engine: InProcess, how: tuple[Method | Choice, Problem | None]) -> Run:
         """Train one model, one node per name; warn where it is not what was asked for: no surprise in a pipeline."""
@@ -184,9 +192,10 @@ class LocalGDClassifier(Classifier):
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
             check_kind("method", self.method, Method | Choice, "the name of a method, or a Method such as local_gd()")
+            loss = "logistic" if self.C is None else options.pop("loss", "logistic")
             if options:
                 raise ValueError(f"{min(options)} is a setting of the method: give it to {self.method.name} itself")
-            return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
+            return self.method, None if self.C is None else Regularised(loss_named(loss), self.C, self.fit_intercept)
         try:
             rng = check_random_state(self.random_state)
         except (TypeError, ValueError) as error:

@@ -34,7 +34,7 @@ KEYS: dict[str, Any] = {
     "task": "classification",
     "method": "auto",
     "n-rounds": 500,
-    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha"), ""),
+    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "problem", "C", "alpha"), ""),
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
@@ -88,7 +88,7 @@ class RunConfig:
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
         options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
-        options |= {"C": self.number("C"), "alpha": self.number("alpha")}
+        options |= {"problem": self.given("problem"), "C": self.number("C"), "alpha": self.number("alpha")}
         return asked(self.given("method"), task=self.given("task"), intercept=bool(self.given("intercept")), **options)
 
     def run(self, grid: Grid) -> Run:
