@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from localgd import (
     HardMargin,
     InProcess,
     LocalGDClassifier,
+    Message,
     Method,
     Regularised,
+    Shard,
     SquaredHinge,
     auto,
     local_gd,
@@ -28,8 +31,10 @@ from localgd import (
     train,
 )
 from localgd.flower.server import RunConfig
+from localgd.limits import Limits
 from localgd.methods.options import ALIASES, NAMES
 from localgd.methods.table import asked, method_named
+from localgd.problems.regularised import Appraise
 
 EXACT = {"dual": False, "tol": 1e-12, "max_iter": 100_000}
 
@@ -153,6 +158,24 @@ def test_newton_and_lbfgs_agree_where_c_is_large_or_small():
         for method in (newton(), auto()):
             run = train(InProcess(shards), method, problem=problem)
             np.testing.assert_allclose(run.w, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_a_newton_step_too_long_is_cut_where_the_objective_stops_to_fall():
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.standard_normal((400, 10)), np.ones((400, 1))])
+    y = np.where(x[:, 0] > 0.1 * x[:, 1], 1.0, -1.0)
+    nodes = [Shard(f"{m}", x[m::4] * y[m::4, None]) for m in range(4)]
+    problem = Regularised(SquaredHinge(), 1e5, intercept=True)
+    assert train(InProcess(nodes), newton(), problem=problem).n_rounds < 60
+    task, w = Appraise(problem), np.zeros(11)
+    line = {"line": np.eye(11)[0], "lengths": np.array([0.0, 3.0])}
+    turning = InProcess(nodes).round(task, Message(0, w, line)).sums["turning"]
+    rows = stacked(nodes)
+    for length, found in zip(line["lengths"], turning, strict=True):
+        assert found == pytest.approx(2 * np.maximum(1 - length * rows[:, 0], 0) @ rows[:, 0])
+    guarded = InProcess([replace(node, limits=Limits(min_rows=20)) for node in nodes])
+    held_back = guarded.round(task, Message(0, w, {**line, "lengths": np.array([0.0, 200.0])}))
+    assert (held_back.flags["unturned"], "turning" in held_back.sums) == (4, False)
 
 
 def test_the_command_line_knows_them_all(tmp_path):

@@ -65,6 +65,7 @@ ASKED = [
     {"moments": np.array(3.0)},
     {"dependent": np.zeros((1, 3))},
     {"units": np.ones(3)},
+    {"line": np.zeros(3), "lengths": np.zeros(2)},
     *({name: np.zeros(3)} for name in VECTORS),
 ]
 """What messages may ask for beside the model."""

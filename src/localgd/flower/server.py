@@ -20,7 +20,7 @@ from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
-from localgd.methods.options import OPTIONS
+from localgd.methods.options import OPTIONS, meant
 from localgd.methods.table import asked
 from localgd.report import text
 from localgd.report.plots import convergence
@@ -180,6 +180,7 @@ class RunConfig:
 
     def _config(self) -> dict[str, Any]:
         said = {key: self.given(key) for key in KEYS}
+        said |= meant(said["problem"], task=said["task"], C=self.number("C"), loss=said["loss"])
         return {"flower": said, "versions": record.versions("localgd", "flwr", "numpy")}
 
     def _tell(self, run: Run, federation: FlowerEngine, out: Path | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_whole
+from localgd.limits import RefusedError
 from localgd.losses import Logistic, Loss, Softmax, SquaredHinge, among, bend, conjugated, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
@@ -274,9 +275,39 @@ def settled(report: Report, slope: FloatArray, units: FloatArray | None = None) 
     return norm(slope) <= drift * (2 + report.n_nodes) / total(report)
 
 
+def with_turning(found: Report, message: Message, shard: Shard, margins: FloatArray, loss: Loss) -> Report:
+    """Add ``turning``, Σ −ℓ'(z·w + t z·v) z·v for the ``lengths`` t, (k,), along the ``line`` v, (d,), of a message.
+
+    Or the flag ``unturned``, where one of these sums leaves float64 or rests on too few rows; nothing, if the message
+    has no line.
+    """
+    if "line" not in message.extra:
+        return found
+    across, lengths = shard.margins(message.extra["line"]), message.extra["lengths"]
+    slopes = [shard.weigh(loss.slope(margins + length * across)) for length in lengths]
+    sums = np.stack([(slope * across).sum(axis=-1) for slope in slopes], axis=-1)
+    there = np.isfinite(sums).all(axis=-1)
+    try:
+        for slope in slopes:
+            shard.permit(slope)
+    except RefusedError:
+        there = np.logical_and(there, False)
+    return more(found, sums={"turning": sums}, where=there, flags={"unturned": np.logical_not(there)})
+
+
+def turnings(message: Message) -> Schema:
+    """Return what `with_turning` adds to a report, as a schema."""
+    if "line" not in message.extra:
+        return {}
+    return {"turning": Field("sum", message.extra["lengths"].shape, unless="unturned"), "unturned": Field("flag")}
+
+
 @dataclass(frozen=True)
 class Appraise:
-    """Report how the shared model stands and what its duality gap is made of, nothing else: a gradient a round."""
+    """Report how the shared model stands and what its duality gap is made of, nothing else: a gradient a round.
+
+    Where the message has a ``line``, also the derivatives of the losses along it: see `with_turning`.
+    """
 
     weighted_by: ClassVar[Weighting] = "num-examples"
 
@@ -292,14 +323,16 @@ class Appraise:
         return replace(self, problem=regularised(problem))
 
     def schema(self, message: Message) -> Schema:
-        """Return `appraisals`."""
-        return appraisals(message.w.size, self.problem)
+        """Return `appraisals` and `turnings`."""
+        return {**appraisals(message.w.size, self.problem), **turnings(message)}
 
     @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return `appraisal`."""
+        """Return `appraisal`, and `with_turning` what was asked for."""
         elementwise(self.loss, shard)
-        return appraisal(shard, message.w, shard.margins(message.w), self.problem), state
+        margins = shard.margins(message.w)
+        found = appraisal(shard, message.w, margins, self.problem)
+        return with_turning(found, message, shard, margins, self.loss), state
 
 
 @dataclass(frozen=True)
@@ -326,6 +359,7 @@ class Curvature(Appraise):
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
         report += Report(sums={"curvature": curvature})
+        report = with_turning(report, message, shard, margins, self.loss)
         asked, units = message.extra.get("dependent"), message.extra.get("units")
         if asked is not None:
             report += Report(maxs={"uncancelled": uncancelled(shard, asked)})
