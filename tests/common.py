@@ -40,6 +40,7 @@ from localgd import (
 )
 from localgd.data.datasets import DATASETS
 from localgd.data.synthetic import gaussian_problem
+from localgd.losses import loss_named
 from localgd.reference.max_margin import MaxMargin, max_margin
 from localgd.rules.project import Project
 from localgd.rules.server import Extrapolation, chain, mean
@@ -95,9 +96,9 @@ COMPRESSED: dict[str, Method] = {
 METHODS |= COMPRESSED
 
 
-def penalised(method: Method, C: float, *, intercept: bool = False) -> Method:
+def penalised(method: Method, C: float, *, intercept: bool = False, loss: str = "logistic") -> Method:
     """The method, for a penalised loss unless `train` is told otherwise."""
-    return replace(method, problem=Regularised(C=C, intercept=intercept))
+    return replace(method, problem=Regularised(loss_named(loss), C, intercept))
 
 
 PENALISED: dict[str, Method] = {
@@ -114,6 +115,9 @@ PENALISED: dict[str, Method] = {
     "fedexp, penalised": penalised(fedexp(local_steps=5), 0.3, intercept=True),
     "slowmo, penalised": penalised(slowmo(local_steps=5), 1.0),
     "local-gd, penalised, int4": penalised(local_gd(local_steps=5).compressed(Int4()), 1.0),
+    "newton, squared hinge": penalised(newton(), 1.0, loss="squared_hinge"),
+    "lbfgs, squared hinge, free bias": penalised(lbfgs(), 0.3, intercept=True, loss="squared_hinge"),
+    "local-gd, squared hinge, free bias": penalised(local_gd(local_steps=5), 1.0, intercept=True, loss="squared_hinge"),
 }
 
 
@@ -215,4 +219,25 @@ def pooled_gd(rows, weights, loss, lr, n_steps):
     z, w = Shard("pooled", rows), np.zeros(rows.shape[1])
     for _ in range(n_steps):
         w = w + lr * loss.versus * z.combine(weights * loss.slope(z.margins(w)))
+    return w
+
+
+def squared_hinge_fit(z, s, C, kept):
+    """The minimiser of Σ kept w²/2 + C Σ s max(0, 1 − z·w)², by Newton's method with backtracking."""
+    w = np.zeros(z.shape[1])
+
+    def value(v):
+        return kept @ (v * v) / 2 + C * s @ np.maximum(1 - z @ v, 0) ** 2
+
+    for _ in range(100):
+        short = np.maximum(1 - z @ w, 0)
+        bent = np.diag(kept) + 2 * C * (z[short > 0].T * s[short > 0]) @ z[short > 0]
+        slope = kept * w - 2 * C * z.T @ (s * short)
+        step = -np.linalg.lstsq(bent, slope)[0]
+        if np.abs(step).max() <= 1e-12 * np.abs(w).max():
+            break
+        length = 1.0
+        while value(w + length * step) > value(w) + 1e-4 * length * (slope @ step) and length > 1e-9:
+            length /= 2
+        w = w + length * step
     return w

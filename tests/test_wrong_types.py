@@ -122,6 +122,7 @@ MEANT = {
     "angle_tol_deg": {"half", "one"},
     "batch_size": {"none"},
     "category_map": {"none"},
+    "class_weight": {"none"},
     "center": {"none"},
     "label_map": {"none"},
     "local_steps": {"none", "mapping"},

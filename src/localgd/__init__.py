@@ -28,7 +28,7 @@ HOMES = {
     "estimators": "LocalGDClassifier LocalGDClassifierCV LocalGDRegressor",
     "layouts": "ClassRows Csr Dense Prepared",
     "limits": "Limits",
-    "losses": "Exponential Logistic Loss",
+    "losses": "Exponential Logistic Loss SquaredHinge",
     "methods.auto": "auto",
     "methods.averaging": "fedexp fedprox local_gd local_sgd modified_local_gd normalised_local_gd slowmo",
     "methods.exact": "consensus interior_point lbfgs newton scaffold",

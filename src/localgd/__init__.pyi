@@ -37,6 +37,7 @@ from localgd.limits import Limits as Limits
 from localgd.losses import Exponential as Exponential
 from localgd.losses import Logistic as Logistic
 from localgd.losses import Loss as Loss
+from localgd.losses import SquaredHinge as SquaredHinge
 from localgd.methods.auto import auto as auto
 from localgd.methods.averaging import fedexp as fedexp
 from localgd.methods.averaging import fedprox as fedprox

@@ -14,6 +14,7 @@ import numpy as np
 
 from localgd.core import Field, Message, Schema
 from localgd.data import survey
+from localgd.data.coding import ClassCounts
 from localgd.duals.compressors import Int8
 from localgd.engine.flower.records import name_of
 from localgd.methods.served import TASKS
@@ -38,6 +39,7 @@ KINDS = {
 BIASED = Regularised(C=1.0, intercept=True)
 MANY = BIASED.among(2)
 MADE = {
+    ClassCounts: [ClassCounts((0, 1))],
     survey.Tally: [survey.Tally(("x",), (), ())],
     survey.Moments: [survey.Moments(("x",))],
     Appraise: [Appraise(BIASED), Appraise(MANY)],
@@ -63,6 +65,7 @@ ASKED = [
     {"moments": np.array(3.0)},
     {"dependent": np.zeros((1, 3))},
     {"units": np.ones(3)},
+    {"line": np.zeros(3), "lengths": np.zeros(2)},
     *({name: np.zeros(3)} for name in VECTORS),
 ]
 """What messages may ask for beside the model."""

@@ -202,5 +202,7 @@ def encoded(recipe, _):
         codes = recipe.codes(replace(TABLES[0], labels=np.array(["0", "uno", "uno"])))
     except ValueError as error:
         codes = f"{error}"
-    rows = recipe(TABLES[0]).rows
-    return type(rows).__name__, rows.toarray() if hasattr(rows, "toarray") else rows, matrix, codes, recipe.summary
+    shard = recipe(TABLES[0])
+    rows, weights = shard.rows, shard.weights
+    kept = rows.toarray() if hasattr(rows, "toarray") else rows
+    return type(rows).__name__, kept, weights, matrix, codes, recipe.summary

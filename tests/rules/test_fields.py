@@ -21,6 +21,7 @@ from localgd import (
     Shard,
     TopK,
 )
+from localgd.data.coding import ClassCounts
 from localgd.data.encodings import Category, Number
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments as ColumnMoments
@@ -92,6 +93,11 @@ TABLE = {
         ColumnMoments(("a",)),
         {"numbers": ("b",)},
     ),
+    ClassCounts: (
+        answered(TABLES),
+        ClassCounts((0, 5), ((1, 5),)),
+        {"classes": (5, 0), "spellings": ((1, 0),), "min_group": 2},
+    ),
     Recipe: (
         encoded,
         RECIPE,
@@ -103,6 +109,7 @@ TABLE = {
             "unseen": "zeros",
             "spellings": (("uno", 1),),
             "notes": ("a node has no rows of class 0",),
+            "class_weights": (1.0, 2.0),
         },
     ),
     Decisions: (

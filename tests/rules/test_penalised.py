@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
-from common import PENALISED, as_csr, examples, penalised, random_rows, shards_of, stacked, with_bias
+from common import PENALISED, as_csr, examples, penalised, random_rows, shards_of, squared_hinge_fit, stacked, with_bias
 from localgd import Angle, ClassRows, Gap, InProcess, SampledNodes, Shard, Status, local_gd, newton, scaffold, train
-from localgd.losses import Exponential
+from localgd.losses import Exponential, SquaredHinge
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.regularised import Appraise, Regularised
 from localgd.reference.max_margin import minimiser
@@ -25,8 +25,10 @@ EXACT = 1e-8
 
 
 def pooled_fit(shards, problem):
-    """scikit-learn on the rows in one place; rows are signed, so labels are made up and put back."""
+    """scikit-learn or Newton's method on all rows; rows are signed, so labels are made up and put back."""
     z = stacked(shards)
+    if type(problem.loss) is SquaredHinge:
+        return squared_hinge_fit(z, np.ones(len(z)), problem.C, problem.pull(np.ones(z.shape[1])))
     y = np.sign(z[:, -1]) if problem.intercept else np.where(np.arange(len(z)) % 2 == 0, 1.0, -1.0)
     x = (z * y[:, None])[:, :-1] if problem.intercept else z * y[:, None]
     model = LogisticRegression(
@@ -97,7 +99,7 @@ def test_gap_distance_and_angle_hold_at_every_round(method, noise, storage, seed
     z, lam = stacked(shards), method.problem.strength(len(stacked(shards)))
 
     def least(w):
-        return np.logaddexp(0, -z @ w).mean() + lam / 2 * (w[kept] @ w[kept])
+        return method.problem.loss.value(z @ w).mean() + lam / 2 * (w[kept] @ w[kept])
 
     def check(w, found):
         assert least(w) - least(expected) <= found.gap + 1e-15

@@ -17,8 +17,10 @@ from localgd import (
     HardMargin,
     InProcess,
     LeastSquares,
+    Logistic,
     Regularised,
     Samples,
+    SquaredHinge,
     Status,
     certify,
     consensus,
@@ -51,8 +53,9 @@ NUMBERS_ONLY = {"normal-equations", "conjugate-gradients"}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_finds_the_minimiser_or_refuses_in_words(name):
-    engine, problem = InProcess(with_bias(random_rows(2), 2, 0.2)), Regularised(C=1.0, intercept=True)
+@pytest.mark.parametrize("loss", [Logistic(), SquaredHinge()], ids=lambda loss: loss.name)
+def test_a_method_finds_the_minimiser_or_refuses_in_words(name, loss):
+    engine, problem = InProcess(with_bias(random_rows(2), 2, 0.2)), Regularised(loss, 1.0, intercept=True)
     if name in MAX_MARGIN_ONLY:
         with pytest.raises(ValueError, match=f"{name}: it has no meaning with C=1.0: {MAX_MARGIN_ONLY[name]}; take"):
             train(engine, method_named(name), problem=problem, n_rounds=1)

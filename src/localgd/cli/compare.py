@@ -26,6 +26,7 @@ PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
 @with_source
 def compare_command(
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     methods: Annotated[
         str | None,
@@ -70,7 +71,8 @@ def compare_command(
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, seed)
-        federation, recipe = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, intercept=fit_intercept)
+        how: dict[str, Any] = {"intercept": fit_intercept, "class_weight": class_weight}
+        federation, recipe = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, **how)
         progress.say(recipe.summary)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 

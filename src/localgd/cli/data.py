@@ -10,6 +10,7 @@ from scipy.sparse import issparse
 
 from localgd.cli.flags import Source
 from localgd.cli.processes import ProcessGroup
+from localgd.data.coding import said_weight
 from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Unseen
@@ -83,6 +84,8 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         options["label_map"] = said_map(source.label_map, "--label-map")
     if source.category_map is not None:
         options["category_map"] = said_maps(source.category_map, "--category-map")
+    if how.get("class_weight") is not None:
+        how["class_weight"] = said_weight(how["class_weight"], "--class-weight")
     options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)
 

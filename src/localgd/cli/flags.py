@@ -53,6 +53,12 @@ NClasses = Annotated[
     int | None,
     typer.Option(help="How many classes there are; needed beyond 30, and where nodes share none.", show_default="any"),
 ]
+ClassWeight = Annotated[
+    str | None,
+    typer.Option(
+        help="What a row counts by its class, beside its weight: balanced, or no=1,yes=5.", show_default="1 each"
+    ),
+]
 MinGroup = Annotated[
     int, typer.Option(help="A node tells a category or a word only if so many of its rows have it; else zeros.")
 ]

@@ -106,8 +106,10 @@ class Job:
 
     def _prepared(self, engine: Any, tables: list[Table], source: Source) -> tuple[Any, Recipe]:
         """Prepare the rows of an engine; return the federation and how it was done."""
-        how = {"min_group": self.flags.min_group, "classes": self.flags.task == "classification"}
-        return prepared(engine, tables, source, intercept=self.flags.fit_intercept, **how)
+        flags = self.flags
+        how: dict[str, Any] = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        how["class_weight"] = flags.class_weight
+        return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
 
     def _trained(
         self,
@@ -152,7 +154,7 @@ class Job:
         given = {name: getattr(flags, name) for name in BY_NAME if name != "seed"}
         given |= {"seed": flags.seed} if "seed" in taken(flags.method) else {}
         loss = given.pop("loss")
-        given |= {name: getattr(flags, name) for name in ("task", "C", "alpha")}
+        given |= {name: getattr(flags, name) for name in ("problem", "task", "C", "alpha")}
         return asked(flags.method, intercept=flags.fit_intercept, loss=loss, **given)
 
     def _goal(self) -> list[Goal]:

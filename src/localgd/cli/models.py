@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def certify_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
     angle_tol_deg: flags.AngleTol = None,
     C: Annotated[
@@ -30,6 +31,9 @@ def certify_command(
             help="Compare with the minimiser of the penalised logistic loss.",
             show_default="what the run was certified against, unless an angle is asked for",
         ),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="With C: logistic, or squared_hinge.", show_default="the run's, or logistic")
     ] = None,
     alpha: Annotated[
         float | None,
@@ -63,22 +67,24 @@ def certify_command(
 
     held = Model.load(model)
     numbers = held.classes == () or (held.classes is None and alpha is not None)
-    if numbers and (C is not None or angle_tol_deg is not None):
-        raise ValueError(f"{model} predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha")
+    if numbers and not (C is None and loss is None and angle_tol_deg is None):
+        raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; use --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
-        _check_brought(model, source)
+        _check_brought(model, source, class_weight)
     how = recalled(model, source, seed)
     tables, as_it_is = how.tables(), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
-        federation, recipe = prepared(InProcess(tables), tables, as_it_is, classes=not numbers)
+        federation, recipe = prepared(
+            InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
+        )
     typer.echo(recipe.summary, err=True)
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
-    problem = _compared(how.problem, C, alpha, goal, numbers=numbers, intercept=recipe.intercept)
+    problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
     found = certify(w, federation, problem=problem, goal=goal if C is None else None)
     if numbers:
         typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.status)
@@ -98,31 +104,45 @@ def certify_command(
 
 
 def _compared(
-    own: Problem | None, C: float | None, alpha: float | None, goal: Goal | None, *, numbers: bool, intercept: bool
+    own: Problem | None,
+    said: tuple[float | None, str | None, float | None],
+    goal: Goal | None,
+    *,
+    numbers: bool,
+    intercept: bool,
 ) -> Problem:
-    """Return what to certify a model against: what was said, else what its run was certified against, and say which."""
+    """Return what to certify a model against: what was said (C, loss, alpha), else what its run was, and say which."""
+    from localgd.losses import loss_named
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.least_squares import LeastSquares
     from localgd.problems.regularised import Regularised
     from localgd.report import text
 
-    said: Problem | None = None
+    C, loss, alpha = said
+    before = own if isinstance(own, Regularised) else None
+    if C is None and before is not None and loss is not None:
+        C = before.C
+    if loss is not None and C is None:
+        raise ValueError(f"--loss {loss} is about a penalised loss; give --C, too, or leave it out")
+    wanted: Problem | None = None
     if alpha is not None:
-        said = LeastSquares(alpha, intercept)
+        wanted = LeastSquares(alpha, intercept)
     elif C is not None:
-        said = Regularised(C=C, intercept=intercept)
+        of_run = "logistic" if before is None else before.loss
+        wanted = Regularised(loss_named(loss or of_run), C, intercept)
     elif goal is not None:
-        said = HardMargin()
+        wanted = HardMargin()
     if own is not None:
-        instead = "" if said in (None, own) else f", in place of the run's {text.pooled(own)}"
-        typer.echo(f"compared with the pooled {text.pooled(said or own)}{instead}", err=True)
-    return said or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
+        instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
+        typer.echo(f"compared with the pooled {text.pooled(wanted or own)}{instead}", err=True)
+    return wanted or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
 
 
-def _check_brought(model: Path, source: flags.Source) -> None:
+def _check_brought(model: Path, source: flags.Source, class_weight: str | None) -> None:
     """Refuse flags on how rows are prepared where the model says it."""
     names = {"scale": "scale", "text_column": "text", "label_map": "label-map", "category_map": "category-map"}
     given = [flag for name, flag in (names | {"n_classes": "n-classes"}).items() if getattr(source, name)]
+    given += ["class-weight"] if class_weight is not None else []
     if given:
         raise ValueError(f"{model} brings its own preparation; leave --{given[0]} out")
 

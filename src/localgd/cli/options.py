@@ -17,9 +17,10 @@ from localgd.methods.options import OPTIONS
 PANEL = "Options of methods"
 
 PANELS = {
-    "Data": "label node drop fill_missing_columns decimal encoding weight text_column categorical scale label_map "
-    "category_map n_classes min_group fit_intercept partition n_nodes",
-    "Problem, method and goal": "task method C alpha angle_tol_deg margin_ratio n_rounds max_seconds fraction seed",
+    "Data": "label node drop fill_missing_columns decimal encoding weight class_weight text_column categorical scale "
+    "label_map category_map n_classes min_group fit_intercept partition n_nodes",
+    "Problem, method and goal": "task problem method C alpha angle_tol_deg margin_ratio n_rounds max_seconds "
+    "fraction seed",
     "How well it does": "holdout leave_one_node_out compare",
     "Nodes": "n_jobs engine on_failure min_nodes retries timeout own_data",
     "What is left behind": "out checkpoint_seconds checkpoint_rounds force as_json",

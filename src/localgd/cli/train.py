@@ -13,7 +13,10 @@ import typer
 from localgd.cli import flags
 from localgd.cli.options import check_flags, with_method_options, with_source
 from localgd.cli.processes import of_torch, process_group
-from localgd.methods.options import NAMES
+from localgd.methods.options import ALIASES, NAMES, PROBLEMS, meant
+
+ELSEWHERE = ", ".join(f"{alias} is {name}" for alias, name in ALIASES.items())
+SHORT_FOR = "; ".join(f"{name}: {what}" for name, what in PROBLEMS.items())
 
 
 @with_method_options
@@ -21,11 +24,14 @@ from localgd.methods.options import NAMES
 def train_command(
     context: typer.Context,
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     min_group: flags.MinGroup = 1,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}; {ELSEWHERE}.")] = "auto",
+    problem: Annotated[Literal["svm", "logistic", "ridge"] | None, typer.Option(help=f"{SHORT_FOR}.")] = None,
     C: Annotated[
-        float | None, typer.Option("--C", help="Penalised logistic loss: C as in scikit-learn's LogisticRegression.")
+        float | None,
+        typer.Option("--C", help="Penalised loss: C as in scikit-learn's LogisticRegression."),
     ] = None,
     task: Annotated[
         Literal["classification", "regression"], typer.Option(help="Whether labels are classes, or numbers to fit.")
@@ -77,6 +83,7 @@ def train_command(
     from localgd.cli.job import Job
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+    given |= meant(problem, task=task, C=C, loss=given["loss"])
     for name in ("checkpoint_seconds", "checkpoint_rounds", "force"):
         if out is None and given[name] is not None and given[name] is not False:
             raise ValueError(

@@ -6,18 +6,19 @@ category column and words of a text column do leave, as tallies.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from localgd.core import Engine, Message, Report
+from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
 from localgd.data.columns import check_known, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of
 from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Joined, Speller, check_map
+from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.data.table import MOST_COLUMNS
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
@@ -43,6 +44,7 @@ def prepare(
     n_classes: int | None = None,
     label_map: Mapping[Any, Any] | None = None,
     category_map: Mapping[str, Mapping[Any, Any]] | None = None,
+    class_weight: ClassWeight | None = None,
 ) -> tuple[AnyEngine, Recipe]:
     """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
 
@@ -80,6 +82,9 @@ def prepare(
         What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any.
     category_map : mapping from column to such a mapping, optional
         The same for columns of categories.
+    class_weight : "balanced" or mapping from class to float, optional
+        What rows count in training by their class, beside weights of their own: as in scikit-learn, Σ n/(C n_c) if
+        balanced, by one more round for the numbers n_c of rows, each by its weight; a class that is not named counts 1.
 
     Returns
     -------
@@ -118,8 +123,9 @@ def prepare(
     check_map("label_map", label_map or {})
     for column, mapping in (category_map or {}).items():
         check_map(f"category_map[{column!r}]", mapping)
-    if not classes and (label_map or n_classes is not None):
-        raise ValueError("label_map and n_classes are for classes; leave them out for numbers to fit")
+    check_class_weight(class_weight)
+    if not classes and (label_map or n_classes is not None or class_weight):
+        raise ValueError("label_map, n_classes and class_weight are for classes; leave them out for numbers to fit")
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
@@ -144,8 +150,20 @@ def prepare(
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
     notes = (*notes, *notes_of(survey, columns, kinds))
     unseen: Unseen = "error" if min_group == 1 else "zeros"
-    recipe = Recipe(columns, labels.values, intercept, sparse, unseen, labels.spellings, notes)
+    own, names = class_weights(class_weight, *_counting(engine, labels, min_group)), labels.values
+    if own:
+        said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
+        notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
+    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own)
     return engine.map(recipe), recipe
+
+
+def _counting(
+    engine: Engine, labels: Joined, min_group: int
+) -> tuple[tuple[Label, ...], Pairs, Callable[[], FloatArray]]:
+    """Return the classes, their spellings, and what counts the rows of each by a round."""
+    task = ClassCounts(labels.values, labels.spellings, min_group)
+    return labels.values, labels.spellings, lambda: from_all(engine, task, Message()).sums["by_class"]
 
 
 def _check_labels(survey: Report) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from scipy.sparse import csr_array, hstack
 
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
+from localgd.data.coding import check_labelled, codes_of, weighed
 from localgd.data.encodings import (
     KINDS,
     Category,
@@ -26,7 +28,7 @@ from localgd.data.encodings import (
     check_texts,
     scaled,
 )
-from localgd.data.spelling import Label, Pairs, listed, places, plain_label
+from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import finite_numbers, refuse_odd
 from localgd.errors import check_flag, check_kind, plain
@@ -56,6 +58,8 @@ class Recipe:
         Labels of training that are a class in another spelling, or that `prepare` was told to take for it.
     notes : tuple of str
         What a person should know of the preparation, a line each: what was joined, left out or looks odd.
+    class_weights : tuple of float
+        What a row of each class counts in training, beside its own weight; empty if that is 1 for all.
 
     Examples
     --------
@@ -76,6 +80,12 @@ class Recipe:
     unseen: Unseen = "error"
     spellings: Pairs = ()
     notes: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] = ()
+
+    @property
+    def unweighted(self) -> Recipe:
+        """The recipe without weights of classes: those are for training, and no part of how well a model decides."""
+        return replace(self, class_weights=()) if self.class_weights else self
 
     def __post_init__(self) -> None:
         """Check once that each part is of its kind: a recipe may come from a file that anybody wrote."""
@@ -90,6 +100,9 @@ class Recipe:
             raise ValueError(f"classes must be texts, numbers or truth values, got {self.classes!r:.100}")
         if len(set(self.classes)) < len(self.classes) or len(self.classes) == 1:
             raise ValueError(f"classes must be none, or two or more that differ, got {self.classes!r:.100}")
+        right = all(is_number(weight) and 0 <= weight < math.inf for weight in self.class_weights)
+        if not right or len(self.class_weights) not in (0, len(self.classes)):
+            raise ValueError(f"class_weights must be a number of at least 0 a class, got {self.class_weights!r:.100}")
         check_spellings("labels", self.spellings, self.classes)
 
     @cached_property
@@ -214,17 +227,7 @@ class Recipe:
         ValueError
             If a label is none of the classes, or the table has no labels; names row and value.
         """
-        _check_labelled(table)
-        values, codes = np.unique(table.labels, return_inverse=True)
-        found = np.array(places(values, self.classes, self.spellings))
-        strange = (found < 0)[codes]
-        if strange.any():
-            row = int(np.argmax(strange))
-            raise ValueError(
-                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is none of the classes "
-                f"({listed(self.classes)}); correct it or remove the row"
-            )
-        return found[codes]
+        return codes_of(table, self.classes, self.spellings)
 
     def targets(self, table: Table) -> FloatArray:
         """Return every row's label as a number.
@@ -234,7 +237,7 @@ class Recipe:
         ValueError
             If one is none, or the table has no labels; names row and value.
         """
-        _check_labelled(table)
+        check_labelled(table)
         try:
             return np.asarray(table.labels, dtype=np.float64)
         except ValueError:
@@ -251,7 +254,9 @@ class Recipe:
         rows = self._in_place(table) or self.matrix(table)
         if not self.classes:
             return Samples(table.node_id, rows, self.targets(table), weights=table.weights)
-        return signed(table.node_id, rows, self.codes(table), len(self.classes), table.weights)
+        codes = self.codes(table)
+        weights = weighed(table.weights, codes, self.class_weights)
+        return signed(table.node_id, rows, codes, len(self.classes), weights)
 
     def _in_place(self, table: Table) -> Prepared | None:
         """Return the rows of a mapped file, which are to stay where they are; None if there is no such file."""
@@ -266,7 +271,10 @@ class Recipe:
         """Return the recipe as plain JSON-able values."""
         kinds = {kind: name for name, kind in KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        rest = {name: getattr(self, name) for name in ("intercept", "sparse", "unseen", "spellings", "notes")}
+        rest = {
+            name: getattr(self, name)
+            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights")
+        }
         return {"columns": columns, "classes": list(self.classes), **rest}
 
     @classmethod
@@ -285,18 +293,14 @@ class Recipe:
                 columns.append(KINDS[column["kind"]](**fields))
             flags = values["intercept"], values["sparse"], values.get("unseen", "error")
             spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
-            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes)
+            weights = _tupled(values.get("class_weights", ()))
+            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 
 
 def _tupled(values: Any) -> Any:
     return tuple(map(_tupled, values)) if isinstance(values, list | tuple) else values
-
-
-def _check_labelled(table: Table) -> None:
-    if table.labels.size == 0:
-        raise ValueError(f"{table.source}: the rows have no labels; load them with their label column")
 
 
 def _is_number(value: Any) -> bool:

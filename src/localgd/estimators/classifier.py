@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from localgd.core import Problem
+from localgd.data.coding import ClassWeight
 from localgd.data.model import Model
 from localgd.data.probabilities import Probabilities
 from localgd.duals.dual import Dual
@@ -20,6 +21,7 @@ from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind
 from localgd.estimators.linear import Classifier, engine_of, marks, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
+from localgd.losses import loss_named
 from localgd.methods.auto import OrMinimiser
 from localgd.methods.averaging import LocalSteps, StepSize, Weights
 from localgd.methods.method import Choice, Method
@@ -61,6 +63,10 @@ class LocalGDClassifier(Classifier):
         A method by its name that needs separable rows gives way to the minimiser of the loss, as "auto" does.
     C : float > 0, optional
         Inverse strength of the penalty, as in ``LogisticRegression``; the intercept is free of it.
+    loss : "logistic", "squared_hinge" or "exponential", optional
+        What is summed over the rows; default is logistic. With `C` squared hinge is the model of ``LinearSVC(C=C)``:
+        with ``fit_intercept=False``, or with a large ``intercept_scaling``, as the intercept here is free of the
+        penalty. It is for two classes, or for more with ``multi_class="ovr"``, and has no probabilities of its own.
     local_steps : int or mapping from group to int, default 100
         Gradient steps per node and round, where the method takes any. A mapping names every group, as a text.
     n_rounds : int, default 500
@@ -82,6 +88,10 @@ class LocalGDClassifier(Classifier):
     warm_start : bool, default False
         Begin the next fit at `coef_` and `intercept_`, for a method that can begin anywhere: with `C`, or one that
         averages. What is proved of the last model counts again only where the rows are the same.
+    class_weight : "balanced" or mapping from class to float, optional
+        What a row counts by its class, beside its `sample_weight`, as in scikit-learn: Σ n/(C n_c) if balanced, n_c the
+        rows of the class, each by its weight; a class that is not named counts 1. Under "ovr", too, a row counts what
+        its own class does. A max-margin model knows no weights.
     random_state : int, RandomState or None
         Seed of mini-batches; None draws a fresh one, as everywhere in scikit-learn.
     multi_class : "softmax" or "ovr", default "softmax"
@@ -125,6 +135,7 @@ class LocalGDClassifier(Classifier):
     method: str | Method | Choice = "auto"
     _: KW_ONLY
     C: float | None = None
+    loss: Literal["logistic", "squared_hinge", "exponential"] | None = None
     local_steps: LocalSteps = 100
     n_rounds: int = 500
     lr: StepSize = "auto"
@@ -135,6 +146,7 @@ class LocalGDClassifier(Classifier):
     compress: str | None = None
     late: bool | None = None
     warm_start: bool = False
+    class_weight: ClassWeight | None = None
     random_state: int | None = None
     multi_class: Literal["softmax", "ovr"] = "softmax"
     nodes: Literal["groups"] | None = None
@@ -155,11 +167,12 @@ class LocalGDClassifier(Classifier):
         if self.calibration:
             aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
         own = [(name, index[~aside[index]]) for name, index in held]
+        counting = self._by_class(codes, own, weights)
         if apart:
             ones = [(codes == one).astype(int) for one in range(n_classes)]
-            engines = [engine_of(rows, own, one, 2, weights) for one in ones]
+            engines = [engine_of(rows, own, one, 2, counting) for one in ones]
         else:
-            engines = [engine_of(rows, own, codes, n_classes, weights)]
+            engines = [engine_of(rows, own, codes, n_classes, counting)]
         starts = self._starts(last, how, engines)
         runs: list[Run] = []
         for engine, start in zip(engines, starts, strict=True):
@@ -189,8 +202,10 @@ class LocalGDClassifier(Classifier):
                 warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
     def _meant(self) -> Probabilities | None:
-        minimises = self.C is not None or isinstance(getattr(self.method, "problem", None), Regularised)
-        return Probabilities() if minimises or self.calibration else None
+        problem = getattr(self.method, "problem", None)
+        minimises = self.C is not None or isinstance(problem, Regularised)
+        odds = minimises and self.loss in (None, "logistic")
+        return Probabilities() if odds or self.calibration else None
 
     def _last(self) -> tuple[FloatArray, list[Any]] | None:
         """Return the model of the last fit, one vector per run, and its classes; None if there was none."""
@@ -266,9 +281,10 @@ class LocalGDClassifier(Classifier):
         options: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
         if not isinstance(self.method, str):
             check_kind("method", self.method, Method | Choice, "the name of a method, or a Method such as local_gd()")
+            loss = "logistic" if self.C is None else options.pop("loss", "logistic")
             if options:
                 raise ValueError(f"{min(options)} is a setting of the method: give it to {self.method.name} itself")
-            return self.method, None if self.C is None else Regularised(C=self.C, intercept=self.fit_intercept)
+            return self.method, None if self.C is None else Regularised(loss_named(loss), self.C, self.fit_intercept)
         try:
             rng = check_random_state(self.random_state)
         except (TypeError, ValueError) as error:

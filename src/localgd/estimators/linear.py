@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from localgd.data.classes import signed
+from localgd.data.coding import ClassWeight, class_weights, weighed
 from localgd.data.encodings import Number
 from localgd.data.groups import blocks, node_names, refuse_masked
 from localgd.data.model import Model
@@ -159,6 +160,8 @@ def _has_probabilities(classifier: Classifier) -> bool:
 class Classifier(ClassifierMixin, Linear):
     """What a linear classifier does, however its coefficients come about."""
 
+    class_weight: ClassWeight | None
+
     def _codes(
         self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any
     ) -> tuple[Any, NDArray[np.intp], list[tuple[str, NDArray[np.intp]]], FloatArray | None]:
@@ -170,6 +173,19 @@ class Classifier(ClassifierMixin, Linear):
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class only, {self.classes_.tolist()[0]!r}: a classifier needs two classes")
         return X, codes, held, weights
+
+    def _by_class(
+        self, codes: NDArray[np.intp], held: list[tuple[str, NDArray[np.intp]]], weights: FloatArray | None
+    ) -> FloatArray | None:
+        """Return what rows count in training: their own weight times that of their class, if they have one."""
+
+        def counted() -> FloatArray:
+            each = (np.bincount(codes[i], None if weights is None else weights[i], n_classes) for _, i in held)
+            return np.asarray(sum(each, np.zeros(n_classes)))
+
+        n_classes = len(self.classes_)
+        of_class = class_weights(self.class_weight, self.classes_.tolist(), (), counted)
+        return weighed(weights, codes, of_class)
 
     def _shaped(self, w: FloatArray, dtype: Any = np.float64) -> dict[str, Any]:
         """Return a model, one vector for all classes, the bias last if there is one, as attributes."""

@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import LeaveOneGroupOut, check_cv
 
 from localgd.data.classes import signed
+from localgd.data.coding import ClassWeight
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_kind, check_positive
 from localgd.estimators.linear import Classifier, records, with_bias
 from localgd.evaluation.names import Scoring
 from localgd.methods.method import Choice, Method
 from localgd.methods.table import asked
-from localgd.rounding import is_whole, real_array
+from localgd.rounding import FloatArray, is_whole, real_array
 from localgd.rows import Shard
 from localgd.run.tune import path, tune
 
@@ -47,6 +48,9 @@ class LocalGDClassifierCV(Classifier):
         One that ends at the minimiser, such as "newton" or "lbfgs".
     fit_intercept : bool, default True
         Append a column of ones, free of C.
+    class_weight : "balanced" or mapping from class to float, optional
+        What a row counts in training by its class: see `localgd.LocalGDClassifier`. Balanced is by all rows, those held
+        out included; scores know nothing of it, as in ``LogisticRegressionCV``.
     nodes : "groups" or None, default None
         With "groups", a fit without groups is an error; with None, all rows are then on one node.
 
@@ -79,6 +83,7 @@ class LocalGDClassifierCV(Classifier):
     scoring: Scoring = "accuracy"
     method: str | Method | Choice = "auto"
     fit_intercept: bool = True
+    class_weight: ClassWeight | None = None
     nodes: Literal["groups"] | None = None
 
     def _fit(self, X: Any, y: Any, groups: ArrayLike | None, sample_weight: Any) -> None:
@@ -92,15 +97,20 @@ class LocalGDClassifierCV(Classifier):
             method = asked(method, C=1.0, intercept=self.fit_intercept)[0]
         check_kind("method", method, Method | Choice, "the name of a method, or a Method such as newton()")
 
-        def shard(node_id: str, index: NDArray[np.intp], of: Any) -> Shard | None:
+        counting = self._by_class(codes, held, weights)
+
+        def shard(node_id: str, index: NDArray[np.intp], of: Any, weights: FloatArray | None) -> Shard | None:
             own = None if weights is None else weights[index]
             return signed(node_id, of[index], codes[index], n_classes, own) if index.size else None
 
         def split(whole: Shard) -> list[tuple[Shard | None, Shard | None]]:
             own, name = places[whole.node_id], whole.node_id
-            return [(shard(name, own[inside[own]], rows), shard(name, own[~inside[own]], judged)) for inside in folds]
+            return [
+                (shard(name, own[inside[own]], rows, counting), shard(name, own[~inside[own]], judged, weights))
+                for inside in folds
+            ]
 
-        engine = InProcess([shard(name, index, rows) for name, index in held])
+        engine = InProcess([shard(name, index, rows, counting) for name, index in held])
         found = tune(
             engine,
             split,

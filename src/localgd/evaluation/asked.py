@@ -31,7 +31,7 @@ def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, 
         federation, columns = engine, np.column_stack([np.atleast_2d(model.coef), np.atleast_1d(model.intercept)])
         w = columns.ravel()
     else:
-        recipe = replace(recipe, intercept=True)  # it says which class a row is of
+        recipe = replace(recipe.unweighted, intercept=True)  # a bias says which class a row is of
         federation, w = engine.map(recipe), model.aligned(recipe, "this model")
     sizes = measured(federation, w.size, zeros=True)
     sizes.check(w)

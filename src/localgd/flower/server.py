@@ -13,13 +13,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from localgd.core import Problem
+from localgd.data.coding import said_weight
 from localgd.data.datasets import DATASETS
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
-from localgd.methods.options import OPTIONS
+from localgd.methods.options import OPTIONS, meant
 from localgd.methods.table import asked
 from localgd.report import text
 from localgd.report.plots import convergence
@@ -33,7 +34,7 @@ KEYS: dict[str, Any] = {
     "task": "classification",
     "method": "auto",
     "n-rounds": 500,
-    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "C", "alpha"), ""),
+    **dict.fromkeys(("angle-tol-deg", "max-seconds", "out", "problem", "C", "alpha"), ""),
     **{option.key: "" for option in OPTIONS},
     "n-nodes": "",
     "on-failure": "raise",
@@ -42,7 +43,7 @@ KEYS: dict[str, Any] = {
     "timeout": 60.0,
     "poll": 0.05,
     **dict.fromkeys(("data", "scale", "text", "categorical", "missing"), ""),
-    **dict.fromkeys(("label-map", "category-map", "n-classes"), ""),
+    **dict.fromkeys(("label-map", "category-map", "n-classes", "class-weight"), ""),
     "min-group": 1,
     "intercept": True,
     "checkpoint-seconds": 30.0,
@@ -87,7 +88,7 @@ class RunConfig:
     def how(self) -> tuple[Method | Choice, Problem | None]:
         """Return method and problem, with the options that are given."""
         options: dict[str, Any] = {option.name: self.given(option.key) for option in OPTIONS}
-        options |= {"C": self.number("C"), "alpha": self.number("alpha")}
+        options |= {"problem": self.given("problem"), "C": self.number("C"), "alpha": self.number("alpha")}
         return asked(self.given("method"), task=self.given("task"), intercept=bool(self.given("intercept")), **options)
 
     def run(self, grid: Grid) -> Run:
@@ -171,12 +172,15 @@ class RunConfig:
             options["label_map"] = said_map(said, "label-map")
         if (said := self.given("category-map")) is not None:
             options["category_map"] = said_maps(said.split(";"), "category-map")
+        if (said := self.given("class-weight")) is not None:
+            options["class_weight"] = said_weight(said, "class-weight")
         options["n_classes"] = self.number("n-classes", int)
         options |= {"min_group": self.number("min-group", int), "intercept": bool(self.given("intercept"))}
         return {**options, "classes": self.given("task") == "classification"}
 
     def _config(self) -> dict[str, Any]:
         said = {key: self.given(key) for key in KEYS}
+        said |= meant(said["problem"], task=said["task"], C=self.number("C"), loss=said["loss"])
         return {"flower": said, "versions": record.versions("localgd", "flwr", "numpy")}
 
     def _tell(self, run: Run, federation: FlowerEngine, out: Path | None) -> None:

@@ -164,7 +164,12 @@ OPTIONS = (
         "How lr goes down by round: inverse-sqrt, inverse-time, step:ROUNDS[:GAMMA] or cosine:ROUNDS[:ALPHA].",
         _all("constant", *LOCAL, "normalised-local-gd"),
     ),
-    Option("loss", str, "logistic or exponential.", _all("logistic", *LOCAL, normalised_local_gd="exponential")),
+    Option(
+        "loss",
+        str,
+        "logistic or exponential; with C also squared_hinge (LinearSVC's), for whatever method goes down a loss.",
+        _all("logistic", *LOCAL, normalised_local_gd="exponential"),
+    ),
     ByNodeOption(
         "weighted_by",
         str,
@@ -211,6 +216,56 @@ NAMES = (
 )
 """The methods, in the order in which they are shown."""
 
+ALIASES: Mapping[str, str] = {"fedavg": "local-gd", "fedavgm": "slowmo"}
+"""Names that methods have elsewhere: FedAvg, and FedAvgM, which is SlowMo with a server step of 1."""
+
+PROBLEMS: Mapping[str, str] = {
+    "svm": "the max-margin model; with C that of LinearSVC, of squared hinge loss",
+    "logistic": "LogisticRegression; C is 1 unless given",
+    "ridge": "Ridge: numbers to fit; alpha is 1 unless given",
+}
+"""What problems are called elsewhere."""
+
+
+def named(method: str) -> str:
+    """Return what a method is called here.
+
+    Examples
+    --------
+    >>> named("fedavg"), named("newton")
+    ('local-gd', 'newton')
+    """
+    return ALIASES.get(method, method)
+
+
+def meant(
+    problem: str | None, *, task: str = "classification", C: float | None = None, loss: Any = None
+) -> dict[str, Any]:
+    """Return task, C and loss of a problem by one of its names in `PROBLEMS`, or as they are without one.
+
+    Raises
+    ------
+    ValueError
+        If nothing is called so, or the others say something else.
+
+    Examples
+    --------
+    >>> meant("logistic"), meant("svm", C=2.0)["loss"], meant("ridge")["task"]
+    ({'task': 'classification', 'C': 1.0, 'loss': 'logistic'}, 'squared_hinge', 'regression')
+    """
+    if problem is None:
+        return {"task": task, "C": C, "loss": loss}
+    if problem not in PROBLEMS:
+        raise ValueError(f"problem must be one of {', '.join(PROBLEMS)}, got {problem!r}")
+    if problem == "ridge":
+        return {"task": "regression", "C": C, "loss": loss}
+    if task != "classification":
+        raise ValueError(f"problem={problem!r} is one of classes, but the task is {task!r}; leave one of them out")
+    own = "logistic" if problem == "logistic" else "squared_hinge" if C is not None else None
+    if loss not in (None, own):
+        raise ValueError(f"problem={problem!r} says which loss, so loss={loss!r} cannot; leave one of them out")
+    return {"task": task, "C": 1.0 if problem == "logistic" and C is None else C, "loss": own}
+
 
 def taken(method: str) -> dict[str, Option]:
     """Return the options of a method by name.
@@ -220,4 +275,4 @@ def taken(method: str) -> dict[str, Option]:
     >>> list(taken("lbfgs"))
     ['memory']
     """
-    return {option.name: option for option in OPTIONS if method in option.defaults}
+    return {option.name: option for option in OPTIONS if named(method) in option.defaults}

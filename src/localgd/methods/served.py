@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from localgd.core import Task
+from localgd.data.coding import ClassCounts
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Moments, Survey, Tally
 from localgd.evaluation.counting import Decisions, Histogram, Residuals, SigmoidLoss
@@ -18,7 +19,7 @@ from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 from localgd.rules.project import Project
 
 TASKS: tuple[type[Task], ...] = (
-    *(Survey, Tally, Moments),
+    *(Survey, Tally, Moments, ClassCounts),
     *(Sizes, Smoothness, Evaluate, TemperedDual),
     *(GradientSteps, Project, Compressed, DualPart, InteriorPoint),
     *(Appraise, Curvature),

@@ -10,9 +10,10 @@ import localgd
 from localgd.core import Problem
 from localgd.duals.compressors import compressor_named
 from localgd.errors import nearest
-from localgd.losses import Loss, loss_named
+from localgd.losses import Loss, SquaredHinge, loss_named
 from localgd.methods.method import Choice, Method
-from localgd.methods.options import NAMES, taken
+from localgd.methods.options import ALIASES, NAMES, meant, named, taken
+from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 
@@ -21,7 +22,7 @@ METHODS: dict[str, Callable[..., Method | Choice]] = {name: getattr(localgd, nam
 
 
 def method_named(name: str, **options: Any) -> Method | Choice:
-    """Return the method called `name` with these options.
+    """Return the method called `name`, here or elsewhere (`localgd.methods.options.ALIASES`), with these options.
 
     Raises
     ------
@@ -38,15 +39,15 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     Traceback (most recent call last):
     ValueError: unknown method 'local-dg'; did you mean 'local-gd'? Known are: auto, local-gd, ...
     """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{nearest(name, METHODS)}")
+    if named(name) not in METHODS:
+        raise ValueError(f"unknown method {name!r}{nearest(name, [*METHODS, *ALIASES])}")
     known = taken(name)
     for option in options:
         if option not in known:
             raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
     given = {option: known[option].parsed(value) for option, value in options.items()}
     code, late = given.pop("compress", None), given.pop("late", None)
-    method = METHODS[name](**given)
+    method = METHODS[named(name)](**given)
     if isinstance(method, Method) and late is not None:
         method = method.late(late)
     if isinstance(method, Method) and code is not None:
@@ -57,6 +58,7 @@ def method_named(name: str, **options: Any) -> Method | Choice:
 def asked(
     name: str,
     *,
+    problem: str | None = None,
     task: str = "classification",
     C: float | None = None,
     alpha: float | None = None,
@@ -70,7 +72,8 @@ def asked(
 
     The task is "classification", or "regression" for real targets. `C`, the penalty of a loss, is as in scikit-learn's
     ``LogisticRegression``; `alpha`, that of real targets, as in its ``Ridge``, 1 unless given. With `intercept` the
-    last column is a bias, and free of either. The options are the method's own; None is not given.
+    last column is a bias, and free of either. Or the `problem` is named, and says task, loss and C, where they are not
+    given: `localgd.methods.options.PROBLEMS`. The options are the method's own; None is not given.
 
     Examples
     --------
@@ -80,6 +83,7 @@ def asked(
     True
     """
     given = {option: value for option, value in options.items() if value is not None}
+    task, C, loss = meant(problem, task=task, C=C, loss=loss).values()
     if task not in ("classification", "regression"):
         raise ValueError(f"task must be 'classification' or 'regression', got {task!r}")
     if task == "regression":
@@ -90,9 +94,11 @@ def asked(
         raise ValueError("alpha is for real targets: say so, by the task regression; the penalty for classes is C")
     if not method_named(name).problem.by_margins:
         raise ValueError(f"{name} fits real targets, not classes: say so (--task regression), or take auto")
-    minimises = C is not None or isinstance(method_named(name).problem, Regularised)
+    if problem == "svm" and C is None:
+        return method_named(name, **given), HardMargin()
+    minimises = C is not None or loss == SquaredHinge.name or isinstance(method_named(name).problem, Regularised)
     if not minimises:
         return method_named(name, **given, **({} if loss is None else {"loss": loss})), None
     chosen = loss_named("logistic" if loss is None else loss)
-    problem = Regularised(chosen, math.inf if C is None else C, intercept and C is not None)
-    return method_named(name, **given), problem
+    sought = Regularised(chosen, math.inf if C is None else C, intercept and C is not None)
+    return method_named(name, **given), sought

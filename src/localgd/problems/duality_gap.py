@@ -1,20 +1,23 @@
 """How far a model is from the minimiser of a penalised loss, proved by duality without pooling a row.
 
-F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² with the logistic loss. For any α in [0, 1], s = (1/N) Σ α_i z_i,
+F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|², for a loss whose conjugate ℓ* is known (`localgd.losses.Conjugated`). For any
+α where ℓ*(−α) is finite, [0, 1] for the logistic loss, all α >= 0 for squared hinge, and s = (1/N) Σ α_i z_i,
 
     F(w) − min F <= |λw − s|²/(2λ) + (1/N) Σ d_i,        d_i = ℓ(m_i) + ℓ*(−α_i) + α_i m_i,  m_i = z_i·w.
 
 With α_i = −ℓ'(m_i) every d_i is 0 and λw − s is the gradient, so one d-vector a node proves it. A bias that is free of
-the penalty asks for Σ α_i y_i = 0: the α of one class are all multiplied by 1 − u, and as d_i is the divergence between
-two coins, KL((1 − u)α, α) <= u² e^(−m_i). Then |w − w*| <= sqrt(2 gap/λ), because F is λ-strongly convex.
+the penalty asks for Σ α_i y_i = 0: the α of one class are all multiplied by 1 − u, which costs d_i <= u² g(m_i), with
+g = e^(−m) for the logistic loss and g = ℓ for squared hinge. Then |w − w*| <= sqrt(2 gap/λ), as F is λ-strongly convex.
+Margins that are off by x_i add at most L x_i²/2, L the smoothness of ℓ, and u α_i x_i where α is repaired: with
+B = (1/N) Σ L x_i²/2, W = (1/N) Σ g(m_i) and α² <= 4 L g that is no more than (u √W + √(2B))² in all.
 
-Where the nodes have sent the curvature H too, F need not be penalised. Along a line the third derivative of the
-logistic loss is at most R|v| times the second, R the largest row norm (Bach 2010, *Self-concordant analysis for
-logistic regression*). So ∇F(w + v)·v >= ∇F(w)·v + vᵀHv (1 − e^(−t))/t with t = R|v|, which is positive wherever
-1 − e^(−t) > q = R|∇F(w)|/μ, μ the least eigenvalue of H. If q < 1 there is a minimiser, and |w − w*| <= −log(1 − q)/R:
-that also proves that no plane separates the rows of an unpenalised F. Along directions that no margin sees
-(`localgd.problems.quotient`) F is the same, and has no curvature: μ is the least eigenvalue at a right angle to them,
-and the distance that to the nearest minimiser. Columns of unlike sizes are brought to one unit first.
+Where the nodes have sent the curvature H of a self-concordant loss too, F need not be penalised. Along a line the third
+derivative of the logistic loss is at most R|v| times the second, R the largest row norm (Bach 2010, *Self-concordant
+analysis for logistic regression*). So ∇F(w + v)·v >= ∇F(w)·v + vᵀHv (1 − e^(−t))/t with t = R|v|, which is positive
+wherever 1 − e^(−t) > q = R|∇F(w)|/μ, μ the least eigenvalue of H. If q < 1 there is a minimiser, and |w − w*| is at
+most −log(1 − q)/R: that also proves that no plane separates the rows of an unpenalised F. Along directions that no
+margin sees (`localgd.problems.quotient`) F is the same, and has no curvature: μ is the least eigenvalue at a right
+angle to them, and the distance that to the nearest minimiser. Columns of unlike sizes are brought to one unit first.
 
 Softmax is the same with α_ic the probability of a wrong class: its third derivative along a line is the third cumulant
 of the scores, at most their range times the second, and R is again the largest row norm.
@@ -30,7 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from localgd.core import Report
-from localgd.losses import Logistic, Softmax
+from localgd.losses import conjugated
 from localgd.problems.balance import balanced
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import total
@@ -48,21 +51,20 @@ def minimiser_certificate(
     """Return what is proved about w, shape (d,): objective, gap, distance and angle, given an appraisal by every node.
 
     The report is the sum of `localgd.problems.regularised.appraisal` over all nodes; if it is one of `Curvature`, the
-    message may have `asked` for what `localgd.problems.quotient.asked_of` says. Only the logistic loss and softmax are
-    certified.
+    message may have `asked` for what `localgd.problems.quotient.asked_of` says. Losses that are not `Conjugated` are
+    not certified.
     """
     low, length = float(report.mins["margin"]), norm_above(w)
     margin = low / length * (1 - 8 * UNIT_ROUNDOFF) if low > 0 and length > 0 else math.nan
-    # a margin that is off by so much changes the loss of its row by no more
-    off = math.sqrt(8 * float(report.sums["blur"]) / total(report))
+    proved = margin if margin > 0 else -math.inf
+    found = Certificate(proved, margin=margin, kind="minimiser", gap=math.inf, distance=math.inf)
+    found = replace(found, unpenalised=not problem.penalised)
+    if conjugated(problem.loss) is None:
+        return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
+    off = _moved(report, problem)
     value, rounding = problem.objective(report, w), 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF
     least, value = max(value - off, 0.0) * (1 - rounding), (value + off) * (1 + rounding)
-    proved = margin if margin > 0 else -math.inf
-    found = Certificate(proved, margin=margin, kind="minimiser", objective=value, gap=math.inf, distance=math.inf)
-    found = replace(found, unpenalised=not problem.penalised, objective_low=least)
-    if type(problem.loss) not in (Logistic, Softmax):  # of others a margin that is off changes the value by more
-        found = replace(found, objective=math.nan, objective_low=math.nan)
-        return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
+    found = replace(found, objective=value, objective_low=least)
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)
     distance = curved_distance(w, report, problem, steep, flat)
@@ -109,6 +111,19 @@ def near_minimiser(
     return _judged(replace(own, distance=distance, gap=gap), norm_above(problem.pull(w)))
 
 
+def _apart(report: Report, problem: Regularised) -> float:
+    """Return a bound on the root mean square of how far off scores are."""
+    smoothness: float = conjugated(problem.loss).smoothness
+    return math.sqrt(2 / smoothness * float(report.sums["blur"]) / total(report))
+
+
+def _moved(report: Report, problem: Regularised) -> float:
+    """Return a bound on what scores that are off change the mean of the losses by: slope · x + L x²/2."""
+    known, off = conjugated(problem.loss), _apart(report, problem)
+    steep = known.steepness(float(report.sums["risk"]) / total(report))
+    return float(steep * off + known.smoothness * off * off / 2)
+
+
 def _judged(found: Certificate, length: float) -> Certificate:
     """Return the certificate with its angle and verdict, given the length of the penalised part of the model."""
     size = length * (1 - 1e-12)
@@ -123,11 +138,12 @@ def _judged(found: Certificate, length: float) -> Certificate:
 
 def gradient_error(w: FloatArray, report: Report, problem: Regularised) -> float:
     """Return a bound on the rounding error of the gradient, that of the slopes included."""
-    n, mass = total(report), norm_above(report.sums["pull"])
+    n, mass, known = total(report), norm_above(report.sums["pull"]), conjugated(problem.loss)
     # the slopes of a sample are within so many roundings of the exact ones
-    steps = (31 + problem.loss.versus) * UNIT_ROUNDOFF * float(report.maxs["radius"])
+    steep, radius = known.steepness(float(report.sums["risk"]) / n), float(report.maxs["radius"])
+    steps: float = (31 + problem.loss.versus) * UNIT_ROUNDOFF * radius * steep
     drift = float(report.sums["drift"]) * (2 + report.n_nodes)
-    blurred = math.sqrt(8 * float(report.sums["blur"]) / n) / 4 * float(report.maxs["radius"])
+    blurred: float = _apart(report, problem) * known.smoothness * radius
     own = 8 * UNIT_ROUNDOFF * (problem.strength(n) * norm_above(problem.pull(w)) + mass / n)
     return drift / n + steps + blurred + own
 
@@ -137,7 +153,7 @@ def curved_distance(w: FloatArray, report: Report, problem: Regularised, steep: 
 
     From the curvature at w, a bound on the gradient, and directions (m, d) that F is the same along.
     """
-    if "curvature" not in report.sums:
+    if "curvature" not in report.sums or not conjugated(problem.loss).self_concordant:
         return math.inf
     curvature = symmetric(report.sums["curvature"]) / total(report)
     curvature[np.diag_indices(w.size)] += problem.strength(total(report)) * problem.pull(np.ones(w.size))
@@ -203,7 +219,7 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
         pull = pull - share * side
         doubt = drift / mass * (1 + share)  # the exact share is this near to the one used
         drift += doubt * norm_above(side) + drift
-        blur += (share + doubt) ** 2 * weight * (1 + 1e-9) / n
+        blur = ((share + doubt) * math.sqrt(weight * (1 + 1e-9) / n) + math.sqrt(2 * blur)) ** 2
     slope = strength * problem.pull(w) - pull / n
     if problem.intercept:
         slope = slope.reshape(problem.n_blocks, -1)[:, :-1].ravel()

@@ -21,7 +21,7 @@ import numpy as np
 
 from localgd.core import Report, Task
 from localgd.duals.dual import Dual
-from localgd.losses import Logistic, Loss, among
+from localgd.losses import Logistic, Loss, SquaredHinge, among
 from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import ByMargins, Evaluate, Weighting
 from localgd.rounding import (
@@ -76,6 +76,11 @@ class HardMargin(ByMargins):
 
     def loss_for(self, chosen: Loss | None, versus: int) -> Loss:
         """Return the loss that a method goes down: the one it was given, for samples that `versus` rows speak for."""
+        if type(chosen) is SquaredHinge:
+            raise ValueError(
+                "loss='squared_hinge' leads to any plane that separates the rows, as it is 0 from margins of 1 on; "
+                "give C (--C 1), as LinearSVC has one, or leave it out for the widest margin"
+            )
         return among(Logistic() if chosen is None else chosen, versus)
 
     def weighting_for(self, chosen: Weighting | None) -> Weighting:

@@ -12,7 +12,8 @@ import numpy as np
 from localgd.core import Engine, Field, Message, Problem, Report, Schema, Task
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_whole
-from localgd.losses import Logistic, Loss, Softmax, among, loss_named
+from localgd.limits import RefusedError
+from localgd.losses import Logistic, Loss, Softmax, SquaredHinge, among, bend, conjugated, loss_named
 from localgd.many.reports import more
 from localgd.many.stack import at_once
 from localgd.problems.balance import class_sums
@@ -28,8 +29,10 @@ from localgd.rows import Shard
 MOST_C = 1e100
 """Beyond, and below its inverse, products with the number of rows might leave float64."""
 
-CERTAIN = 1 - 2.0**-20
-"""A slope above this is 1 as far as its complement can be told from it by float64."""
+ONE_MARGIN = (
+    "squared_hinge is a loss of two classes; for more, each class against the rest is what LinearSVC does: "
+    "LocalGDClassifier(loss='squared_hinge', C=…, multi_class='ovr'), or take the logistic loss"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,15 @@ class Regularised(ByMargins):
     """The minimiser of F(w) = (1/N) Σ ℓ(z_i·w) + (λ/2)|w|² over all N samples, with λ = 1/(C N).
 
     C N F is ½|w|² + C Σ ℓ(z_i·w), so C is what it is in scikit-learn's ``LogisticRegression``, whatever the number of
-    nodes; a node weighs as its number of samples. For more than two classes logistic means softmax.
+    nodes; a node weighs as its number of samples. For more than two classes logistic means softmax. With the squared
+    hinge loss it is ``LinearSVC``'s model without a bias, or with one that is free of the penalty, as of a
+    ``LinearSVC(intercept_scaling=1e6)``; one that is penalised, too, is a column of ones of your own.
 
     Parameters
     ----------
-    loss : "logistic", "exponential" or Loss
-        Loss of a sample's margins; only logistic and softmax are certified.
+    loss : "logistic", "squared_hinge", "exponential" or Loss
+        Loss of a sample's margins; only logistic, softmax and squared hinge are certified. Squared hinge is for two
+        classes, and needs a penalty.
     C : float, 1e-100 to 1e100
         Inverse strength; inf for no penalty.
     intercept : bool
@@ -84,6 +90,11 @@ class Regularised(ByMargins):
         check_flag("intercept", self.intercept)
         check_whole("n_blocks", self.n_blocks, 1)
         object.__setattr__(self, "loss", loss_named(self.loss))
+        if type(self.loss) is SquaredHinge and not self.penalised:
+            raise ValueError(
+                "loss='squared_hinge' needs a penalty: give C, as 1.0 (--C 1); without one, every long enough model "
+                "that separates the rows has a loss of 0"
+            )
 
     @property
     def penalised(self) -> bool:
@@ -141,6 +152,8 @@ class Regularised(ByMargins):
 
     def among(self, versus: int) -> Regularised:
         """Return it for samples that `versus` rows speak for."""
+        if type(self.loss) is SquaredHinge and versus > 1:
+            raise ValueError(ONE_MARGIN)
         return replace(self, loss=among(self.loss, versus), n_blocks=1 if versus == 1 else versus + 1)
 
     def objective(self, report: Report, w: FloatArray) -> float:
@@ -199,30 +212,31 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 
     Sums, every sample by its weight, with α_i = −ℓ'(z_i·w): ``risk`` Σ ℓ, ``pull`` Σ α z, ``drift``, a bound on the
     rounding error of that; where the bias is free and there are two classes, ``positive``, the part of ``pull`` from
-    rows of the positive class, and ``odds`` (2,), Σ e^(−z·w) over the negative and the positive class, or the flag
-    ``far`` where that leaves float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
+    rows of the positive class, and ``odds`` (2,), Σ of what their repair costs (`localgd.losses.Conjugated.repair`:
+    e^(−z·w) of the logistic loss) over the negative and the positive class, or the flag ``far`` where that leaves
+    float64; of more classes `localgd.problems.balance.class_sums`; ``blur``, a bound on what
     the rounding of the margins adds to the gap. Maximum: ``radius``, the largest row norm.
     """
-    loss = problem.loss
+    loss, known = problem.loss, conjugated(problem.loss)
     slope = loss.slope(margins)
     of_samples = values(loss, margins)
     here = standing(shard, w, margins, of_samples, shard.total)
     with np.errstate(over="ignore"):
         risk = shard.weigh(of_samples).sum(axis=-1)
-    sure = shard.weigh((slope > CERTAIN).astype(float)).sum(axis=-1)
-    blur = blurred(shard, loss, shard.margin_error(norm(w))) + sure * 2.0**-50
+    unsure = np.zeros_like(slope) if known is None else known.unsure(slope)
+    blur = blurred(shard, loss, shard.margin_error(norm(w))) + shard.weigh(unsure).sum(axis=-1)
     slope = shard.weigh(slope)
     pull, drift = shard.combine(slope), shard.combine_error(slope)
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
     by_class, there = dict[str, Any](), np.asarray(True)
-    if problem.intercept and loss.versus == 1:
+    if problem.intercept and known is not None and loss.versus == 1:
         bias = np.zeros(w.size)
         bias[-1] = 1.0
         positive = shard.margins(bias) > 0  # the bias column of a signed row is its label
         sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         with np.errstate(over="ignore"):
-            odds = shard.weigh(np.exp(-margins))
+            odds = shard.weigh(known.repair(margins))
             sides = [np.where(side, odds, 0.0).sum(axis=-1) for side in (~positive, positive)]
         by_class["odds"] = np.stack(sides, axis=-1)
         there = np.isfinite(by_class["odds"]).all(axis=-1)
@@ -233,19 +247,19 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
 
 
 def blurred(shard: Shard, loss: Loss, off: Any) -> Any:
-    """Return a bound on what margins that are off by so much add to the gap.
-
-    Scores of softmax that are off make twice that between two wrong classes.
-    """
-    times = 4 if type(loss) is Softmax else shard.versus
-    return shard.total * times * (off * off) / 8  # not **, which raises where this overflows
+    """Return a bound on what margins that are off by so much add to the gap; 0 of a loss that there is no gap of."""
+    known = conjugated(loss)
+    if known is None:
+        return 0.0 * off
+    apart = known.apart(off)
+    return shard.total * known.smoothness * (apart * apart) / 2  # not **, which raises where this overflows
 
 
 def appraisals(n_features: int, problem: Regularised) -> Schema:
     """Return the schema of `appraisal`."""
     number, vector = Field("sum"), Field("sum", (n_features,))
     by_class: dict[str, Field] = {}
-    if problem.intercept and problem.loss.versus == 1:
+    if problem.intercept and conjugated(problem.loss) is not None and problem.loss.versus == 1:
         by_class = {"positive": vector, "odds": Field("sum", (2,), unless="far"), "far": Field("flag")}
     elif problem.intercept and type(problem.loss) is Softmax:
         by_class = {"expected": vector, "odds": Field("sum", (3, problem.n_blocks, problem.n_blocks))}
@@ -261,9 +275,39 @@ def settled(report: Report, slope: FloatArray, units: FloatArray | None = None) 
     return norm(slope) <= drift * (2 + report.n_nodes) / total(report)
 
 
+def with_turning(found: Report, message: Message, shard: Shard, margins: FloatArray, loss: Loss) -> Report:
+    """Add ``turning``, Σ −ℓ'(z·w + t z·v) z·v for the ``lengths`` t, (k,), along the ``line`` v, (d,), of a message.
+
+    Or the flag ``unturned``, where one of these sums leaves float64 or rests on too few rows; nothing, if the message
+    has no line.
+    """
+    if "line" not in message.extra:
+        return found
+    across, lengths = shard.margins(message.extra["line"]), message.extra["lengths"]
+    slopes = [shard.weigh(loss.slope(margins + length * across)) for length in lengths]
+    sums = np.stack([(slope * across).sum(axis=-1) for slope in slopes], axis=-1)
+    there = np.isfinite(sums).all(axis=-1)
+    try:
+        for slope in slopes:
+            shard.permit(slope)
+    except RefusedError:
+        there = np.logical_and(there, False)
+    return more(found, sums={"turning": sums}, where=there, flags={"unturned": np.logical_not(there)})
+
+
+def turnings(message: Message) -> Schema:
+    """Return what `with_turning` adds to a report, as a schema."""
+    if "line" not in message.extra:
+        return {}
+    return {"turning": Field("sum", message.extra["lengths"].shape, unless="unturned"), "unturned": Field("flag")}
+
+
 @dataclass(frozen=True)
 class Appraise:
-    """Report how the shared model stands and what its duality gap is made of, nothing else: a gradient a round."""
+    """Report how the shared model stands and what its duality gap is made of, nothing else: a gradient a round.
+
+    Where the message has a ``line``, also the derivatives of the losses along it: see `with_turning`.
+    """
 
     weighted_by: ClassVar[Weighting] = "num-examples"
 
@@ -279,14 +323,16 @@ class Appraise:
         return replace(self, problem=regularised(problem))
 
     def schema(self, message: Message) -> Schema:
-        """Return `appraisals`."""
-        return appraisals(message.w.size, self.problem)
+        """Return `appraisals` and `turnings`."""
+        return {**appraisals(message.w.size, self.problem), **turnings(message)}
 
     @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:
-        """Return `appraisal`."""
+        """Return `appraisal`, and `with_turning` what was asked for."""
         elementwise(self.loss, shard)
-        return appraisal(shard, message.w, shard.margins(message.w), self.problem), state
+        margins = shard.margins(message.w)
+        found = appraisal(shard, message.w, margins, self.problem)
+        return with_turning(found, message, shard, margins, self.loss), state
 
 
 @dataclass(frozen=True)
@@ -313,6 +359,7 @@ class Curvature(Appraise):
         report = appraisal(shard, message.w, margins, self.problem)
         curvature = triangle(hessian(shard, self.problem.loss, margins))
         report += Report(sums={"curvature": curvature})
+        report = with_turning(report, message, shard, margins, self.loss)
         asked, units = message.extra.get("dependent"), message.extra.get("units")
         if asked is not None:
             report += Report(maxs={"uncancelled": uncancelled(shard, asked)})
@@ -329,10 +376,9 @@ class Curvature(Appraise):
 def hessian(shard: Shard, loss: Loss, margins: FloatArray) -> FloatArray:
     """Return Σ ∇²ℓ over a node's samples, (d, d).
 
-    With slopes p the logistic loss has Σ p (1 − p) z zᵀ, the exponential one Σ p z zᵀ, and softmax Σ p_c z_c z_cᵀ less
-    s sᵀ of every sample, s = Σ_c p_c z_c.
+    That is Σ ℓ'' z zᵀ of a loss of one margin, and of softmax with slopes p Σ p_c z_c z_cᵀ less s sᵀ of every sample,
+    s = Σ_c p_c z_c.
     """
-    slope = loss.slope(margins)
     if loss.versus == 1:
-        return shard.second_moment(shard.weigh(slope * loss.slope(-margins) if type(loss) is Logistic else slope))
-    return shard.spread(slope)
+        return shard.second_moment(shard.weigh(bend(loss, margins)))
+    return shard.spread(loss.slope(margins))

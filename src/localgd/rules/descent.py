@@ -12,6 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from localgd.core import Problem, Report
 from localgd.duals.dual import Dual
 from localgd.errors import check_whole
+from localgd.losses import conjugated
 from localgd.many.by_node import named
 from localgd.problems.metrics import total
 from localgd.problems.quotient import asked_of, basis
@@ -35,6 +36,10 @@ SINGULAR = 1e-13
 
 SUFFICIENT = 1e-4
 """Share of the predicted decrease that a Newton step must bring (Armijo's rule)."""
+
+
+LENGTHS = 2.0 ** -np.arange(25.0)
+"""Shares of a step at which nodes tell the derivative, where the curvature may jump on its way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +84,11 @@ class Descending(Server):
         wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
         following = replace(state, round=state.round + 1)
         if not value <= wanted and state.value < math.inf:
-            length = state.length / 2
+            length = self._shorter(state, report)
             if length < NOISE:
                 return replace(following, model=Dual(state.base), done="no step brings the objective down any more")
-            return replace(following, length=length, model=Dual(read_only(state.base + length * state.direction)))
+            nearer = Dual(read_only(state.base + length * state.direction))
+            return replace(following, length=length, asks={} if self._jumps else state.asks, model=nearer)
         slope = self.problem.gradient(report, state.w)
         if settled(report, slope, state.asks.get("units")):
             return replace(following, done="the gradient is 0 to within rounding")
@@ -92,8 +98,30 @@ class Descending(Server):
         promised = -float(slope @ following.direction)
         if promised <= FLAT * abs(value):
             following = replace(following, done="no step brings the objective down any more")
+        if self._jumps:
+            following = replace(following, asks={"line": following.direction, "lengths": LENGTHS - 1.0})
         known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
         return replace(known, model=Dual(read_only(state.w + following.direction)))
+
+    @property
+    def _jumps(self) -> bool:
+        """Whether the curvature may be another one at once, so that a step may be far too long."""
+        known = conjugated(self.problem.loss)
+        return known is not None and not known.self_concordant
+
+    def _shorter(self, state: DescentState, report: Report) -> float:
+        """Return a shorter step than one that was too long: half of it, or where the objective stops to fall."""
+        if "turning" not in report.sums or report.flags.get("unturned", 0):
+            return state.length / 2
+        pull, n = self.problem.pull, total(report)
+        at_base, along = (float(pull(vector) @ state.direction) for vector in (state.base, state.direction))
+        rises = self.problem.strength(n) * (at_base + LENGTHS * along) - report.sums["turning"] / n
+        uphill = np.flatnonzero(rises > 0)
+        if not uphill.size:
+            return state.length / 2
+        high = int(uphill[-1])  # of those from 1 downwards, the shortest
+        low, fall = (LENGTHS[high + 1], rises[high + 1]) if high + 1 < LENGTHS.size else (0.0, state.slope)
+        return float(low + (LENGTHS[high] - low) * fall / (fall - rises[high]))
 
     def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
         """Return the state with the direction from its point, where the gradient is `slope`."""
@@ -181,8 +209,8 @@ class LimitedMemory(Descending):
             step, change = pairs[-1]
             direction = direction * (float(step @ change) / float(change @ change))
         else:  # a step that surely leads down: the curvature is at most that of the longest row
-            radius = float(report.maxs["radius"])
-            direction = direction / (radius * radius + self.problem.strength(total(report)))
+            radius, bend = float(report.maxs["radius"]), max(1.0, self.problem.loss.curvature)
+            direction = direction / (bend * radius * radius + self.problem.strength(total(report)))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
             direction = direction + step * (share - float(change @ direction) / float(step @ change))
         return replace(state, direction=direction, pairs=pairs)

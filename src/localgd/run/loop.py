@@ -165,6 +165,8 @@ def _told(stage: Stage, verdict: Status, asked: str) -> Iterator[str]:
         yield f"it ended, as {stage.server.done}"
     if isinstance(stage.method.merge, Late) and verdict in (Status.UNDECIDED, Status.CANCELS):
         yield "the late direction is handed out, no model where no plane separates the rows: late=False, --no-late"
+    if stage.context.sizes.weight is not None and stage.shown.kind == "max-margin":
+        yield "rows with weights: a max-margin model knows only which are above 0"
     if stage.method.why:
         yield f"{asked} took {stage.method.name}, as {stage.method.why}"
 
