@@ -14,10 +14,10 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from localgd import InProcess, LocalGDClassifierCV, NodeError, load, prepare
+from localgd import InProcess, LocalGDClassifierCV, NodeError, load, prepare, tune
 from localgd.data.classes import signed
 from localgd.data.holdout import folds
-from localgd.run.tune import Tuned, path, tune
+from localgd.run.tune import Tuned, cross_validated, path
 
 
 def data(n=300):
@@ -41,7 +41,7 @@ def tuned(X, y, groups, folds, n_classes=2, **options):
         return [tuple(shard(held.node_id, np.intersect1d(own, part)) for part in fold) for fold in folds]
 
     engine = InProcess(shard(name, index) for name, index in places.items())
-    return tune(engine, split, len(folds), intercept=True, **{"Cs": path(), **options})
+    return cross_validated(engine, split, len(folds), intercept=True, **{"Cs": path(), **options})
 
 
 def test_scores_and_choice_are_those_of_pooled_cross_validation_in_eighty_rounds():
@@ -141,12 +141,11 @@ def test_columns_are_prepared_by_the_training_rows_of_each_fold():
     options = {"scale": "standard", "missing": "most-frequent"}
     found = tune(
         InProcess(sites),
-        lambda table: folds(table, 3, seed=2),
-        3,
-        Cs=np.array([0.01, 1.0]),
-        intercept=True,
+        lambda part: prepare(part, **options),
+        Cs=[0.01, 1.0],
+        cv=3,
         scoring="roc_auc",
-        preparing=lambda part: prepare(part, **options),
+        seed=2,
     )
     for fold in range(3):
         inside, outside = zip(*(folds(table, 3, seed=2)[fold] for table in sites), strict=True)
@@ -199,7 +198,7 @@ def test_every_model_of_the_path_is_proved():
     ("options", "error", "said"),
     [
         ({"scoring": "f2"}, ValueError, "scoring must be one of accuracy, .*, roc_auc_ovr, got 'f2'"),
-        ({"Cs": np.array([0.0, 1.0])}, ValueError, "Cs must be"),
+        ({"scoring": ["f1"]}, ValueError, "scoring must be one of"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options, error, said):
@@ -218,4 +217,4 @@ def test_what_a_node_raises_names_the_node():
         return [(held, held)]
 
     with pytest.raises(NodeError, match="node '0'"):
-        tune(engine, split, 1, Cs=path(2), intercept=False)
+        cross_validated(engine, split, 1, Cs=path(2), intercept=False)
