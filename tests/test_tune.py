@@ -86,6 +86,16 @@ def test_the_estimator_does_what_that_of_pooled_rows_does(load, classes):
     assert found.n_rounds_ <= 80
 
 
+def test_more_folds_than_share_their_rounds_come_in_turn():
+    X, y, groups = data()
+    folds = list(StratifiedKFold(18).split(X, y))
+    found = tuned(X, y, groups, folds, Cs=np.array([0.01, 1.0]), scoring="neg_log_loss")
+    few = tuned(X, y, groups, [folds[0], folds[17]], Cs=np.array([0.01, 1.0]), scoring="neg_log_loss")
+    assert found.scores.shape == (18, 2)
+    assert found.scores[[0, 17]].tolist() == few.scores.tolist()
+    assert [run.w.tolist() for run in found.runs] == [run.w.tolist() for run in few.runs]
+
+
 def test_the_estimator_holds_out_a_node_at_a_time():
     X, y, groups = data()
     found = LocalGDClassifierCV(Cs=[1.0, 0.01], cv="leave-one-node-out").fit(X, y, groups=groups)
@@ -183,7 +193,7 @@ def test_a_fold_where_a_score_has_no_meaning_does_not_count_and_one_that_has_non
     iris = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="scoring='f1' is about two classes, and there are 3; take f1_macro"):
         LocalGDClassifierCV(Cs=2, cv=2, scoring="f1").fit(*iris)
-    with pytest.raises(ValueError, match="fold 1 of 1 holds out no row; take fewer folds"):
+    with pytest.raises(ValueError, match="fold 1 holds out no row; take fewer folds"):
         tuned(X, y, groups, [(order, [])], Cs=path(2))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from localgd.core import Engine
 from localgd.data.holdout import folds, left_out
-from localgd.engine.lanes import Lane, Together
+from localgd.engine.lanes import AT_ONCE, Lane, Together
 from localgd.errors import check_flag, check_kind, check_positive, check_whole
 from localgd.evaluation.names import Scoring
 from localgd.evaluation.scoring import Scores, check_scoring, scores
@@ -258,20 +258,11 @@ def cross_validated(
     """
     check_scoring(scoring, 2)
 
-    def parts(held: Any) -> list[Any]:
-        return [part for fold in split(held) for part in fold] + [held]
-
-    together = Together.over(engine, parts)
-    for fold in range(n_folds):
-        for part, what in enumerate(("trains on", "holds out")):
-            if not together.lane(fold, 2 * fold + part).node_ids:
-                raise ValueError(f"fold {fold + 1} of {n_folds} {what} no row; take fewer folds")
     way = _Path(Cs, intercept, auto() if method is None else method, scoring, preparing, on_round)
-    jobs: list[Callable[[], Any]] = [
-        lambda fold=fold: way.on_fold(together.lane(fold, 2 * fold), together.lane(fold, 2 * fold + 1))  # type: ignore[misc]
-        for fold in range(n_folds)
-    ]
-    *folds, (runs, recipe) = together.run([*jobs, lambda: way.along(together.lane(n_folds, 2 * n_folds))])
+    (*folds, (runs, recipe)), n_rounds = _at_once(engine, split, range(min(n_folds, AT_ONCE)), way, whole=True)
+    for begin in range(AT_ONCE, n_folds, AT_ONCE):
+        more, and_rounds = _at_once(engine, split, range(begin, min(n_folds, begin + AT_ONCE)), way, whole=False)
+        folds, n_rounds = [*folds, *more], n_rounds + and_rounds
     found = [of_fold for _, of_fold in folds]
     if all(np.isnan(of_fold.values).any() for of_fold in found):
         raise ValueError(
@@ -285,11 +276,33 @@ def cross_validated(
         np.array([of_fold.values for of_fold in found]),
         runs,
         tuple(of_fold for of_fold, _ in folds),
-        together.n_rounds,
+        n_rounds,
         max(of_fold.doubt for of_fold in found),
         float((weights[:, most] / weights.sum(axis=1)).mean()),
         recipe,
     )
+
+
+def _at_once(
+    engine: Engine, split: Callable[[Any], Sequence[tuple[Any, Any]]], chosen: range, way: _Path, *, whole: bool
+) -> tuple[list[Any], int]:
+    """Return what comes of these folds, then, if asked for, of all rows, and how many rounds they took together."""
+
+    def parts(held: Any) -> list[Any]:
+        own = [part for fold in split(held)[chosen.start : chosen.stop] for part in fold]
+        return [*own, held] if whole else own
+
+    together = Together.over(engine, parts)
+    for job, fold in enumerate(chosen):
+        for part, what in enumerate(("trains on", "holds out")):
+            if not together.lane(job, 2 * job + part).node_ids:
+                raise ValueError(f"fold {fold + 1} {what} no row; take fewer folds")
+    jobs: list[Callable[[], Any]] = [
+        lambda job=job: way.on_fold(together.lane(job, 2 * job), together.lane(job, 2 * job + 1))  # type: ignore[misc]
+        for job in range(len(chosen))
+    ]
+    jobs += [lambda: way.along(together.lane(len(chosen), 2 * len(chosen)))] if whole else []
+    return together.run(jobs), together.n_rounds
 
 
 @dataclass(frozen=True)
