@@ -14,10 +14,10 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from localgd import InProcess, LocalGDClassifierCV, NodeError, load, prepare
+from localgd import InProcess, LocalGDClassifierCV, NodeError, load, prepare, tune
 from localgd.data.classes import signed
 from localgd.data.holdout import folds
-from localgd.run.tune import Tuned, path, tune
+from localgd.run.tune import Tuned, cross_validated, path
 
 
 def data(n=300):
@@ -41,7 +41,7 @@ def tuned(X, y, groups, folds, n_classes=2, **options):
         return [tuple(shard(held.node_id, np.intersect1d(own, part)) for part in fold) for fold in folds]
 
     engine = InProcess(shard(name, index) for name, index in places.items())
-    return tune(engine, split, len(folds), intercept=True, **{"Cs": path(), **options})
+    return cross_validated(engine, split, len(folds), intercept=True, **{"Cs": path(), **options})
 
 
 def test_scores_and_choice_are_those_of_pooled_cross_validation_in_eighty_rounds():
@@ -84,6 +84,16 @@ def test_the_estimator_does_what_that_of_pooled_rows_does(load, classes):
     np.testing.assert_allclose(found.predict_proba(X), pooled.predict_proba(X), atol=1e-5)
     assert found.coefs_paths_.shape == (5, 6, 1 if classes == 2 else 3, X.shape[1] + 1)
     assert found.n_rounds_ <= 80
+
+
+def test_more_folds_than_share_their_rounds_come_in_turn():
+    X, y, groups = data()
+    folds = list(StratifiedKFold(18).split(X, y))
+    found = tuned(X, y, groups, folds, Cs=np.array([0.01, 1.0]), scoring="neg_log_loss")
+    few = tuned(X, y, groups, [folds[0], folds[17]], Cs=np.array([0.01, 1.0]), scoring="neg_log_loss")
+    assert found.scores.shape == (18, 2)
+    assert found.scores[[0, 17]].tolist() == few.scores.tolist()
+    assert [run.w.tolist() for run in found.runs] == [run.w.tolist() for run in few.runs]
 
 
 def test_the_estimator_holds_out_a_node_at_a_time():
@@ -141,12 +151,11 @@ def test_columns_are_prepared_by_the_training_rows_of_each_fold():
     options = {"scale": "standard", "missing": "most-frequent"}
     found = tune(
         InProcess(sites),
-        lambda table: folds(table, 3, seed=2),
-        3,
-        Cs=np.array([0.01, 1.0]),
-        intercept=True,
+        lambda part: prepare(part, **options),
+        Cs=[0.01, 1.0],
+        cv=3,
         scoring="roc_auc",
-        preparing=lambda part: prepare(part, **options),
+        seed=2,
     )
     for fold in range(3):
         inside, outside = zip(*(folds(table, 3, seed=2)[fold] for table in sites), strict=True)
@@ -184,7 +193,7 @@ def test_a_fold_where_a_score_has_no_meaning_does_not_count_and_one_that_has_non
     iris = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="scoring='f1' is about two classes, and there are 3; take f1_macro"):
         LocalGDClassifierCV(Cs=2, cv=2, scoring="f1").fit(*iris)
-    with pytest.raises(ValueError, match="fold 1 of 1 holds out no row; take fewer folds"):
+    with pytest.raises(ValueError, match="fold 1 holds out no row; take fewer folds"):
         tuned(X, y, groups, [(order, [])], Cs=path(2))
 
 
@@ -199,7 +208,7 @@ def test_every_model_of_the_path_is_proved():
     ("options", "error", "said"),
     [
         ({"scoring": "f2"}, ValueError, "scoring must be one of accuracy, .*, roc_auc_ovr, got 'f2'"),
-        ({"Cs": np.array([0.0, 1.0])}, ValueError, "Cs must be"),
+        ({"scoring": ["f1"]}, ValueError, "scoring must be one of"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options, error, said):
@@ -218,4 +227,4 @@ def test_what_a_node_raises_names_the_node():
         return [(held, held)]
 
     with pytest.raises(NodeError, match="node '0'"):
-        tune(engine, split, 1, Cs=path(2), intercept=False)
+        cross_validated(engine, split, 1, Cs=path(2), intercept=False)

@@ -52,6 +52,10 @@ def federation():
     return InProcess([Shard("a", [[1.0, 2.0], [2.0, 1.0]]), Shard("b", [[1.0, 1.0]])])
 
 
+def prepared(part):
+    return localgd.prepare(part)
+
+
 def fitted(estimator):
     return lambda **settings: estimator(**settings).fit(X, Y, groups=GROUPS)
 
@@ -104,6 +108,7 @@ GIVEN = {
     "modified_local_gd": {"form": "proximal"},
     "partition": {"table": TABLES[0], "how": "iid", "n_nodes": 1},
     "prepare": {"engine": InProcess(TABLES)},
+    "tune": {"engine": InProcess(TABLES), "preparing": prepared, "Cs": 2, "cv": "leave-one-node-out"},
     "train": {"engine": federation(), "method": local_gd(local_steps=2), "n_rounds": 1},
     "update_fields": {"message": Message(w=np.zeros(2))},
     "update_report": {"shard": Shard("a", np.eye(2)), "update": np.ones(2)},

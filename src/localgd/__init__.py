@@ -46,6 +46,7 @@ HOMES = {
     "run.goals": "Angle Gap MarginRatio",
     "run.history": "RoundInfo Run SampledNodes",
     "run.loop": "train",
+    "run.tune": "tune",
     "testing.check": "check_method",
 }
 """The public names by the module that they live in, which is imported on first use; `__init__.pyi` tells editors."""

@@ -78,4 +78,5 @@ from localgd.run.history import SampledNodes as SampledNodes
 from localgd.run.loop import train as train
 
 __version__: str
+from localgd.run.tune import tune as tune
 from localgd.testing.check import check_method as check_method

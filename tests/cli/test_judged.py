@@ -33,6 +33,24 @@ def test_rows_set_aside_judge_the_model_beside_the_most_frequent_class(tmp_path)
     assert json.loads(localgd(*again, "--out", tmp_path / "RUN").stdout)["metrics"] == found
 
 
+def test_who_sets_nothing_aside_is_named_and_rows_of_one_class_have_no_area(tmp_path):
+    done = localgd("train", "heart", "--C", "1", "--holdout", "0.2", "--min-group", "5")
+    assert done.returncode == 0, done.stderr
+    assert "rows of 3 nodes set aside" in done.stderr
+    assert (
+        "no row is set aside at 1 node, as they are too few, or fewer than 5 of a class: 'Switzerland'" in done.stderr
+    )
+    assert " to " in done.stdout.partition("rows set aside: accuracy ")[2].partition(" (always")[0]
+    rows = pl.DataFrame({"x": np.arange(40.0) % 7, "y": ["no", "no", "yes", "no"] * 10, "site": ["a", "b"] * 20})
+    rows.write_csv(tmp_path / "rows.csv")
+    words = ("--label", "y", "--node", "site", "--C", "1", "--leave-one-node-out", "--out", tmp_path / "RUN")
+    done = localgd("train", tmp_path / "rows.csv", *words)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is told of 'a': label: all 20 rows of all nodes are 'no'; two classes are needed" in done.stdout
+    assert "% (always 'no': 100 %), AUC – (one class only), log loss" in done.stdout
+    assert (tmp_path / "RUN" / "metrics.png").is_file()
+
+
 def test_a_run_that_goes_on_sets_the_same_rows_aside(sites, tmp_path):
     words = ["train", sites, "--label", "outcome", "--method", "local-gd", "--C", "1", "--holdout", "0.3"]
     assert localgd(*words, "--n-rounds", "12", "--out", tmp_path / "WHOLE").returncode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +16,8 @@ from localgd.evaluation.names import Scoring
 
 if TYPE_CHECKING:
     from localgd.data.model import Model
+    from localgd.rounding import FloatArray
     from localgd.run.tune import Tuned
-
-LEAVE_ONE_OUT = "leave-one-node-out"
 
 
 @with_source
@@ -32,7 +30,7 @@ def tune_command(
         str,
         typer.Option("--Cs", help="Values of C with commas between, or how many from 1e-4 to 1e4."),
     ] = "10",
-    cv: Annotated[str, typer.Option(help=f"A number of folds, or {LEAVE_ONE_OUT}: each node is a fold.")] = "5",
+    cv: Annotated[str, typer.Option(help="A number of folds, or leave-one-node-out: each node is a fold.")] = "5",
     scoring: Annotated[Scoring, typer.Option(help="What a model is judged by, named as in scikit-learn.")] = "accuracy",
     method: Annotated[str, typer.Option(help="One that ends at the minimiser: auto, newton, lbfgs.")] = "auto",
     seed: flags.Seed = 0,
@@ -55,87 +53,64 @@ def tune_command(
     with process_group(None, None) as here:
         if out is not None:
             here.first(lambda: record.check_free(out, force=force))
-        found, names = _tuned(SimpleNamespace(**given), source, values, here)
+        found = _tuned(SimpleNamespace(**given), source, values, here)
         if not here.leads:
             return
     chosen = float(values[found.best])
     if out is not None and found.recipe is not None:
         model = found.runs[found.best].model(found.recipe)
-        _leave(out, found, model, names, {**given, "C": chosen, "task": "classification"}, force=force)
-    _tell(found, names, scoring, out, as_json=as_json)
+        _leave(out, found, model, {**given, "C": chosen, "task": "classification"}, force=force)
+    _tell(found, scoring, out, as_json=as_json)
 
 
-def _tuned(given: SimpleNamespace, source: flags.Source, values: Any, here: ProcessGroup) -> tuple[Tuned, list[str]]:
-    """Return what cross-validation over this process's rows, and those of the others, has found, and what folds are."""
+def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, here: ProcessGroup) -> Tuned:
+    """Return what cross-validation over this process's rows, and those of the others, has found."""
     from localgd.cli.data import federation_of, prepared, tables_of
     from localgd.methods.table import asked
     from localgd.report import text
     from localgd.report.progress import Progress
-    from localgd.run.tune import tune
+    from localgd.run.tune import LEAVE_ONE_OUT, tune
 
     method = asked(given.method, C=1.0, intercept=given.fit_intercept)[0]
     with Progress(quiet=given.as_json or not here.leads) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, given.seed, (here.rank, here.world))
         engine = federation_of(tables, here, n_jobs=given.n_jobs)
-        split, names = _folds(given.cv, engine.node_ids, given.seed, given.min_group)
-        said = [text.counted(len(engine.node_ids), "node"), text.counted(len(names), "fold")]
-        progress.say(f"{', '.join(said)}, {text.counted(len(values), 'value')} of C; method {given.method}")
+        folds = len(engine.node_ids) if given.cv == LEAVE_ONE_OUT else given.cv
+        said = f"{text.counted(len(engine.node_ids), 'node')}, {folds} folds, {text.counted(len(values), 'value')} of C"
+        progress.say(f"{said}; method {given.method}")
         how = {"intercept": given.fit_intercept, "min_group": given.min_group}
         found = tune(
             engine,
-            split,
-            len(names),
+            lambda part: prepared(part, tables, source, **how),
             Cs=values,
-            intercept=given.fit_intercept,
-            method=method,
+            cv=int(given.cv) if given.cv.isdecimal() else given.cv,
             scoring=given.scoring,
-            preparing=lambda part: prepared(part, tables, source, **how),
+            method=method,
+            seed=given.seed,
             on_round=None if here.world > 1 else lambda _: progress.interrupted is not None,
+            **how,
         )
         if progress.interrupted is not None:
             typer.echo("interrupted: no C is chosen, and nothing is written", err=True)
             raise typer.Exit(flags.SIGNALLED + progress.interrupted)
         for note in () if found.recipe is None else found.recipe.notes:
             progress.say(note)
-    return found, names
+    return found
 
 
-def _values(given: str) -> Any:
-    """Return the values of C, ascending."""
-    import numpy as np
-
-    from localgd.rounding import is_number
-    from localgd.run.tune import path
+def _values(given: str) -> FloatArray:
+    """Return the values of C, ascending: a whole number says how many."""
+    from localgd.run.tune import ascending
 
     try:
-        if "," not in given and "." not in given and "e" not in given.lower():
-            if int(given) >= 1:
-                return path(int(given))
-            values = []
-        else:
-            values = sorted({float(part) for part in given.split(",") if part.strip()})
-    except ValueError:
-        values = []
-    if not values or not all(is_number(C) and 0 < C < float("inf") for C in values):
-        raise ValueError(f"--Cs must be a number of values, at least 1, or values above 0 with commas, got {given!r}")
-    return np.array(values)
+        return ascending(int(given) if given.strip().isdecimal() else [float(C) for C in given.split(",")])
+    except ValueError as error:
+        wanted = "a number of values, at least 1, or values above 0 with commas"
+        raise ValueError(f"--Cs must be {wanted}, got {given!r}") from error
 
 
-def _folds(cv: str, nodes: tuple[str, ...], seed: int, min_group: int) -> tuple[Any, list[str]]:
-    """Return how a node splits its table, and the names of the folds."""
-    from localgd.data.holdout import folds, left_out
-
-    if cv == LEAVE_ONE_OUT:
-        if len(nodes) < 2:
-            raise ValueError(f"--cv {cv}: one node leaves no row to train on; give more nodes, or a number of folds")
-        return partial(left_out, nodes=nodes), list(nodes)
-    if not cv.isdecimal() or int(cv) < 2:
-        raise ValueError(f"--cv must be a number of folds, at least 2, or {LEAVE_ONE_OUT}, got {cv!r}")
-    return partial(folds, n_folds=int(cv), seed=seed, min_group=min_group), [f"{k + 1}" for k in range(int(cv))]
-
-
-def _leave(out: Path, found: Tuned, model: Model, names: list[str], given: dict[str, Any], *, force: bool) -> None:
+def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, force: bool) -> None:
     """Write the run folder: what a training leaves, and the scores."""
     import polars as pl
 
@@ -146,7 +121,7 @@ def _leave(out: Path, found: Tuned, model: Model, names: list[str], given: dict[
 
     run, place = found.runs[found.best], record.partial(out)
     place.mkdir(exist_ok=True)
-    pl.DataFrame(tuned.columns(found, names)).write_csv(place / record.SCORES)
+    pl.DataFrame(tuned.columns(found)).write_csv(place / record.SCORES)
     figure_of(tuned.panels(found, given["scoring"])).savefig(place / record.SCORES_FIGURE, dpi=130)
     data = str(Path(given["data"]).resolve()) if Path(given["data"]).exists() else given["data"]
     chosen = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
@@ -154,7 +129,7 @@ def _leave(out: Path, found: Tuned, model: Model, names: list[str], given: dict[
     record.write(out, run, model, config, draw=convergence, force=force)
 
 
-def _tell(found: Tuned, names: list[str], scoring: str, out: Path | None, *, as_json: bool) -> None:
+def _tell(found: Tuned, scoring: str, out: Path | None, *, as_json: bool) -> None:
     from localgd.report import tuned
     from localgd.report.progress import Patient
 
@@ -163,12 +138,12 @@ def _tell(found: Tuned, names: list[str], scoring: str, out: Path | None, *, as_
         entries = {"C": float(found.Cs[found.best]), "scoring": scoring, "n_rounds": found.n_rounds}
         entries |= {
             "doubt": found.doubt,
-            "scores": tuned.columns(found, names),
+            "scores": tuned.columns(found),
             "out": None if out is None else f"{out}",
         }
         typer.echo(json.dumps(entries | {"certificate": run.certificate.to_dict()}, indent=1, allow_nan=False))
         return
     Patient(highlight=False).print(tuned.table(found, scoring))
-    for line in (*tuned.in_short(found, names, scoring), f"on all rows: {run.certificate.status}"):
+    for line in (*tuned.in_short(found, scoring), f"on all rows: {run.certificate.status}"):
         typer.echo(line)
     typer.echo(f"written to {out}" if out else "nothing written; add --out RUN to keep the model")

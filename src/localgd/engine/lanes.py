@@ -22,6 +22,9 @@ AWAY = "away"
 FAILED = "failed"
 """The tally of nodes that failed at what a job asked, with what they said."""
 
+AT_ONCE = 16
+"""Trainings that had better share their rounds: each holds its rows in its own way, so more would take more memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Unmade:

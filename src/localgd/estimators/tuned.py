@@ -14,16 +14,14 @@ from sklearn.model_selection import LeaveOneGroupOut, check_cv
 from localgd.data.classes import signed
 from localgd.data.coding import ClassWeight
 from localgd.engine.inprocess import InProcess
-from localgd.errors import check_kind, check_positive
+from localgd.errors import check_kind
 from localgd.estimators.linear import Classifier, records, with_bias
 from localgd.evaluation.names import Scoring
 from localgd.methods.method import Choice, Method
 from localgd.methods.table import asked
-from localgd.rounding import FloatArray, is_whole, real_array
+from localgd.rounding import FloatArray
 from localgd.rows import Shard
-from localgd.run.tune import path, tune
-
-LEAVE_ONE_OUT = "leave-one-node-out"
+from localgd.run.tune import LEAVE_ONE_OUT, ascending, cross_validated
 
 
 @dataclass(eq=False, repr=False)
@@ -91,7 +89,7 @@ class LocalGDClassifierCV(Classifier):
         rows, judged = (with_bias(X, intercept=intercept) for intercept in (self.fit_intercept, True))
         places, n_classes = dict(held), len(self.classes_)
         folds = self._folds(X, self.classes_[codes], held)
-        self.Cs_ = _ascending(self.Cs)
+        self.Cs_ = ascending(self.Cs)
         method = self.method
         if isinstance(method, str):
             method = asked(method, C=1.0, intercept=self.fit_intercept)[0]
@@ -111,7 +109,7 @@ class LocalGDClassifierCV(Classifier):
             ]
 
         engine = InProcess([shard(name, index, rows, counting) for name, index in held])
-        found = tune(
+        found = cross_validated(
             engine,
             split,
             len(folds),
@@ -150,15 +148,3 @@ class LocalGDClassifierCV(Classifier):
             wanted = f"a number of folds, a splitter, splits or {LEAVE_ONE_OUT!r}"
             raise ValueError(f"cv must be {wanted}, got {self.cv!r}: {error}") from error
         return [~np.isin(np.arange(len(y)), outside) for outside in outsides]
-
-
-def _ascending(Cs: Any) -> NDArray[np.float64]:
-    """Return the values of C, ascending."""
-    if is_whole(Cs, 1):
-        return path(int(Cs))
-    values = real_array("Cs", Cs)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"Cs must be a number of values, at least 1, or a list of them, got {Cs!r}")
-    for C in values:
-        check_positive("Cs", float(C))
-    return np.sort(values)

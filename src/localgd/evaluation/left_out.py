@@ -12,7 +12,7 @@ import numpy as np
 
 from localgd.core import Engine
 from localgd.data.holdout import left_out
-from localgd.engine.lanes import Together
+from localgd.engine.lanes import AT_ONCE, Together
 from localgd.errors import NodeError, check_kind, check_whole
 from localgd.errors import plain as plain_line
 from localgd.evaluation.evaluate import evaluate
@@ -20,9 +20,6 @@ from localgd.evaluation.measures import UNKNOWN, ClassMetrics, Interval, NumberM
 
 if TYPE_CHECKING:
     from localgd.data.model import Model
-
-AT_ONCE = 16
-"""Trainings that share their rounds: each holds its rows prepared in its own way, so more would take more memory."""
 
 
 @dataclass(frozen=True, eq=False)

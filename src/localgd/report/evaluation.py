@@ -250,7 +250,8 @@ def panels(found: ClassMetrics | NumberMetrics | LeftOut) -> list[Panel]:
     if not nodes:
         return out
     if all(isinstance(one, NumberMetrics) for one in nodes.values()):
-        return [*out, _beside("Error by node", "RMSE", nodes, {"": [one.rmse for one in nodes.values()]})]
+        errors = {"model": [one.rmse for one in nodes.values()], "the node's mean": [*map(_of_mean, nodes.values())]}
+        return [*out, _beside("Error by node", "RMSE", nodes, errors)]
     cut = {"accuracy": [_middle(one.decisions[0].accuracy) for one in nodes.values()]}
     most = [float(one.decisions[0].weights.max() / one.decisions[0].weights.sum()) for one in nodes.values()]
     out.append(_beside("Accuracy by node", "share of rows", nodes, {**cut, "most frequent class": most}))
@@ -260,6 +261,11 @@ def panels(found: ClassMetrics | NumberMetrics | LeftOut) -> list[Panel]:
     if np.isfinite(areas).any():
         out.append(_beside("AUC by node", "area under the ROC curve", nodes, {"": areas}))
     return out
+
+
+def _of_mean(of: NumberMetrics) -> float:
+    """Return the error of whoever always says the mean of the node's targets: R² is what a model is better by."""
+    return of.rmse / math.sqrt(1 - of.r2) if of.r2 < 1 else math.nan
 
 
 def _middle(bounds: Interval) -> float:

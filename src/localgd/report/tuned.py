@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table as Grid
@@ -21,10 +20,10 @@ SURE = 1e-6
 """What is known of an area to within this needs no word."""
 
 
-def columns(found: Tuned, folds: Sequence[str]) -> dict[str, Any]:
+def columns(found: Tuned) -> dict[str, Any]:
     """Return the scores column by column, ready for a data frame: C, the mean and its spread, and each fold."""
     spread = found.told.std(axis=0)
-    each = {f"score_{name}": plain_of(of) for name, of in zip(folds, found.scores, strict=True)}
+    each = {f"score_{name}": plain_of(of) for name, of in zip(found.folds, found.scores, strict=True)}
     return {"C": found.Cs.tolist(), "mean": found.means.tolist(), "sd": spread.tolist(), **each}
 
 
@@ -39,15 +38,15 @@ def table(found: Tuned, scoring: str) -> Grid:
     return grid
 
 
-def in_short(found: Tuned, folds: Sequence[str], scoring: str) -> list[str]:
+def in_short(found: Tuned, scoring: str) -> list[str]:
     """Return what was chosen, and what to think of it, in a few lines."""
-    C, own = found.Cs[found.best], zip(map(plain, folds), found.scores[:, found.best], strict=True)
+    C, own = found.Cs[found.best], zip(map(plain, found.folds), found.scores[:, found.best], strict=True)
     always = f" (always the most frequent class: {found.majority:.4f})" if scoring == "accuracy" else ""
-    counted, values = text.counted(len(folds), "fold"), text.counted(found.Cs.size, "value")
+    counted, values = text.counted(len(found.folds), "fold"), text.counted(found.Cs.size, "value")
     mean = f"{scoring} {found.means[found.best]:.4f}{always}"
     said = [f"C = {C:.4g}: {mean}; {counted}, {values} of C, {found.n_rounds} rounds"]
     each = [f"{name} {'–' if math.isnan(score) else f'{score:.4f}'}" for name, score in own]
-    if list(folds) != [f"{place + 1}" for place in range(len(folds))]:  # they are nodes
+    if found.folds != tuple(f"{place + 1}" for place in range(len(found.folds))):  # they are nodes
         said.append(f"by the node that was left out: {', '.join(each[:MOST_FOLDS])}{', …' * (len(each) > MOST_FOLDS)}")
     if n_missing := len(found.scores) - len(found.told):
         said.append(f"{text.counted(n_missing, 'fold')} without a score, as the rows held out lack a class there")

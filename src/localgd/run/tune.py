@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from localgd.core import Engine
-from localgd.engine.lanes import Lane, Together
-from localgd.errors import check_positive
+from localgd.data.holdout import folds, left_out
+from localgd.engine.lanes import AT_ONCE, Lane, Together
+from localgd.errors import check_flag, check_kind, check_positive, check_whole
 from localgd.evaluation.names import Scoring
 from localgd.evaluation.scoring import Scores, check_scoring, scores
 from localgd.methods.auto import auto
 from localgd.methods.method import Choice, Method
 from localgd.problems.regularised import Regularised
-from localgd.rounding import FloatArray
+from localgd.rounding import FloatArray, is_whole, real_array
 from localgd.run.goals import Gap
 from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
@@ -29,6 +31,9 @@ NEAR = 1e-15
 
 A loss on other rows is off by about the root of that, as these do not stand at their least.
 """
+
+LEAVE_ONE_OUT = "leave-one-node-out"
+"""Folds of which each holds one node out."""
 
 Preparing: TypeAlias = "Callable[[Engine], tuple[Engine, Recipe]]"
 
@@ -66,6 +71,8 @@ class Tuned:
         The mean accuracy over the folds of whoever always says the class that is the most frequent one over all.
     recipe : Recipe or None
         How all rows were prepared, if that was asked for.
+    folds : tuple of str
+        What folds are called: by their numbers, or, where each holds one out, by the nodes.
     """
 
     Cs: FloatArray
@@ -76,6 +83,7 @@ class Tuned:
     doubt: float = 0.0
     majority: float = 0.0
     recipe: Recipe | None = None
+    folds: tuple[str, ...] = ()
 
     @property
     def told(self) -> FloatArray:
@@ -103,7 +111,110 @@ class Tuned:
         return int((self.means >= self.means[self.best] - error).argmax())
 
 
+def ascending(Cs: Any) -> FloatArray:
+    """Return values of C, ascending: those given, or so many of `path`.
+
+    Examples
+    --------
+    >>> ascending(3).tolist(), ascending([1.0, 0.5]).tolist()
+    ([0.0001, 1.0, 10000.0], [0.5, 1.0])
+    """
+    if is_whole(Cs, 1):
+        return path(int(Cs))
+    values = real_array("Cs", Cs)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"Cs must be a number of values, at least 1, or a list of them, got {Cs!r}")
+    for C in values:
+        check_positive("Cs", float(C))
+    return np.sort(values)
+
+
 def tune(
+    engine: Engine,
+    preparing: Preparing,
+    *,
+    Cs: int | Sequence[float] | FloatArray = 10,
+    cv: int | str = 5,
+    scoring: Scoring = "accuracy",
+    method: Method | Choice | None = None,
+    intercept: bool = True,
+    seed: int = 0,
+    min_group: int = 1,
+    on_round: Callable[[RoundInfo], bool] | None = None,
+) -> Tuned:
+    """Choose C by how well models do on rows that they were not trained on; columns are prepared inside each fold.
+
+    The scores are those of scikit-learn's ``LogisticRegressionCV`` on the pooled rows, each fold prepared by its own
+    rows to train on. All folds share their rounds, and every C starts from the model of the one before.
+
+    Parameters
+    ----------
+    engine : Engine
+        Its nodes hold `Table`s.
+    preparing : callable
+        From an engine of tables to one of shards, and the recipe, as `localgd.prepare` does. A category that only rows
+        held out have is read as none.
+    Cs : int or sequence of float > 0, default 10
+        Values of C; a number is so many from 1e-4 to 1e4, in equal ratios.
+    cv : int, at least 2, or "leave-one-node-out", default 5
+        So many folds, each with as many rows of each class of a node as the others, to within one; or each node is one.
+    scoring : str, default "accuracy"
+        What a model is judged by: a name of scikit-learn's, see `localgd.LocalGDClassifierCV`.
+    method : Method or Choice, optional
+        One that proves how near its model is; default is `localgd.auto`.
+    intercept : bool, default True
+        Whether `preparing` appends a bias, which is free of C.
+    seed : int, at least 0
+        Another one deals rows out to folds in another way.
+    min_group : int, at least 1
+        A node that holds out fewer rows of a class (but some) in a fold is not judged there.
+    on_round : callable, optional
+        Called after every round of every training; a true answer ends that training.
+
+    Returns
+    -------
+    Tuned
+        The scores, the models of all rows, which C is the best, and the recipe.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or the score has no meaning on the rows of any fold.
+
+    Examples
+    --------
+    >>> from localgd import InProcess, load, prepare
+    >>> found = tune(InProcess(load("heart")), lambda part: prepare(part, scale="standard"), Cs=[0.01, 1.0], cv=2)
+    >>> found.scores.shape, float(found.Cs[found.best])
+    ((2, 2), 0.01)
+    """
+    check_kind("engine", engine, Engine, "an engine such as InProcess(tables)")
+    check_kind("preparing", preparing, "__call__", "a function such as prepare, from tables to rows and a recipe")
+    check_flag("intercept", intercept)
+    check_whole("seed", seed, 0)
+    check_whole("min_group", min_group, 1)
+    if method is not None:
+        check_kind("method", method, Method | Choice, "a Method such as newton()")
+    if on_round is not None:
+        check_kind("on_round", on_round, "__call__", "a function of a RoundInfo")
+    split, names = _folds(cv, engine.node_ids, seed, min_group)
+    options: dict[str, Any] = {"Cs": ascending(Cs), "intercept": intercept, "method": method, "scoring": scoring}
+    found = cross_validated(engine, split, len(names), **options, preparing=preparing, on_round=on_round)
+    return replace(found, folds=names)
+
+
+def _folds(cv: Any, nodes: tuple[str, ...], seed: int, min_group: int) -> tuple[Callable[[Any], Any], tuple[str, ...]]:
+    """Return how a node splits its table, and the names of the folds."""
+    if isinstance(cv, str) and cv == LEAVE_ONE_OUT:
+        if len(nodes) < 2:
+            raise ValueError(f"cv={cv!r}: one node leaves no row to train on; give more nodes, or a number of folds")
+        return partial(left_out, nodes=nodes), nodes
+    if not is_whole(cv, 2):
+        raise ValueError(f"cv must be a number of folds, at least 2, or {LEAVE_ONE_OUT!r}, got {cv!r}")
+    return partial(folds, n_folds=int(cv), seed=seed, min_group=min_group), tuple(f"{k + 1}" for k in range(cv))
+
+
+def cross_validated(
     engine: Engine,
     split: Callable[[Any], Sequence[tuple[Any, Any]]],
     n_folds: int,
@@ -146,23 +257,12 @@ def tune(
         If a parameter is out of its range, or the score has no meaning on the rows of any fold.
     """
     check_scoring(scoring, 2)
-    for C in Cs:
-        check_positive("Cs", float(C))
 
-    def parts(held: Any) -> list[Any]:
-        return [part for fold in split(held) for part in fold] + [held]
-
-    together = Together.over(engine, parts)
-    for fold in range(n_folds):
-        for part, what in enumerate(("trains on", "holds out")):
-            if not together.lane(fold, 2 * fold + part).node_ids:
-                raise ValueError(f"fold {fold + 1} of {n_folds} {what} no row; take fewer folds")
     way = _Path(Cs, intercept, auto() if method is None else method, scoring, preparing, on_round)
-    jobs: list[Callable[[], Any]] = [
-        lambda fold=fold: way.on_fold(together.lane(fold, 2 * fold), together.lane(fold, 2 * fold + 1))  # type: ignore[misc]
-        for fold in range(n_folds)
-    ]
-    *folds, (runs, recipe) = together.run([*jobs, lambda: way.along(together.lane(n_folds, 2 * n_folds))])
+    (*folds, (runs, recipe)), n_rounds = _at_once(engine, split, range(min(n_folds, AT_ONCE)), way, whole=True)
+    for begin in range(AT_ONCE, n_folds, AT_ONCE):
+        more, and_rounds = _at_once(engine, split, range(begin, min(n_folds, begin + AT_ONCE)), way, whole=False)
+        folds, n_rounds = [*folds, *more], n_rounds + and_rounds
     found = [of_fold for _, of_fold in folds]
     if all(np.isnan(of_fold.values).any() for of_fold in found):
         raise ValueError(
@@ -176,11 +276,33 @@ def tune(
         np.array([of_fold.values for of_fold in found]),
         runs,
         tuple(of_fold for of_fold, _ in folds),
-        together.n_rounds,
+        n_rounds,
         max(of_fold.doubt for of_fold in found),
         float((weights[:, most] / weights.sum(axis=1)).mean()),
         recipe,
     )
+
+
+def _at_once(
+    engine: Engine, split: Callable[[Any], Sequence[tuple[Any, Any]]], chosen: range, way: _Path, *, whole: bool
+) -> tuple[list[Any], int]:
+    """Return what comes of these folds, then, if asked for, of all rows, and how many rounds they took together."""
+
+    def parts(held: Any) -> list[Any]:
+        own = [part for fold in split(held)[chosen.start : chosen.stop] for part in fold]
+        return [*own, held] if whole else own
+
+    together = Together.over(engine, parts)
+    for job, fold in enumerate(chosen):
+        for part, what in enumerate(("trains on", "holds out")):
+            if not together.lane(job, 2 * job + part).node_ids:
+                raise ValueError(f"fold {fold + 1} {what} no row; take fewer folds")
+    jobs: list[Callable[[], Any]] = [
+        lambda job=job: way.on_fold(together.lane(job, 2 * job), together.lane(job, 2 * job + 1))  # type: ignore[misc]
+        for job in range(len(chosen))
+    ]
+    jobs += [lambda: way.along(together.lane(len(chosen), 2 * len(chosen)))] if whole else []
+    return together.run(jobs), together.n_rounds
 
 
 @dataclass(frozen=True)
