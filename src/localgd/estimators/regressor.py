@@ -59,6 +59,8 @@ class LocalGDRegressor(RegressorMixin, Linear):
         One entry per round: `localgd.run.history.Row`; ``loss`` is the objective.
     certificate_ : SquaresCertificate
         ``distance`` and ``gap`` to the pooled solution, ``status``.
+    model_ : Model
+        The same as a model to save, for the commands on models and for other programs.
 
     Examples
     --------
