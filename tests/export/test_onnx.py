@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -78,7 +79,10 @@ def test_rows_without_a_score_are_refused(n_classes, tmp_path):
         answered(model, X, tmp_path / "model.onnx")
 
 
-def test_a_text_is_refused_in_words(tmp_path):
+def test_what_has_no_place_in_a_graph_is_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="column 'note' is a text"):
         model_of("two", text=True).to_onnx(tmp_path / "model.onnx")
+    model = LocalGDClassifier(C=1.0).fit(pd.DataFrame({"score": [1.0, 2.0], "b": [0.0, 1.0]}), [0, 1]).model_
+    with pytest.raises(ValueError, match="column 'score' has the name of what comes out"):
+        model.to_onnx(tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

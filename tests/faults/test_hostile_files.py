@@ -212,6 +212,24 @@ def test_a_flag_of_another_type_is_named(tmp_path):
         assert f"--{name.replace('_', '-')} {value!r}: it is damaged, or of another version" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"rule": "LeastSquares", "alpha": 1.0, "intercept": True},
+        {"rule": "Regularised", "loss": {"rule": "Logistic"}, "C": -1.0, "intercept": True},
+        {"rule": "Regularised", "C": 1.0},
+        [],
+    ],
+)
+def test_a_problem_that_the_run_never_had_is_refused(problem, tmp_path):
+    config = config_of(tmp_path / "RUN")
+    damaged = {**config, "method": {**config["method"], "problem": problem}}
+    (tmp_path / "RUN" / "config.json").write_text(json.dumps(damaged))
+    done = localgd("certify", tmp_path / "RUN", "heart")
+    assert done.returncode == 2
+    assert "config.json is damaged" in done.stderr
+
+
 @pytest.mark.parametrize("part", ["proof", "server", "loop"])
 def test_an_edited_proof_is_refused(part, tmp_path):
     shards = [Shard("a", [[2.0, 1.0], [1.0, 0.5]]), Shard("b", [[1.0, -0.5]])]

@@ -118,6 +118,9 @@ def _compared(
     from localgd.problems.regularised import Regularised
     from localgd.report import text
 
+    free = isinstance(own, Regularised | LeastSquares) and own.intercept
+    if own is not None and (own.by_margins is numbers or (free and not intercept)):
+        raise ValueError(f"config.json is damaged: the run was not certified against a {text.pooled(own)}")
     C, loss, alpha = said
     before = own if isinstance(own, Regularised) else None
     if C is None and before is not None and loss is not None:

@@ -123,6 +123,8 @@ class LocalGDClassifier(Classifier):
         "ovr" a list, one per class; under "softmax" it is about all of (W_1 … W_C) at once.
     probabilities_ : Probabilities or None
         How scores become probabilities; None for a max-margin model, which has none.
+    model_ : Model
+        The same as a model to save, for the commands on models and for other programs.
 
     Examples
     --------

@@ -74,6 +74,8 @@ class LocalGDRegressor(RegressorMixin, Linear):
     certificate_ : SquaresCertificate
         Of `coef_` and `intercept_` as they are: ``distance`` and ``gap`` to the pooled solution, ``status``. For
         targets of shape (n, k) a list.
+    model_ : Model
+        The same as a model to save, for the commands on models and for other programs; of one target.
 
     Examples
     --------

@@ -22,6 +22,8 @@ OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
 ROWS = "X"
 """What the input is called where rows are an array."""
 
+OUTPUTS = ("label", "score", "probabilities", "prediction")
+
 
 class Graph:
     """A graph as it grows: nodes, constants and inputs."""
@@ -34,14 +36,14 @@ class Graph:
 
     def add(self, kind: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
         """Add a node, and return the name of what it makes."""
-        made = name or f"{kind} {len(self.nodes)}"
+        made = name or f"({kind} {len(self.nodes)})"
         node = self.onnx.helper.make_node(kind, inputs, [made], name=made, domain=domain, **attributes)
         self.nodes.append(node)
         return made
 
     def constant(self, values: Any) -> str:
         """Add an array of numbers or texts, and return its name."""
-        array, name = np.asarray(values), f"constant {len(self.constants)}"
+        array, name = np.asarray(values), f"(constant {len(self.constants)})"
         if array.dtype.kind in "UO":
             texts = [str(value).encode() for value in array.ravel()]
             kind = self.onnx.TensorProto.STRING
@@ -52,6 +54,8 @@ class Graph:
 
     def input(self, name: str, *, width: int, text: bool = False) -> str:
         """Add an input of n rows and so many columns."""
+        if name in OUTPUTS:
+            raise ValueError(f"column {name!r} has the name of what comes out; rename it, or export to scikit-learn")
         kind = self.onnx.TensorProto.STRING if text else self.onnx.TensorProto.DOUBLE
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ["n", width]))
         return name

@@ -74,7 +74,7 @@ def _numbers(numbers: Sequence[Any], *, sparse: bool) -> Any:
     from sklearn.pipeline import Pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-    refuses = all(number.fill is None for number in numbers)
+    refuses = any(number.fill is None for number in numbers)
     centered = any(number.center for number in numbers) or not sparse
     steps = [] if refuses else [("fill", SimpleImputer())]
     return Pipeline([*steps, ("scale", StandardScaler(with_mean=centered))])
