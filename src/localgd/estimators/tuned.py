@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import LeaveOneGroupOut, check_cv
 
 from localgd.data.classes import signed
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_kind, check_positive
-from localgd.estimators.linear import Classifier, records, with_bias
+from localgd.estimators.linear import Classifier, reached, records, with_bias
 from localgd.methods.method import Choice, Method
 from localgd.methods.table import asked
 from localgd.rounding import is_whole, real_array
@@ -111,6 +112,8 @@ class LocalGDClassifierCV(Classifier):
         self.coefs_paths_ = np.array([[run.w.reshape(shape) for run in runs] for runs in found.fold_runs])
         self.n_iter_, self.history_, self.certificate_ = run.n_rounds, records(run), run.certificate
         self.probabilities_ = run.probabilities
+        if not reached(run):
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
     def _folds(self, X: Any, y: Any, held: list[tuple[str, NDArray[np.intp]]]) -> list[NDArray[np.bool_]]:
         """Return which rows every fold trains on."""
