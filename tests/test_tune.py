@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
+from sklearn.model_selection import LeaveOneGroupOut, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -228,3 +228,26 @@ def test_what_a_node_raises_names_the_node():
 
     with pytest.raises(NodeError, match="node '0'"):
         cross_validated(engine, split, 1, Cs=path(2), intercept=False)
+
+
+@pytest.mark.parametrize("cv", [TimeSeriesSplit(3), ShuffleSplit(3, train_size=0.4, test_size=0.3, random_state=0)])
+def test_a_fold_trains_on_the_rows_that_its_split_names_and_on_no_others(cv):
+    X, y, groups = data()
+    pooled = LogisticRegressionCV(
+        Cs=[0.1, 10.0], cv=cv, scoring="accuracy", tol=1e-10, max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
+    ).fit(X, y)
+    found = LocalGDClassifierCV(Cs=[0.1, 10.0], cv=cv).fit(X, y, groups=groups)
+    np.testing.assert_allclose(found.scores_, pooled.scores_.reshape(3, 2), atol=1e-8)
+    np.testing.assert_allclose(found.coefs_paths_[:, :, 0], pooled.coefs_paths_[:, 0, :, 0], atol=1e-5)
+
+
+def test_splits_by_place_are_of_the_rows_given_though_some_weigh_nothing():
+    X, y, groups = data()
+    weights, splits = np.arange(300) % 3 / 1.0, list(StratifiedKFold(3).split(X, y))
+    found = LocalGDClassifierCV(Cs=2, cv=splits).fit(X, y, groups=groups, sample_weight=weights)
+    there = weights > 0
+    places = np.cumsum(there) - 1
+    alone = [tuple(places[part[there[part]]] for part in fold) for fold in splits]
+    again = LocalGDClassifierCV(Cs=2, cv=alone)
+    again.fit(X[there], y[there], groups=groups[there], sample_weight=weights[there])
+    assert np.array_equal(found.scores_, again.scores_)

@@ -19,7 +19,7 @@ from localgd.data.probabilities import Probabilities
 from localgd.duals.dual import Dual
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_flag, check_kind
-from localgd.estimators.linear import Classifier, engine_of, marks, records, with_bias
+from localgd.estimators.linear import Classifier, engine_of, marks, reached, records, with_bias
 from localgd.evaluation.calibrate import calibrate, kept_aside
 from localgd.losses import loss_named
 from localgd.methods.auto import OrMinimiser
@@ -33,12 +33,6 @@ from localgd.rounding import FloatArray
 from localgd.run.goals import Angle
 from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
-
-NEAR, LOW = Angle(1.0), 1e-8
-"""What a method that reaches the pooled model is to end with, unless another angle is asked for.
-
-Either so near to it, or with a loss so near to the least one, in nats a row: no data could then tell them apart.
-"""
 
 SEPARATING = ("consensus", "interior-point", "modified-local-gd")
 """Methods that come to nothing where no plane separates the rows: then the minimiser of the loss is looked for."""
@@ -272,7 +266,7 @@ class LocalGDClassifier(Classifier):
         if self.angle_tol_deg is not None:
             return Angle(self.angle_tol_deg).met(run.certificate)
         if run.method.exact and run.method.problem.certified:
-            return NEAR.met(run.certificate) or run.certificate.gap <= LOW
+            return reached(run)
         return run.certificate.verdict is not Status.DIVERGED and (self.n_rounds == 0 or bool(run.w.any()))
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:

@@ -25,11 +25,18 @@ from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import fingerprint
 from localgd.errors import check_flag
 from localgd.rounding import FloatArray
+from localgd.run.goals import Angle
 from localgd.run.history import RoundInfo, Run
 from localgd.run.rounded import rounded
 
 FLOATS = (np.float64, np.float32)
 """What rows may be given as, and what coefficients are then; all is computed in float64."""
+
+NEAR, LOW = Angle(1.0), 1e-8
+"""What a method that reaches the pooled classifier is to end with, unless another angle is asked for.
+
+Either so near to it, or with a loss so near to the least one, in nats a row: no data could then tell them apart.
+"""
 
 
 class Linear(CallbackSupportMixin, BaseEstimator):
@@ -246,6 +253,11 @@ def engine_of(
         signed(name, rows[index], codes[index], n_classes, None if weights is None else weights[index])
         for name, index in held
     )
+
+
+def reached(run: Run) -> bool:
+    """Return whether a model is proved to be the one that was looked for, or as good as it."""
+    return NEAR.met(run.certificate) or run.certificate.gap <= LOW
 
 
 def marks(engine: InProcess) -> dict[str, str]:

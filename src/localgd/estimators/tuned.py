@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import LeaveOneGroupOut, check_cv
 
 from localgd.data.classes import signed
 from localgd.data.coding import ClassWeight
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_kind
-from localgd.estimators.linear import Classifier, records, with_bias
+from localgd.estimators.linear import Classifier, reached, records, with_bias
 from localgd.evaluation.names import Scoring
 from localgd.methods.method import Choice, Method
 from localgd.methods.table import asked
@@ -88,7 +89,9 @@ class LocalGDClassifierCV(Classifier):
         X, codes, held, weights = self._codes(X, y, groups, sample_weight)
         rows, judged = (with_bias(X, intercept=intercept) for intercept in (self.fit_intercept, True))
         places, n_classes = dict(held), len(self.classes_)
-        folds = self._folds(X, self.classes_[codes], held)
+        given = np.asarray(1.0 if sample_weight is None else sample_weight, dtype=np.float64)
+        there = given > 0 if given.ndim else None
+        folds = self._folds(X, self.classes_[codes], held, there)
         self.Cs_ = ascending(self.Cs)
         method = self.method
         if isinstance(method, str):
@@ -104,8 +107,8 @@ class LocalGDClassifierCV(Classifier):
         def split(whole: Shard) -> list[tuple[Shard | None, Shard | None]]:
             own, name = places[whole.node_id], whole.node_id
             return [
-                (shard(name, own[inside[own]], rows, counting), shard(name, own[~inside[own]], judged, weights))
-                for inside in folds
+                (shard(name, own[inside[own]], rows, counting), shard(name, own[outside[own]], judged, weights))
+                for inside, outside in folds
             ]
 
         engine = InProcess([shard(name, index, rows, counting) for name, index in held])
@@ -130,9 +133,16 @@ class LocalGDClassifierCV(Classifier):
         self.coefs_paths_ = np.array([[run.w.reshape(shape) for run in runs] for runs in found.fold_runs])
         self.n_iter_, self.history_, self.certificate_ = run.n_rounds, records(run), run.certificate
         self.probabilities_ = run.probabilities
+        if not reached(run):
+            warnings.warn(run.certificate.status, ConvergenceWarning, stacklevel=4)
 
-    def _folds(self, X: Any, y: Any, held: list[tuple[str, NDArray[np.intp]]]) -> list[NDArray[np.bool_]]:
-        """Return which rows every fold trains on."""
+    def _folds(
+        self, X: Any, y: Any, held: list[tuple[str, NDArray[np.intp]]], there: NDArray[np.bool_] | None
+    ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Return which rows every fold trains on, and which it holds out, of those that are there.
+
+        A splitter splits those; a list of splits has the places of rows among all that were given.
+        """
         names = np.zeros(len(y), dtype=int)
         for number, (_, index) in enumerate(held):
             names[index] = number
@@ -143,8 +153,19 @@ class LocalGDClassifierCV(Classifier):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The groups parameter is ignored")  # most have no use for it
                 splits = list(check_cv(LeaveOneGroupOut() if alone else self.cv, y, classifier=True).split(X, y, names))
-            outsides = [np.asarray(outside, dtype=np.intp) for _, outside in splits]
+            listed = not (isinstance(self.cv, int | str) or hasattr(self.cv, "split"))
+            n_given = there.size if listed and there is not None else len(y)
+            masks = [tuple(_masked(part, n_given) for part in fold) for fold in splits]
         except (TypeError, ValueError) as error:
             wanted = f"a number of folds, a splitter, splits or {LEAVE_ONE_OUT!r}"
             raise ValueError(f"cv must be {wanted}, got {self.cv!r}: {error}") from error
-        return [~np.isin(np.arange(len(y)), outside) for outside in outsides]
+        return [
+            (inside, outside) if n_given == len(y) else (inside[there], outside[there]) for inside, outside in masks
+        ]
+
+
+def _masked(places: Any, size: int) -> NDArray[np.bool_]:
+    """Return which of so many rows these are."""
+    out = np.zeros(size, dtype=bool)
+    out[np.asarray(places, dtype=np.intp)] = True
+    return out
