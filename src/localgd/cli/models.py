@@ -130,15 +130,19 @@ def predict_command(
     from localgd.data.load import load_unlabelled
     from localgd.data.model import read_model
     from localgd.report import text
+    from localgd.run.whole import check_place, whole
 
     if force and out is None:
         raise ValueError("--force replaces the file of --out; give that, or leave it out")
+    if out is not None:
+        check_place(out)
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
-        frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)
+        with whole(out) as fresh:
+            frame.write_parquet(fresh) if out.suffix.lower() == ".parquet" else frame.write_csv(fresh)
         typer.echo(f"{text.counted(len(frame), 'row')} labelled in {out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(frame["prediction"].to_list() if frame.columns == ["prediction"] else frame.to_dicts()))

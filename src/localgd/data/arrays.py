@@ -15,7 +15,7 @@ from localgd.data.columns import alike
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
-from localgd.errors import check_kind, check_names
+from localgd.errors import check_kind, check_names, shown
 
 _LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
 _WEIGHTS = {int: "numbers", float: "numbers"}
@@ -127,6 +127,6 @@ def _listed(values: Any, table: Table, parameter: str, kinds: Mapping[type, str]
     table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")
     odd = next((row for row, value in enumerate(listed) if not isinstance(value, tuple(kinds))), None)
     if odd is not None:
-        said = f"{parameter} holds {listed[odd]!r} ({type(listed[odd]).__name__})"
+        said = f"{parameter} holds {shown(listed[odd])} ({type(listed[odd]).__name__})"
         raise ValueError(f"{table.place(odd)}: {said}; give {', '.join(dict.fromkeys(kinds.values()))}")
     return listed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from localgd.data.values import (
     refuse_odd,
     spelled_labels,
 )
-from localgd.errors import nearest
+from localgd.errors import cut, nearest, shown
 from localgd.rounding import FloatArray
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|\.\.\.1")
@@ -41,7 +42,7 @@ def option(parameter: str, column: str) -> str:
     >>> option("drop", "id")
     "drop=['id'] (--drop id)"
     """
-    return f"{parameter}=[{column!r}] (--{parameter} {column})"
+    return f"{parameter}=[{shown(column)}] (--{parameter} {shlex.quote(cut(column))})"
 
 
 def _tally(table: Table, names: Sequence[str]) -> IntArray:
@@ -88,8 +89,8 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     if found := lookalike(texts_of):
         part, row, what = found
         raise ValueError(
-            f"{tables[part].place(row)}: column {name!r} holds {texts_of[part][row]!r}, and most of its values look "
-            f"like {what}, drop the column with {option('drop', name)}, or {declare}"
+            f"{tables[part].place(row)}: column {name!r} holds {shown(texts_of[part][row])}, and most of its values "
+            f"look like {what}, drop the column with {option('drop', name)}, or {declare}"
         )
     if numbers <= present / 2:
         return False
@@ -99,7 +100,7 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ValueError(
-                f"{table.place(row)}: column {name!r} holds {column[row]!r} but {numbers} of {present} values are "
+                f"{table.place(row)}: column {name!r} holds {shown(column[row])} but {numbers} of {present} values are "
                 f"numbers; correct the value or leave it blank; or, if the column is no number, {declare}"
             )
     return True
@@ -129,7 +130,7 @@ def check_known(
     """Raise a ValueError that suggests the nearest name if one of `names` is not known."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{parameter}={name!r} is not {what} of {source}{nearest(name, known)}")
+            raise ValueError(f"{parameter}={shown(name)} is not {what} of {source}{nearest(name, known)}")
 
 
 def alike(
@@ -230,14 +231,14 @@ def _weights(name: str, table: Table) -> FloatArray:
     numbers = as_numbers([column]).ravel()
     if np.isnan(numbers).any():
         row = int(np.argmax(np.isnan(numbers)))
-        raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {column[row]!r}; give a number")
+        raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {shown(column[row])}; give a number")
     return numbers
 
 
 def _differ(a: Table, b: Table) -> str:
     """Return how the columns of two tables differ, for an error message."""
     parts = [
-        f"only {one.source} (node {one.node_id!r}) has {', '.join(map(repr, only[:8]))}"
+        f"only {one.source} (node {one.node_id!r}) has {', '.join(map(shown, only[:8]))}"
         for one, other in ((a, b), (b, a))
         if (only := sorted(set(one.names) - set(other.names)))
     ]

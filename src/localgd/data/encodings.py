@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, diags_array
 from localgd.data.spelling import places
 from localgd.data.table import Table
 from localgd.data.values import as_text
+from localgd.errors import cut, shown
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray
 
@@ -70,8 +71,8 @@ class Category:
         strange = (code < 0) & ~(blank & (self.missing == "zeros"))
         if unseen == "error" and strange.any():
             row = int(np.argmax(strange))
-            known = ", ".join(self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
-            value = "nothing" if blank[row] else repr(text[row])
+            known = ", ".join(cut(one) for one in self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
+            value = "nothing" if blank[row] else shown(text[row])
             raise ValueError(
                 f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
                 "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"

@@ -25,6 +25,7 @@ from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
 from localgd.data.values import as_text, refuse_odd, spelled_labels
+from localgd.errors import shown
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
 """Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
@@ -119,8 +120,8 @@ class Writing:
             local = column.str.contains(_COMMA).fill_null(value=False)
             if (odd := (~local & column.str.contains(_POINT)).arg_true()).len():
                 raise ValueError(
-                    f"{place(int(odd[0]))}: column {column.name!r} holds {column[int(odd[0])]!r}, but with decimal=',' "
-                    "a point groups digits by three; correct it, or leave decimal (--decimal) out"
+                    f"{place(int(odd[0]))}: column {column.name!r} holds {shown(column[int(odd[0])])}, but with "
+                    "decimal=',' a point groups digits by three; correct it, or leave decimal (--decimal) out"
                 )
             numbers = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
             columns.append(numbers.zip_with(local, column))
@@ -309,7 +310,7 @@ def _svmlight(path: Path) -> Table:
                     data.append(float(value))
         except ValueError:
             raise ValueError(
-                f"{path}, row {row}: {token!r} is not label or index:value; correct or remove it"
+                f"{path}, row {row}: {shown(token)} is not label or index:value; correct or remove it"
             ) from None
         here = indices[indptr[-1] :]
         if min(here, default=0) < 0:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localgd.errors import shown
+
 
 def plain_values(values: Any) -> list[Any]:
     """Return values as a list of Python objects, None where missing.
@@ -108,7 +110,7 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
             if len(kinds) > 1:
                 first, other = kinds.items()
                 raise ValueError(
-                    f"groups holds {other[1]!r}, a {other[0]}, in {place(row)}, but before that {first[1]!r}, a "
+                    f"groups holds {shown(other[1])}, a {other[0]}, in {place(row)}, but before that {first[1]!r}, a "
                     f"{first[0]}; give all nodes names of one kind"
                 )
             named[own] = name
@@ -127,7 +129,7 @@ def _named(value: Any, place: str) -> tuple[str, str]:
     if isinstance(value, date):
         return "date", str(value)
     raise ValueError(
-        f"groups holds {value!r} ({type(value).__name__}) in {place}; name nodes by texts or finite numbers"
+        f"groups holds {shown(value)} ({type(value).__name__}) in {place}; name nodes by texts or finite numbers"
     )
 
 

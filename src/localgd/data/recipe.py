@@ -19,6 +19,7 @@ from localgd.data.encodings import KINDS, Category, Encoding, Number, Unseen, Wo
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
 from localgd.data.values import finite_numbers, refuse_odd
+from localgd.errors import shown
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
 from localgd.rounding import FloatArray
@@ -193,7 +194,7 @@ class Recipe:
         if strange.any():
             row = int(np.argmax(strange))
             raise ValueError(
-                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is none of the classes "
+                f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is none of the classes "
                 f"({listed(self.classes)}); correct it or remove the row"
             )
         return found[codes]
@@ -212,7 +213,7 @@ class Recipe:
         except ValueError:
             row = next(row for row, value in enumerate(table.labels) if not _is_number(value))
             raise ValueError(
-                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is no number to fit; name another "
+                f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is no number to fit; name another "
                 "column, correct it, or remove the row"
             ) from None
 

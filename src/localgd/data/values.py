@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from localgd.errors import shown
 from localgd.rounding import FloatArray
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
@@ -94,8 +95,8 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     if wrong.any():
         row, j = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{place(row)}: column {columns[j].name!r} holds {plain[j][row]!r}, no finite number; correct it or leave "
-            "it blank"
+            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; correct it or "
+            "leave it blank"
         )
     return numbers
 
