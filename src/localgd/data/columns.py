@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.table import IntArray, Table
+from localgd.data.table import IntArray, Table, numbered
 from localgd.data.values import (
     as_numbers,
     as_text,
@@ -189,7 +189,8 @@ def alike(
 
 def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Table:
     """Return a table without the columns to drop, and without those that number its rows or hold nothing."""
-    left = tuple(name for name in table.names if name not in set(drop))
+    dropped = set(drop)
+    left = tuple(name for name in table.names if name not in dropped)
     found = [name for name in left if name not in asked and _ROW_NUMBERS.fullmatch(name)]
     for name in left:
         if name not in asked and not name.strip():
@@ -198,7 +199,7 @@ def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Tab
             unnamed = name == table.names[0] or empty
             found += [name] if unnamed else []
     notes = [f"column {name!r} is left out, as by its name it numbers the rows" for name in found]
-    kept = tuple(name for name in left if name not in found)
+    kept = tuple(name for name in left if name not in found) if found else left
     return replace(_selected(table, kept), notes=(*table.notes, *notes))
 
 
@@ -211,7 +212,8 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         if issparse(frame) != issparse(first.features):
             dense, sparse = (table, first) if issparse(first.features) else (first, table)
             raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
-        lacking = [name for name in everywhere if name not in set(table.names)]
+        here = set(table.names)
+        lacking = [name for name in everywhere if name not in here] if len(here) < len(everywhere) else []
         if lacking and (not fill or set(lacking) & set(own)):
             other = next(one for one in tables if lacking[0] in one.names)
             raise ValueError(_differ(*((first, table) if table is not first else (first, other))))
@@ -273,5 +275,5 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
     width = max((len(table.names) for table in tables), default=0)
     arrays: list[Any] = [table.features for table in tables]
     one_based = width > 1 and all((rows.indices > 0).all() for rows in arrays)
-    names = tuple(f"x{j}" for j in range(int(one_based), width))
+    names = numbered(width, int(one_based))
     return [_selected(table, names) for table in tables]

@@ -7,8 +7,10 @@ import csv
 import gzip
 import io
 import re
+import sys
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -291,10 +293,21 @@ def _sparse(stored: str, arrays: Mapping[str, NDArray[Any]]) -> csr_array[np.flo
     return csr_array(rows)
 
 
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, one after the other: all of them at once would take its room again."""
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin) + 1 or len(text)
+        yield text[begin:end]
+        begin = end
+
+
 def _svmlight(path: Path) -> Table:
     """Read an svmlight file (``label index:value …``); column x``i`` is index i, ``x0`` included."""
-    labels, data, indices, indptr, row_numbers = [], [], [], [0], []
-    for row, line in enumerate(_text(path).splitlines(), start=1):
+    labels: list[str] = []
+    # of numbers only, as a list would take five times the room of the rows
+    data, indices, indptr, row_numbers = array("d"), array("q"), array("q", [0]), array("q")
+    for row, line in enumerate(_lines(_text(path)), start=1):
         tokens = line.partition("#")[0].split()
         if not tokens:
             continue
@@ -302,13 +315,13 @@ def _svmlight(path: Path) -> Table:
         try:
             if not isfinite(float(token)):
                 raise ValueError  # noqa: TRY301 - the same fault as text, said in one place
-            labels.append(token)
+            labels.append(sys.intern(token))
             for token in tokens[1:]:
                 index, _, value = token.partition(":")
                 if index != "qid":
                     indices.append(int(index))
                     data.append(float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(
                 f"{path}, row {row}: {shown(token)} is not label or index:value; correct or remove it"
             ) from None
@@ -321,6 +334,8 @@ def _svmlight(path: Path) -> Table:
     if not labels:
         raise ValueError(f"{path}: the file is empty; add rows, or remove it")
     shape = (len(labels), max(indices, default=0) + 1)
-    X = csr_array((np.array(data, dtype=np.float64), np.array(indices, dtype=np.int64), indptr), shape=shape)
+    kind = np.int32 if len(indices) < 2**31 else np.int64  # indices are below the limit of check_width
+    parts = (np.frombuffer(data), np.array(indices, dtype=kind), np.array(indptr, dtype=kind))
+    X = csr_array(parts, shape=shape)
     y = spelled_labels([pl.Series(labels)])[0]
     return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers), numbered=True)

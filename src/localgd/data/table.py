@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,18 @@ def check_width(n_columns: int, place: str) -> None:
     if n_columns > MOST_COLUMNS:
         most = f"more than {MOST_COLUMNS:,}; mend the number, or leave no gaps"
         raise ValueError(f"{place}: {n_columns:,} columns, {most}")
+
+
+@lru_cache(maxsize=4)
+def numbered(n_columns: int, first: int = 0) -> tuple[str, ...]:
+    """Return the names of columns that have none, the same ones for all nodes: of wide rows they are the larger part.
+
+    Examples
+    --------
+    >>> numbered(3), numbered(3, 1)
+    (('x0', 'x1', 'x2'), ('x1', 'x2'))
+    """
+    return tuple(f"x{j}" for j in range(first, n_columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +121,7 @@ class Table:
             raise ValueError(f"{self.source}: node {self.node_id!r} has no rows; add some or leave the node out")
         check_width(n_columns, self.source)
         names = features.columns if isinstance(features, pl.DataFrame) else self.names
-        object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
+        object.__setattr__(self, "names", tuple(names) or numbered(n_columns))
         numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
         for part, values in (("row_numbers", numbers), ("labels", np.asarray(self.labels))):
             object.__setattr__(self, part, frozen(values, values.dtype))
