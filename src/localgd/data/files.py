@@ -321,7 +321,9 @@ def _svmlight(path: Path) -> Table:
                 if index != "qid":
                     indices.append(int(index))
                     data.append(float(value))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, OverflowError):
+                check_width(int(index), f"{path}, row {row}")
             raise ValueError(
                 f"{path}, row {row}: {shown(token)} is not label or index:value; correct or remove it"
             ) from None
