@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from localgd.cli.flags import Source
 from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
-from localgd.data.encodings import Unseen
+from localgd.data.encodings import Number, Unseen
 from localgd.data.load import load, node_names
 from localgd.data.model import Model
 from localgd.data.partition import partition
@@ -21,17 +21,21 @@ from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 
 
-def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> list[Table]:
+def tables_of(
+    source: Source, seed: int, share: tuple[int, int] = (0, 1), *, recipe: Recipe | None = None
+) -> list[Table]:
     """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
 
-    Of a folder, a process opens the files of its own nodes only.
+    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates.
     """
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
     rank, n_processes = share
-    options = ("label", "node", "drop", "categorical", "weight", "fill_missing_columns", "decimal", "encoding")
+    options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
+    dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
+    given |= {"dates": dates} if dates else {}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
         return load(data, nodes=mine, **given)

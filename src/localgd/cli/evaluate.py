@@ -107,7 +107,7 @@ def _held(
     held = read_model(model)
     if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
-    tables = tables_of(source, seed or 0)
+    tables = tables_of(source, seed or 0, recipe=held.recipe)
     engine = InProcess(tables)
     if held.recipe is None:
         as_it_is = replace(source, scale=source.scale or "none")

@@ -67,7 +67,7 @@ def certify_command(
         _check_brought(model, source)
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
-    tables, as_it_is = tables_of(source, seed or 0), replace(source, scale=source.scale or "none")
+    tables, as_it_is = tables_of(source, seed or 0, recipe=held.recipe), replace(source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
@@ -139,6 +139,8 @@ def predict_command(
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
+    for note in table.notes:
+        typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
         with whole(out) as fresh:

@@ -28,6 +28,7 @@ def from_arrays(
     *,
     sample_weight: Any = None,
     categorical: Collection[str] = (),
+    dates: Collection[str] = (),
     source: str = "the arrays given",
 ) -> list[Table]:
     """Return one table per group of rows.
@@ -44,6 +45,8 @@ def from_arrays(
         What each row counts, at least 0; 1 by default. Rows of weight 0 are left out of training.
     categorical : collection of str
         Columns of a frame to keep as text although their values look like numbers or dates.
+    dates : collection of str
+        Columns of dates of a frame to take as numbers, days since 1970 (`localgd.load`).
     source : str
         What error messages call the rows.
 
@@ -63,10 +66,11 @@ def from_arrays(
     ['a', 'b']
     """
     check_names("categorical", categorical)
+    check_names("dates", dates)
     check_kind("source", source, str, "a text")
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
-        rows = alike([rows], categorical=categorical)[0]
+        rows = alike([rows], categorical=categorical, dates=dates)[0]
     whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
         weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)

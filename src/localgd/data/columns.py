@@ -14,6 +14,7 @@ from scipy.sparse import issparse
 
 from localgd.data.table import IntArray, Table, numbered
 from localgd.data.values import (
+    as_days,
     as_numbers,
     as_text,
     finite_numbers,
@@ -55,10 +56,11 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
         if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-            raise ValueError(
-                f"{table.source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or drop "
-                f"it with {option('drop', column.name)}"
-            )
+            date = column.dtype in {pl.Date, pl.Datetime}
+            days = f"take it as days since 1970 with {option('dates', column.name)}" if date else ""
+            what = days or "turn it into numbers or text"
+            away = f"drop it with {option('drop', column.name)}"
+            raise ValueError(f"{table.source}: column {column.name!r} holds {column.dtype}; {what}, or {away}")
         tally[int(spelled), j] = column.len() - column.null_count()
     return tally
 
@@ -81,8 +83,8 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     declare = f"declare it with {option('categorical', name)}"
     if pure and text and numbers > _STRAY * present:
         raise ValueError(
-            f"column {name!r} holds numbers in {pure[0].source} (node {pure[0].node_id!r}) but text in "
-            f"{text[0].source} (node {text[0].node_id!r}); code it alike, or {declare}"
+            f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
+            f"{declare}"
         )
     columns = [table.series([name])[0] for table in tables]
     texts_of = [as_text(column) for column in columns]
@@ -140,13 +142,15 @@ def alike(
     categorical: Collection[str] = (),
     weight: str | None = None,
     *,
+    dates: Collection[str] = (),
     fill_missing_columns: bool = False,
     partly: bool = False,
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
-    decided over all tables together; those declared `categorical` stay text although they may look like numbers. With
+    decided over all tables together; those declared `categorical` stay text although they may look like numbers, and
+    those of `dates` become days since 1970. With
     `fill_missing_columns` a column that some frames lack is missing in all of their rows. Where these are tables of
     some nodes only, `partly`, columns to drop may be those of others.
 
@@ -157,8 +161,9 @@ def alike(
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
     own = [name for name in (label, weight) if name is not None]
-    if (categorical or fill_missing_columns) and not framed:
-        given = f"categorical={list(categorical)}" if categorical else "fill_missing_columns=True"
+    if (categorical or dates or fill_missing_columns) and not framed:
+        given = f"categorical={list(categorical)}" if categorical else f"dates={list(dates)}" if dates else ""
+        given = given or "fill_missing_columns=True"
         raise ValueError(f"{given}: {first.source} holds arrays, which have none; use CSV or Parquet for it")
     if weight is not None and (not framed or weight == label):
         why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
@@ -168,10 +173,13 @@ def alike(
         "label": [label] if label else [],
         "drop": () if partly else drop,
         "categorical": categorical,
+        "dates": dates,
     }.items():
         check_known(parameter, columns, everywhere, first.source)
     check_known("weight", own[1 if label else 0 :], everywhere, first.source)
-    tables = [_without(table, drop, {*own, *categorical}) for table in tables]
+    if both := sorted(set(dates) & {*own, *categorical, *drop}):
+        raise ValueError(f"dates={both[0]!r} is something else, too: label, weight, categorical or dropped; keep one")
+    tables = [_without(table, drop, {*own, *categorical, *dates}) for table in tables]
     tables = _same_columns(tables, own, fill=fill_missing_columns)
     for table in tables if framed else ():
         refuse_odd(table.series([*own, *categorical]), table.source)
@@ -180,7 +188,8 @@ def alike(
         return [_selected(table, names) for table in tables]
     if not names:
         raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {everywhere[:20]}")
-    numbers = _number_names([name for name in names if name not in set(categorical)], tables)
+    tables = [_dated(table, dates) for table in tables]
+    numbers = _number_names([name for name in names if name not in {*categorical, *dates}], tables).union(dates)
     if label is not None:
         tables = _labelled(label, tables)
     weights = [table.weights if weight is None else _weights(weight, table) for table in tables]
@@ -194,13 +203,29 @@ def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Tab
     found = [name for name in left if name not in asked and _ROW_NUMBERS.fullmatch(name)]
     for name in left:
         if name not in asked and not name.strip():
-            frame: Any = table.features
-            empty = isinstance(frame, pl.DataFrame) and frame[name].null_count() == table.n_rows
-            unnamed = name == table.names[0] or empty
-            found += [name] if unnamed else []
-    notes = [f"column {name!r} is left out, as by its name it numbers the rows" for name in found]
+            found += [name] if name == table.names[0] or _blank(table, name) else []
+    empty = {name for name in found if not name.strip() and _blank(table, name)}
+    notes = [
+        f"column {name!r} is left out, as "
+        + ("it has neither a name nor a value" if name in empty else "by its name it numbers the rows")
+        for name in found
+    ]
     kept = tuple(name for name in left if name not in found) if found else left
     return replace(_selected(table, kept), notes=(*table.notes, *notes))
+
+
+def _blank(table: Table, name: str) -> bool:
+    frame: Any = table.features
+    return isinstance(frame, pl.DataFrame) and frame[name].null_count() == table.n_rows
+
+
+def _dated(table: Table, dates: Collection[str]) -> Table:
+    """Return a table whose dates are days since 1970."""
+    if not dates:
+        return table
+    frame: Any = table.features
+    days = [as_days(column, table.place).alias(column.name) for column in table.series(list(dates))]
+    return replace(table, features=frame.with_columns(days), dates=tuple(dates))
 
 
 def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) -> list[Table]:
@@ -237,10 +262,15 @@ def _weights(name: str, table: Table) -> FloatArray:
     return numbers
 
 
+def _named(table: Table) -> str:
+    node = f" (node {table.node_id!r})"
+    return table.source.removesuffix(node) + node
+
+
 def _differ(a: Table, b: Table) -> str:
     """Return how the columns of two tables differ, for an error message."""
     parts = [
-        f"only {one.source} (node {one.node_id!r}) has {', '.join(map(shown, only[:8]))}"
+        f"only {_named(one)} has {', '.join(map(shown, only[:8]))}"
         for one, other in ((a, b), (b, a))
         if (only := sorted(set(one.names) - set(other.names)))
     ]

@@ -22,13 +22,17 @@ Unseen: TypeAlias = Literal["error", "zeros"]
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them."""
+    """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them.
+
+    If they were `dates`, x is days since 1970, of dates or already as numbers.
+    """
 
     name: str
     fill: float = 0.0
     center: float = 0.0
     scale: float = 1.0
     n_missing: int = 0
+    dates: bool = False
 
     @property
     def feature_names(self) -> tuple[str, ...]:

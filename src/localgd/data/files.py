@@ -138,6 +138,8 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         plain = codecs.lookup(encoding).name == "utf-8"
         return raw.decode("utf-8-sig" if plain else encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{path} is UTF-16; say so with encoding='utf-16' (--encoding utf-16)") from error
         row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not {encoding.upper()}; save the file with UTF-8 "
@@ -184,7 +186,7 @@ def _csv(path: Path, writing: Writing) -> Table:
     """
     text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
-        header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+        header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
     refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
@@ -198,12 +200,13 @@ def _csv(path: Path, writing: Writing) -> Table:
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
         _check_fields(path, text, len(header), separator, above)
-    row_numbers = np.arange(2, frame.height + 2) + above
+    row_numbers, notes = np.arange(2, frame.height + 2) + above, tuple[str, ...]()
     if frame.width > 1 and frame[:, 0].null_count():
         filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
+        notes = () if filled.all() else ("blank lines are left out, as they are no rows",)
     frame = writing.plain(frame, lambda row: f"{path}, row {row_numbers[row]}")
-    return _framed(path, frame, row_numbers, as_written=True)
+    return replace(_framed(path, frame, row_numbers, as_written=True), notes=notes)
 
 
 def _separated(path: Path, text: str) -> tuple[str, str, int]:
@@ -337,7 +340,7 @@ def _svmlight(path: Path) -> Table:
         raise ValueError(f"{path}: the file is empty; add rows, or remove it")
     shape = (len(labels), max(indices, default=0) + 1)
     kind = np.int32 if len(indices) < 2**31 else np.int64  # indices are below the limit of check_width
-    parts = (np.frombuffer(data), np.array(indices, dtype=kind), np.array(indptr, dtype=kind))
+    parts: Any = (np.frombuffer(data), np.array(indices, dtype=kind), np.array(indptr, dtype=kind))
     X = csr_array(parts, shape=shape)
     y = spelled_labels([pl.Series(labels)])[0]
     return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers), numbered=True)

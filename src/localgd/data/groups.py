@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from localgd.errors import shown
 
@@ -60,6 +61,8 @@ def one_per_row(what: str, values: Any, n_rows: int) -> list[Any]:
     ['a', None]
     """
     refuse_masked(what, values)
+    if issparse(values):
+        raise ValueError(f"{what} is a sparse array; give one entry per row, as a list or an array")
     shape = getattr(values, "shape", (len(values),) if hasattr(values, "__len__") else ())
     if shape != (n_rows,):
         raise ValueError(f"{what} has shape {shape} for {n_rows} rows; give one entry per row")

@@ -7,6 +7,7 @@ category column and words of a text column do leave, as tallies.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -132,11 +133,15 @@ def prepare(
     labels, notes = Joined((), ()), tuple[str, ...]()
     if classes:
         labels, notes = classes_of(tally, label_map or {}, n_classes, drawn=_drawn(survey))
+    dates = {name for (name,), _ in tallies(survey, "date")}
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
         **_category_columns(tally, categories, frozenset(categorical), missing, category_map or {}),
         **_word_columns(tally, words),
     }
+    for name, encoding in encodings.items():
+        if isinstance(encoding, Number) and name in dates:
+            encodings[name] = replace(encoding, dates=True)
     columns = tuple(encodings[name] for name in kinds)
     # An upper bound on the non-zeros of a row: known without a round, so every node stores alike.
     filled = sum(not isinstance(column, Words) for column in columns) + intercept

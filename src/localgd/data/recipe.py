@@ -18,7 +18,7 @@ from localgd.data.classes import signed
 from localgd.data.encodings import KINDS, Category, Encoding, Number, Unseen, Words, scaled
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
-from localgd.data.values import finite_numbers, refuse_odd
+from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
 from localgd.errors import shown
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
@@ -150,7 +150,8 @@ class Recipe:
         for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:
-                values = finite_numbers([column for _, column in pairs], table.place)
+                plain = [as_days(c, table.place) if n.dates and not is_number_type(c.dtype) else c for n, c in pairs]
+                values = finite_numbers(plain, table.place)
                 yield scaled(values, [number for number, _ in pairs])
             else:
                 yield from (encoding.block(column, table, unseen) for encoding, column in pairs)

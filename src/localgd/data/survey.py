@@ -35,7 +35,7 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note")
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date")
         return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
@@ -45,6 +45,7 @@ class Survey:
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         counts |= {("drawn",): 1} if shard.drawn else {}
         counts |= {("note", note): 1 for note in shard.notes}
+        counts |= {("date", name): 1 for name in shard.dates}
         named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
         for place, (name, column) in enumerate(named):
             kind = "sparse" if isinstance(features, csr_array) else "number"
@@ -54,7 +55,7 @@ class Survey:
                 kind = "text"
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
                     counts["distinct", name, floor] = shard.n_rows
-            if kind == "number" and column is not None and _is_id(column):
+            if kind == "number" and column is not None and name not in shard.dates and _is_id(column):
                 counts["id", name] = shard.n_rows
             counts["column", place, name, kind] = 1
         n_labels = len(np.unique(shard.labels))

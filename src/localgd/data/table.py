@@ -76,6 +76,8 @@ class Table:
         Columns of numbers as they were written, where that says more than the number: 01 beside 1.
     notes : tuple of str
         What was done to the rows while they were read, that a person should know.
+    dates : tuple of str
+        Columns of numbers that were dates, as days since 1970.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
@@ -105,6 +107,7 @@ class Table:
     drawn: bool = False
     codes: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
 
@@ -245,6 +248,8 @@ def refuse_twice(names: Sequence[str], where: str) -> None:
 
 
 def _csr(features: Any) -> csr_array[np.float64]:
+    if features.ndim != 2:
+        raise ValueError(f"X must have rows and columns, got shape {features.shape}; reshape it")
     rows = csr_array(features, dtype=np.float64)
     if not rows.has_canonical_format:
         rows = rows.copy()  # the caller's own array stays as it is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -81,16 +82,18 @@ class InProcess(Federation):
             self.floats_up += reports.n_floats
             return reports.total()
         added = Sum(task, message)
-        take = added.take if added.large and not self.policy.retries else None  # who is asked again comes out of order
+        run = self.nodes.run
+        if added.large and not self.policy.retries:  # who is asked again comes out of order
+            run = partial(run, take=added.take)
 
         def ask(waiting: Sequence[str]) -> dict[str, Answer]:
-            answers = self.nodes.run(task, message, waiting, take)
+            answers = run(task, message, waiting)
             self.floats_down += message.n_floats * len(answers)
             self.floats_up += added.n_floats + n_floats(one for one in answers.values() if not isinstance(one, Judged))
             return answers
 
         report = self._gathered(ask, chosen, task, message)[0]
-        return added.total or report
+        return report if added.total is None else added.total
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.

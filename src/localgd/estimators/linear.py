@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -164,7 +164,8 @@ class with_bias:  # noqa: N801  it stands for the rows that it makes
         self._X, self._intercept = X, intercept
 
     def __getitem__(self, index: Any) -> Any:
-        rows: Any = self._X[index]
+        found: Any = self._X[index]
+        rows: Any = csr_array(found) if isinstance(found, csr_matrix) else found  # whose * is that of rows
         if not self._intercept:
             return rows
         n_rows, n_columns = rows.shape
