@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
@@ -72,6 +73,24 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         options["category_map"] = said_maps(source.category_map, "--category-map")
     options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)
+
+
+def left_out(table: Table) -> list[str]:
+    """Return which lines of a file, blank ones, are no rows and get no prediction, in words; nothing if there are none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> left_out(Table("a", np.eye(3), np.zeros(0), source="a.csv", row_numbers=np.array([2, 5, 6])))
+    ['a.csv: 2 blank lines are no rows and get no line; the first is row 3']
+    """
+    numbers: Any = table.row_numbers
+    steps = np.diff(numbers)
+    if not (steps > 1).any():
+        return []
+    count, first = int((steps - 1).sum()), int(numbers[np.argmax(steps > 1)]) + 1
+    said = "1 blank line is no row and gets" if count == 1 else f"{count:,} blank lines are no rows and get"
+    return [f"{table.source}: {said} no line; the first is row {first}"]
 
 
 def predicted(

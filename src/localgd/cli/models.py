@@ -124,9 +124,10 @@ def predict_command(
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
 
-    Columns that the model does not know are ignored, and every row of the file gets a line, in its order.
+    Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
+    are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import predicted
+    from localgd.cli.data import left_out, predicted
     from localgd.data.load import load_unlabelled
     from localgd.data.model import read_model
     from localgd.report import text
@@ -139,7 +140,7 @@ def predict_command(
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal, encoding=encoding), read_model(model)
-    for note in table.notes:
+    for note in left_out(table):
         typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
