@@ -20,7 +20,7 @@ from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
-from localgd.data.table import MOST_COLUMNS
+from localgd.data.table import MOST_COLUMNS, numbered
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
 from localgd.rounding import FloatArray
 
@@ -180,12 +180,19 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
 
 def _stored(survey: Report) -> dict[str, str]:
     """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
-    numbered = list(tallies(survey, "numbered"))
-    if numbered:
-        return _stored_by_number(survey, numbered)
+    spans = list(tallies(survey, "numbered"))
+    if spans:
+        return _stored_by_number(survey, spans)
     found: dict[tuple[int, str], dict[str, int]] = {}
+    for (width, kind), count in tallies(survey, "plain"):
+        if count == survey.n_nodes:
+            return dict.fromkeys(numbered(width), kind)
+        for at in enumerate(numbered(width)):
+            kinds = found.setdefault(at, {})
+            kinds[kind] = kinds.get(kind, 0) + count
     for (place, name, kind), count in sorted(tallies(survey, "column")):
-        found.setdefault((place, name), {})[kind] = count
+        kinds = found.setdefault((place, name), {})
+        kinds[kind] = kinds.get(kind, 0) + count
     stored = {}
     for (place, name), nodes in found.items():
         blank = nodes.pop("blank", 0)
