@@ -26,7 +26,7 @@ class Silent:
     def begin(self, n_cells, n_kept):
         self.counts = (n_cells, n_kept)
 
-    def running(self, names):
+    def running(self, names, *, alone=False):
         pass
 
     def advance(self):

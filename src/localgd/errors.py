@@ -18,6 +18,9 @@ from localgd.core import Engine, Failure, Message, Report, Task
 from localgd.many.by_node import ByNode, named
 from localgd.rounding import is_number, is_whole
 
+SHOWN = 80
+"""Most characters of a value in an error message."""
+
 
 class NodeError(RuntimeError):
     """A node failed: names the round and the node, and carries the node's own error as its cause.
@@ -176,6 +179,31 @@ def check_named(task: Any, node_ids: Collection[str]) -> None:
             raise ValueError(f"{field.name} has no value for node {missing[0]!r}; give one for each node")
 
 
+def cut(text: str) -> str:
+    """Return a text, or the beginning of one that nobody would read to its end.
+
+    Examples
+    --------
+    >>> cut("ill"), len(cut("x" * 10**6))
+    ('ill', 80)
+    """
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def shown(value: Any) -> str:
+    """Return what a value is to Python, cut where nobody would read on: a cell may hold a book.
+
+    Examples
+    --------
+    >>> shown("ill"), shown(2.5), shown("ha" * 10**6)[70:]
+    ("'ill'", '2.5', "ahahahahah…' (2,000,000 characters)")
+    """
+    if not isinstance(value, str):
+        return cut(repr(value))
+    size = f" ({len(value):,} characters)" if len(value) > SHOWN else ""
+    return repr(cut(value)) + size
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """Return ``; did you mean 'x'? known are …`` for an error message about an unknown name.
 
@@ -184,8 +212,8 @@ def nearest(name: str, known: Collection[str]) -> str:
     >>> nearest("clas", ["class", "odor"])
     "; did you mean 'class'? Known are: class, odor"
     """
-    near = get_close_matches(name, list(known), n=1)
-    listed = ", ".join(list(known)[:20]) + (", …" if len(known) > 20 else "")
+    near = get_close_matches(cut(name), [cut(one) for one in known], n=1)
+    listed = ", ".join(cut(one) for one in list(known)[:20]) + (", …" if len(known) > 20 else "")
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
 
 

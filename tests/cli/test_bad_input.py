@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         ((*LABELS, "--partition", "iid"), "--partition and --n-nodes go together"),
         ((*LABELS, "--partition", "iid", "--n-nodes", "2"), "has 3 nodes"),
         (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "n_nodes=999"),
-        ((*LABELS, "--out", "/nowhere/RUN"), "does not exist"),
+        ((*LABELS, "--out", Path(__file__, "RUN")), "is a file, not a folder; choose another name"),
         ((*LABELS, "--min-nodes", "2"), "min_nodes=2 has no meaning where a node that fails ends the run"),
         ((*LABELS, "--timeout", "5"), "--timeout is for the processes of torch"),
         ((*LABELS, "--own-data"), "--own-data is for the processes of torch"),

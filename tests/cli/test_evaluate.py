@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -72,13 +73,13 @@ def test_models_from_elsewhere_and_of_many_classes_and_of_numbers(tmp_path):
     assert "178 rows at 3 nodes" in done.stdout
 
 
-def test_what_has_no_meaning_is_refused_in_words(run, tmp_path):
+def test_what_has_no_meaning_is_refused_in_words(run):
     def refused(*words):
         done = localgd("evaluate", run, "heart", *words)
         assert done.returncode == 2
         return done.stderr
 
-    assert "the folder" in refused("--out", tmp_path / "nowhere" / "metrics.json")
+    assert "is a file, not a folder" in refused("--out", Path(__file__, "metrics.json"))
     assert "thresholds must be probabilities" in refused("--threshold", "2")
     assert "--seed is for --partition" in refused("--seed", "1")
     assert "brings its own preparation" in refused("--scale", "none")

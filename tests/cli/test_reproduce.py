@@ -28,7 +28,7 @@ def test_list_names_every_experiment():
             "unknown experiment 'directon'; did you mean 'direction'? Known are: ",
         ),
         ((), "--out DIR is needed"),
-        (("direction", "--out", "no/where"), "does not exist; make it first"),
+        (("direction", "--out", "notes.txt/OUT"), "notes.txt is a file, not a folder"),
         (("direction", "--out", "OUT", "--n-jobs", "0"), "--n-jobs must be at least 1, got 0"),
         (("direction", "--out", "."), "holds something that localgd reproduce did not write (notes.txt)"),
     ],

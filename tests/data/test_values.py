@@ -56,7 +56,7 @@ def test_spaces_and_typographic_signs_in_numbers(tmp_path: Path, given: list[str
     ids=lambda given: given[0],
 )
 def test_dates_are_not_taken_for_categories(tmp_path: Path, given: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"row 2: column 'x' holds .* look like dates; turn them into numbers"):
+    with pytest.raises(ValueError, match=r"row 2: column 'x' holds .* look like dates; take them as days since 1970"):
         column(tmp_path, given)
     assert column(tmp_path, given, categorical=["x"]) == given
 

@@ -349,3 +349,17 @@ def test_columns_that_differ_between_nodes() -> None:
     ]
     with pytest.raises(ValueError, match=r"column 'a' .* is at 1 of 2 nodes"):
         prepare(InProcess(tables))
+
+
+def test_columns_without_names_are_those_of_the_same_place_elsewhere():
+    """Nodes of arrays tell how many columns they have, others the name of each: both are understood together."""
+    x = np.arange(12.0).reshape(6, 2)
+    arrays = [Table(name, x[rows], np.arange(3) % 2) for name, rows in (("a", slice(3)), ("b", slice(3, 6)))]
+    named = [arrays[0], Table("b", pl.DataFrame({"x0": x[3:, 0], "x1": x[3:, 1]}), np.arange(3) % 2)]
+    assert prepare(InProcess(named), scale="standard")[1] == prepare(InProcess(arrays), scale="standard")[1]
+    wider = [arrays[0], Table("b", np.ones((3, 3)), np.arange(3) % 2)]
+    with pytest.raises(ValueError, match=r"column 'x2' \(place 2, number\) is at 1 of 2 nodes only"):
+        prepare(InProcess(wider), scale=None)
+    mixed = [arrays[0], Table("b", csr_array(np.ones((3, 2))), np.arange(3) % 2)]
+    with pytest.raises(ValueError, match=r"column 'x0' is stored in more than one way"):
+        prepare(InProcess(mixed), scale=None)

@@ -57,6 +57,7 @@ def compare_command(
     from localgd.report.compare import compare, milestones, panels
     from localgd.report.figure import save
     from localgd.report.progress import Patient, Progress
+    from localgd.run.whole import check_place, whole
 
     given = ",".join(DEFAULT if C is None else PENALISED) if methods is None else methods
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
@@ -67,7 +68,7 @@ def compare_command(
     if pooled and C is not None:
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        check_place(out / "compare.csv")
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, seed)
@@ -78,7 +79,7 @@ def compare_command(
 
         def announced(name: str) -> None:
             progress.say(f"\n{name}, at most {n_rounds} rounds")
-            progress.restart()
+            progress.begin(n_rounds)
 
         runs = compare(
             federation,
@@ -91,7 +92,8 @@ def compare_command(
         )
     rows = milestones(runs)
     if out is not None:
-        pl.DataFrame(rows).write_csv(out / "compare.csv")
+        with whole(out / "compare.csv") as fresh:
+            pl.DataFrame(rows).write_csv(fresh)
         if any(row.angle_deg_max < 90 for run in runs.values() for row in run.history):
             save(panels(runs), out / "compare")
     if as_json:

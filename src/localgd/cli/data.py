@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
@@ -13,7 +14,7 @@ from localgd.cli.processes import ProcessGroup
 from localgd.data.coding import said_weight
 from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
-from localgd.data.encodings import Unseen
+from localgd.data.encodings import Number, Unseen
 from localgd.data.load import load, node_names
 from localgd.data.model import Model
 from localgd.data.partition import partition
@@ -27,17 +28,21 @@ if TYPE_CHECKING:
     from localgd.engine.torchdist import TorchDistributed
 
 
-def tables_of(source: Source, seed: int, share: tuple[int, int] = (0, 1)) -> list[Table]:
+def tables_of(
+    source: Source, seed: int, share: tuple[int, int] = (0, 1), *, recipe: Recipe | None = None
+) -> list[Table]:
     """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
 
-    Of a folder, a process opens the files of its own nodes only.
+    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates.
     """
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
     rank, n_processes = share
-    options = ("label", "node", "drop", "categorical", "weight", "fill_missing_columns", "decimal", "encoding")
+    options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
+    dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
+    given |= {"dates": dates} if dates else {}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
         return load(data, nodes=mine, **given)
@@ -88,6 +93,24 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         how["class_weight"] = said_weight(how["class_weight"], "--class-weight")
     options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)
+
+
+def left_out(table: Table) -> list[str]:
+    """Return which lines of a file, blank ones, are no rows and get no prediction, in words; nothing if there are none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> left_out(Table("a", np.eye(3), np.zeros(0), source="a.csv", row_numbers=np.array([2, 5, 6])))
+    ['a.csv: 2 blank lines are no rows and get no line; the first is row 3']
+    """
+    numbers: Any = table.row_numbers
+    steps = np.diff(numbers)
+    if not (steps > 1).any():
+        return []
+    count, first = int((steps - 1).sum()), int(numbers[np.argmax(steps > 1)]) + 1
+    said = "1 blank line is no row and gets" if count == 1 else f"{count:,} blank lines are no rows and get"
+    return [f"{table.source}: {said} no line; the first is row {first}"]
 
 
 def predicted(

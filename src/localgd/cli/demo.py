@@ -43,7 +43,7 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
         reference = pooled_direction(federation.shards.values())
         for method in (local_gd(local_steps=LOCAL_STEPS), modified_local_gd(), auto()):
             progress.say(f"\n{method.name}, at most {n_rounds} rounds")
-            progress.restart()
+            progress.begin(n_rounds)
             runs[method.name] = train(
                 federation, method, n_rounds=n_rounds, on_round=progress.on_round, reference=reference
             )

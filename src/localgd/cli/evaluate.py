@@ -47,15 +47,17 @@ def evaluate_command(
     from localgd.evaluation.evaluate import evaluate
     from localgd.report import evaluation
     from localgd.report.progress import Patient
+    from localgd.run.whole import check_place, whole
 
-    if out is not None and not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if out is not None:
+        check_place(out)
     held, engine = _held(model, source, seed, unseen, min_group)
     cuts = tuple(threshold or ())
     found = evaluate(held, engine, thresholds=cuts, min_group=min_group, n_rounds=n_rounds, by_node=by_node)
     entries = json.dumps(found.to_dict(), indent=1, allow_nan=False)
     if out is not None:
-        out.write_text(entries + "\n", encoding="utf-8")
+        with whole(out) as fresh:
+            fresh.write_text(entries + "\n", encoding="utf-8")
     if as_json:
         typer.echo(entries)
         return
@@ -79,13 +81,17 @@ def calibrate_command(
     What is written is a model like any other: predict with it, evaluate it.
     """
     from localgd.evaluation.calibrate import calibrate
+    from localgd.report import text
+    from localgd.run.whole import check_place, whole
 
+    check_place(out)
     if out.exists():
         raise FileExistsError(f"--out {out} exists already; choose another name")
     held, engine = _held(model, source, seed, unseen, min_group)
     found = calibrate(held, engine, min_group=min_group)
-    out.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    typer.echo(f"written to {out}; predict with it: localgd predict {out} FILE --proba")
+    with whole(out) as fresh:
+        fresh.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    typer.echo(f"written to {out}; predict with it: {text.command('predict', out, 'FILE', '--proba')}")
 
 
 def _held(
@@ -101,7 +107,7 @@ def _held(
     if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
     how = recalled(model, source, seed)
-    tables = how.tables()
+    tables = how.tables(held.recipe)
     engine = InProcess(tables)
     if held.recipe is None:
         as_it_is = replace(how.source, scale=source.scale or "none")

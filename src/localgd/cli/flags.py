@@ -36,6 +36,9 @@ Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
 ]
 Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
+Dates = Annotated[
+    list[str] | None, typer.Option("--dates", help="Column of dates, taken as days since 1970; may be repeated.")
+]
 Scale = Annotated[
     Literal["standard", "none"] | None,
     typer.Option(
@@ -83,6 +86,7 @@ class Source:
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None
+    dates: Dates = None
     scale: Scale = None
     label_map: LabelMap = None
     category_map: CategoryMap = None

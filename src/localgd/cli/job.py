@@ -129,6 +129,7 @@ class Job:
             progress.failures(federation.failures)
             return progress.on_round(info)
 
+        progress.begin(flags.n_rounds)
         try:
             return train(
                 federation,
@@ -145,7 +146,7 @@ class Job:
         except BaseException as error:
             kept = checkpoints is not None and self.place.leads and (checkpoints.folder / FILE).is_file()
             if kept and not isinstance(error, ValueError):  # that comes again
-                typer.echo(f"what was done so far is kept; go on with: localgd resume {self.out}", err=True)
+                typer.echo(f"what was done so far is kept; go on with: {text.command('resume', self.out)}", err=True)
             raise
 
     def _how(self) -> tuple[Method | Choice, Problem | None]:
@@ -234,7 +235,8 @@ class Job:
             typer.echo(f"it had done {run.n_rounds} rounds already, so --n-rounds {self.flags.n_rounds} adds none")
         typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
         if place is not None and run.unfinished:
-            typer.echo(f"it can go on: localgd resume {place} --n-rounds {2 * max(1, run.n_rounds)}")
+            further = text.command("resume", place, "--n-rounds", 2 * max(1, run.n_rounds))
+            typer.echo(f"it can go on: {further}")
 
 
 def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:

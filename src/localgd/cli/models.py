@@ -74,7 +74,7 @@ def certify_command(
     if held.recipe is not None:
         _check_brought(model, source, class_weight)
     how = recalled(model, source, seed)
-    tables, as_it_is = how.tables(), replace(how.source, scale=source.scale or "none")
+    tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
     else:
@@ -170,21 +170,28 @@ def predict_command(
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
 
-    Columns that the model does not know are ignored, and every row of the file gets a line, in its order.
+    Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
+    are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import predicted
+    from localgd.cli.data import left_out, predicted
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
+    from localgd.run.whole import check_place, whole
 
     if force and out is None:
         raise ValueError("--force replaces the file of --out; give that, or leave it out")
+    if out is not None:
+        check_place(out)
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
+    for note in left_out(table):
+        typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
-        frame.write_parquet(out) if out.suffix.lower() == ".parquet" else frame.write_csv(out)
+        with whole(out) as fresh:
+            frame.write_parquet(fresh) if out.suffix.lower() == ".parquet" else frame.write_csv(fresh)
         typer.echo(f"{text.counted(len(frame), 'row')} labelled in {out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(frame["prediction"].to_list() if frame.columns == ["prediction"] else frame.to_dicts()))

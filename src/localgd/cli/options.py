@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from copy import copy
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,19 +12,6 @@ import typer
 
 from localgd.cli.flags import Source
 from localgd.methods.options import OPTIONS
-
-PANEL = "Options of methods"
-
-PANELS = {
-    "Data": "label node drop fill_missing_columns decimal encoding weight class_weight text_column categorical scale "
-    "label_map category_map n_classes min_group fit_intercept partition n_nodes",
-    "Problem, method and goal": "task problem method C alpha angle_tol_deg margin_ratio n_rounds max_seconds "
-    "fraction seed",
-    "How well it does": "holdout leave_one_node_out compare",
-    "Nodes": "n_jobs engine on_failure min_nodes retries timeout own_data",
-    "What is left behind": "out checkpoint_seconds checkpoint_rounds force as_json",
-}
-"""Where a flag stands in the help."""
 
 
 def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,7 +28,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[
                 option.kind | None,
-                typer.Option(help=option.described, show_default=option.shown, rich_help_panel=PANEL),
+                typer.Option(help=option.described, show_default=option.shown),
             ],
         )
         for option in OPTIONS
@@ -53,8 +39,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
         command(context, **{name: options[name] for name in names})
 
     given.__doc__ = command.__doc__
-    panels = {name: panel for panel, flags in PANELS.items() for name in flags.split()}
-    parameters = [_placed(parameter, panels.get(parameter.name)) for parameter in signature.parameters.values()]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
     given.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
     given.__annotations__ = {p.name: p.annotation for p in (*parameters, *flags)}
     return given
@@ -101,14 +86,3 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float)
     return type(value) is (str if kind is Path else kind)
-
-
-def _placed(parameter: inspect.Parameter, panel: str | None) -> inspect.Parameter:
-    """Return a flag in its panel of the help."""
-    parameter = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-    if panel is None:
-        return parameter
-    kind, option = get_args(parameter.annotation)
-    placed = copy(option)
-    placed.rich_help_panel = panel
-    return parameter.replace(annotation=Annotated[kind, placed])

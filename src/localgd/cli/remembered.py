@@ -18,9 +18,10 @@ from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
     from localgd.core import Problem
+    from localgd.data.recipe import Recipe
     from localgd.data.table import Table
 
-PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes"})
+PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates"})
 """Flags on how rows are prepared, which a model of a run says itself."""
 
 
@@ -45,10 +46,10 @@ class Recalled:
     taken: Mapping[str, Any]
     problem: Problem | None
 
-    def tables(self) -> list[Table]:
-        """Return the tables."""
+    def tables(self, recipe: Recipe | None) -> list[Table]:
+        """Return the tables, for the recipe of the model if it has one."""
         try:
-            return tables_of(self.source, self.seed)
+            return tables_of(self.source, self.seed, recipe=recipe)
         except ValueError as error:
             if not self.taken:
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,14 +29,15 @@ def reproduce_command(
     n_jobs: Annotated[
         int | None,
         typer.Option(
-            help="Processes; no result depends on it. With 1, Ctrl-C waits for the cell that is being measured.",
+            help="Processes; no result depends on it.",
             show_default="one per core",
         ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the experiments and do nothing.")] = False,
 ) -> None:
     """Measure every claim about Local-GD anew, judge it by the numbers, and put all on one page."""
-    from localgd.experiments.reproduce import Interrupted, missing, publish, reproduce
+    from localgd.experiments.reproduce import PAGE, Interrupted, missing, publish, reproduce
+    from localgd.report import text
     from localgd.report.bar import Bar
 
     chosen = experiments(_known(names or NAMES))
@@ -54,19 +54,22 @@ def reproduce_command(
     n_jobs = (os.cpu_count() or 1) if n_jobs is None else n_jobs
     if n_jobs < 1:
         raise ValueError(f"--n-jobs must be at least 1, got {n_jobs}")
+    words = ["reproduce", *(names or ()), *(["--quick"] if quick else []), "--out", str(out)]
+
+    def leave(results: Sequence[Result]) -> Path:
+        return publish(results, out, known=experiments(NAMES), asked=chosen, command=text.command(*words))
+
     try:
         with Bar() as bar:
-            results = reproduce(chosen, out, quick=quick, n_jobs=n_jobs, progress=bar)
+            results = reproduce(chosen, out, quick=quick, n_jobs=n_jobs, progress=bar, leave=leave)
     except OSError as error:
         if isinstance(error, FileExistsError | FileNotFoundError):
             raise
         raise OSError(f"--out {out}: {error.strerror or error}; finished cells are kept, run it again") from error
     except Interrupted as stop:
-        typer.echo(str(stop), err=True)
+        typer.echo(f"{stop}; what is finished is on {out / PAGE}", err=True)
         raise typer.Exit(SIGNALLED + stop.number) from None
-    words = ["localgd", "reproduce", *(names or ()), *(["--quick"] if quick else []), "--out", str(out)]
-    place = publish(results, out, known=experiments(NAMES), command=shlex.join(words))
-    raise typer.Exit(_told(results, place))
+    raise typer.Exit(_told(results, leave(results)))
 
 
 def _told(results: Sequence[Result], place: Path) -> int:

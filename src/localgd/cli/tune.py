@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def tune_command(
     context: typer.Context,
     source: flags.Source,
+    class_weight: flags.ClassWeight = None,
     min_group: flags.MinGroup = 1,
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     Cs: Annotated[
@@ -82,7 +83,7 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
         how = {"intercept": given.fit_intercept, "min_group": given.min_group}
         found = tune(
             engine,
-            lambda part: prepared(part, tables, source, **how),
+            lambda part: prepared(part, tables, source, class_weight=given.class_weight, **how),
             Cs=values,
             cv=int(given.cv) if given.cv.isdecimal() else given.cv,
             scoring=given.scoring,
@@ -120,7 +121,7 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     from localgd.run import folder as record
 
     run, place = found.runs[found.best], record.partial(out)
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(tuned.columns(found)).write_csv(place / record.SCORES)
     figure_of(tuned.panels(found, given["scoring"])).savefig(place / record.SCORES_FIGURE, dpi=130)
     data = str(Path(given["data"]).resolve()) if Path(given["data"]).exists() else given["data"]

@@ -15,7 +15,7 @@ from localgd.data.columns import alike
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
-from localgd.errors import check_kind, check_names
+from localgd.errors import check_kind, check_names, shown
 
 _LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
 _WEIGHTS = {int: "numbers", float: "numbers"}
@@ -28,6 +28,7 @@ def from_arrays(
     *,
     sample_weight: Any = None,
     categorical: Collection[str] = (),
+    dates: Collection[str] = (),
     source: str = "the arrays given",
 ) -> list[Table]:
     """Return one table per group of rows.
@@ -44,6 +45,8 @@ def from_arrays(
         What each row counts, at least 0; 1 by default. Rows of weight 0 are left out of training.
     categorical : collection of str
         Columns of a frame to keep as text although their values look like numbers or dates.
+    dates : collection of str
+        Columns of dates of a frame to take as numbers, days since 1970 (`localgd.load`).
     source : str
         What error messages call the rows.
 
@@ -63,10 +66,11 @@ def from_arrays(
     ['a', 'b']
     """
     check_names("categorical", categorical)
+    check_names("dates", dates)
     check_kind("source", source, str, "a text")
     rows = unlabelled(X, source=source)
     if isinstance(rows.features, pl.DataFrame):
-        rows = alike([rows], categorical=categorical)[0]
+        rows = alike([rows], categorical=categorical, dates=dates)[0]
     whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
         weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)
@@ -127,6 +131,6 @@ def _listed(values: Any, table: Table, parameter: str, kinds: Mapping[type, str]
     table.refuse_gaps([value is None for value in listed], f"missing entry in {parameter}")
     odd = next((row for row, value in enumerate(listed) if not isinstance(value, tuple(kinds))), None)
     if odd is not None:
-        said = f"{parameter} holds {listed[odd]!r} ({type(listed[odd]).__name__})"
+        said = f"{parameter} holds {shown(listed[odd])} ({type(listed[odd]).__name__})"
         raise ValueError(f"{table.place(odd)}: {said}; give {', '.join(dict.fromkeys(kinds.values()))}")
     return listed

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from localgd.core import Field, Message, Report, Schema
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
+from localgd.errors import shown
 from localgd.limits import RefusedError
 from localgd.rounding import FloatArray, is_number
 
@@ -43,7 +44,7 @@ def codes_of(table: Table, classes: Sequence[Label], spellings: Pairs) -> NDArra
     if strange.any():
         row = int(np.argmax(strange))
         raise ValueError(
-            f"{table.place(row)}: label {plain_label(table.labels[row])!r} is none of the classes "
+            f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is none of the classes "
             f"({listed(classes)}); correct it or remove the row"
         )
     return found[codes]

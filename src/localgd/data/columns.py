@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.table import IntArray, Table
+from localgd.data.table import IntArray, Table, numbered
 from localgd.data.values import (
+    as_days,
     as_numbers,
     as_text,
     finite_numbers,
@@ -23,7 +25,7 @@ from localgd.data.values import (
     refuse_odd,
     spelled_labels,
 )
-from localgd.errors import nearest
+from localgd.errors import cut, nearest, shown
 from localgd.rounding import FloatArray
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|\.\.\.1")
@@ -41,7 +43,7 @@ def option(parameter: str, column: str) -> str:
     >>> option("drop", "id")
     "drop=['id'] (--drop id)"
     """
-    return f"{parameter}=[{column!r}] (--{parameter} {column})"
+    return f"{parameter}=[{shown(column)}] (--{parameter} {shlex.quote(cut(column))})"
 
 
 def _tally(table: Table, names: Sequence[str]) -> IntArray:
@@ -54,10 +56,11 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
         if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-            raise ValueError(
-                f"{table.source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or drop "
-                f"it with {option('drop', column.name)}"
-            )
+            date = column.dtype in {pl.Date, pl.Datetime}
+            days = f"take it as days since 1970 with {option('dates', column.name)}" if date else ""
+            what = days or "turn it into numbers or text"
+            away = f"drop it with {option('drop', column.name)}"
+            raise ValueError(f"{table.source}: column {column.name!r} holds {column.dtype}; {what}, or {away}")
         tally[int(spelled), j] = column.len() - column.null_count()
     return tally
 
@@ -80,16 +83,16 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     declare = f"declare it with {option('categorical', name)}"
     if pure and text and numbers > _STRAY * present:
         raise ValueError(
-            f"column {name!r} holds numbers in {pure[0].source} (node {pure[0].node_id!r}) but text in "
-            f"{text[0].source} (node {text[0].node_id!r}); code it alike, or {declare}"
+            f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
+            f"{declare}"
         )
     columns = [table.series([name])[0] for table in tables]
     texts_of = [as_text(column) for column in columns]
     if found := lookalike(texts_of):
         part, row, what = found
         raise ValueError(
-            f"{tables[part].place(row)}: column {name!r} holds {texts_of[part][row]!r}, and most of its values look "
-            f"like {what}, drop the column with {option('drop', name)}, or {declare}"
+            f"{tables[part].place(row)}: column {name!r} holds {shown(texts_of[part][row])}, and most of its values "
+            f"look like {what}, drop the column with {option('drop', name)}, or {declare}"
         )
     if numbers <= present / 2:
         return False
@@ -99,7 +102,7 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ValueError(
-                f"{table.place(row)}: column {name!r} holds {column[row]!r} but {numbers} of {present} values are "
+                f"{table.place(row)}: column {name!r} holds {shown(column[row])} but {numbers} of {present} values are "
                 f"numbers; correct the value or leave it blank; or, if the column is no number, {declare}"
             )
     return True
@@ -129,7 +132,7 @@ def check_known(
     """Raise a ValueError that suggests the nearest name if one of `names` is not known."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{parameter}={name!r} is not {what} of {source}{nearest(name, known)}")
+            raise ValueError(f"{parameter}={shown(name)} is not {what} of {source}{nearest(name, known)}")
 
 
 def alike(
@@ -139,13 +142,15 @@ def alike(
     categorical: Collection[str] = (),
     weight: str | None = None,
     *,
+    dates: Collection[str] = (),
     fill_missing_columns: bool = False,
     partly: bool = False,
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
-    decided over all tables together; those declared `categorical` stay text although they may look like numbers. With
+    decided over all tables together; those declared `categorical` stay text although they may look like numbers, and
+    those of `dates` become days since 1970. With
     `fill_missing_columns` a column that some frames lack is missing in all of their rows. Where these are tables of
     some nodes only, `partly`, columns to drop may be those of others.
 
@@ -156,8 +161,9 @@ def alike(
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
     own = [name for name in (label, weight) if name is not None]
-    if (categorical or fill_missing_columns) and not framed:
-        given = f"categorical={list(categorical)}" if categorical else "fill_missing_columns=True"
+    if (categorical or dates or fill_missing_columns) and not framed:
+        given = f"categorical={list(categorical)}" if categorical else f"dates={list(dates)}" if dates else ""
+        given = given or "fill_missing_columns=True"
         raise ValueError(f"{given}: {first.source} holds arrays, which have none; use CSV or Parquet for it")
     if weight is not None and (not framed or weight == label):
         why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
@@ -167,10 +173,13 @@ def alike(
         "label": [label] if label else [],
         "drop": () if partly else drop,
         "categorical": categorical,
+        "dates": dates,
     }.items():
         check_known(parameter, columns, everywhere, first.source)
     check_known("weight", own[1 if label else 0 :], everywhere, first.source)
-    tables = [_without(table, drop, {*own, *categorical}) for table in tables]
+    if both := sorted(set(dates) & {*own, *categorical, *drop}):
+        raise ValueError(f"dates={both[0]!r} is something else, too: label, weight, categorical or dropped; keep one")
+    tables = [_without(table, drop, {*own, *categorical, *dates}) for table in tables]
     tables = _same_columns(tables, own, fill=fill_missing_columns)
     for table in tables if framed else ():
         refuse_odd(table.series([*own, *categorical]), table.source)
@@ -179,7 +188,8 @@ def alike(
         return [_selected(table, names) for table in tables]
     if not names:
         raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {everywhere[:20]}")
-    numbers = _number_names([name for name in names if name not in set(categorical)], tables)
+    tables = [_dated(table, dates) for table in tables]
+    numbers = _number_names([name for name in names if name not in {*categorical, *dates}], tables).union(dates)
     if label is not None:
         tables = _labelled(label, tables)
     weights = [table.weights if weight is None else _weights(weight, table) for table in tables]
@@ -188,17 +198,34 @@ def alike(
 
 def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Table:
     """Return a table without the columns to drop, and without those that number its rows or hold nothing."""
-    left = tuple(name for name in table.names if name not in set(drop))
+    dropped = set(drop)
+    left = tuple(name for name in table.names if name not in dropped)
     found = [name for name in left if name not in asked and _ROW_NUMBERS.fullmatch(name)]
     for name in left:
         if name not in asked and not name.strip():
-            frame: Any = table.features
-            empty = isinstance(frame, pl.DataFrame) and frame[name].null_count() == table.n_rows
-            unnamed = name == table.names[0] or empty
-            found += [name] if unnamed else []
-    notes = [f"column {name!r} is left out, as by its name it numbers the rows" for name in found]
-    kept = tuple(name for name in left if name not in found)
+            found += [name] if name == table.names[0] or _blank(table, name) else []
+    empty = {name for name in found if not name.strip() and _blank(table, name)}
+    notes = [
+        f"column {name!r} is left out, as "
+        + ("it has neither a name nor a value" if name in empty else "by its name it numbers the rows")
+        for name in found
+    ]
+    kept = tuple(name for name in left if name not in found) if found else left
     return replace(_selected(table, kept), notes=(*table.notes, *notes))
+
+
+def _blank(table: Table, name: str) -> bool:
+    frame: Any = table.features
+    return isinstance(frame, pl.DataFrame) and frame[name].null_count() == table.n_rows
+
+
+def _dated(table: Table, dates: Collection[str]) -> Table:
+    """Return a table whose dates are days since 1970."""
+    if not dates:
+        return table
+    frame: Any = table.features
+    days = [as_days(column, table.place).alias(column.name) for column in table.series(list(dates))]
+    return replace(table, features=frame.with_columns(days), dates=tuple(dates))
 
 
 def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) -> list[Table]:
@@ -210,7 +237,8 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         if issparse(frame) != issparse(first.features):
             dense, sparse = (table, first) if issparse(first.features) else (first, table)
             raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
-        lacking = [name for name in everywhere if name not in set(table.names)]
+        here = set(table.names)
+        lacking = [name for name in everywhere if name not in here] if len(here) < len(everywhere) else []
         if lacking and (not fill or set(lacking) & set(own)):
             other = next(one for one in tables if lacking[0] in one.names)
             raise ValueError(_differ(*((first, table) if table is not first else (first, other))))
@@ -230,14 +258,19 @@ def _weights(name: str, table: Table) -> FloatArray:
     numbers = as_numbers([column]).ravel()
     if np.isnan(numbers).any():
         row = int(np.argmax(np.isnan(numbers)))
-        raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {column[row]!r}; give a number")
+        raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {shown(column[row])}; give a number")
     return numbers
+
+
+def _named(table: Table) -> str:
+    node = f" (node {table.node_id!r})"
+    return table.source.removesuffix(node) + node
 
 
 def _differ(a: Table, b: Table) -> str:
     """Return how the columns of two tables differ, for an error message."""
     parts = [
-        f"only {one.source} (node {one.node_id!r}) has {', '.join(map(repr, only[:8]))}"
+        f"only {_named(one)} has {', '.join(map(shown, only[:8]))}"
         for one, other in ((a, b), (b, a))
         if (only := sorted(set(one.names) - set(other.names)))
     ]
@@ -272,5 +305,5 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
     width = max((len(table.names) for table in tables), default=0)
     arrays: list[Any] = [table.features for table in tables]
     one_based = width > 1 and all((rows.indices > 0).all() for rows in arrays)
-    names = tuple(f"x{j}" for j in range(int(one_based), width))
+    names = numbered(width, int(one_based))
     return [_selected(table, names) for table in tables]

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, diags_array
 from localgd.data.spelling import places
 from localgd.data.table import Table
 from localgd.data.values import as_text
-from localgd.errors import check_kind, check_whole
+from localgd.errors import check_kind, check_whole, cut, shown
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray, is_number
 
@@ -44,7 +44,8 @@ def check_spellings(what: str, pairs: Any, known: tuple[Any, ...]) -> None:
 class Number:
     """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them.
 
-    With None for `fill`, a missing x is refused.
+    With None for `fill`, a missing x is refused. If they were `dates`, x is days since 1970, of dates or already as
+    numbers.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Number:
     center: float = 0.0
     scale: float = 1.0
     n_missing: int = 0
+    dates: bool = False
 
     def __post_init__(self) -> None:
         """Check every field once."""
@@ -122,8 +124,8 @@ class Category:
         strange = (code < 0) & ~(blank & (self.missing == "zeros"))
         if unseen == "error" and strange.any():
             row = int(np.argmax(strange))
-            known = ", ".join(self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
-            value = "nothing" if blank[row] else repr(text[row])
+            known = ", ".join(cut(one) for one in self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
+            value = "nothing" if blank[row] else shown(text[row])
             raise ValueError(
                 f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
                 "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"

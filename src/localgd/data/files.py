@@ -7,8 +7,10 @@ import csv
 import gzip
 import io
 import re
+import sys
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
 from localgd.data.values import as_text, refuse_odd, spelled_labels
+from localgd.errors import shown
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
 """Endings of the files that can be read; the svmlight ones may end in ``.gz`` too."""
@@ -119,8 +122,8 @@ class Writing:
             local = column.str.contains(_COMMA).fill_null(value=False)
             if (odd := (~local & column.str.contains(_POINT)).arg_true()).len():
                 raise ValueError(
-                    f"{place(int(odd[0]))}: column {column.name!r} holds {column[int(odd[0])]!r}, but with decimal=',' "
-                    "a point groups digits by three; correct it, or leave decimal (--decimal) out"
+                    f"{place(int(odd[0]))}: column {column.name!r} holds {shown(column[int(odd[0])])}, but with "
+                    "decimal=',' a point groups digits by three; correct it, or leave decimal (--decimal) out"
                 )
             numbers = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
             columns.append(numbers.zip_with(local, column))
@@ -135,6 +138,8 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         plain = codecs.lookup(encoding).name == "utf-8"
         return raw.decode("utf-8-sig" if plain else encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{path} is UTF-16; say so with encoding='utf-16' (--encoding utf-16)") from error
         row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not {encoding.upper()}; save the file with UTF-8 "
@@ -181,7 +186,7 @@ def _csv(path: Path, writing: Writing) -> Table:
     """
     text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
-        header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+        header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
     refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
@@ -195,12 +200,13 @@ def _csv(path: Path, writing: Writing) -> Table:
     # polars fills short rows with nulls: only rows that end in one can be short.
     if frame[:, -1].null_count():
         _check_fields(path, text, len(header), separator, above)
-    row_numbers = np.arange(2, frame.height + 2) + above
+    row_numbers, notes = np.arange(2, frame.height + 2) + above, tuple[str, ...]()
     if frame.width > 1 and frame[:, 0].null_count():
         filled = ~frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
         frame, row_numbers = frame.filter(filled), row_numbers[filled]
+        notes = () if filled.all() else ("blank lines are left out, as they are no rows",)
     frame = writing.plain(frame, lambda row: f"{path}, row {row_numbers[row]}")
-    return _framed(path, frame, row_numbers, as_written=True)
+    return replace(_framed(path, frame, row_numbers, as_written=True), notes=notes)
 
 
 def _separated(path: Path, text: str) -> tuple[str, str, int]:
@@ -290,10 +296,21 @@ def _sparse(stored: str, arrays: Mapping[str, NDArray[Any]]) -> csr_array[np.flo
     return csr_array(rows)
 
 
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, one after the other: all of them at once would take its room again."""
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin) + 1 or len(text)
+        yield text[begin:end]
+        begin = end
+
+
 def _svmlight(path: Path) -> Table:
     """Read an svmlight file (``label index:value …``); column x``i`` is index i, ``x0`` included."""
-    labels, data, indices, indptr, row_numbers = [], [], [], [0], []
-    for row, line in enumerate(_text(path).splitlines(), start=1):
+    labels: list[str] = []
+    # of numbers only, as a list would take five times the room of the rows
+    data, indices, indptr, row_numbers = array("d"), array("q"), array("q", [0]), array("q")
+    for row, line in enumerate(_lines(_text(path)), start=1):
         tokens = line.partition("#")[0].split()
         if not tokens:
             continue
@@ -301,15 +318,17 @@ def _svmlight(path: Path) -> Table:
         try:
             if not isfinite(float(token)):
                 raise ValueError  # noqa: TRY301 - the same fault as text, said in one place
-            labels.append(token)
+            labels.append(sys.intern(token))
             for token in tokens[1:]:
                 index, _, value = token.partition(":")
                 if index != "qid":
                     indices.append(int(index))
                     data.append(float(value))
-        except ValueError:
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, OverflowError):
+                check_width(int(index), f"{path}, row {row}")
             raise ValueError(
-                f"{path}, row {row}: {token!r} is not label or index:value; correct or remove it"
+                f"{path}, row {row}: {shown(token)} is not label or index:value; correct or remove it"
             ) from None
         here = indices[indptr[-1] :]
         if min(here, default=0) < 0:
@@ -320,6 +339,8 @@ def _svmlight(path: Path) -> Table:
     if not labels:
         raise ValueError(f"{path}: the file is empty; add rows, or remove it")
     shape = (len(labels), max(indices, default=0) + 1)
-    X = csr_array((np.array(data, dtype=np.float64), np.array(indices, dtype=np.int64), indptr), shape=shape)
+    kind = np.int32 if len(indices) < 2**31 else np.int64  # indices are below the limit of check_width
+    parts: Any = (np.frombuffer(data), np.array(indices, dtype=kind), np.array(indptr, dtype=kind))
+    X = csr_array(parts, shape=shape)
     y = spelled_labels([pl.Series(labels)])[0]
     return Table(stem_of(path), X, y, (), str(path), np.array(row_numbers), numbered=True)

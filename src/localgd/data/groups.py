@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+from localgd.errors import shown
 
 
 def plain_values(values: Any) -> list[Any]:
@@ -58,6 +61,8 @@ def one_per_row(what: str, values: Any, n_rows: int) -> list[Any]:
     ['a', None]
     """
     refuse_masked(what, values)
+    if issparse(values):
+        raise ValueError(f"{what} is a sparse array; give one entry per row, as a list or an array")
     shape = getattr(values, "shape", (len(values),) if hasattr(values, "__len__") else ())
     if shape != (n_rows,):
         raise ValueError(f"{what} has shape {shape} for {n_rows} rows; give one entry per row")
@@ -108,7 +113,7 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
             if len(kinds) > 1:
                 first, other = kinds.items()
                 raise ValueError(
-                    f"groups holds {other[1]!r}, a {other[0]}, in {place(row)}, but before that {first[1]!r}, a "
+                    f"groups holds {shown(other[1])}, a {other[0]}, in {place(row)}, but before that {first[1]!r}, a "
                     f"{first[0]}; give all nodes names of one kind"
                 )
             named[own] = name
@@ -127,7 +132,7 @@ def _named(value: Any, place: str) -> tuple[str, str]:
     if isinstance(value, date):
         return "date", str(value)
     raise ValueError(
-        f"groups holds {value!r} ({type(value).__name__}) in {place}; name nodes by texts or finite numbers"
+        f"groups holds {shown(value)} ({type(value).__name__}) in {place}; name nodes by texts or finite numbers"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localgd.core import Report
 from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
 from localgd.data.survey import FEW, MANY, no_classes, tallies
+from localgd.errors import cut, shown
 
 _CODINGS = ((-1, 1), (0, 1), (1, 2))
 """How two classes are written as numbers."""
@@ -48,8 +50,8 @@ def classes_of(
     labels = [value for _, value in met]
     unknown = [source for source in mapping if places([source], labels) == [-1] and not _written(source, labels)]
     if unknown:
-        raise ValueError(f"label_map={unknown[0]!r} is no label of any node; there are {listed(labels)}")
-    speller = Speller("label", (f"label_map={{{labels[0]!r}: …}}", "--label-map "), mapping)
+        raise ValueError(f"label_map={shown(unknown[0])} is no label of any node; there are {listed(labels)}")
+    speller = Speller("label", (f"label_map={{{shown(labels[0])}: …}}", "--label-map "), mapping)
     joined = speller.joined([(value, count) for (_, value), count in met.items()], [values for values, _ in nodes])
     _check_number(joined.values, tally.n_rows, n_classes)
     held = [(set(places(values, joined.values, joined.spellings)), count) for values, count in nodes]
@@ -64,7 +66,7 @@ def _written(source: Any, labels: Sequence[Label]) -> bool:
 
 def _check_number(classes: Sequence[Label], n_rows: int, n_classes: int | None) -> None:
     if len(classes) == 1:
-        raise ValueError(f"label: all {n_rows} rows of all nodes are {classes[0]!r}; two classes are needed")
+        raise ValueError(f"label: all {n_rows} rows of all nodes are {shown(classes[0])}; two classes are needed")
     if len(classes) > min(MANY, max(FEW, n_rows / 2)):
         raise ValueError(no_classes(f"{len(classes)}", f"{n_rows} rows ({listed(classes)})"))
     if n_classes is not None and len(classes) != n_classes:
@@ -90,11 +92,11 @@ def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], *, drawn:
     if (unlike or several or mixed) and not drawn:
         sets = {tuple(sorted(own)) for own in (apart if unlike or several else codings)}
         one, other = ([classes[at] for at in own] for own in sorted(sets, key=lambda own: (-len(own), own))[:2])
-        flag = ",".join(f"{value}=…" for value in one[:10])
+        flag = shlex.quote(",".join(f"{cut(str(value))}=…" for value in one[:10]))
         raise ValueError(
-            f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the same "
-            f"classes in other words? Say what each means with label_map={{{one[0]!r}: …}} (--label-map {flag}), or "
-            f"that they are {len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
+            f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the "
+            f"same classes in other words? Say what each means with label_map={{{shown(one[0])}: …}} (--label-map "
+            f"{flag}), or that they are {len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
         )
 
 
@@ -106,7 +108,7 @@ def _notes(joined: Joined, held: Sequence[tuple[set[int], int]], tally: Report) 
             (at,) = own
             single[at] = single.get(at, 0) + count
     if single:
-        which = ", ".join(f"{joined.values[at]!r} at {count}" for at, count in sorted(single.items())[:10])
+        which = ", ".join(f"{shown(joined.values[at])} at {count}" for at, count in sorted(single.items())[:10])
         notes.append(f"nodes of one class only: {sum(single.values())} of {tally.n_nodes} ({which})")
     if max(len(own) for own, _ in held) < len(joined.values) > 2:
         notes.append(f"no node has rows of all {len(joined.values)} classes ({listed(joined.values)})")

@@ -29,6 +29,7 @@ def load(
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
     weight: str | None = None,
+    dates: Collection[str] = (),
     nodes: Collection[str] | None = None,
     fill_missing_columns: bool = False,
     decimal: str = ".",
@@ -54,6 +55,9 @@ def load(
         Columns to keep as text although most of their values look like numbers or dates.
     weight : str, optional
         Column of a CSV or Parquet file that says what a row counts, at least 0 (`Table`).
+    dates : collection of str
+        Columns of dates to take as numbers, days since 1970: of the types Date and Datetime in Parquet, or written
+        YYYY-MM-DD, with or without a time HH:MM:SS.
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False
@@ -86,7 +90,12 @@ def load(
             f"source is of type {type(source).__name__}, not a path or a name; for arrays and frames in memory use "
             "localgd.from_arrays(X, y, groups)"
         )
-    for name, names in (("drop", drop), ("categorical", categorical), ("nodes", () if nodes is None else nodes)):
+    for name, names in (
+        ("drop", drop),
+        ("categorical", categorical),
+        ("dates", dates),
+        ("nodes", () if nodes is None else nodes),
+    ):
         check_names(name, names)
     check_flag("fill_missing_columns", fill_missing_columns)
     check_kind("decimal", decimal, str, "'.' or ','")
@@ -94,7 +103,8 @@ def load(
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
     path, writing = Path(source), Writing(decimal, encoding)
-    how = {"drop": drop, "categorical": categorical, "weight": weight, "fill_missing_columns": fill_missing_columns}
+    how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
+    how |= {"fill_missing_columns": fill_missing_columns}
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")

@@ -7,6 +7,7 @@ category column and words of a text column do leave, as tallies.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
-from localgd.data.table import MOST_COLUMNS
+from localgd.data.table import MOST_COLUMNS, numbered
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
 from localgd.rounding import FloatArray
 
@@ -143,7 +144,7 @@ def prepare(
         **_category_columns(tally, categories, frozenset(categorical), missing, category_map or {}),
         **_word_columns(tally, words),
     }
-    columns = tuple(encodings[name] for name in kinds)
+    columns = _dated([encodings[name] for name in kinds], survey)
     # An upper bound on the non-zeros of a row: known without a round, so every node stores alike.
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
@@ -156,6 +157,12 @@ def prepare(
         notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
     recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own)
     return engine.map(recipe), recipe
+
+
+def _dated(columns: Sequence[Encoding], survey: Report) -> tuple[Encoding, ...]:
+    """Return columns, those of dates marked as such."""
+    dates = {name for (name,), _ in tallies(survey, "date")}
+    return tuple(replace(c, dates=True) if isinstance(c, Number) and c.name in dates else c for c in columns)
 
 
 def _counting(
@@ -193,12 +200,19 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
 
 def _stored(survey: Report) -> dict[str, str]:
     """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
-    numbered = list(tallies(survey, "numbered"))
-    if numbered:
-        return _stored_by_number(survey, numbered)
+    spans = list(tallies(survey, "numbered"))
+    if spans:
+        return _stored_by_number(survey, spans)
     found: dict[tuple[int, str], dict[str, int]] = {}
+    for (width, kind), count in tallies(survey, "plain"):
+        if count == survey.n_nodes:
+            return dict.fromkeys(numbered(width), kind)
+        for at in enumerate(numbered(width)):
+            kinds = found.setdefault(at, {})
+            kinds[kind] = kinds.get(kind, 0) + count
     for (place, name, kind), count in sorted(tallies(survey, "column")):
-        found.setdefault((place, name), {})[kind] = count
+        kinds = found.setdefault((place, name), {})
+        kinds[kind] = kinds.get(kind, 0) + count
     stored = {}
     for (place, name), nodes in found.items():
         blank = nodes.pop("blank", 0)

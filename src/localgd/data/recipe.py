@@ -30,8 +30,8 @@ from localgd.data.encodings import (
 )
 from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
-from localgd.data.values import finite_numbers, refuse_odd
-from localgd.errors import check_flag, check_kind, plain
+from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
+from localgd.errors import check_flag, check_kind, plain, shown
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
 from localgd.rounding import FloatArray, is_number
@@ -188,7 +188,8 @@ class Recipe:
         for kind, run in groupby(zip(self.columns, series, strict=True), lambda pair: type(pair[0])):
             pairs: Any = list(run)
             if kind is Number:
-                values = finite_numbers([column for _, column in pairs], table.place)
+                days = [as_days(c, table.place) if n.dates and not is_number_type(c.dtype) else c for n, c in pairs]
+                values = finite_numbers(days, table.place)
                 for place in np.flatnonzero([number.fill is None for number, _ in pairs]):
                     table.refuse_gaps(np.isnan(values[:, place]), f"column {pairs[place][0].name!r} holds nothing")
                 yield scaled(values, [number for number, _ in pairs])
@@ -243,7 +244,7 @@ class Recipe:
         except ValueError:
             row = next(row for row, value in enumerate(table.labels) if not _is_number(value))
             raise ValueError(
-                f"{table.place(row)}: label {plain_label(table.labels[row])!r} is no number to fit; name another "
+                f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is no number to fit; name another "
                 "column, correct it, or remove the row"
             ) from None
 

@@ -8,6 +8,7 @@ has in two spellings is two values to it, so somebody has to say what is meant.
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from localgd.errors import cut, shown
 
 Label: TypeAlias = "str | int | float | bool"
 Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
@@ -46,7 +49,7 @@ def listed(values: Sequence[Label]) -> str:
     >>> listed(["ill", "well"])
     "'ill', 'well'"
     """
-    return ", ".join(repr(value) for value in values[:10]) + (", …" if len(values) > 10 else "")
+    return ", ".join(shown(value) for value in values[:10]) + (", …" if len(values) > 10 else "")
 
 
 def key(value: Label) -> str:
@@ -91,7 +94,7 @@ def said_map(text: str, flag: str) -> dict[str, Label]:
     for part in text.split(","):
         one, _, meant = (piece.strip() for piece in part.partition("="))
         if not one or not meant or one in said:
-            raise ValueError(f"{flag} is VALUE=MEANING,VALUE=MEANING, each value once, got {text!r}")
+            raise ValueError(f"{flag} is VALUE=MEANING,VALUE=MEANING, each value once, got {shown(text)}")
         said[one] = meant
     numbers = all(map(_DECIMAL.fullmatch, said.values()))
     return {one: plain_label(float(to) if "." in to else int(to)) if numbers else to for one, to in said.items()}
@@ -115,7 +118,7 @@ def said_maps(texts: Iterable[str], flag: str) -> dict[str, dict[str, Label]]:
         first, equals, rest = text.partition("=")
         column, _, one = first.rpartition(":")
         if not column:
-            raise ValueError(f"{flag} is COLUMN:VALUE=MEANING,VALUE=MEANING, got {text!r}")
+            raise ValueError(f"{flag} is COLUMN:VALUE=MEANING,VALUE=MEANING, got {shown(text)}")
         maps.setdefault(column, {}).update(said_map(one + equals + rest, flag))
     return maps
 
@@ -130,12 +133,12 @@ def check_map(parameter: str, mapping: Any) -> None:
     ValueError: label_map maps 'no' to None; map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}
     """
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"{parameter} must be a mapping, like {{'no': 0, 'yes': 1}}, got {mapping!r}")  # noqa: TRY004  all refusals are of one kind
+        raise ValueError(f"{parameter} must be a mapping, like {{'no': 0, 'yes': 1}}, got {shown(mapping)}")  # noqa: TRY004  all refusals are of one kind
     for one, to in mapping.items():
         plain = [plain_label(value) for value in (one, to)]
         if not all(isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) for value in plain):
             said = "map texts, numbers or truth values to such, like {'no': 0, 'yes': 1}"
-            raise ValueError(f"{parameter} maps {one!r} to {to!r}; {said}")
+            raise ValueError(f"{parameter} maps {shown(one)} to {shown(to)}; {said}")
 
 
 def confusable(values: Iterable[str]) -> list[tuple[str, ...]]:
@@ -200,7 +203,10 @@ class Joined:
         >>> Joined((0, 1), (("no", 0), ("yes", 1))).said
         "'no' is taken for 0, 'yes' for 1"
         """
-        parts = [f"{one!r} {'' if at else 'is taken '}for {meant!r}" for at, (one, meant) in enumerate(self.spellings)]
+        parts = [
+            f"{shown(one)} {'' if at else 'is taken '}for {shown(meant)}"
+            for at, (one, meant) in enumerate(self.spellings)
+        ]
         return ", ".join(parts[:10]) + (", …" if len(parts) > 10 else "")
 
 
@@ -261,7 +267,9 @@ class Speller:
             return said[_written(value)]
         near = {to for one, to in said.items() if key(one) == key(value)}
         if len(near) > 1:
-            raise ValueError(f"{self.what} holds {value!r}, which {self.remedy[0]} does not tell apart; map it, too")
+            raise ValueError(
+                f"{self.what} holds {shown(value)}, which {self.remedy[0]} does not tell apart; map it, too"
+            )
         return near.pop() if near else value
 
     def _group(self, value: Label, *, truth: bool) -> str:
@@ -279,11 +287,15 @@ class Speller:
                 continue
             other = first.setdefault(group_of[text], text)
             if other != text:
-                parameter, flag = self.remedy
+                parameter, (flag, column) = self.remedy[0], self.remedy[1].split(" ", 1)
+                one, two = (
+                    f"{flag} {shlex.quote(column + said)}"
+                    for said in (f"{cut(text)}={cut(other)}", f"{cut(text)}={cut(text)},{cut(other)}={cut(other)}")
+                )
                 raise ValueError(
-                    f"{self.what}: a node has both {other!r} and {text!r}, which are two values or one in two "
-                    f"spellings; correct it, or say what is meant: {flag}{text}={other} for one, "
-                    f"{flag}{text}={text},{other}={other} for two (in Python {parameter})"
+                    f"{self.what}: a node has both {shown(other)} and {shown(text)}, which are two values or one in "
+                    f"two spellings; correct it, or say what is meant: {one} for one, {two} for two (in Python "
+                    f"{parameter})"
                 )
 
     def _chosen(self, groups: Mapping[str, Mapping[Label, int]], *, truth: bool) -> dict[str, Label]:

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.data.spelling import confusable, plain_label
-from localgd.data.table import Table
+from localgd.data.table import Table, numbered
 from localgd.data.values import as_text
 
 FEW, MANY = 20, 200
@@ -35,7 +35,7 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note")
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain")
         return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
@@ -45,7 +45,11 @@ class Survey:
         columns = features.get_columns() if isinstance(features, pl.DataFrame) else [None] * len(shard.names)
         counts |= {("drawn",): 1} if shard.drawn else {}
         counts |= {("note", note): 1 for note in shard.notes}
-        named = [] if shard.numbered else list(zip(shard.names, columns, strict=True))
+        counts |= {("date", name): 1 for name in shard.dates}
+        plain = not shard.numbered and not isinstance(features, pl.DataFrame) and shard.names == numbered(len(columns))
+        if plain:  # of wide rows, a word on each column would be more than the rows
+            counts["plain", len(columns), "sparse" if isinstance(features, csr_array) else "number"] = 1
+        named = [] if shard.numbered or plain else list(zip(shard.names, columns, strict=True))
         for place, (name, column) in enumerate(named):
             kind = "sparse" if isinstance(features, csr_array) else "number"
             if column is not None and column.null_count() == shard.n_rows:
@@ -54,7 +58,7 @@ class Survey:
                 kind = "text"
                 for floor in _passed(column.drop_nulls().n_unique(), shard.n_rows):
                     counts["distinct", name, floor] = shard.n_rows
-            if kind == "number" and column is not None and _is_id(column):
+            if kind == "number" and column is not None and name not in shard.dates and _is_id(column):
                 counts["id", name] = shard.n_rows
             counts["column", place, name, kind] = 1
         n_labels = len(np.unique(shard.labels))

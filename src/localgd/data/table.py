@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,18 @@ def check_width(n_columns: int, place: str) -> None:
     if n_columns > MOST_COLUMNS:
         most = f"more than {MOST_COLUMNS:,}; mend the number, or leave no gaps"
         raise ValueError(f"{place}: {n_columns:,} columns, {most}")
+
+
+@lru_cache(maxsize=4)
+def numbered(n_columns: int, first: int = 0) -> tuple[str, ...]:
+    """Return the names of columns that have none, the same ones for all nodes: of wide rows they are the larger part.
+
+    Examples
+    --------
+    >>> numbered(3), numbered(3, 1)
+    (('x0', 'x1', 'x2'), ('x1', 'x2'))
+    """
+    return tuple(f"x{j}" for j in range(first, n_columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +76,8 @@ class Table:
         Columns of numbers as they were written, where that says more than the number: 01 beside 1.
     notes : tuple of str
         What was done to the rows while they were read, that a person should know.
+    dates : tuple of str
+        Columns of numbers that were dates, as days since 1970.
     limits : Limits, optional
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
@@ -92,6 +107,7 @@ class Table:
     drawn: bool = False
     codes: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
 
@@ -108,7 +124,7 @@ class Table:
             raise ValueError(f"{self.source}: node {self.node_id!r} has no rows; add some or leave the node out")
         check_width(n_columns, self.source)
         names = features.columns if isinstance(features, pl.DataFrame) else self.names
-        object.__setattr__(self, "names", tuple(names) or tuple(f"x{j}" for j in range(n_columns)))
+        object.__setattr__(self, "names", tuple(names) or numbered(n_columns))
         numbers = np.arange(1, n_rows + 1) if self.row_numbers is None else np.asarray(self.row_numbers)
         for part, values in (("row_numbers", numbers), ("labels", np.asarray(self.labels))):
             object.__setattr__(self, part, frozen(values, values.dtype))
@@ -232,6 +248,8 @@ def refuse_twice(names: Sequence[str], where: str) -> None:
 
 
 def _csr(features: Any) -> csr_array[np.float64]:
+    if features.ndim != 2:
+        raise ValueError(f"X must have rows and columns, got shape {features.shape}; reshape it")
     rows = csr_array(features, dtype=np.float64)
     if not rows.has_canonical_format:
         rows = rows.copy()  # the caller's own array stays as it is

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from localgd.errors import shown
 from localgd.rounding import FloatArray
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
@@ -28,12 +29,15 @@ _DATE = (
     r"^(?i)(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
     r"|\d{1,2}\.?[ -]" + _MONTH + r"[ ,-]+\d{2,4}|" + _MONTH + r" \d{1,2},? \d{4})(?:[T ].*)?$"
 )
+_ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?$"
+_DAY = 24 * 3600 * 1_000_000
+"""Microseconds of a day."""
 _LOOKS = {
     "numbers, this one in a local style": (
         _LOCAL_NUMBER,
         "write plain numbers with a point, like 1234.5, or say decimal=',' (--decimal ,) of CSV files with commas",
     ),
-    "dates": (_DATE, "turn them into numbers, such as days since the first"),
+    "dates": (_DATE, "take them as days since 1970 with dates=[…] (--dates COLUMN)"),
 }
 
 
@@ -94,10 +98,43 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     if wrong.any():
         row, j = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{place(row)}: column {columns[j].name!r} holds {plain[j][row]!r}, no finite number; correct it or leave "
-            "it blank"
+            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; correct it or "
+            "leave it blank"
         )
     return numbers
+
+
+def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
+    """Return dates as days since 1970, null where missing: of type Date or Datetime, or as YYYY-MM-DD[ HH:MM[:SS]].
+
+    Raises
+    ------
+    ValueError
+        If an entry is no date, or written in another way; names its `place` and the value.
+
+    Examples
+    --------
+    >>> as_days(pl.Series("d", ["1970-01-03", " 1970-01-02 06:00", ""]), str).to_list()
+    [2.0, 1.25, None]
+    """
+    if column.dtype in {pl.Date, pl.Datetime}:
+        return column.cast(pl.Datetime("us")).to_physical() / _DAY
+    text = as_text(column)
+    missing = text.is_null() | text.str.to_lowercase().is_in(MISSING)
+    written = text.set(~text.str.contains(_ISO).fill_null(value=False), None)
+    days = written.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).to_physical().cast(pl.Float64)
+    parts = [written.str.slice(at, size).cast(pl.Float64, strict=False) for at, size in ((11, 2), (14, 2), (17, None))]
+    hours, minutes, seconds = (part.fill_null(0.0) for part in parts)
+    days += (hours * 3600 + minutes * 60 + seconds) / 86400
+    days = days.set((hours > 23) | (minutes > 59) | (seconds >= 60), None)
+    wrong = (~missing & days.is_null()).arg_true()
+    if wrong.len():
+        row = int(wrong[0])
+        raise ValueError(
+            f"{place(row)}: column {column.name!r} holds {shown(text[row])}, no date; write it YYYY-MM-DD, with or "
+            "without a time HH:MM:SS; correct it or leave it blank"
+        )
+    return days.alias(column.name)
 
 
 def loses_digits(column: pl.Series) -> bool:
@@ -158,7 +195,7 @@ def lookalike(texts: Sequence[pl.Series]) -> tuple[int, int, str] | None:
     Examples
     --------
     >>> lookalike([pl.Series(["2020-01-31", "1.2.20"]), pl.Series(["cold"])])
-    (0, 0, 'dates; turn them into numbers, such as days since the first')
+    (0, 0, 'dates; take them as days since 1970 with dates=[…] (--dates COLUMN)')
     """
     present = sum(int((~text.str.to_lowercase().is_in(MISSING)).sum()) for text in texts)
     for what, (pattern, remedy) in _LOOKS.items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from localgd.core import Message, Report, Task
 from localgd.engine.nodes import Nodes
-from localgd.engine.policy import Answer, Federation, Policy, n_floats
+from localgd.engine.policy import Answer, Federation, Judged, Policy, Sum, n_floats
 from localgd.errors import NodeError
 from localgd.rows import Shard
 
@@ -74,19 +75,25 @@ class InProcess(Federation):
         ValueError
             If `nodes` is empty or names a node that is not here.
         """
-
-        def ask(waiting: Sequence[str]) -> dict[str, Answer]:
-            answers = self.nodes.run(task, message, waiting)
-            self.floats_down += message.n_floats * len(answers)
-            self.floats_up += n_floats(answers.values())
-            return answers
-
         chosen = self._chosen(nodes)
+
         if (reports := self.nodes.at_once(task, message, chosen)) is not None:
             self.floats_down += message.n_floats * len(chosen)
             self.floats_up += reports.n_floats
             return reports.total()
-        return self._gathered(ask, chosen, task, message)[0]
+        added = Sum(task, message)
+        run = self.nodes.run
+        if added.large and not self.policy.retries:  # who is asked again comes out of order
+            run = partial(run, take=added.take)
+
+        def ask(waiting: Sequence[str]) -> dict[str, Answer]:
+            answers = run(task, message, waiting)
+            self.floats_down += message.n_floats * len(answers)
+            self.floats_up += added.n_floats + n_floats(one for one in answers.values() if not isinstance(one, Judged))
+            return answers
+
+        report = self._gathered(ask, chosen, task, message)[0]
+        return report if added.total is None else added.total
 
     def map(self, encode: Callable[[Any], Any]) -> Self:
         """Return an engine whose nodes hold ``encode(what they hold now)``; nothing is sent.

@@ -78,8 +78,10 @@ class Nodes:
         self.n_jobs = n_jobs
         self._kept: dict[tuple[str, Task], dict[str, NodeStore]] = {}
 
-    def run(self, task: Task, message: Message, nodes: Sequence[str]) -> dict[str, Answer]:
-        """Run `task` on the nodes named; return what each of them has to say."""
+    def run(
+        self, task: Task, message: Message, nodes: Sequence[str], take: Callable[[str, Answer], Answer] | None = None
+    ) -> dict[str, Answer]:
+        """Run `task` on the nodes named; return what each of them has to say, or what `take` makes of that at once."""
         kept, fresh = self._kept.get((message.session, task), {}), dict[str, NodeStore]()
 
         def on_node(node_id: str) -> Answer:
@@ -93,7 +95,8 @@ class Nodes:
             return report
 
         with self._working(len(nodes)) as each:
-            found = dict(zip(nodes, each(on_node, nodes), strict=True))
+            said = zip(nodes, each(on_node, nodes), strict=True)
+            found = {node: take(node, one) if take else one for node, one in said}
         if fresh:
             self._kept[message.session, task] = kept | fresh
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,6 +21,37 @@ class Judged(Report):
     """A report that was judged elsewhere, without its numbers; `blank` is the field that is not finite, if one is."""
 
     blank: str = ""
+
+
+LARGE = 2**16
+"""Numbers of a report, half a megabyte, from which on a round does not hold those of all nodes side by side."""
+
+
+class Sum:
+    """The sound reports of a round whose reports are large, added as they come, in the order of the nodes.
+
+    So a round takes the room of two reports, whatever the number of nodes; `total` is None until there is one.
+    """
+
+    def __init__(self, task: Task, message: Message) -> None:
+        self._name, self._schema = type(task).__name__, task.schema(message)
+        self.total: Report | None = None
+        self.n_floats = 0
+
+    @property
+    def large(self) -> bool:
+        """Whether the reports are."""
+        return sum(math.prod(field.shape) for field in self._schema.values()) >= LARGE
+
+    def take(self, node: str, answer: Answer) -> Answer:
+        """Add a report, and return it without its numbers; return what is none, or not sound, as it is."""
+        if not isinstance(answer, Report) or misfit(answer, self._schema, node, self._name):
+            return answer
+        if not_finite(answer, self._schema):
+            return answer
+        self.n_floats += answer.n_floats
+        self.total = answer if self.total is None else summed((self.total, answer))
+        return Judged(answer.n_nodes, answer.n_rows)
 
 
 def check_apart(names: Iterable[str], remedy: str = "give every node its own node_id") -> None:

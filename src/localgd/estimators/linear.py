@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array, hstack, issparse
+from scipy.sparse import csr_array, csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.metaestimators import available_if
@@ -235,10 +235,29 @@ class Classifier(ClassifierMixin, Linear):
         return likely.log_of(scores if scores.shape[1] > 1 else scores.ravel())
 
 
-def with_bias(X: Any, *, intercept: bool) -> Any:
-    """Return the rows, with a column of ones if there is an intercept."""
-    parts: list[Any] = [X.astype(np.float64, copy=False), np.ones((X.shape[0], int(intercept)))]
-    return csr_array(hstack(parts)) if issparse(X) else np.hstack(parts)
+class with_bias:  # noqa: N801  it stands for the rows that it makes
+    """The rows, with a column of ones if there is an intercept; made for the places asked for, node by node."""
+
+    def __init__(self, X: Any, *, intercept: bool) -> None:
+        self._X, self._intercept = X, intercept
+
+    def __getitem__(self, index: Any) -> Any:
+        found: Any = self._X[index]
+        rows: Any = csr_array(found) if isinstance(found, csr_matrix) else found  # whose * is that of rows
+        rows = rows.astype(np.float64, copy=False)
+        if not self._intercept:
+            return rows
+        n_rows, n_columns = rows.shape
+        if isinstance(rows, np.ndarray):
+            with_ones = np.ones((n_rows, n_columns + 1))
+            with_ones[:, :n_columns] = rows
+            return with_ones
+        indptr = rows.indptr + np.arange(n_rows + 1, dtype=rows.indptr.dtype)
+        data, indices = np.ones(rows.nnz + n_rows), np.full(rows.nnz + n_rows, n_columns, dtype=rows.indices.dtype)
+        own = np.ones(data.size, dtype=bool)
+        own[indptr[1:] - 1] = False
+        data[own], indices[own] = rows.data, rows.indices
+        return csr_array((data, indices, indptr), shape=(n_rows, n_columns + 1))
 
 
 def engine_of(

@@ -12,8 +12,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -27,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from localgd.experiments.claim import Experiment, Params, Rows
 from localgd.run import folder
+from localgd.run.whole import whole
 
 LEFTOVER_SECONDS = 60.0
 """A half-written file that has not grown for so long belongs to a run that was killed."""
@@ -172,14 +172,3 @@ def prune(folder: Path, keep: set[Path]) -> None:
 
 def _is_key(name: str) -> bool:
     return len(name) == 32 and set(name) <= set("0123456789abcdef")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a file to write beside `path`, which takes its place when all is written and is gone if anything fails."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

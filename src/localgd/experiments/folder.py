@@ -20,9 +20,10 @@ from typing import Any
 
 import polars as pl
 
-from localgd.experiments.cells import Cell, code_digest, made_here, versions, whole
+from localgd.experiments.cells import Cell, code_digest, made_here, versions
 from localgd.experiments.claim import Experiment, Result, Verdict
 from localgd.report import figure
+from localgd.run.whole import check_place, whole
 
 MARKER = "reproduce.json"
 MAKER = {"made by": "localgd reproduce"}
@@ -35,15 +36,14 @@ def take(out: Path) -> None:
     Raises
     ------
     FileExistsError
-        If it holds something else.
-    FileNotFoundError
-        If the folder it is to be made in is not there.
+        If it holds something else, or a file lies on the way to it.
+    PermissionError
+        If it may not be made where it is to be; folders on the way to it are.
     """
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    check_place(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"--out {out} is a file; choose another name")
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     marker, ours = out / MARKER, False
     with suppress(OSError, ValueError):
         ours = json.loads(marker.read_text(encoding="utf-8")) == MAKER

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from localgd.experiments.cells import whole
 from localgd.experiments.claim import Result
+from localgd.run.whole import whole
 
 SYMBOLS = {"holds": "✔", "holds with limits": "◐", "does not hold": "✘", "failed": "⚠", "skipped": "–"}
 """Every outcome has a sign and a colour: neither alone carries the meaning."""

@@ -1,6 +1,6 @@
 """A pool of processes that measures cells, stops at once when asked to, and never outlives its parent.
 
-One job needs no other process: it measures in this one, and stops between cells.
+One job needs no other process: it measures in this one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LOOK_SECONDS = 0.2
 def measured(cells: Sequence[Cell], n_jobs: int, watcher: Bar) -> Iterator[tuple[Cell, str | None]]:
     """Measure cells in `n_jobs` processes; yield each when it is done, with its traceback if it failed.
 
-    It ends early, without a word, if `watcher.interrupted`: what other processes do is stopped, what this one does is
-    done first, and what is done has been yielded.
+    It ends early, without a word, if `watcher.interrupted`: what is being measured is given up, what is done has been
+    yielded.
     """
     if cells:
         yield from _here(cells, watcher) if n_jobs == 1 else _elsewhere(cells, n_jobs, watcher)
@@ -39,10 +39,15 @@ def _work(cell: Cell) -> tuple[Any, ...]:
 
 def _here(cells: Sequence[Cell], watcher: Bar) -> Iterator[tuple[Cell, str | None]]:
     for cell in cells:
+        watcher.running([str(cell)], alone=True)
+        try:
+            fault = measure(*_work(cell))
+            watcher.running([])
+        except KeyboardInterrupt:
+            return
+        yield cell, fault
         if watcher.interrupted is not None:
             return
-        watcher.running([str(cell)])
-        yield cell, measure(*_work(cell))
 
 
 def _elsewhere(cells: Sequence[Cell], n_jobs: int, watcher: Bar) -> Iterator[tuple[Cell, str | None]]:

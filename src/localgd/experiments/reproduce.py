@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import polars as pl
 
@@ -19,6 +20,8 @@ from localgd.report.bar import Bar
 
 CELLS, PAGE = "cells", "index.html"
 
+UNFINISHED = "not finished; the same command goes on with it"
+
 
 class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
     """The user stopped the run by a signal of this number; what is finished is kept."""
@@ -29,18 +32,25 @@ class Interrupted(Exception):  # noqa: N818  not an error: the user's wish
 
 
 def reproduce(
-    experiments: Mapping[str, Experiment], out: Path, *, quick: bool, n_jobs: int, progress: Bar
+    experiments: Mapping[str, Experiment],
+    out: Path,
+    *,
+    quick: bool,
+    n_jobs: int,
+    progress: Bar,
+    leave: Callable[[Sequence[Result]], object] = len,
 ) -> list[Result]:
     """Run experiments into a folder, new or ours, and return what became of each, in their order.
 
-    The results do not depend on the number of processes, `n_jobs`. `progress` may ask to stop.
+    The results do not depend on the number of processes, `n_jobs`. `progress` may ask to stop. `leave` is called with
+    what is finished, at first and whenever there is more: however the run ends, that has been left.
 
     Raises
     ------
     ValueError
         If `n_jobs` is below 1 or a grid is not one.
-    FileExistsError, FileNotFoundError
-        If `out` holds something else, or its parent does not exist.
+    FileExistsError
+        If `out` holds something else, or a file lies on the way to it.
     Interrupted
         If `progress` asked to stop.
     """
@@ -55,18 +65,34 @@ def reproduce(
         folder.write_failure(out, result.experiment, str(result.skipped), quick=quick, word=result.word)
     for name in grids:
         (store / name).mkdir(parents=True, exist_ok=True)
-    results |= _measured(out, grids, quick=quick, n_jobs=n_jobs, progress=progress)
+
+    def finished(more: Mapping[str, Result]) -> None:
+        results.update(more)
+        leave([results[name] for name in experiments if name in results])
+
+    _measure(out, grids, finished, quick=quick, n_jobs=n_jobs, progress=progress)
     for name in grids:
         e = experiments[name]
         prune(store / name, {cell.path for grid in (e.quick, e.full) for cell in cells(e, grid, store)})
     return [results[name] for name in experiments]
 
 
-def publish(results: Sequence[Result], out: Path, *, known: Mapping[str, Experiment], command: str) -> Path:
-    """Write these results, and what earlier runs of the same code left of `known`, on one page; return its path."""
+def publish(
+    results: Sequence[Result],
+    out: Path,
+    *,
+    known: Mapping[str, Experiment],
+    command: str,
+    asked: Mapping[str, Experiment] = MappingProxyType({}),
+) -> Path:
+    """Write these results, and what earlier runs of the same code left of `known`, on one page; return its path.
+
+    Of those that were `asked` for, the page says which are not finished.
+    """
     path = out / PAGE
     found = {result.experiment.name: result for result in results}
     found |= {name: past for name, e in known.items() if name not in found and (past := folder.kept(out, e))}
+    found |= {name: Result(e, skipped=UNFINISHED) for name, e in asked.items() if name not in found}
     results = [*(found.pop(name) for name in known if name in found), *found.values()]
     modules = {result.experiment.module for result in results if not result.skipped}
     facts = {name: value for module in sorted(modules, key=str) for name, value in versions(module).items()}
@@ -81,16 +107,22 @@ def missing(experiment: Experiment) -> str | None:
     return f"{experiment.name} needs the extra {experiment.requires}: pip install 'localgd[{experiment.requires}]'"
 
 
-def _measured(
-    out: Path, grids: Mapping[str, list[Cell]], *, quick: bool, n_jobs: int, progress: Bar
-) -> dict[str, Result]:
+def _measure(
+    out: Path,
+    grids: Mapping[str, list[Cell]],
+    finished: Callable[[Mapping[str, Result]], None],
+    *,
+    quick: bool,
+    n_jobs: int,
+    progress: Bar,
+) -> None:
     """Measure the cells that are not on disk, and finish each experiment with its last cell."""
     n_cells = sum(map(len, grids.values()))
     todo = [cell for grid in grids.values() for cell in grid if cell.read() is None]
     left = Counter(cell.experiment.name for cell in todo)
     kept = n_cells - len(todo)
     progress.begin(n_cells, kept)
-    results = {name: _finished(out, grid, None, quick=quick) for name, grid in grids.items() if not left[name]}
+    finished({name: _finished(out, grid, None, quick=quick) for name, grid in grids.items() if not left[name]})
     faults: dict[str, str] = {}
     for cell, fault in measured(todo, n_jobs, progress):
         name = cell.experiment.name
@@ -100,11 +132,11 @@ def _measured(
         if fault is not None:
             faults.setdefault(name, f"{cell}: {fault.strip().splitlines()[-1]}\n{fault}")
         if not left[name]:
-            results[name] = _finished(out, grids[name], faults.get(name), quick=quick)
-            progress.say(f"{name}: {results[name].word}")
-    if progress.interrupted is not None and len(results) < len(grids):
+            result = _finished(out, grids[name], faults.get(name), quick=quick)
+            finished({name: result})
+            progress.say(f"{name}: {result.word}")
+    if progress.interrupted is not None and any(left.values()):
         raise Interrupted(progress.interrupted, kept, n_cells)
-    return results
 
 
 def _finished(out: Path, grid: list[Cell], fault: str | None, *, quick: bool) -> Result:

@@ -31,6 +31,7 @@ class Bar(Listener):
             disable=not self._console.is_terminal,
         )
         self._task: Any = None
+        self._alone = False
 
     def __exit__(self, *fault: object) -> None:
         """Take the bar away, and listen no more."""
@@ -43,11 +44,18 @@ class Bar(Listener):
         self._task = self._bar.add_task("starting", total=n_cells, completed=n_kept)
         self._bar.start()
 
-    def running(self, names: Sequence[str]) -> None:
-        """Show what is being measured."""
+    def running(self, names: Sequence[str], *, alone: bool = False) -> None:
+        """Show what is being measured; `alone`, in this very process, it is given up if a signal comes."""
+        self._alone = alone
         line = "; ".join(names)
         self._bar.update(self._task, description=line if len(line) <= SHOWN else f"{line[:SHOWN]}…")
 
     def advance(self) -> None:
         """One more cell is done."""
         self._bar.advance(self._task)
+
+    def _asked_to_end(self, number: int) -> bool:
+        orderly = super()._asked_to_end(number)
+        if self._alone:
+            raise KeyboardInterrupt
+        return orderly

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from localgd.rounding import FloatArray
+from localgd.run.whole import whole
 
 PALETTE = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 """Okabe-Ito, safe for colour-blind readers, with black first and ochre for its yellow, which paper swallows."""
@@ -154,10 +155,11 @@ def save(panels: Sequence[Panel], stem: Path) -> tuple[Path, Path]:
 
     figure = figure_of(panels)
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    figure.savefig(png, dpi=130, metadata={"Software": None})
+    with whole(png) as fresh:
+        figure.savefig(fresh, dpi=130, format="png", metadata={"Software": None})
     # Fixed salt and no date: the same rows give the same bytes.
-    with rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
-        figure.savefig(svg, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}), whole(svg) as fresh:
+        figure.savefig(fresh, format="svg", metadata={"Date": None})
     return png, svg
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from localgd.report.figure import canvas, plain_log_axis
 from localgd.rounding import FloatArray
+from localgd.run.whole import whole
 
 LOW, HIGH, ANGLE, TRUE = "#0072B2", "#D55E00", "#000000", "#009E73"  # Okabe–Ito: safe for colour-blind readers
 
@@ -52,7 +53,8 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
             across, up = np.concatenate([line.get_xydata() for line in axes.lines]).T
             plain_log_axis(axes.xaxis, across)
             plain_log_axis(axes.yaxis, up)
-    figure.savefig(path, dpi=130)
+    with whole(path) as fresh:
+        figure.savefig(fresh, dpi=130, format="png")
 
 
 def _line(axes: Any, x: FloatArray, y: FloatArray, color: str, label: str = "", *, above: bool = True) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any, Self
 
 from rich.console import Console
 
 from localgd.core import Failure
 from localgd.report import text
+from localgd.report.interrupts import INTERRUPTS
 from localgd.run.history import RoundInfo
 
 AGAIN_SECONDS = 0.5
@@ -37,25 +37,30 @@ class Listener:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Patient(stderr=True, highlight=False, quiet=quiet)
-        self._before: dict[int, Any] = {}
+        self._hold = ExitStack()
+        self._pressed = 0.0
         self.interrupted: int | None = None
 
     def __enter__(self) -> Self:
         """Take over Ctrl-C and the polite request to end that schedulers send."""
-        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._hold.enter_context(INTERRUPTS.answered(self._asked_to_end))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give both back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._hold.close()
 
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
-        self.interrupted = number
+    def _asked_to_end(self, number: int) -> bool:
+        """Note a signal; return whether all comes to an end by itself now, which it does unless asked again."""
+        now, again = time.monotonic(), self.interrupted is not None
+        if again:
+            return now - self._pressed < AGAIN_SECONDS
+        self.interrupted, self._pressed = number, now
+        return True
 
 
 class Progress(Listener):
@@ -64,9 +69,10 @@ class Progress(Listener):
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
         self._status: Any = None
-        self._next = 1
         self._told = 0
-        self._pressed = 0.0
+        self._next = 1
+        self._n_rounds: int | None = None
+        self._since: tuple[int, float] | None = None
 
     def __enter__(self) -> Self:
         """Listen, and show what is going on if there is a terminal."""
@@ -96,27 +102,38 @@ class Progress(Listener):
             if self._told <= 10 or self._told % 100 == 0:
                 self.say(f"round {failure.round}: node {failure.node_id!r} {failure.outcome}: {failure.error}")
 
-    def restart(self) -> None:
-        """Begin counting rounds again, for a further run."""
-        self._next = 1
+    def begin(self, n_rounds: int) -> None:
+        """Count rounds from here, at most so many; from now on a signal lets the round that is at work be finished."""
+        self._next, self._n_rounds, self._since = 1, n_rounds, None
 
     def on_round(self, info: RoundInfo) -> bool:
         """Show the round; return whether the user wants to stop."""
         row = info.row
         line = text.progress(row, info.certificate)
         if self._status is not None:
-            self._status.update(line)
+            self._status.update(line + self._left(row.round))
         if row.round >= self._next:  # rounds 1, 2, 5, 10, 20, 50, … stay on the screen
             self.say(line)
             while self._next <= row.round:
                 self._next = self._next * 5 // 2 if str(self._next)[0] == "2" else self._next * 2
         return self.interrupted is not None
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  as above
+    def _left(self, round_: int) -> str:
+        """Return how many rounds are left, and how long they take at most, at the pace of those since the first."""
         now = time.monotonic()
-        if self.interrupted is not None:
-            if now - self._pressed < AGAIN_SECONDS:
-                return
-            raise KeyboardInterrupt
-        self.interrupted, self._pressed = number, now
-        self.say("interrupted: finishing this round (press again to stop at once)")
+        if self._since is None:
+            self._since = (round_, now)
+        if self._n_rounds is None:
+            return ""
+        begun, then = self._since
+        seconds = (now - then) / (round_ - begun) if round_ > begun else None
+        return text.left(max(0, self._n_rounds - round_), seconds)
+
+    def _asked_to_end(self, number: int) -> bool:
+        if self._n_rounds is None:  # there is no round to finish
+            return False
+        first = self.interrupted is None
+        orderly = super()._asked_to_end(number)
+        if first:
+            self.say("interrupted: finishing this round (press again to stop at once)")
+        return orderly

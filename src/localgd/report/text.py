@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -106,6 +107,42 @@ def progress(row: Row, certificate: Certificate | None = None) -> str:
     else:
         said = f"loss {row.loss:.3g}, accuracy {percent(row.accuracy)}, angle {bound(row.angle_deg_max)}"
     return f"round {row.round}: {said}, sent {megabytes(row.floats_up + row.floats_down)}"
+
+
+def command(*words: object) -> str:
+    """Return a command of localgd as a shell takes it.
+
+    Examples
+    --------
+    >>> command("resume", "my runs/A", "--n-rounds", 20)
+    "localgd resume 'my runs/A' --n-rounds 20"
+    """
+    return shlex.join(["localgd", *map(str, words)])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, to what a person cares for.
+
+    Examples
+    --------
+    >>> duration(0.4), duration(42.1), duration(180.0), duration(9000.0)
+    ('1 s', '43 s', '3 min', '2.5 h')
+    """
+    if seconds <= 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds <= 5400 else f"{seconds / 3600:.1f} h"
+
+
+def left(n_rounds: int, seconds: float | None) -> str:
+    """Return how much there is to come at most: rounds, and their time where it is known what one takes.
+
+    Examples
+    --------
+    >>> left(400, 0.5), left(1, None)
+    ('; at most 400 rounds left, 4 min', '; at most 1 round left')
+    """
+    time = "" if seconds is None else f", {duration(n_rounds * seconds)}"
+    return f"; at most {counted(n_rounds, 'round')} left{time}"
 
 
 def accuracy(share: float, n_rows: int | None = None, *, weighted: bool) -> str:

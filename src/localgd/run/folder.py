@@ -20,8 +20,8 @@ from __future__ import annotations
 import filecmp
 import json
 import math
-import os
 import platform
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +43,7 @@ from localgd.problems.regularised import Regularised
 from localgd.run.checkpoint import FILE as SERVER
 from localgd.run.checkpoint import folder_lock
 from localgd.run.history import Run
+from localgd.run.whole import check_place
 from localgd.stored import read_json, write_json
 
 FILES = ("config.json", "history.csv", "model.json", "certificate.json")
@@ -80,7 +81,7 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
         _refuse_strange(place)
         shutil.rmtree(place, ignore_errors=True)
     try:
-        place.mkdir()
+        place.mkdir(parents=True)
     except FileExistsError:
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
@@ -94,14 +95,14 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
 def _unfinished(folder: Path) -> str:
     return (
         f"{folder}: {partial(folder)} holds a run that was cut short; go on with it with `localgd resume "
-        f"{folder}`, or start over with --force"
+        f"{shlex.quote(str(folder))}`, or start over with --force"
     )
 
 
 def _refuse_at_work(folder: Path) -> None:
     """Refuse a run whose folder another process holds, whatever it is called at the moment."""
     for name in (partial(folder), folder):
-        with suppress(FileNotFoundError, NotADirectoryError), folder_lock(name):
+        with suppress(FileNotFoundError, FileExistsError), folder_lock(name):
             pass
 
 
@@ -204,7 +205,7 @@ def write(
     with `force` is replaced; if the disk is full it is untouched.
     """
     place = partial(folder)
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     write_json(place / "config.json", {**config, "method": _described(run)})
     pl.DataFrame(run.columns()).write_csv(place / "history.csv")
     model.save(place / "model.json")
@@ -277,14 +278,11 @@ def check_free(folder: Path, *, force: bool) -> None:
     Raises
     ------
     FileExistsError
-        If the folder is there and `force` is off, or it is there and is no run folder.
-    FileNotFoundError
-        If the folder it is to be made in is not there.
+        If the folder is there and `force` is off, it is there and is no run folder, or a file lies on the way to it.
+    PermissionError
+        If it may not be made where it is to be; folders on the way to it are.
     """
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(f"{folder}: the folder {folder.parent} does not exist; make it first")
-    if not os.access(folder.parent, os.W_OK):
-        raise PermissionError(f"{folder}: no permission to write in {folder.parent}")
+    check_place(folder)
     _refuse_at_work(folder)
     if partial(folder).exists() and not force:
         raise FileExistsError(_unfinished(folder))

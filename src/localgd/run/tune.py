@@ -330,7 +330,7 @@ class _Path:
         runs, recipe = self.along(inside)
         n_blocks = _n_blocks(runs[0])
         check_scoring(self.scoring, max(2, n_blocks))
-        rows = outside if recipe is None else outside.map(replace(recipe, intercept=True, unseen="zeros"))
+        rows = outside if recipe is None else outside.map(replace(recipe.unweighted, intercept=True, unseen="zeros"))
         models = [run.w if self.intercept else _with_bias(run.w, n_blocks) for run in runs]
         return runs, scores(rows, models, self.scoring, max(2, n_blocks))
 

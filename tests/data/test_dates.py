@@ -1,0 +1,98 @@
+"""Dates as numbers, on request; and lines and header cells of CSV files that hold nothing but blanks."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import localgd
+from localgd import from_arrays, load, prepare
+from localgd.data.values import as_days
+from localgd.engine.inprocess import InProcess
+
+WRITTEN = ["1970-01-02", "2020-02-29T12:00", "2020-02-29 06:30:15.5", "", "1969-12-31"]
+DAYS = [1.0, 18321.5, 18321 + (6 * 3600 + 30 * 60 + 15.5) / 86400, None, -1.0]
+
+
+def test_dates_are_days_since_1970_however_they_are_stored():
+    assert as_days(pl.Series("d", WRITTEN), str).to_list() == DAYS
+    assert as_days(pl.Series("d", [date(2020, 2, 29), None]), str).to_list() == [18321.0, None]
+    assert as_days(pl.Series("d", [datetime(2020, 2, 29, 12)]), str).to_list() == [18321.5]  # noqa: DTZ001  of no zone
+
+
+@pytest.mark.parametrize("odd", ["29/02/2020", "2021-02-29", "2020-02-29 24:00", "2020-2-9", "soon", "20200229"])
+def test_what_is_no_date_or_written_in_another_way_is_refused_by_row(odd):
+    with pytest.raises(ValueError, match=r"row 1: column 'd' holds .*, no date; write it YYYY-MM-DD"):
+        as_days(pl.Series("d", ["2020-02-29", odd]), lambda row: f"row {row}")
+
+
+@pytest.fixture
+def visits(tmp_path):
+    rng = np.random.default_rng(0)
+    days, site = rng.integers(18000, 19000, 60), np.arange(60) % 2
+    written = [str(date.fromordinal(int(day) + date(1970, 1, 1).toordinal())) for day in days]
+    frame = pl.DataFrame({"seen": written, "site": site, "ill": np.where(days > 18500, "yes", "no")})
+    frame.write_csv(tmp_path / "visits.csv")
+    frame.with_columns(pl.col("seen").str.to_date()).write_parquet(tmp_path / "visits.parquet")
+    return tmp_path
+
+
+def test_dates_on_request_are_numbers_wherever_the_model_goes(visits):
+    """From text to numbers, to a model, to files of both kinds that it predicts on."""
+    where = ("--label", "ill", "--node", "site")
+    asked = localgd("train", visits / "visits.csv", *where)
+    assert asked.returncode == 2
+    assert "--dates" in asked.stderr
+    done = localgd("train", visits / "visits.csv", *where, "--dates", "seen", "--C", "1", "--out", visits / "RUN")
+    assert done.returncode == 0, done.stderr
+    first = localgd("predict", visits / "RUN", visits / "visits.csv").stdout
+    assert first == localgd("predict", visits / "RUN", visits / "visits.parquet").stdout
+    assert set(first.split()[1:]) == {"no", "yes"}
+    assert localgd("evaluate", visits / "RUN", visits / "visits.parquet", *where).returncode == 0
+    (visits / "odd.csv").write_text("seen\n01.02.2020\n")
+    refused = localgd("predict", visits / "RUN", visits / "odd.csv")
+    assert refused.returncode == 2
+    assert "row 2: column 'seen' holds '01.02.2020', no date" in refused.stderr
+
+
+def test_dates_of_frames_in_memory_are_those_of_files(visits):
+    frame = pl.read_parquet(visits / "visits.parquet")
+    tables = from_arrays(frame.select("seen"), frame["ill"], frame["site"], dates=["seen"])
+    _, recipe = prepare(InProcess(tables), scale="standard")
+    of_file = load(visits / "visits.csv", label="ill", node="site", dates=["seen"])
+    assert prepare(InProcess(of_file), scale="standard")[1].columns == recipe.columns
+    assert recipe.columns[0].dates
+    assert type(recipe).from_dict(recipe.to_dict()) == recipe
+
+
+def test_what_cannot_be_dates_is_refused(visits):
+    with pytest.raises(ValueError, match=r"dates='soon' is not a column"):
+        load(visits / "visits.csv", label="ill", dates=["soon"])
+    with pytest.raises(ValueError, match=r"dates='seen' is something else, too"):
+        load(visits / "visits.csv", label="ill", dates=["seen"], categorical=["seen"])
+
+
+def test_blank_lines_are_no_rows_and_that_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,0\n\n2,1\n,\n3,1\n\n")
+    (table,) = load(tmp_path / "a.csv", label="y")
+    assert table.features["x"].to_list() == [1, 2, 3]
+    assert table.row_numbers.tolist() == [2, 4, 6]
+    assert table.notes == ("blank lines are left out, as they are no rows",)
+
+
+def test_outer_blanks_are_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.csv").write_text(" x , y\n1,0\n2,1\n")
+    assert load(tmp_path / "a.csv", label="y")[0].names == ("x",)
+    (tmp_path / "b.csv").write_text("x,x ,y\n1,1,0\n2,2,1\n")
+    with pytest.raises(ValueError, match="two columns are called 'x'"):
+        load(tmp_path / "b.csv", label="y")
+
+
+def test_utf_16_is_seen_and_named(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,0\n2,1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"is UTF-16; say so with encoding='utf-16'"):
+        load(tmp_path / "a.csv", label="y")
+    assert load(tmp_path / "a.csv", label="y", encoding="utf-16")[0].n_rows == 2
