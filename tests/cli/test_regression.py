@@ -78,7 +78,7 @@ def test_a_model_of_numbers_is_certified_against_the_pooled_solution(table, tmp_
     assert " of the pooled least-squares solution, " in exact.stdout
     refused = localgd("certify", tmp_path / "RUN", table, *told, "--C", "1")
     assert refused.returncode == 2
-    assert "predicts numbers: --C and --angle-tol-deg are for classes; there is --alpha" in refused.stderr
+    assert "predicts numbers: --C, --loss and --angle-tol-deg are for classes; there is --alpha" in refused.stderr
 
 
 @pytest.mark.parametrize("method", ["normal-equations", "conjugate-gradients"])

@@ -68,7 +68,7 @@ def certify_command(
     held = Model.load(model)
     numbers = held.classes == () or (held.classes is None and alpha is not None)
     if numbers and not (C is None and loss is None and angle_tol_deg is None):
-        raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; use --alpha")
+        raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; there is --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
