@@ -16,7 +16,7 @@ def levels(column: Category) -> dict[str, int | None]:
     Examples
     --------
     >>> levels(Category("ward", ("1", "Eye"), spellings=(("EYES", "Eye"),)))
-    {'1': 0, '1.0': 0, 'EYE': 1, 'EYES': 1, 'Eye': 1, 'eye': 1, 'eyes': 1}
+    {'1': 0, '1.0': 0, 'EYE': 1, 'EYES': 1, 'Eye': 1, 'Eyes': 1, 'eye': 1, 'eyes': 1}
     """
     written = {*column.categories, *(one for one, _ in column.spellings)}
     texts = {form for text in written for form in (text, text.lower(), text.upper(), text.capitalize(), f"{text}.0")}
