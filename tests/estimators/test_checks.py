@@ -56,9 +56,7 @@ def known_to_fail(estimator):
     if getattr(estimator, "method", "") == "scaffold" and estimator.C is None:
         return dict.fromkeys(repeats, "500 rounds end before the last digits are those of an unpenalised minimiser")
     if getattr(estimator, "calibration", None):
-        return dict.fromkeys(
-            (*repeats, "check_fit2d_1feature"), "it is refused, as a class has too few rows to set aside"
-        )
+        return dict.fromkeys((*repeats, "check_fit2d_1feature"), "it is refused, as a class has too few rows to keep")
     return {}
 
 
