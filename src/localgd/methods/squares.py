@@ -27,7 +27,7 @@ def normal_equations(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Method:
     Examples
     --------
     >>> normal_equations().problem
-    LeastSquares(alpha=0.0, intercept=False)
+    LeastSquares(alpha=0.0, intercept=False, positive=False)
     """
     return Method("normal-equations", Squares(), NormalEquations(tol=tol, max_mb=max_mb), LeastSquares(), exact=True)
 
