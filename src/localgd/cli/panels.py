@@ -22,8 +22,8 @@ PANELS = {
         "label_map category_map n_classes min_group unseen partition n_nodes",
     ),
     "The model asked for": (
-        "task problem C alpha fit_intercept class_weight",
-        "Cs cv scoring quick",
+        "task problem C Cs alpha fit_intercept class_weight",
+        "quick",
     ),
     "The method": (
         "method methods fraction",
@@ -31,10 +31,10 @@ PANELS = {
     ),
     "Goal and proof": (
         "n_rounds angle_tol_deg margin_ratio max_seconds compare pooled",
-        "holdout leave_one_node_out threshold by_node",
+        "holdout leave_one_node_out cv scoring threshold by_node",
     ),
     "Output": (
-        "out force to proba row_id as_json",
+        "out to force proba row_id as_json",
         "checkpoint_seconds checkpoint_rounds",
     ),
     "Running": (

@@ -83,6 +83,7 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     try:
         place.mkdir(parents=True)
     except FileExistsError:
+        _refuse_at_work(folder)  # it may have begun meanwhile
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
         (place / CHECKPOINT).mkdir()
