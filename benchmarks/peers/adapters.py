@@ -67,8 +67,6 @@ class LogisticRegression(LocalGDClassifier):
         TOUCHED.append("LogisticRegression")
         if self.penalty == "l1" or self.l1_ratio or self.l1_ratio is None:
             refuse("l1_ratio", self.l1_ratio)
-        if self.class_weight is not None and "class_weight" not in LocalGDClassifier.__dataclass_fields__:
-            refuse("class_weight", self.class_weight)
         return super().fit(X, y, sample_weight=sample_weight)
 
 
@@ -127,6 +125,7 @@ class LogisticRegressionCV(LocalGDClassifierCV):
             cv=5 if self.cv is None else self.cv,
             scoring="accuracy" if self.scoring is None else self.scoring,
             fit_intercept=self.fit_intercept,
+            class_weight=self.class_weight,
         )
         ours.fit(X, y, sample_weight=sample_weight)
         vars(self).update({name: value for name, value in vars(ours).items() if name.endswith("_")})
@@ -136,7 +135,7 @@ class LogisticRegressionCV(LocalGDClassifierCV):
 class LinearSVC(LocalGDClassifier):
     """``LinearSVC``: `C`, `fit_intercept`, `random_state`, each class against the rest; `max_iter` is `n_rounds`.
 
-    The loss is the logistic one, until there is another.
+    The intercept is free of the penalty here, whatever `intercept_scaling`.
     """
 
     def __init__(
@@ -177,8 +176,6 @@ class LinearSVC(LocalGDClassifier):
         for name, offered in (("penalty", "l2"), ("loss", "squared_hinge"), ("multi_class", "ovr")):
             if (given := getattr(self, name)) != offered:
                 refuse(name, given)
-        if self.class_weight is not None and "class_weight" not in LocalGDClassifier.__dataclass_fields__:
-            refuse("class_weight", self.class_weight)
         return super().fit(X, y, sample_weight=sample_weight)
 
 
