@@ -21,6 +21,7 @@ import platform
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
@@ -41,6 +42,9 @@ FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
 METRICS = "metrics.json"
 """What evaluations of the run's model may leave there."""
+
+SETTLED_SECONDS = 0.2
+"""From making a folder to holding it takes far less."""
 
 
 def partial(folder: Path) -> Path:
@@ -67,6 +71,8 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     try:
         place.mkdir(parents=True)
     except FileExistsError:
+        time.sleep(SETTLED_SECONDS)  # whoever has made it a moment ago holds it by then, or is done with it
+        check_free(folder, force=force)
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
         (place / CHECKPOINT).mkdir()
