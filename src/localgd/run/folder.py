@@ -21,7 +21,6 @@ import platform
 import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
@@ -42,9 +41,6 @@ FILES = ("config.json", "history.csv", "model.json", "certificate.json")
 FIGURE, FAILURES, CHECKPOINT, RECIPE = "convergence.png", "failures.json", "checkpoint", "recipe.json"
 METRICS = "metrics.json"
 """What evaluations of the run's model may leave there."""
-
-SETTLED_SECONDS = 0.2
-"""From making a folder to holding it takes far less."""
 
 
 def partial(folder: Path) -> Path:
@@ -71,8 +67,6 @@ def begun(folder: Path, config: Mapping[str, Any], recipe: Recipe, *, force: boo
     try:
         place.mkdir(parents=True)
     except FileExistsError:
-        time.sleep(SETTLED_SECONDS)  # whoever has made it a moment ago holds it by then, or is done with it
-        check_free(folder, force=force)
         raise FileExistsError(_unfinished(folder)) from None
     with folder_lock(place):
         (place / CHECKPOINT).mkdir()
@@ -92,7 +86,7 @@ def _unfinished(folder: Path) -> str:
 def _refuse_at_work(folder: Path) -> None:
     """Refuse a run whose folder another process holds, whatever it is called at the moment."""
     for name in (partial(folder), folder):
-        with suppress(FileNotFoundError, FileExistsError), folder_lock(name):
+        with suppress(FileNotFoundError, NotADirectoryError), folder_lock(name):
             pass
 
 
