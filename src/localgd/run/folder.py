@@ -103,7 +103,7 @@ def _unfinished(folder: Path) -> str:
 def _refuse_at_work(folder: Path) -> None:
     """Refuse a run whose folder another process holds, whatever it is called at the moment."""
     for name in (partial(folder), folder):
-        with suppress(FileNotFoundError, FileExistsError), folder_lock(name):
+        with suppress(FileNotFoundError, NotADirectoryError), folder_lock(name):
             pass
 
 
