@@ -89,12 +89,8 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
             scoring=given.scoring,
             method=method,
             seed=given.seed,
-            on_round=None if here.world > 1 else lambda _: progress.interrupted is not None,
             **how,
         )
-        if progress.interrupted is not None:
-            typer.echo("interrupted: no C is chosen, and nothing is written", err=True)
-            raise typer.Exit(flags.SIGNALLED + progress.interrupted)
         for note in () if found.recipe is None else found.recipe.notes:
             progress.say(note)
     return found
