@@ -10,6 +10,7 @@ import pytest
 
 from command import localgd
 from localgd import InProcess, Recipe, from_arrays, load, prepare, train
+from localgd.data.encodings import Category
 from localgd.data.partition import partition
 from localgd.data.spelling import places
 from localgd.data.table import Table
@@ -198,6 +199,15 @@ def test_a_map_of_labels_that_no_node_has_is_refused() -> None:
 def test_what_is_uneven_is_said_without_how_many() -> None:
     assert "more than 9 of 10 rows are of one class at 1 of 2 nodes" in nodes([0] * 19 + [1], [0, 1])[1].summary
     assert "9 of 10" not in nodes([0] * 9 + [1], [0, 1])[1].summary
+
+
+def test_what_was_said_of_a_spelling_counts_where_no_node_of_training_has_it() -> None:
+    said = {"no": 0, "yes": 1, "ja": 1, "nein": 0}
+    recipe = nodes(["no", "yes"], [0, 1], label_map=said)[1]
+    assert places(["ja", "nein", "TRUE", False, "oui"], recipe.classes, recipe.spellings) == [1, 0, 1, 0, -1]
+    column = categories(["0", "1"], ["0", "1"], category_map={"c": {"no": 0, "yes": 1}}).columns[0]
+    assert isinstance(column, Category)
+    assert places(["no", "YES", "true"], column.categories, column.spellings) == [0, 1, 1]
 
 
 def test_places_are_exact_before_they_are_folded() -> None:
