@@ -47,6 +47,14 @@ def test_texts_with_commas_and_points_stay_as_they_are(tmp_path: Path) -> None:
     assert load(tmp_path / "a.csv", label="y", decimal=",")[0].features["x"].to_list() == values
 
 
+def test_names_of_several_lines_and_a_mark_of_utf_8_are_no_trouble(tmp_path: Path) -> None:
+    rows = ";krank\r\n1,5;0\r\n2;1\r\n"
+    (tmp_path / "a.csv").write_bytes(f'"Größe\r\nin  cm"{rows}'.encode("cp1252"))
+    (tmp_path / "b.csv").write_bytes(f"sep=;\r\nGröße in cm{rows}".encode("utf-8-sig"))
+    tables = load(tmp_path, label="krank", decimal=",", encoding="cp1252")
+    assert [table.names for table in tables] == [("Größe in cm",)] * 2
+
+
 def test_both_are_for_csv_files_only(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=np.eye(2), y=[0, 1])
     for given in ({"decimal": ","}, {"encoding": "latin-1"}):

@@ -18,6 +18,7 @@ from localgd.data.values import (
     as_numbers,
     as_text,
     finite_numbers,
+    is_date_type,
     is_number_type,
     lookalike,
     loses_digits,
@@ -56,7 +57,7 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
         if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-            date = column.dtype in {pl.Date, pl.Datetime}
+            date = is_date_type(column.dtype)
             days = f"take it as days since 1970 with {option('dates', column.name)}" if date else ""
             what = days or "turn it into numbers or text"
             away = f"drop it with {option('drop', column.name)}"
@@ -82,9 +83,10 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     text = [table for table, (n, t) in zip(tables, tallies, strict=True) if t and not n]
     declare = f"declare it with {option('categorical', name)}"
     if pure and text and numbers > _STRAY * present:
+        mapped = f"--category-map {shlex.quote(cut(name))}:…=…"
         raise ValueError(
             f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
-            f"{declare}"
+            f"{declare}, and say what means the same: {mapped}"
         )
     columns = [table.series([name])[0] for table in tables]
     texts_of = [as_text(column) for column in columns]

@@ -117,8 +117,9 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
     >>> as_days(pl.Series("d", ["1970-01-03", " 1970-01-02 06:00", ""]), str).to_list()
     [2.0, 1.25, None]
     """
-    if column.dtype in {pl.Date, pl.Datetime}:
-        return column.cast(pl.Datetime("us")).to_physical() / _DAY
+    if is_date_type(column.dtype):
+        local = column.dt.replace_time_zone(None) if isinstance(column.dtype, pl.Datetime) else column
+        return local.cast(pl.Datetime("us")).to_physical() / _DAY
     text = as_text(column)
     missing = text.is_null() | text.str.to_lowercase().is_in(MISSING)
     written = text.set(~text.str.contains(_ISO).fill_null(value=False), None)
@@ -166,6 +167,11 @@ def refuse_odd(columns: Sequence[pl.Series], source: str) -> None:
             raise ValueError(
                 f"{source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or leave it out"
             )
+
+
+def is_date_type(dtype: Any) -> bool:
+    """Return whether a column of this type holds dates, with or without a time, in whatever unit or zone."""
+    return isinstance(dtype, pl.Date | pl.Datetime)
 
 
 def is_number_type(dtype: Any) -> bool:
