@@ -230,3 +230,25 @@ def test_the_command_line_maps_labels_and_says_so(tmp_path: Path) -> None:
     assert localgd("predict", out, sites / "a.csv").stdout.split()[1] in {"0", "1"}
     again = localgd("certify", out, sites, "--label", "ill")
     assert again.stdout.startswith("certified")
+
+
+def test_a_mapped_column_is_one_of_categories_and_a_node_may_lack_one_that_is_filled(tmp_path: Path) -> None:
+    sites, out = tmp_path / "sites", tmp_path / "RUN"
+    sites.mkdir()
+    for name, (no, yes) in {"a": ("0", "1"), "b": ("No", "yes"), "c": ("false", "TRUE")}.items():
+        rows = [(f"{i % 7}", yes if i % 3 else no, f"{i % 5}", f"{int(i % 7 > 3)}") for i in range(40)]
+        kept = [0, 1, 3] if name == "c" else [0, 1, 2, 3]
+        lines = (["age", "smoker", "z", "ill"], *rows)
+        (sites / f"{name}.csv").write_text("".join(",".join(row[at] for at in kept) + "\n" for row in lines))
+    asked = ("train", sites, "--label", "ill", "--C", "1", "--fill-missing-columns", "--out", out)
+    refused = localgd(*asked)
+    assert "say what means the same: --category-map smoker:…=…" in refused.stderr
+    done = localgd(*asked, "--category-map", "smoker:no=0,yes=1")
+    assert done.returncode == 0, done.stderr
+    assert "'TRUE' for '1'" in done.stderr
+    assert localgd("certify", out, sites).stdout.startswith("certified")
+    assert localgd("evaluate", out, sites / "c.csv").returncode == 0
+    assert "column 'z' was used in training but not found" in localgd("predict", out, sites / "c.csv").stderr
+    filled = localgd("predict", out, sites / "c.csv", "--fill-missing-columns")
+    assert filled.stderr == "column 'z' is not there, so its values are filled\n"
+    assert len(filled.stdout.split()) == 41

@@ -166,6 +166,9 @@ def predict_command(
     row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
     decimal: flags.Decimal = None,
     encoding: flags.Encoding = None,
+    fill_missing_columns: Annotated[
+        bool, typer.Option("--fill-missing-columns", help="Fill columns of training that FILE lacks; else an error.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
@@ -173,7 +176,7 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted
+    from localgd.cli.data import left_out, predicted, with_blanks
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
@@ -186,7 +189,9 @@ def predict_command(
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
-    for note in left_out(table):
+    if fill_missing_columns and held.recipe is not None:
+        table = with_blanks(table, held.recipe)
+    for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:

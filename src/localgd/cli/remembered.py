@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localgd.cli.data import tables_of
+from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.options import check_flags
 from localgd.data.datasets import DATASETS
@@ -70,6 +70,8 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
     reading = [field.name for field in fields(Source) if field.name not in PREPARING]
     given = {name: getattr(source, name) for name in reading if getattr(source, name) is not None}
     run = {name: flags[name] for name in reading if flags.get(name) and _has_meaning(name, source.data, flags)}
+    if columns := declared(run.get("categorical"), flags.get("category_map")):
+        run["categorical"] = columns
     if "partition" in given or "n_nodes" in given:  # they go together
         run = {name: value for name, value in run.items() if name not in {"partition", "n_nodes"}}
     taken = {name: value for name, value in run.items() if name not in given}
