@@ -210,6 +210,14 @@ def test_what_was_said_of_a_spelling_counts_where_no_node_of_training_has_it() -
     assert places(["no", "YES", "true"], column.categories, column.spellings) == [0, 1, 1]
 
 
+def test_categories_that_may_be_one_in_two_words_or_none_are_said() -> None:
+    summary = categories(["0", "1"], ["No", "yes"], ["FALSE", "true", "NA"]).summary
+    assert "column 'c' holds 0 and 1, but also false and true, but also no and yes: where they mean the same" in summary
+    assert "column 'c': 'NA' counts as a category" in summary
+    for plain in (["0", "1", "2"], ["no", "yes", "perhaps"]):
+        assert "column 'c'" not in categories(plain).summary.replace("column 'c' in", "")
+
+
 def test_places_are_exact_before_they_are_folded() -> None:
     assert places(["a", "A", " a"], ["A", "a"]) == [1, 0, -1]
 
