@@ -55,6 +55,27 @@ def test_names_of_several_lines_and_a_mark_of_utf_8_are_no_trouble(tmp_path: Pat
     assert [table.names for table in tables] == [("Größe in cm",)] * 2
 
 
+def test_files_of_a_folder_may_be_written_each_in_its_way(tmp_path: Path) -> None:
+    sites, out = tmp_path / "sites", tmp_path / "RUN"
+    sites.mkdir()
+    rows = [(f"{i % 7}.5", "ü" if i % 7 > 3 else "ä") for i in range(40)]
+    (sites / "a.csv").write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows), encoding="utf-8")
+    text = "x;y\n" + "".join(f"{x.replace('.', ',')};{y}\n" for x, y in rows)
+    (sites / "b.csv").write_bytes(text.encode("cp1252"))
+    one, other = load(sites, label="y", decimal={"b": ","}, encoding={"b": "cp1252"})
+    assert one.features.equals(other.features)
+    assert set(other.labels) == {"ä", "ü"}
+    with pytest.raises(ValueError, match="decimal='c' is not a node of"):
+        load(sites, label="y", decimal={"c": ","})
+    written = ("--decimal", "b=,", "--encoding", "b=cp1252")
+    done = localgd("train", sites, "--label", "y", "--C", "1", "--out", out, *written)
+    assert done.returncode == 0, done.stderr
+    assert localgd("certify", out, sites).stdout.startswith("certified")
+    for name in ("a", "b"):
+        assert localgd("evaluate", out, sites / f"{name}.csv").returncode == 0
+    assert "--decimal is said once" in localgd("train", sites, "--label", "y", "--decimal", ",", *written).stderr
+
+
 def test_both_are_for_csv_files_only(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=np.eye(2), y=[0, 1])
     for given in ({"decimal": ","}, {"encoding": "latin-1"}):

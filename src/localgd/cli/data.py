@@ -42,6 +42,7 @@ def tables_of(
     rank, n_processes = share
     options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
+    given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": dates} if dates else {}
     bundled = data in DATASETS and not Path(data).exists()
@@ -60,6 +61,23 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def by_node(said: list[str], flag: str) -> str | dict[str, str]:
+    """Return what was said of all files, or of those of some nodes.
+
+    Examples
+    --------
+    >>> by_node([","], "decimal"), by_node(["north=,", "south=."], "decimal")
+    (',', {'north': ',', 'south': '.'})
+    """
+    pairs = [one.rpartition("=") for one in said]
+    nodes = {node: value for node, equals, value in pairs if equals}
+    if len(said) == 1 and not nodes:
+        return said[0]
+    if len(nodes) < len(said):
+        raise ValueError(f"--{flag} is said once of all files, or once of a node, NODE=VALUE; got {' '.join(said)}")
+    return nodes
 
 
 def declared(categorical: list[str] | None, category_map: list[str] | None) -> list[str]:

@@ -13,7 +13,7 @@ from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.options import check_flags
 from localgd.data.datasets import DATASETS
-from localgd.data.files import format_of
+from localgd.data.files import format_of, stem_of
 from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
     reading = [field.name for field in fields(Source) if field.name not in PREPARING]
     given = {name: getattr(source, name) for name in reading if getattr(source, name) is not None}
     run = {name: flags[name] for name in reading if flags.get(name) and _has_meaning(name, source.data, flags)}
+    for name in ("decimal", "encoding"):  # of the nodes that are here
+        run |= {name: here} if (here := _of_nodes(run.pop(name, []), Path(source.data))) else {}
     if columns := declared(run.get("categorical"), flags.get("category_map")):
         run["categorical"] = columns
     if "partition" in given or "n_nodes" in given:  # they go together
@@ -100,6 +102,12 @@ def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
     if name in {"decimal", "encoding"}:
         return path.is_dir() or format_of(path) == "csv"
     return True
+
+
+def _of_nodes(said: list[str], path: Path) -> list[str]:
+    """Return what was said of all files, or of nodes that have one here; a single file is the one of its name."""
+    names = {stem_of(path)} | ({stem_of(file) for file in path.iterdir()} if path.is_dir() else set())
+    return [one for one in said if "=" not in one or one.rpartition("=")[0] in names]
 
 
 def _none_if_blank(value: Any) -> Any:
