@@ -58,6 +58,8 @@ def test_dates_on_request_are_numbers_wherever_the_model_goes(visits):
     assert "--dates" in asked.stderr
     done = localgd("train", visits / "visits.csv", *where, "--dates", "seen", "--C", "1", "--out", visits / "RUN")
     assert done.returncode == 0, done.stderr
+    exported = localgd("export", visits / "RUN", "--to", "sklearn", "--out", visits / "m.joblib")
+    assert exported.stderr == "dates ('seen') are numbers there, days since 1970: convert them first\n"
     first = localgd("predict", visits / "RUN", visits / "visits.csv").stdout
     assert first == localgd("predict", visits / "RUN", visits / "visits.parquet").stdout
     assert set(first.split()[1:]) == {"no", "yes"}

@@ -73,7 +73,7 @@ def certify_command(
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
         _check_brought(model, source, class_weight)
-    how = recalled(model, source, seed)
+    how = recalled(model, source, seed, judging=False)
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
@@ -220,7 +220,9 @@ def export_command(
 
     onnx and skops are extras of localgd, to be installed with it.
     """
+    from localgd.data.encodings import Number
     from localgd.data.model import Model
+    from localgd.errors import shown
 
     held = Model.load(model)
     if out is None:
@@ -244,6 +246,10 @@ def export_command(
 
             write_skops(held, out)
     typer.echo(f"written to {out}; {READS[to]}")
+    dates = [] if held.recipe is None else [c.name for c in held.recipe.columns if isinstance(c, Number) and c.dates]
+    if dates:
+        days = "are numbers there, days since 1970: convert them first"
+        typer.echo(f"dates ({', '.join(map(shown, dates))}) {days}", err=True)
 
 
 READS = {

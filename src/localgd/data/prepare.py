@@ -106,7 +106,7 @@ def prepare(
     >>> tables = from_arrays([[1.0], [2.0], [3.0]], ["no", "yes", "yes"], groups=["a", "a", "b"])
     >>> shards, recipe = prepare(InProcess(tables), scale="standard")
     >>> recipe.classes, recipe.columns
-    (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726, n_missing=0),))
+    (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726, n_missing=0, dates=False),))
     """
     for parameter, value, allowed in (("scale", scale, (None, "standard")), ("missing", missing, get_args(Missing))):
         if value not in allowed:
