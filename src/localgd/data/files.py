@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import re
+import shlex
 import sys
 import zipfile
 import zlib
@@ -123,7 +124,8 @@ class Writing:
             if (odd := (~local & column.str.contains(_POINT)).arg_true()).len():
                 raise ValueError(
                     f"{place(int(odd[0]))}: column {column.name!r} holds {shown(column[int(odd[0])])}, but with "
-                    "decimal=',' a point groups digits by three; correct it, or leave decimal (--decimal) out"
+                    "decimal=',' a point groups digits by three; correct it, leave decimal (--decimal) out, or say of "
+                    "which node it is (--decimal NODE=,)"
                 )
             numbers = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
             columns.append(numbers.zip_with(local, column))
@@ -146,7 +148,8 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not {encoding.upper()}; save the file with UTF-8 "
-            "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252)"
+            "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252; of this file alone "
+            f"--encoding {shlex.quote(stem_of(path))}=cp1252)"
         ) from error
 
 

@@ -312,7 +312,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _check_columns(needed: Any, given: Any, source: str) -> None:
