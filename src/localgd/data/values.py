@@ -38,7 +38,7 @@ _DAY = 24 * 3600 * 1_000_000
 _LOOKS = {
     "numbers, this one in a local style": (
         _LOCAL_NUMBER,
-        "write plain numbers with a point, like 1234.5, or say decimal=',' of CSV files with commas (--decimal , or NODE=,)",
+        "write numbers with a point, like 1234.5, or say decimal=',' of CSV files with commas (--decimal , or NODE=,)",
     ),
     "dates": (_DATE, "take them as days since 1970 with dates=[…] (--dates COLUMN)"),
 }
