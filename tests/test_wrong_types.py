@@ -129,7 +129,7 @@ MEANT = {
     "category_map": {"none"},
     "class_weight": {"none"},
     "center": {"none"},
-    "label_map": {"none"},
+    "label_map": {"none", "mapping"},
     "local_steps": {"none", "mapping"},
     "lr": {"none", "half", "one", "mapping"},
     "late": {"true"},

@@ -28,6 +28,8 @@ def test_rows_set_aside_judge_the_model_beside_the_most_frequent_class(tmp_path)
     assert {**found, "of": None} == {"of": None, **json.loads(json.dumps(expected))}
     share, most = (text.percent(share) for share in (found["decisions"][0]["accuracy"][0], found["majority"]))
     assert f"rows set aside: accuracy {share} (always '1': {most}), AUC" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if "VA Long Beach" in line)
+    assert f"{found['nodes']['VA Long Beach']['auc']['1']:.4f}" in line
     assert (tmp_path / "RUN" / "metrics.png").stat().st_size > 10_000
     again = ("train", "heart", "--C", "1", "--holdout", "0.2", "--seed", "3", "--force", "--json")
     assert json.loads(localgd(*again, "--out", tmp_path / "RUN").stdout)["metrics"] == found

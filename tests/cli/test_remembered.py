@@ -100,3 +100,13 @@ def test_a_run_of_numbers_remembers_its_alpha(tmp_path):
     frame.write_csv(tmp_path / "rows.csv")
     said = localgd("certify", tmp_path / "RUN", tmp_path / "rows.csv", "--label", "y").stderr
     assert "compared with the pooled ridge solution with alpha=3" in said
+
+
+def test_that_rows_are_those_of_the_run_is_said(tmp_path):
+    whole, part = tmp_path / "WHOLE", tmp_path / "PART"
+    for run, more in ((whole, ()), (part, ("--holdout", "0.2"))):
+        assert localgd("train", "heart", "--C", "1", "--out", run, *more).returncode == 0
+    assert "trained on these rows, which flatter it" in localgd("evaluate", whole, "heart").stderr
+    assert "set aside (--holdout 0.2), too: of what" in localgd("evaluate", part, "heart").stderr
+    assert "flatter" not in localgd("certify", whole, "heart").stderr
+    assert "all rows count here" in localgd("certify", part, "heart").stderr

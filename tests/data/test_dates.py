@@ -23,6 +23,16 @@ def test_dates_are_days_since_1970_however_they_are_stored():
     assert as_days(pl.Series("d", [datetime(2020, 2, 29, 12)]), str).to_list() == [18321.5]  # noqa: DTZ001  of no zone
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_stored_times_are_those_that_are_read_whatever_their_unit_and_zone(unit, tmp_path):
+    local = pl.Series("d", ["2020-02-29T12:00"]).str.to_datetime(time_unit=unit)
+    assert as_days(local, str).to_list() == [18321.5]
+    assert as_days(local.dt.replace_time_zone("Asia/Tokyo"), str).to_list() == [18321.5]
+    pl.DataFrame({"d": local, "y": [1]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"days since 1970 with dates=\['d'\] \(--dates d\)"):
+        load(tmp_path / "a.parquet", label="y")
+
+
 @pytest.mark.parametrize("odd", ["29/02/2020", "2021-02-29", "2020-02-29 24:00", "2020-2-9", "soon", "20200229"])
 def test_what_is_no_date_or_written_in_another_way_is_refused_by_row(odd):
     with pytest.raises(ValueError, match=r"row 1: column 'd' holds .*, no date; write it YYYY-MM-DD"):
@@ -48,6 +58,8 @@ def test_dates_on_request_are_numbers_wherever_the_model_goes(visits):
     assert "--dates" in asked.stderr
     done = localgd("train", visits / "visits.csv", *where, "--dates", "seen", "--C", "1", "--out", visits / "RUN")
     assert done.returncode == 0, done.stderr
+    exported = localgd("export", visits / "RUN", "--to", "sklearn", "--out", visits / "m.joblib")
+    assert exported.stderr == "dates ('seen') are numbers there, days since 1970: convert them first\n"
     first = localgd("predict", visits / "RUN", visits / "visits.csv").stdout
     assert first == localgd("predict", visits / "RUN", visits / "visits.parquet").stdout
     assert set(first.split()[1:]) == {"no", "yes"}

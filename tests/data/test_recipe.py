@@ -51,6 +51,7 @@ def test_storage_is_the_recipes(sparse: bool) -> None:
         ),
         ("age,town\n1,\n", r"new\.csv, row 2: column 'town' holds nothing, unseen"),
         ("age,town\n1,hull\nold,york\n", r"new\.csv, row 3: column 'age' holds 'old', no finite number"),
+        ("age;town\n40,5;hull\n", r"holds '40,5', no finite number; if commas .* \(--decimal ,\)"),
         ("age,town\ninf,hull\n", r"new\.csv, row 2: column 'age' holds 'inf', no finite number"),
         (
             "town\nhull\n",

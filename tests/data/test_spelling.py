@@ -10,6 +10,7 @@ import pytest
 
 from command import localgd
 from localgd import InProcess, Recipe, from_arrays, load, prepare, train
+from localgd.data.encodings import Category
 from localgd.data.partition import partition
 from localgd.data.spelling import places
 from localgd.data.table import Table
@@ -200,6 +201,23 @@ def test_what_is_uneven_is_said_without_how_many() -> None:
     assert "9 of 10" not in nodes([0] * 9 + [1], [0, 1])[1].summary
 
 
+def test_what_was_said_of_a_spelling_counts_where_no_node_of_training_has_it() -> None:
+    said = {"no": 0, "yes": 1, "ja": 1, "nein": 0}
+    recipe = nodes(["no", "yes"], [0, 1], label_map=said)[1]
+    assert places(["ja", "nein", "TRUE", False, "oui"], recipe.classes, recipe.spellings) == [1, 0, 1, 0, -1]
+    column = categories(["0", "1"], ["0", "1"], category_map={"c": {"no": 0, "yes": 1}}).columns[0]
+    assert isinstance(column, Category)
+    assert places(["no", "YES", "true"], column.categories, column.spellings) == [0, 1, 1]
+
+
+def test_categories_that_may_be_one_in_two_words_or_none_are_said() -> None:
+    summary = categories(["0", "1"], ["No", "yes"], ["FALSE", "true", "NA"]).summary
+    assert "column 'c' holds 0 and 1, but also false and true, but also no and yes: where they mean the same" in summary
+    assert "column 'c': 'NA' counts as a category" in summary
+    for plain in (["0", "1", "2"], ["no", "yes", "perhaps"]):
+        assert "column 'c'" not in categories(plain).summary.replace("column 'c' in", "")
+
+
 def test_places_are_exact_before_they_are_folded() -> None:
     assert places(["a", "A", " a"], ["A", "a"]) == [1, 0, -1]
 
@@ -220,3 +238,25 @@ def test_the_command_line_maps_labels_and_says_so(tmp_path: Path) -> None:
     assert localgd("predict", out, sites / "a.csv").stdout.split()[1] in {"0", "1"}
     again = localgd("certify", out, sites, "--label", "ill")
     assert again.stdout.startswith("certified")
+
+
+def test_a_mapped_column_is_one_of_categories_and_a_node_may_lack_one_that_is_filled(tmp_path: Path) -> None:
+    sites, out = tmp_path / "sites", tmp_path / "RUN"
+    sites.mkdir()
+    for name, (no, yes) in {"a": ("0", "1"), "b": ("No", "yes"), "c": ("false", "TRUE")}.items():
+        rows = [(f"{i % 7}", yes if i % 3 else no, f"{i % 5}", f"{int(i % 7 > 3)}") for i in range(40)]
+        kept = [0, 1, 3] if name == "c" else [0, 1, 2, 3]
+        lines = (["age", "smoker", "z", "ill"], *rows)
+        (sites / f"{name}.csv").write_text("".join(",".join(row[at] for at in kept) + "\n" for row in lines))
+    asked = ("train", sites, "--label", "ill", "--C", "1", "--fill-missing-columns", "--out", out)
+    refused = localgd(*asked)
+    assert "say what means the same: --category-map smoker:…=…" in refused.stderr
+    done = localgd(*asked, "--category-map", "smoker:no=0,yes=1")
+    assert done.returncode == 0, done.stderr
+    assert "'TRUE' for '1'" in done.stderr
+    assert localgd("certify", out, sites).stdout.startswith("certified")
+    assert localgd("evaluate", out, sites / "c.csv").returncode == 0
+    assert "column 'z' was used in training but not found" in localgd("predict", out, sites / "c.csv").stderr
+    filled = localgd("predict", out, sites / "c.csv", "--fill-missing-columns")
+    assert filled.stderr == "column 'z' is not there, so its values are filled\n"
+    assert len(filled.stdout.split()) == 41

@@ -140,7 +140,7 @@ def test_line_ends_and_separators(tmp_path: Path, separator: str, end: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x;y\n1,5;0\n2,5;1\n", r"row 2: column 'x' holds '1,5', .* write plain numbers with a point"),
+        ("x;y\n1,5;0\n2,5;1\n", r"row 2: column 'x' holds '1,5', .* write numbers with a point"),
         ("x;y\n1;0\n2;1;1\n", r"row 3: 3 fields where the header has 2; .* or a semicolon in a text lacks its quotes"),
         ("x;y\tz\n1;0\t1\n", r"row 1: both semicolons and tabs; separate the columns by commas"),
         ("x,x\r1,0\r", r"row 1: two columns are called 'x'; rename one"),

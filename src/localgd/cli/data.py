@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,18 @@ def tables_of(
     rank, n_processes = share
     options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
+    given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": dates} if dates else {}
+    bundled = data in DATASETS and not Path(data).exists()
+    categories = [] if bundled else declared(source.categorical, source.category_map)
+    given |= {"categorical": categories} if categories else {}
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
         return load(data, nodes=mine, **given)
     tables = load(data, **given)
+    if recipe is not None and source.fill_missing_columns:
+        tables = [with_blanks(table, recipe) for table in tables]
     if how is not None and n_nodes is not None:
         if len(tables) > 1:
             raise ValueError(
@@ -54,6 +61,34 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def by_node(said: list[str], flag: str) -> str | dict[str, str]:
+    """Return what was said of all files, or of those of some nodes.
+
+    Examples
+    --------
+    >>> by_node([","], "decimal"), by_node(["north=,", "south=."], "decimal")
+    (',', {'north': ',', 'south': '.'})
+    """
+    pairs = [one.rpartition("=") for one in said]
+    nodes = {node: value for node, equals, value in pairs if equals}
+    if len(said) == 1 and not nodes:
+        return said[0]
+    if len(nodes) < len(said):
+        raise ValueError(f"--{flag} is said once of all files, or once of a node, NODE=VALUE; got {' '.join(said)}")
+    return nodes
+
+
+def declared(categorical: list[str] | None, category_map: list[str] | None) -> list[str]:
+    """Return the columns of categories, by their flags: a column whose values are said to mean others is one.
+
+    Examples
+    --------
+    >>> declared(["ward"], ["smoker:no=0,yes=1"])
+    ['ward', 'smoker']
+    """
+    return list(dict.fromkeys([*(categorical or ()), *said_maps(category_map or (), "--category-map")]))
 
 
 def federation_of(
@@ -78,7 +113,8 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
     """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe."""
     data, scale = source.data, source.scale
     kinds = {"text": tuple(source.text_column or ()), "categorical": tuple(source.categorical or ())}
-    options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **kinds}
+    of_files = {**kinds, "categorical": tuple(declared(source.categorical, source.category_map))}
+    options: dict[str, Any] = {"scale": None if issparse(tables[0].features) else "standard", **of_files}
     if data in DATASETS and not Path(data).exists():
         if any(kinds.values()):
             raise ValueError(f"{data!r} is bundled with its own columns; leave --text and --categorical out")
@@ -93,6 +129,26 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
         how["class_weight"] = said_weight(how["class_weight"], "--class-weight")
     options["n_classes"] = source.n_classes
     return prepare(engine, **how, **options)
+
+
+def with_blanks(table: Table, recipe: Recipe) -> Table:
+    """Return a table with a column of nothing for each that it lacks of a recipe, and a note that it is filled.
+
+    Examples
+    --------
+    >>> recipe = Recipe((Number("x"), Number("z")), (0, 1), True, False)
+    >>> found = with_blanks(Table("a", pl.DataFrame({"x": [1.0]}), np.zeros(0)), recipe)
+    >>> found.names, found.notes
+    (('x', 'z'), ("column 'z' is not there, so its values are filled",))
+    """
+    frame = table.features
+    if not isinstance(frame, pl.DataFrame):
+        return table
+    lacking = [column.name for column in recipe.columns if column.name not in frame.columns]
+    blank = pl.lit(None, pl.String if table.as_written else pl.Null)
+    notes = (f"column {name!r} is not there, so its values are filled" for name in lacking)
+    frame = frame.with_columns(blank.alias(name) for name in lacking)
+    return replace(table, features=frame, names=(), notes=(*table.notes, *notes))
 
 
 def left_out(table: Table) -> list[str]:

@@ -106,7 +106,7 @@ def _held(
     held = Model.load(model)
     if held.recipe is not None and (source.scale or source.text_column):
         raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
-    how = recalled(model, source, seed)
+    how = recalled(model, source, seed, judging=True)
     tables = how.tables(held.recipe)
     engine = InProcess(tables)
     if held.recipe is None:

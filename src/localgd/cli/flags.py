@@ -17,15 +17,17 @@ Node = Annotated[
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
-Decimal = Annotated[
-    str | None,
-    typer.Option(
-        help="What stands before the fraction of numbers in CSV files: a point, or with ',' a comma.", show_default="."
-    ),
+_DECIMAL = "What stands before the fraction of numbers in CSV files: a point, or with ',' a comma"
+_ENCODING = "Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16"
+Decimal = Annotated[str | None, typer.Option(help=f"{_DECIMAL}.", show_default=".")]
+Encoding = Annotated[str | None, typer.Option(help=f"{_ENCODING}.", show_default="utf-8")]
+Decimals = Annotated[
+    list[str] | None,
+    typer.Option("--decimal", help=f"{_DECIMAL}; of one node of a folder: north=,; may be repeated.", show_default="."),
 ]
-Encoding = Annotated[
-    str | None,
-    typer.Option(help="Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16.", show_default="utf-8"),
+Encodings = Annotated[
+    list[str] | None,
+    typer.Option("--encoding", help=f"{_ENCODING}; of one node: north=cp1252; may be repeated.", show_default="utf-8"),
 ]
 FillMissing = Annotated[
     bool | None,
@@ -81,8 +83,8 @@ class Source:
     node: Node = None
     drop: Drop = None
     fill_missing_columns: FillMissing = None
-    decimal: Decimal = None
-    encoding: Encoding = None
+    decimal: Decimals = None
+    encoding: Encodings = None
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

@@ -36,8 +36,8 @@ class Judged:
 
     def tell(self) -> list[Any]:
         """Return lines and tables, in the order in which they are read."""
-        nodes = evaluation.left_out(self.found) if isinstance(self.found, LeftOut) else ()
-        return [*nodes, f"{self.of}: {evaluation.in_short(self.found)}"]
+        tables: Any = evaluation.left_out if isinstance(self.found, LeftOut) else evaluation.set_aside
+        return [*tables(self.found), f"{self.of}: {evaluation.in_short(self.found)}"]
 
     def leave(self, folder: Path) -> None:
         """Write all of it, and draw it."""

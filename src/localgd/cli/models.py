@@ -73,7 +73,7 @@ def certify_command(
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     if held.recipe is not None:
         _check_brought(model, source, class_weight)
-    how = recalled(model, source, seed)
+    how = recalled(model, source, seed, judging=False)
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
@@ -166,6 +166,9 @@ def predict_command(
     row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
     decimal: flags.Decimal = None,
     encoding: flags.Encoding = None,
+    fill_missing_columns: Annotated[
+        bool, typer.Option("--fill-missing-columns", help="Fill columns of training that FILE lacks; else an error.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as one JSON list.")] = False,
 ) -> None:
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
@@ -173,7 +176,7 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted
+    from localgd.cli.data import left_out, predicted, with_blanks
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
@@ -186,7 +189,9 @@ def predict_command(
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
-    for note in left_out(table):
+    if fill_missing_columns and held.recipe is not None:
+        table = with_blanks(table, held.recipe)
+    for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
     if out is not None:
@@ -215,7 +220,9 @@ def export_command(
 
     onnx and skops are extras of localgd, to be installed with it.
     """
+    from localgd.data.encodings import Number
     from localgd.data.model import Model
+    from localgd.errors import shown
 
     held = Model.load(model)
     if out is None:
@@ -239,6 +246,10 @@ def export_command(
 
             write_skops(held, out)
     typer.echo(f"written to {out}; {READS[to]}")
+    dates = [] if held.recipe is None else [c.name for c in held.recipe.columns if isinstance(c, Number) and c.dates]
+    if dates:
+        days = "are numbers there, days since 1970: convert them first"
+        typer.echo(f"dates ({', '.join(map(shown, dates))}) {days}", err=True)
 
 
 READS = {

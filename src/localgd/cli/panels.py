@@ -59,8 +59,8 @@ EXAMPLES = {
     ),
     "train": (
         "localgd train heart --C 1",
-        "localgd train patients.csv --label outcome --node hospital --out runs/first",
-        "localgd train sites/ --label outcome --C 1 --drop patient_id --holdout 0.2 --out RUN",
+        "localgd train sites/ --label outcome --C 1 --drop patient_id --out RUN",
+        "localgd train patients.csv --label outcome --node hospital --C 1 --holdout 0.2 --out runs/first",
         "localgd train costs.parquet --label cost --node hospital --task regression --alpha 1",
     ),
     "resume": (

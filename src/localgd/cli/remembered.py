@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localgd.cli.data import tables_of
+from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.options import check_flags
 from localgd.data.datasets import DATASETS
-from localgd.data.files import format_of
+from localgd.data.files import format_of, stem_of
 from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ class Recalled:
             ) from error
 
 
-def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
+def recalled(model: Path, source: Source, seed: int | None, *, judging: bool) -> Recalled:
     """Return how to read rows for a model, and say what is the run's, and what is in place of that.
+
+    If they are the rows of the run, that is said where they are not just those that it was trained on, and where they
+    are for `judging` it.
 
     What has no meaning for the rows given is not the run's: a partition belongs to its rows, the name of the node to
     tables, and a bundled set needs nothing.
@@ -69,7 +72,7 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
         check_flags(flags, Source, f"{model}: config.json")
     reading = [field.name for field in fields(Source) if field.name not in PREPARING]
     given = {name: getattr(source, name) for name in reading if getattr(source, name) is not None}
-    run = {name: flags[name] for name in reading if flags.get(name) and _has_meaning(name, source.data, flags)}
+    run = _of_run(flags, reading, source.data)
     if "partition" in given or "n_nodes" in given:  # they go together
         run = {name: value for name, value in run.items() if name not in {"partition", "n_nodes"}}
     taken = {name: value for name, value in run.items() if name not in given}
@@ -80,6 +83,8 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
             typer.echo(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}", err=True)
     if taken:
         typer.echo(f"read as for the run: {_said(taken)}", err=True)
+    if flags and _same_data(source.data, flags) and (doubt := _of_training(flags, judging=judging)):
+        typer.echo(doubt, err=True)
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
     source = replace(source, **known)
     if seed is not None and source.partition is None:
@@ -90,7 +95,7 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
 def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
     path = Path(data)
     if name in {"partition", "n_nodes"}:
-        return flags["data"] in {data, str(path.resolve())}
+        return _same_data(data, flags)
     if data in DATASETS and not path.exists():
         return False
     if name == "node":
@@ -98,6 +103,36 @@ def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
     if name in {"decimal", "encoding"}:
         return path.is_dir() or format_of(path) == "csv"
     return True
+
+
+def _of_run(flags: Mapping[str, Any], reading: list[str], data: str) -> dict[str, Any]:
+    """Return the flags of a run on how to read rows that have a meaning for these."""
+    run = {name: flags[name] for name in reading if flags.get(name) and _has_meaning(name, data, flags)}
+    for name in ("decimal", "encoding"):  # of the nodes that are here
+        run |= {name: here} if (here := _of_nodes(run.pop(name, []), Path(data))) else {}
+    columns = declared(run.get("categorical"), flags.get("category_map"))
+    if columns and _has_meaning("categorical", data, flags):
+        run["categorical"] = columns
+    return run
+
+
+def _same_data(data: str, flags: Mapping[str, Any]) -> bool:
+    return flags.get("data") in {data, str(Path(data).resolve())}
+
+
+def _of_training(flags: Mapping[str, Any], *, judging: bool) -> str:
+    """Return what to know of the rows of a run when they are taken again; nothing where all is as it was."""
+    if flags.get("holdout") is not None:
+        return f"all rows count here, those that the run set aside (--holdout {flags['holdout']}), too" + (
+            ": of what they say alone, see its metrics.json" if judging else ""
+        )
+    return "the model was trained on these rows, which flatter it; judge by others" if judging else ""
+
+
+def _of_nodes(said: list[str], path: Path) -> list[str]:
+    """Return what was said of all files, or of nodes that have one here; a single file is the one of its name."""
+    names = {stem_of(path)} | ({stem_of(file) for file in path.iterdir()} if path.is_dir() else set())
+    return [one for one in said if "=" not in one or one.rpartition("=")[0] in names]
 
 
 def _none_if_blank(value: Any) -> Any:

@@ -18,6 +18,7 @@ from localgd.data.values import (
     as_numbers,
     as_text,
     finite_numbers,
+    is_date_type,
     is_number_type,
     lookalike,
     loses_digits,
@@ -56,7 +57,7 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
     for j, column in enumerate(columns):
         spelled = not is_number_type(column.dtype)
         if spelled and not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-            date = column.dtype in {pl.Date, pl.Datetime}
+            date = is_date_type(column.dtype)
             days = f"take it as days since 1970 with {option('dates', column.name)}" if date else ""
             what = days or "turn it into numbers or text"
             away = f"drop it with {option('drop', column.name)}"
@@ -81,22 +82,25 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     pure = [table for table, (n, t) in zip(tables, tallies, strict=True) if n and not t]
     text = [table for table, (n, t) in zip(tables, tallies, strict=True) if t and not n]
     declare = f"declare it with {option('categorical', name)}"
-    if pure and text and numbers > _STRAY * present:
-        raise ValueError(
-            f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
-            f"{declare}"
-        )
-    columns = [table.series([name])[0] for table in tables]
-    texts_of = [as_text(column) for column in columns]
+    split = pure and text and numbers > _STRAY * present
+    suspects = text if split else tables
+    texts_of = [as_text(table.series([name])[0]) for table in suspects]
     if found := lookalike(texts_of):
         part, row, what = found
         raise ValueError(
-            f"{tables[part].place(row)}: column {name!r} holds {shown(texts_of[part][row])}, and most of its values "
+            f"{suspects[part].place(row)}: column {name!r} holds {shown(texts_of[part][row])}, and most of its values "
             f"look like {what}, drop the column with {option('drop', name)}, or {declare}"
+        )
+    if split:
+        mapped = f"--category-map {shlex.quote(cut(name))}:…=…"
+        raise ValueError(
+            f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
+            f"{declare}, and say what means the same: {mapped}"
         )
     if numbers <= present / 2:
         return False
-    for table, column in zip(tables, columns, strict=True):
+    for table in tables:
+        column = table.series([name])[0]
         plain = [column.cast(pl.String)]
         wrong = not_numbers(plain, as_numbers(plain)).ravel()
         if wrong.any():

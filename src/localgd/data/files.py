@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import re
+import shlex
 import sys
 import zipfile
 import zlib
@@ -123,7 +124,8 @@ class Writing:
             if (odd := (~local & column.str.contains(_POINT)).arg_true()).len():
                 raise ValueError(
                     f"{place(int(odd[0]))}: column {column.name!r} holds {shown(column[int(odd[0])])}, but with "
-                    "decimal=',' a point groups digits by three; correct it, or leave decimal (--decimal) out"
+                    "decimal=',' a point groups digits by three; correct it, leave decimal (--decimal) out, or say of "
+                    "which node it is (--decimal NODE=,)"
                 )
             numbers = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
             columns.append(numbers.zip_with(local, column))
@@ -131,11 +133,14 @@ class Writing:
 
 
 def _text(path: Path, encoding: str = "utf-8") -> str:
-    """Return the (unzipped) file as text, its lines ended by a newline whatever ends them in the file."""
+    """Return the (unzipped) file as text, its lines ended by a newline whatever ends them in the file.
+
+    The mark that spreadsheets begin UTF-8 with counts more than an `encoding` that was said of all files of a folder.
+    """
     with _readable(path):
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     try:
-        plain = codecs.lookup(encoding).name == "utf-8"
+        plain = codecs.lookup(encoding).name == "utf-8" or raw.startswith(codecs.BOM_UTF8)
         return raw.decode("utf-8-sig" if plain else encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -143,7 +148,8 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         row = len(raw[: error.start + 1].splitlines())
         raise ValueError(
             f"{path}, row {row}: byte 0x{raw[error.start]:02x} is not {encoding.upper()}; save the file with UTF-8 "
-            "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252)"
+            "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252; of this file alone "
+            f"--encoding {shlex.quote(stem_of(path))}=cp1252)"
         ) from error
 
 
@@ -181,12 +187,12 @@ def read(path: Path, label: str | None = None, node: str | None = None, writing:
 def _csv(path: Path, writing: Writing) -> Table:
     """Read a CSV file with a header, every column as text; rows of nothing but blanks are left out.
 
-    Columns are separated by commas; by semicolons or tabs if the header has those and no comma, or as a first line like
-    ``sep=;`` says, which spreadsheets write.
+    Blanks and line breaks within a name are one blank. Columns are separated by commas; by semicolons or tabs if the
+    header has those and no comma, or as a first line like ``sep=;`` says, which spreadsheets write.
     """
     text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
-        header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
+        header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
     refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")

@@ -48,8 +48,10 @@ def classes_of(
         for value in values:
             met[type(value).__name__, value] = met.get((type(value).__name__, value), 0) + count
     labels = [value for _, value in met]
-    unknown = [source for source in mapping if places([source], labels) == [-1] and not _written(source, labels)]
-    if unknown:
+    met_by_none = [one for one in mapping if places([one], labels) == [-1] and not _written(one, labels)]
+    meant = {str(plain_label(to)) for one, to in mapping.items() if one not in met_by_none} | set(map(str, labels))
+    # one spelling more of a class that is there may be that of a node left out
+    if unknown := [one for one in met_by_none if str(plain_label(mapping[one])) not in meant]:
         raise ValueError(f"label_map={shown(unknown[0])} is no label of any node; there are {listed(labels)}")
     speller = Speller("label", (f"label_map={{{shown(labels[0])}: …}}", "--label-map "), mapping)
     joined = speller.joined([(value, count) for (_, value), count in met.items()], [values for values, _ in nodes])

@@ -32,8 +32,8 @@ def load(
     dates: Collection[str] = (),
     nodes: Collection[str] | None = None,
     fill_missing_columns: bool = False,
-    decimal: str = ".",
-    encoding: str = "utf-8",
+    decimal: str | Mapping[str, str] = ".",
+    encoding: str | Mapping[str, str] = "utf-8",
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -62,9 +62,10 @@ def load(
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False
         A column that some CSV or Parquet files lack is missing in all of their rows; else that is an error.
-    decimal : "." or ",", default "."
-        What stands before the fraction of a number in CSV files; with a comma, points group digits by three.
-    encoding : str, default "utf-8"
+    decimal : "." or ",", or mapping from node to such, default "."
+        What stands before the fraction of a number in CSV files; with a comma, points group digits by three. A mapping,
+        like ``{"north": ","}``, is of the files of a folder by their nodes; others have the default.
+    encoding : str, or mapping from node to such, default "utf-8"
         Encoding of CSV files.
 
     Returns
@@ -98,11 +99,11 @@ def load(
     ):
         check_names(name, names)
     check_flag("fill_missing_columns", fill_missing_columns)
-    check_kind("decimal", decimal, str, "'.' or ','")
-    check_kind("encoding", encoding, str, "the name of an encoding, such as 'utf-8'")
+    _check_texts_of("decimal", decimal, "'.' or ','")
+    _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
-    path, writing = Path(source), Writing(decimal, encoding)
+    path = Path(source)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
     how |= {"fill_missing_columns": fill_missing_columns}
     if path.is_dir():
@@ -111,18 +112,24 @@ def load(
         files = _node_files(path)
         check_known("nodes", nodes or (), list(files), f"{path}", "a node")
         chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
-        return _load_files(chosen, label, None, writing, {**how, "partly": nodes is not None})
+        writings = _writings(files.values(), decimal, encoding)
+        return _load_files(chosen, label, None, writings, {**how, "partly": nodes is not None})
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
-        return _load_files([path], label, node, writing, how)
+        return _load_files([path], label, node, _writings([path], decimal, encoding), how)
     if str(source) in DATASETS:
         given = [name for name, value in {"label": label, "node": node, **how}.items() if value]
-        given += ["decimal and encoding"] if writing != Writing() else []
+        given += ["decimal and encoding"] if (decimal, encoding) != (".", "utf-8") else []
         if given:
             raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
         return load_dataset(str(source))
     raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
+
+
+def _check_texts_of(name: str, said: Any, what: str) -> None:
+    for one in said.values() if isinstance(said, Mapping) else [said]:
+        check_kind(name, one, str, what)
 
 
 def node_names(folder: str | Path) -> list[str]:
@@ -161,11 +168,23 @@ def _node_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(named.items()))
 
 
+def _writings(
+    paths: Collection[Path], decimal: str | Mapping[str, str], encoding: str | Mapping[str, str]
+) -> dict[Path, Writing]:
+    """Return how each file is written; refuse what is said of a node that has none."""
+    parts: list[Mapping[str, str]] = []
+    for parameter, said, default in (("decimal", decimal, "."), ("encoding", encoding, "utf-8")):
+        by_node = said if isinstance(said, Mapping) else dict.fromkeys(map(stem_of, paths), said)
+        check_known(parameter, by_node, [stem_of(path) for path in paths], "these files", "a node")
+        parts.append({stem_of(path): by_node.get(stem_of(path), default) for path in paths})
+    return {path: Writing(*(part[stem_of(path)] for part in parts)) for path in paths}
+
+
 def _load_files(
-    paths: Sequence[Path], label: str | None, node: str | None, writing: Writing, how: Mapping[str, Any]
+    paths: Sequence[Path], label: str | None, node: str | None, writings: Mapping[Path, Writing], how: Mapping[str, Any]
 ) -> list[Table]:
     formats = {path: format_of(path) for path in paths}
-    _check_written(writing, formats)
+    _check_written(writings, formats)
     framed = [path for path in paths if formats[path] in {"csv", "parquet"}]
     if framed and len(framed) < len(paths):
         other = next(path for path in paths if path not in framed)
@@ -178,7 +197,7 @@ def _load_files(
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [table for path in paths for table in read(path, label, node, writing)]
+    tables = [table for path in paths for table in read(path, label, node, writings[path])]
     if not framed:
         return _arrays_alike(tables, how)
     if label is None:
@@ -197,8 +216,8 @@ def _arrays_alike(tables: Sequence[Table], how: Mapping[str, Any]) -> list[Table
     return sorted(alike([*whole, *wide], None, **how), key=lambda table: table.node_id)
 
 
-def _check_written(writing: Writing, formats: Mapping[Path, str | None]) -> None:
-    if writing != Writing() and "csv" not in formats.values():
+def _check_written(writings: Mapping[Path, Writing], formats: Mapping[Path, str | None]) -> None:
+    if set(writings.values()) != {Writing()} and "csv" not in formats.values():
         raise ValueError(f"decimal and encoding are for CSV files, and {next(iter(formats))} is none; leave them out")
 
 
@@ -216,5 +235,5 @@ def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "ut
     if not file.is_file() or format_of(file) is None:
         raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
     writing = Writing(decimal, encoding)
-    _check_written(writing, {file: format_of(file)})
+    _check_written({file: writing}, {file: format_of(file)})
     return read(file, writing=writing)[0]

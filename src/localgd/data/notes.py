@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 
 from localgd.core import Report
 from localgd.data.columns import option
 from localgd.data.encodings import Category, Encoding
-from localgd.data.spelling import Joined
+from localgd.data.spelling import Joined, key
 from localgd.data.survey import tallies
+from localgd.data.values import MISSING
+from localgd.errors import shown
 
 _ID = re.compile(r"(?i)(?:.*[\W_])?(?:id|ids|index|idx|mrn|uuid|guid|row|rownum|record)(?:[\W_]?(?:nr|no|number))?")
 _PLACE = re.compile(
@@ -17,6 +20,13 @@ _PLACE = re.compile(
     r"store|school|institution|provider|client|device|source|group|habitat|cohort|study|batch)(?:[\W_]?(?:id|name|nr|code))?"
 )
 _MOST_NODES = 100
+
+_YES_OR_NO = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
+"""Pairs of words for the same question; a column that has several is likely to ask it at unlike nodes."""
+
+
+_UNKNOWN = frozenset(MISSING) - {"none", "-"}
+"""What seldom names a category: that there is none of something, or a sign, may."""
 
 
 def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, str]) -> list[str]:
@@ -30,9 +40,24 @@ def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, st
             notes.append(f"column {name!r} {why}: if it is an id, leave it out with {option('drop', name)}")
     if survey.n_nodes == 1:
         notes.append(_forgotten(columns))
+    notes += [note for column in columns if isinstance(column, Category) for note in _doubts(column)]
     joined = [(column.name, Joined((), column.spellings)) for column in columns if isinstance(column, Category)]
     notes += [f"column {name!r} in other spellings: {found.said}" for name, found in joined if found.spellings]
     return notes
+
+
+def _doubts(column: Category) -> Iterator[str]:
+    """Yield what looks like a missing value, or like one thing in two words, and is taken for categories."""
+    if blanks := [shown(value) for value in column.categories if value.lower() in _UNKNOWN]:
+        words = " and ".join(blanks)
+        yield f"column {column.name!r}: {words} counts as a category; where it means a missing value, leave it blank"
+    own = {key(value) for value in column.categories}
+    codings = [" and ".join(pair) for pair in _YES_OR_NO if own >= {*pair}]
+    if len(codings) > 1:
+        yield (
+            f"column {column.name!r} holds {', but also '.join(codings)}: where they mean the same, say so "
+            f"(--category-map {shlex.quote(f'{column.name}:no=0,yes=1')})"
+        )
 
 
 def _forgotten(columns: Sequence[Encoding]) -> str:

@@ -312,7 +312,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _check_columns(needed: Any, given: Any, source: str) -> None:
@@ -323,5 +323,5 @@ def _check_columns(needed: Any, given: Any, source: str) -> None:
         said = f"column {listed} was" if len(absent) == 1 else f"columns {listed} were"
         raise ValueError(
             f"{source}: {said} used in training but not found among the features; was one given as label or node, or "
-            "dropped? Give the rows with the columns of training"
+            "dropped? Give the rows with the columns of training, or have them filled (--fill-missing-columns)"
         )

@@ -168,7 +168,7 @@ def places(values: Iterable[Any], known: Sequence[Label], spellings: Pairs = ())
     folded: dict[str, set[int]] = {}
     for text, place in written.items():
         folded.setdefault(key(text), set()).add(place)
-    if not folded.keys() - {*_TRUTH, *_TRUTH.values()}:
+    if not {key(plain_label(value)) for value in known} - {*_TRUTH, *_TRUTH.values()}:
         for word, digit in _TRUTH.items():
             either = folded.get(word, set()) | folded.get(digit, set())
             folded[word] = folded[digit] = either
@@ -252,6 +252,7 @@ class Speller:
             self._refuse_two(values, group_of)
         chosen = self._chosen(groups, truth=truth)
         spellings = {written: chosen[group_of[written]] for written in group_of}
+        spellings = self._said(chosen, truth=truth) | spellings
         pairs = tuple((one, to) for one, to in sorted(spellings.items()) if one != _written(to))
 
         def order(value: Label) -> tuple[bool, Label, Label]:
@@ -259,6 +260,12 @@ class Speller:
             return isinstance(value, str), key(value) if pairs and isinstance(value, str) else value, value
 
         return Joined(tuple(sorted(chosen.values(), key=order)), pairs)
+
+    def _said(self, chosen: Mapping[str, Label], *, truth: bool) -> dict[str, Label]:
+        """Return what the mapping says of spellings, met or not: rows to come may have them, or a node left out."""
+        groups = {_written(one): self._group(plain_label(to), truth=truth) for one, to in self.mapping.items()}
+        values = set(map(_written, chosen.values()))
+        return {one: chosen[group] for one, group in groups.items() if group in chosen and one not in values}
 
     def _meant(self, value: Label) -> Label:
         """Return what the mapping says of a value: exactly as written, else however it is spelled."""

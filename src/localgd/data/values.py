@@ -30,12 +30,15 @@ _DATE = (
     r"|\d{1,2}\.?[ -]" + _MONTH + r"[ ,-]+\d{2,4}|" + _MONTH + r" \d{1,2},? \d{4})(?:[T ].*)?$"
 )
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?$"
+_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+"""A number as half of Europe writes it, if a comma groups no digits by three."""
+
 _DAY = 24 * 3600 * 1_000_000
 """Microseconds of a day."""
 _LOOKS = {
     "numbers, this one in a local style": (
         _LOCAL_NUMBER,
-        "write plain numbers with a point, like 1234.5, or say decimal=',' (--decimal ,) of CSV files with commas",
+        "write numbers with a point, like 1234.5, or say decimal=',' of CSV files with commas (--decimal , or NODE=,)",
     ),
     "dates": (_DATE, "take them as days since 1970 with dates=[…] (--dates COLUMN)"),
 }
@@ -97,9 +100,11 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     wrong = np.isinf(numbers) | not_numbers(plain, numbers)
     if wrong.any():
         row, j = (int(i) for i in np.argwhere(wrong)[0])
+        comma = plain[j].dtype == pl.String and re.fullmatch(_COMMA, plain[j][row])
+        remedy = "if commas stand before fractions, say decimal=',' (--decimal ,); else " if comma else ""
         raise ValueError(
-            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; correct it or "
-            "leave it blank"
+            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; {remedy}correct "
+            "it or leave it blank"
         )
     return numbers
 
@@ -117,8 +122,9 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
     >>> as_days(pl.Series("d", ["1970-01-03", " 1970-01-02 06:00", ""]), str).to_list()
     [2.0, 1.25, None]
     """
-    if column.dtype in {pl.Date, pl.Datetime}:
-        return column.cast(pl.Datetime("us")).to_physical() / _DAY
+    if is_date_type(column.dtype):
+        local = column.dt.replace_time_zone(None) if isinstance(column.dtype, pl.Datetime) else column
+        return local.cast(pl.Datetime("us")).to_physical() / _DAY
     text = as_text(column)
     missing = text.is_null() | text.str.to_lowercase().is_in(MISSING)
     written = text.set(~text.str.contains(_ISO).fill_null(value=False), None)
@@ -166,6 +172,11 @@ def refuse_odd(columns: Sequence[pl.Series], source: str) -> None:
             raise ValueError(
                 f"{source}: column {column.name!r} holds {column.dtype}; turn it into numbers or text, or leave it out"
             )
+
+
+def is_date_type(dtype: Any) -> bool:
+    """Return whether a column of this type holds dates, with or without a time, in whatever unit or zone."""
+    return isinstance(dtype, pl.Date | pl.Datetime)
 
 
 def is_number_type(dtype: Any) -> bool:

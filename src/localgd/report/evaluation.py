@@ -71,7 +71,7 @@ def parts(found: ClassMetrics | NumberMetrics) -> Iterator[Grid | str]:
         yield _calibration(found.calibration)
         yield _in_short(found.calibration)
     if found.nodes:
-        yield _nodes(found)
+        yield _nodes(found, "Node by node")
     yield from _doubts(found)
 
 
@@ -147,9 +147,15 @@ def _in_short(of: Calibration) -> str:
     return f"calibration intercept {intercept:.4f} (0 is right), slope {of.slope:.4f} (1 is right){mixed}"
 
 
-def _nodes(found: ClassMetrics) -> Grid:
+def set_aside(found: ClassMetrics | NumberMetrics) -> Iterator[Grid]:
+    """Yield the table of nodes, each judged by the rows that it set aside, where there are several."""
+    if isinstance(found, ClassMetrics) and len(found.nodes) > 1:
+        yield _nodes(found, "Each node, by the rows that it set aside")
+
+
+def _nodes(found: ClassMetrics, title: str) -> Grid:
     cut = found.decisions[0].threshold
-    title = "Node by node" + (f", at {cut:g}" if len(found.classes) == 2 else "")
+    title += f", at {cut:g}" if len(found.classes) == 2 else ""
     likely = not math.isnan(found.log_loss)
     names = ["rows", "majority", "accuracy", "AUC", *(["log loss", "Brier"] if likely else [])]
     grid = _columns(Grid(title=title, title_justify="left"), names, "node")
