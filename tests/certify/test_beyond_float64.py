@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from common import examples
-from localgd import InProcess, LeastSquares, LocalGDRegressor, Regularised, Samples, Shard, Status, certify
+from localgd import (
+    InProcess,
+    LeastSquares,
+    LocalGDRegressor,
+    Regularised,
+    Samples,
+    Shard,
+    Status,
+    certify,
+    local_gd,
+    train,
+)
 from targets import dot, solved
 
 
@@ -58,3 +69,11 @@ def test_a_penalty_that_rounding_makes_negative_is_still_there():
     reg = LocalGDRegressor(1.0, fit_intercept=False, positive=True).fit(rows, [0.0, 1.0, 1.0, 0.0])
     assert (reg.coef_ >= 0).all()
     assert reg.certificate_.distance < np.inf
+
+
+def test_a_start_without_a_gradient_leaves_no_late_model_and_says_so():
+    shards = [Shard("a", [[1.0, 0.2]]), Shard("b", [[1.0, -0.3]])]
+    run = train(InProcess(shards), local_gd(local_steps=3).late(), w0=np.array([1e6, 0.0]), n_rounds=5)
+    assert not run.w.any()
+    assert np.isnan(run.certificate.angle_deg_max)
+    assert "every gradient is 0" in run.certificate.status
