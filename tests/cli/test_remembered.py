@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pytest
 
 from command import localgd, patients
-from localgd import InProcess, LeastSquares, Model, Regularised, auto, from_arrays, load, prepare, train
+from localgd import InProcess, LeastSquares, Model, Regularised, auto, from_arrays, lbfgs, load, prepare, train
+from localgd.losses import Logistic
 
 READ = ("--label", "outcome", "--node", "site", "--drop", "note")
+
+
+@dataclass(frozen=True)
+class Steeper(Logistic):
+    """A loss that nobody else knows."""
+
+    def value(self, margin):
+        return super().value(2 * margin)
+
+    def slope(self, margin):
+        return 2 * super().slope(2 * margin)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +113,24 @@ def test_a_run_of_numbers_remembers_its_alpha(tmp_path):
     frame.write_csv(tmp_path / "rows.csv")
     said = localgd("certify", tmp_path / "RUN", tmp_path / "rows.csv", "--label", "y").stderr
     assert "compared with the pooled ridge solution with alpha=3" in said
+
+
+def test_a_run_that_set_rows_aside_is_compared_with_all_of_them_and_that_is_said(table, tmp_path):
+    run = ("train", table, *READ, "--C", "1", "--holdout", "0.3", "--out", tmp_path / "RUN")
+    assert localgd(*run).returncode == 0
+    assert (
+        "the run set rows aside (--holdout 0.3); here all rows count"
+        in localgd("certify", tmp_path / "RUN", table).stderr
+    )
+
+
+def test_a_run_of_a_loss_of_its_own_is_not_compared_with_another_one_in_silence(tmp_path):
+    engine, recipe = prepare(InProcess(load("heart")), scale="standard")
+    out = train(engine, lbfgs(), problem=Regularised(Steeper(), C=0.5, intercept=True), n_rounds=3)
+    assert "no certificate, as the loss is steeper" in out.certificate.status
+    assert out.probabilities is None
+    out.save(tmp_path / "RUN", recipe)
+    done = localgd("certify", tmp_path / "RUN", "heart")
+    assert done.returncode == 0, done.stderr
+    assert "compared with" not in done.stderr
+    assert "minimiser" not in done.stdout

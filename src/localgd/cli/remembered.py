@@ -80,6 +80,8 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
             typer.echo(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}", err=True)
     if taken:
         typer.echo(f"read as for the run: {_said(taken)}", err=True)
+    if flags.get("holdout") is not None and _of_run(source.data, flags):
+        typer.echo(f"the run set rows aside ({_said({'holdout': flags['holdout']})}); here all rows count", err=True)
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
     source = replace(source, **known)
     if seed is not None and source.partition is None:
@@ -87,10 +89,15 @@ def recalled(model: Path, source: Source, seed: int | None) -> Recalled:
     return Recalled(source, seed or 0, taken, problem)
 
 
+def _of_run(data: str, flags: Mapping[str, Any]) -> bool:
+    """Return whether the rows given are those of the run."""
+    return flags["data"] in {data, str(Path(data).resolve())}
+
+
 def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
     path = Path(data)
     if name in {"partition", "n_nodes"}:
-        return flags["data"] in {data, str(path.resolve())}
+        return _of_run(data, flags)
     if data in DATASETS and not path.exists():
         return False
     if name == "node":
