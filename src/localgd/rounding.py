@@ -157,6 +157,19 @@ def below(total: Any, terms: int) -> Any:
     return total * (1 - 2 * (terms + 4) * UNIT_ROUNDOFF) - TINY
 
 
+def within_range(low: float) -> float:
+    """Return a lower bound on a number of at least 0, as computed: 0 where that left float64, or is below it.
+
+    Of a product that is infinite one factor may be far below 1 yet, so an infinity bounds nothing from below.
+
+    Examples
+    --------
+    >>> within_range(2.0), within_range(-1.0), within_range(math.inf), within_range(math.nan)
+    (2.0, 0.0, 0.0, 0.0)
+    """
+    return low if 0 < low < math.inf else 0.0
+
+
 def margin_above(length: Any, mass: Any, error: Any) -> Any:
     """Return an upper bound on γ* by a dual: (|s| + error)/Σ q_i, given bounds on the three."""
     return (length + error) / mass * (1 + 8 * UNIT_ROUNDOFF) + TINY

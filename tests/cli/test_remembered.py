@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pytest
 
 from command import localgd, patients
-from localgd import InProcess, LeastSquares, Model, Regularised, auto, from_arrays, load, prepare, train
+from localgd import InProcess, LeastSquares, Model, Regularised, auto, from_arrays, lbfgs, load, prepare, train
+from localgd.losses import Logistic
 
 READ = ("--label", "outcome", "--node", "site", "--drop", "note")
+
+
+@dataclass(frozen=True)
+class Steeper(Logistic):
+    """A loss that nobody else knows."""
+
+    def value(self, margin):
+        return super().value(2 * margin)
+
+    def slope(self, margin):
+        return 2 * super().slope(2 * margin)
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +123,15 @@ def test_that_rows_are_those_of_the_run_is_said(tmp_path):
     assert "set aside (--holdout 0.2), too: of what" in localgd("evaluate", part, "heart").stderr
     assert "flatter" not in localgd("certify", whole, "heart").stderr
     assert "all rows count here" in localgd("certify", part, "heart").stderr
+
+
+def test_a_run_of_a_loss_of_its_own_is_not_compared_with_another_one_in_silence(tmp_path):
+    engine, recipe = prepare(InProcess(load("heart")), scale="standard")
+    out = train(engine, lbfgs(), problem=Regularised(Steeper(), C=0.5, intercept=True), n_rounds=3)
+    assert "no certificate, as the loss is steeper" in out.certificate.status
+    assert out.probabilities is None
+    out.save(tmp_path / "RUN", recipe)
+    done = localgd("certify", tmp_path / "RUN", "heart")
+    assert done.returncode == 0, done.stderr
+    assert "compared with" not in done.stderr
+    assert "minimiser" not in done.stdout

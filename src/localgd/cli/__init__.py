@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # the one may have become the other on its way here
         if number is None and not isinstance(error, KeyboardInterrupt):
             raise
+    finally:
+        if argv is None:  # the process ends, with this code: a signal changes nothing any more
+            for one in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(one, signal.SIG_IGN)
     sys.stderr.write("interrupted\n")
     return 128 + (number or 2)
 

@@ -39,12 +39,13 @@ from localgd.problems.certificate import TELLING_DEG, Certificate, Status
 from localgd.problems.metrics import total
 from localgd.problems.quotient import basis, unseen
 from localgd.problems.triangle import symmetric, triangle
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_most, norm_above, within_range
 
 if TYPE_CHECKING:
     from localgd.problems.regularised import Regularised
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a model beyond float64: then nothing is proved of it
 def minimiser_certificate(
     w: FloatArray, report: Report, problem: Regularised, asked: Mapping[str, FloatArray] | None = None
 ) -> Certificate:
@@ -63,7 +64,7 @@ def minimiser_certificate(
         return replace(found, reason=f"no certificate, as the loss is {type(problem.loss).__name__.lower()}")
     off = _moved(report, problem)
     value, rounding = problem.objective(report, w), 4 * (report.n_rows + w.size + 16) * UNIT_ROUNDOFF
-    least, value = max(value - off, 0.0) * (1 - rounding), (value + off) * (1 + rounding)
+    least, value = within_range((value - off) * (1 - rounding)), (value + off) * (1 + rounding)
     found = replace(found, objective=value, objective_low=least)
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
     flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)

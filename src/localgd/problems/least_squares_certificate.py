@@ -29,11 +29,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from localgd.core import Report
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.reduced import SURE, Reduced
 from localgd.problems.spectrum import Spectrum
-from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most, norm, norm_above
+from localgd.rounding import TINY, UNIT_ROUNDOFF, FloatArray, at_least, at_most, norm, norm_above, within_range
 
 CLOSE = 0.5
 """A bound above this part of the solution's length is stated, but not called a certificate."""
@@ -73,6 +75,7 @@ class SquaresCertificate(Certificate):
         return super().to_dict() | self.finite("residual", "slope", "length_low", "relative")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a model beyond float64: then nothing is proved of it
 def squares_certificate(
     w: FloatArray,
     report: Report,
@@ -103,7 +106,8 @@ def squares_certificate(
     # not **, which raises beyond float64
     objective = (residual * residual + reduced.alpha * length * length) * SURE + TINY
     shortest = max(math.sqrt(float(report.sums["square"])) * (1 - 2 * (report.n_rows + 8) * UNIT_ROUNDOFF) - blur, 0.0)
-    least = (shortest * shortest + reduced.alpha * norm(v) ** 2) * (1 - (2 * v.size + 32) * UNIT_ROUNDOFF)
+    penalty = reduced.alpha * norm(v) * norm(v)
+    least = within_range((shortest * shortest + penalty) * (1 - (2 * v.size + 32) * UNIT_ROUNDOFF))
     distance, gap, kind = math.inf, math.inf, "ridge" if reduced.alpha > 0 else "minimum-norm"
     curved = reduced.alpha if known is None else known.curved
     if curved > 0:
@@ -118,8 +122,11 @@ def squares_certificate(
     elif known is not None and known.independent and not positive:
         distance = (residual / math.sqrt(known.spread) + astray) * SURE + TINY
         gap = objective
+    # beyond float64, where a NaN may be what is left of an infinity
+    bounds = (distance, gap, objective, residual, steep)
+    distance, gap, objective, residual, steep = (min(math.inf, one) for one in bounds)
     low = norm(v) * (1 - (2 * v.size + 16) * UNIT_ROUNDOFF) - distance - TINY if distance < math.inf else -math.inf
-    low = max(low, 0.0 if first is None else _length_below(v, report, first, reduced, steep), 0.0)
+    low = max(within_range(low), 0.0 if first is None else _length_below(v, report, first, reduced, steep))
     kind = f"non-negative {'ridge' if reduced.alpha > 0 else 'least-squares'}" if positive else kind
     if positive and (v < 0).any():
         return SquaresCertificate(kind=kind, objective=objective, objective_low=least, reason=BELOW)
@@ -166,4 +173,4 @@ def _length_below(v: FloatArray, report: Report, first: Report, reduced: Reduced
     length, size = norm_above(v), norm_above(aim)
     along = float(v @ aim) - length * error - 2 * (v.size + 8) * UNIT_ROUNDOFF * length * size - TINY
     image = norm_above(aim - down) + error + (steep - norm(down)) + 4 * UNIT_ROUNDOFF * (size + steep)
-    return along / (image * SURE + TINY) * (1 - 16 * UNIT_ROUNDOFF) if along > 0 else 0.0
+    return within_range(along / (image * SURE + TINY) * (1 - 16 * UNIT_ROUNDOFF))

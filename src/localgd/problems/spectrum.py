@@ -76,9 +76,9 @@ class Spectrum:
 
     def rooted(self, v: FloatArray, h: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return R and R⁻ᵀ(Cv + h) for C = RᵀR, to the precision of the sums, less what cannot be told from 0."""
-        values = self.values[self.dropped :]
-        least = float(self.noise) if self.spans else 0.0
-        roots, across = np.sqrt(np.maximum(values, least)), self.vectors[:, self.dropped :].T
+        # below the noise an eigenvalue may be any, and with a penalty it is above 0, whatever rounding has made of it
+        roots = np.sqrt(np.maximum(self.values[self.dropped :], self.noise))
+        across = self.vectors[:, self.dropped :].T
         root = roots[:, None] * across * self.scale
         return root, np.asarray(root @ v + across @ (h / self.scale) / roots)
 

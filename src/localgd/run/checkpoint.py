@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from localgd.rounding import is_number
 from localgd.run.history import Row
 from localgd.stored import content_of
 
-VERSION = 6
+VERSION = 7
 """Of the format: a checkpoint of another one is refused."""
 
 FILE = "server.npz"
@@ -52,6 +52,8 @@ class LoopState:
         What the methods before have proved.
     repeated : int
         Rounds that the method at work had to repeat, as nodes were missing.
+    beside : str
+        What tells the nodes' part of the checkpoint from that of another run, as far as the leading process holds it.
     version : int
         Of the format.
     """
@@ -63,6 +65,7 @@ class LoopState:
     failures: tuple[Failure, ...] = ()
     earlier: Certificate | None = None
     repeated: int = 0
+    beside: str = ""
     version: int = VERSION
 
 
@@ -141,7 +144,7 @@ class Checkpoints:
         A disk that is full is no reason to end the run: it goes on with the checkpoint before, and a warning.
         """
         stamp, trouble = len(loop.rows), ""
-        parts = {"loop": serialize.pack(loop), "proof": serialize.pack(proof), "server": serialize.pack(server)}
+        parts = {"proof": serialize.pack(proof), "server": serialize.pack(server)}
         try:
             engine.keep(task, self.folder, stamp, session)
         except OSError as error:
@@ -149,6 +152,7 @@ class Checkpoints:
         failed = engine.agreed(bool(trouble))[0]  # nobody names the round before all have written
         if not failed and engine.leads:
             try:
+                parts["loop"] = serialize.pack(replace(loop, beside=self._beside(stamp)))
                 serialize.write(self.folder / FILE, parts)
             except OSError as error:
                 trouble = str(error)
@@ -156,9 +160,16 @@ class Checkpoints:
             warnings.warn(f"no checkpoint could be written ({trouble}); the run goes on", RuntimeWarning, stacklevel=3)
         if engine.agreed(failed or bool(trouble))[0]:
             return
-        for path in self.folder.glob("nodes-*.npz"):
-            if not path.name.startswith((f"nodes-{stamp}.", f"nodes-{stamp}-")):
-                path.unlink(missing_ok=True)
+        for path in {*self.folder.glob("nodes-*.npz")} - {*self._of_nodes(stamp)}:
+            path.unlink(missing_ok=True)
+
+    def _of_nodes(self, stamp: int) -> list[Path]:
+        """Return the files that nodes wrote under a stamp, as far as they lie here, in order."""
+        return sorted(path for path in self.folder.glob(f"nodes-{stamp}[.-]*npz") if path.is_file())
+
+    def _beside(self, stamp: int) -> str:
+        """Return the digests of what nodes wrote under a stamp: proofs of a server are about those very rows."""
+        return "".join(serialize.digest_in(path) for path in self._of_nodes(stamp))
 
     def find(self, engine: Engine, about: str) -> Checkpoint | None:
         """Return the checkpoint that is there, the same in every process; None if there is none.
@@ -194,6 +205,9 @@ class Checkpoints:
                 f"the checkpoint is of another run ({loop.about}) than this one ({about}); give another folder for "
                 "checkpoints, or the same data and method"
             )
+        beside = engine.shared((self._beside(len(loop.rows)) if engine.leads else "").encode()).decode()
+        if beside and beside != loop.beside:  # if there is none, the nodes say so
+            raise ValueError(f"{path} and what nodes wrote beside it are of two runs; start the run afresh")
         return checkpoint
 
 

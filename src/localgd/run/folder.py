@@ -36,7 +36,7 @@ import polars as pl
 from localgd.core import Problem
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
-from localgd.losses import LOSSES, Logistic
+from localgd.losses import LOSSES, Softmax
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
@@ -267,9 +267,10 @@ def _problem(entry: Mapping[str, Any]) -> Problem | None:
         case LeastSquares.__name__:
             return LeastSquares(**fields_)
         case Regularised.__name__:
-            rule = fields_["loss"]["rule"]
-            loss = next((one for one in LOSSES.values() if type(one).__name__ == rule), Logistic())
-            return Regularised(loss, float(fields_["C"]), fields_["intercept"])  # "inf" is not in JSON
+            known = {type(one).__name__: one for one in LOSSES.values()} | {Softmax.__name__: LOSSES["logistic"]}
+            loss = known.get(fields_["loss"]["rule"])
+            # "inf" is not in JSON
+            return None if loss is None else Regularised(loss, float(fields_["C"]), fields_["intercept"])
     return None
 
 

@@ -137,7 +137,8 @@ class Run:
     def probabilities(self) -> Probabilities | None:
         """How scores of the model become probabilities: as its loss says, None if it minimises neither of the two."""
         problem = self.method.problem
-        odds = isinstance(problem, Regularised) and isinstance(problem.loss, Logistic | Softmax)
+        # what is derived from one of them is another loss
+        odds = isinstance(problem, Regularised) and type(problem.loss) in (Logistic, Softmax)
         return Probabilities() if odds else None
 
     def model(self, recipe: Recipe) -> Model:

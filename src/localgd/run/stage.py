@@ -204,8 +204,8 @@ class Stage:
                 f"round {server.round}: {report.n_nodes} nodes reported, and weigh nothing in the mean; give some of "
                 "them a weight above 0, or let more take part"
             )
-        duals: list[Dual] = []
-        bare = context.bare and self.problem.kind == HardMargin.kind and not server.readout.known
+        duals, out = list[Dual](), server.readout  # of which there is nothing yet to ask about, if it is 0
+        bare = context.bare and self.problem.kind == HardMargin.kind and not out.known and bool(out.vector.any())
         if final and report.n_nodes and (bare or self.problem.unproved(self.proof, server)):
             duals = self._tempered(told)
         self.proof = self.problem.prove(self.proof, state, told, duals, whole=whole)
