@@ -273,7 +273,11 @@ def test_the_exact_answer_of_two_columns_is_that_of_the_reference():
 if __name__ == "__main__":  # a million, in as many processes as there are cores
     from concurrent.futures import ProcessPoolExecutor
 
+    first, n_cases, wrong = int(os.environ.get("FIRST", "0")), int(os.environ.get("CASES", "1000000")), {}
     with np.errstate(all="ignore"), ProcessPoolExecutor() as pool:
-        found = pool.map(false_claims, range(int(os.environ.get("CASES", "1000000"))), chunksize=1000)
-        wrong = {seed: claims for seed, claims in enumerate(found) if claims}
-    print(f"{len(wrong)} false", dict(list(wrong.items())[:10]))  # noqa: T201
+        seeds = range(first, first + n_cases)
+        for seed, claims in zip(seeds, pool.map(false_claims, seeds, chunksize=1000), strict=True):
+            wrong |= {seed: claims} if claims else {}
+            if (seed + 1) % 50_000 == 0:
+                print(f"up to seed {seed}: {len(wrong)} false", flush=True)  # noqa: T201
+    print(f"{len(wrong)} false of seeds {first} to {first + n_cases - 1}", dict(list(wrong.items())[:10]))  # noqa: T201
