@@ -182,7 +182,7 @@ def write(path: Path, parts: Mapping[str, Packed]) -> None:
 def digest_in(path: Path) -> str:
     """Return the digest that a file says it has, a text; none of one that is damaged, which `read` refuses."""
     try:
-        with np.load(path) as held:
+        with path.open("rb") as file, np.load(file) as held:  # NumPy would leave a damaged one open
             return bytes(held[DIGEST]).hex()
     except Exception:  # noqa: BLE001  zipfile and NumPy raise whatever goes wrong inside
         return ""
