@@ -190,9 +190,12 @@ def acos_above(along: float, length: float) -> float:
     return math.atan2(opposite, along) * (1 + 1e-14)
 
 
-def angle_above(a: FloatArray, b: FloatArray) -> float:
-    """Return the angle in radians between two vectors, rounded up (Kahan's formula); inf if one is 0 or not finite."""
-    lengths = norm(a), norm(b)
+def angle_above(a: FloatArray, b: FloatArray, lengths: tuple[float, float] | None = None) -> float:
+    """Return the angle in radians between two vectors, rounded up (Kahan's formula); inf if one is 0 or not finite.
+
+    The `lengths` are their norms, as `norm` computes them, if they are known.
+    """
+    lengths = (norm(a), norm(b)) if lengths is None else lengths
     if not all(0 < length < math.inf for length in lengths):
         return math.inf
     if not all(LEAST_SQUARE < length < 1 / LEAST_SQUARE for length in lengths):
@@ -244,7 +247,7 @@ def where_they_meet(
 
     Examples
     --------
-    >>> where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0)
+    >>> round(where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0), 12)
     1.0
     """
     bound, side, middle = rising(right), 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
@@ -256,7 +259,7 @@ def where_they_meet(
         middle = min(max(middle, least), most)
         up, down = rising(middle), falling(middle)
         bound = min(bound, max(up, down))
-        if abs(down - up) <= UNIT_ROUNDOFF * bound:
+        if abs(down - up) <= 1e-12 * bound:  # what is left is in no digit that anybody reads
             break
         if down > up:
             left, over, under, side = middle, down - up, under / 2 if side > 0 else under, 1

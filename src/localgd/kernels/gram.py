@@ -25,9 +25,9 @@ def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps)
     if steps.batches is None:
         share = lr / shard.n_rows
         pull = pulls(steps.loss, share if steps.weights is None else share * steps.weights)
-        shrink, after = steps.shrink, shard.data.moving(gram, margins)
+        shrink, after = steps.shrink, shard.data.moving(gram, margins, a)
         for _ in range(steps.local_steps):  # its every line counts: rows are few, and steps many
-            c = pull(after(a))
+            c = pull(after())
             if shrink != 1.0:
                 a *= shrink
             np.add(a, c, a)

@@ -92,9 +92,9 @@ class Layout(ABC):
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
         """Return z_j·Σ c_i z_i for every row, or those of some samples, by the Gram matrix."""
 
-    def moving(self, gram: FloatArray, margins: FloatArray) -> Callable[[FloatArray], FloatArray]:
-        """Return what gives m + `by_gram` of coefficients, for margins m; what it gives, callers may write over."""
-        return lambda coefficients: margins + self.by_gram(gram, coefficients)
+    def moving(self, gram: FloatArray, margins: FloatArray, coefficients: FloatArray) -> Callable[[], FloatArray]:
+        """Return what gives m + `by_gram` of coefficients as they are then; what it gives, callers may write over."""
+        return lambda: margins + self.by_gram(gram, coefficients)
 
     @abstractmethod
     def take(self, samples: Index) -> Layout:
@@ -186,12 +186,12 @@ class Single(Layout):
     def by_gram(self, gram: FloatArray, coefficients: FloatArray, samples: Index | None = None) -> FloatArray:
         return times(gram if samples is None else gram[samples], coefficients)
 
-    def moving(self, gram: FloatArray, margins: FloatArray) -> Callable[[FloatArray], FloatArray]:
-        products = np.empty((*margins.shape, 1))
+    def moving(self, gram: FloatArray, margins: FloatArray, coefficients: FloatArray) -> Callable[[], FloatArray]:
+        products, by_row = np.empty((*margins.shape, 1)), coefficients[..., None]
         at = products[..., 0]
 
-        def after(coefficients: FloatArray) -> FloatArray:
-            np.matmul(gram, coefficients[..., None], products)
+        def after() -> FloatArray:
+            np.matmul(gram, by_row, products)
             return np.add(margins, at, at)
 
         return after

@@ -140,7 +140,12 @@ def angle_bound(w: FloatArray, margin: float, duals: Sequence[Dual], low: float,
     """
     if not 0 < low <= high:
         return math.inf
-    known = [(0.0 if dual.vector is w else angle_above(w, dual.vector), dual) for dual in duals if dual.known]
+    length = _length(w, duals)
+    known = [
+        (0.0 if dual.vector is w else angle_above(w, dual.vector, (length, dual.length)), dual)
+        for dual in duals
+        if dual.known
+    ]
 
     @cache  # the ends are looked at first, and then met between
     def by_margin(gamma: float) -> float:
@@ -155,6 +160,11 @@ def angle_bound(w: FloatArray, margin: float, duals: Sequence[Dual], low: float,
     if math.isinf(high) or by_margin(high) <= by_duals(high):
         return math.degrees(by_margin(high)) if math.isfinite(high) else math.inf
     return math.degrees(where_they_meet(by_margin, by_duals, low, high))
+
+
+def _length(w: FloatArray, duals: Sequence[Dual]) -> float:
+    """Return |w|, which a dual that is w itself has computed, or will."""
+    return next((dual.length for dual in duals if dual.vector is w), None) or norm(w)
 
 
 def certificate(
@@ -174,7 +184,7 @@ def certificate(
     of a node, the proof or this program: an ArithmeticError, and nothing of it is published.
     """
     before = Certificate() if before is None else before
-    length = norm(w)
+    length = _length(w, duals)
     own = math.nan
     if 0 < length < math.inf:
         least = length * (1 - (2 * w.size + 16) * UNIT_ROUNDOFF)

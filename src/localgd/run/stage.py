@@ -179,11 +179,11 @@ class Stage:
         # of a stranger's state: the model, and what its rows have vouched for; of targets not even that
         vouched = self.problem.by_margins and (own or server.readout.of is None)  # not of rows of the server's own
         model = server.readout if vouched else Dual(server.readout.vector)
-        state, look = server if own else ServerState(model, server.round), self.problem.look(method.task)
-        first, task = self.problem.beginning(state), look if final else method.task
+        state = server if own else ServerState(model, server.round)
+        task = self.problem.look(method.task) if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
         if final and not own:
-            asked = first
+            asked = self.problem.beginning(state)
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
         message = replace(asked, session=self.session)
@@ -195,9 +195,11 @@ class Stage:
         if own:
             about = (server.readout.vector, message, task.schema(message))
             told, whole = said_of(*about, report), whole and is_about(*about)
+        elif final:
+            told = report
         else:  # whatever else a stranger's task says may be about anything
-            there = replace(first, session=self.session)
-            told = report if final else engine.round(look, there, chosen) + Report(duals=report.duals)
+            look, there = self.problem.look(method.task), replace(self.problem.beginning(state), session=self.session)
+            told = engine.round(look, there, chosen) + Report(duals=report.duals)
             whole = whole and told.n_nodes == report.n_nodes
         if min(float(found.sums.get("weight", 1.0)) for found in (report, told)) <= 0:
             raise ValueError(
