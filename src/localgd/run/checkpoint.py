@@ -207,7 +207,10 @@ class Checkpoints:
             )
         beside = engine.shared((self._beside(len(loop.rows)) if engine.leads else "").encode()).decode()
         if beside and beside != loop.beside:  # if there is none, the nodes say so
-            raise ValueError(f"{path} and what nodes wrote beside it are of two runs; start the run afresh")
+            raise ValueError(
+                f"{path} and what nodes wrote beside it are of two runs, or a file of theirs is not there; "
+                "start the run afresh"
+            )
         return checkpoint
 
 
