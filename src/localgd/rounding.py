@@ -247,7 +247,7 @@ def where_they_meet(
 
     Examples
     --------
-    >>> round(where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0), 12)
+    >>> where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0)
     1.0
     """
     bound, side, middle = rising(right), 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
@@ -259,7 +259,7 @@ def where_they_meet(
         middle = min(max(middle, least), most)
         up, down = rising(middle), falling(middle)
         bound = min(bound, max(up, down))
-        if abs(down - up) <= 1e-12 * bound:  # what is left is in no digit that anybody reads
+        if abs(down - up) <= UNIT_ROUNDOFF * bound:
             break
         if down > up:
             left, over, under, side = middle, down - up, under / 2 if side > 0 else under, 1

@@ -112,7 +112,7 @@ class Progress(Listener):
         line = text.progress(row, info.certificate)
         if self._status is not None:
             self._status.update(line + self._left(row.round))
-        if row.round >= self._next:  # rounds 1, 2, 5, 10, 20, 50, … stay on the screen
+        if row.round >= self._next and self.interrupted is None:  # rounds 1, 2, 5, 10, 20, 50, … stay on the screen
             self.say(line)
             while self._next <= row.round:
                 self._next = self._next * 5 // 2 if str(self._next)[0] == "2" else self._next * 2

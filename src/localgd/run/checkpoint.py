@@ -169,7 +169,7 @@ class Checkpoints:
 
     def _beside(self, stamp: int) -> str:
         """Return the digests of what nodes wrote under a stamp: proofs of a server are about those very rows."""
-        return "".join(serialize.digest_in(path) for path in self._of_nodes(stamp))
+        return " ".join(filter(None, (serialize.digest_in(path) for path in self._of_nodes(stamp))))
 
     def find(self, engine: Engine, about: str) -> Checkpoint | None:
         """Return the checkpoint that is there, the same in every process; None if there is none.
@@ -206,11 +206,8 @@ class Checkpoints:
                 "checkpoints, or the same data and method"
             )
         beside = engine.shared((self._beside(len(loop.rows)) if engine.leads else "").encode()).decode()
-        if beside and beside != loop.beside:  # if there is none, the nodes say so
-            raise ValueError(
-                f"{path} and what nodes wrote beside it are of two runs, or a file of theirs is not there; "
-                "start the run afresh"
-            )
+        if set(beside.split()) - set(loop.beside.split()):  # of one that is missing or damaged, the nodes say so
+            raise ValueError(f"{path} and what nodes wrote beside it are of two runs; start the run afresh")
         return checkpoint
 
 
