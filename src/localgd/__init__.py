@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 HOMES = {
-    "core": "End Engine Field Merge Message Problem Report Task",
+    "core": "Engine Field Merge Message Problem Report Task",
     "data.arrays": "from_arrays",
     "data.holdout": "hold_out",
     "data.load": "load",
@@ -40,7 +40,7 @@ HOMES = {
     "problems.regularised": "Regularised",
     "rows": "Samples Shard",
     "rules.own": "update_fields update_report",
-    "rules.server": "ServerState chain mean",
+    "rules.server": "End ServerState chain mean",
     "run.certify": "certify",
     "run.checkpoint": "Checkpoints",
     "run.goals": "Angle Gap MarginRatio",

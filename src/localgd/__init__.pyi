@@ -1,4 +1,3 @@
-from localgd.core import End as End
 from localgd.core import Engine as Engine
 from localgd.core import Field as Field
 from localgd.core import Merge as Merge
@@ -64,6 +63,7 @@ from localgd.rows import Samples as Samples
 from localgd.rows import Shard as Shard
 from localgd.rules.own import update_fields as update_fields
 from localgd.rules.own import update_report as update_report
+from localgd.rules.server import End as End
 from localgd.rules.server import ServerState as ServerState
 from localgd.rules.server import chain as chain
 from localgd.rules.server import mean as mean

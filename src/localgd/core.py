@@ -9,7 +9,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, get_args, runtime_checkable
 
@@ -56,6 +55,12 @@ class Message:
             raise ValueError(f"w must have the shape (d,), got {self.w.shape}")
         extra = _mapping("extra", self.extra)
         object.__setattr__(self, "extra", {name: real_array(f"extra {name!r}", value) for name, value in extra.items()})
+
+    def within(self, session: str) -> Message:
+        """Return it as one of a session."""
+        message = Message.__new__(Message)
+        message.__dict__.update(self.__dict__, session=session)
+        return message
 
     @property
     def n_floats(self) -> int:
@@ -186,6 +191,13 @@ class Report:
         }
         object.__setattr__(self, "per_node", listed)
 
+    @classmethod
+    def of(cls, n_nodes: int, n_rows: int, parts: Mapping[str, Mapping[Any, Any]]) -> Report:
+        """Return the report of parts that are sound and read-only already, sums of such as are."""
+        report = cls.__new__(cls)
+        report.__dict__.update({part: {} for part in _ADDS}, n_nodes=n_nodes, n_rows=n_rows, **parts)
+        return report
+
     def __add__(self, other: Report) -> Report:
         """Return the report of both; a quantity with two shapes is a ValueError, and so is a node in both."""
         return summed((self, other))
@@ -209,11 +221,8 @@ def _kept(name: str, value: Any) -> Array:
 
 def summed(reports: Sequence[Report]) -> Report:
     """Return the sum of reports, added up from the first to the last."""
-    report = Report.__new__(Report)
-    report.__dict__.update(n_nodes=sum(one.n_nodes for one in reports), n_rows=sum(one.n_rows for one in reports))
-    for part, add in _ADDS.items():  # all of it is read-only already
-        report.__dict__[part] = _folded([getattr(one, part) for one in reports], add)
-    return report
+    parts = {part: _folded([getattr(one, part) for one in reports], add) for part, add in _ADDS.items()}
+    return Report.of(sum(one.n_nodes for one in reports), sum(one.n_rows for one in reports), parts)
 
 
 def _twice(*_: Array) -> Array:
@@ -266,17 +275,6 @@ class Task(Protocol):
 
     def run(self, message: Message, shard: Any, state: Any) -> tuple[Report, Any]:
         """Return the report and the next state; `state` is never written to, so that a round can be run again."""
-
-
-class End(StrEnum):
-    """How a method, or a run, came to its end."""
-
-    DONE = "done"
-    STALLED = "stalled"
-    INSEPARABLE = "inseparable"
-    DIVERGED = "diverged"
-    STOPPED = "stopped"
-    OUT_OF_ROUNDS = "out of rounds"
 
 
 @runtime_checkable

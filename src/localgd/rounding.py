@@ -243,15 +243,23 @@ def where_they_meet(
 ) -> float:
     """Return about the value at which the two are the same, from above: the smallest larger one of any split tried.
 
-    Regula falsi, where an end that stays weighs half the next time (Illinois).
+    Regula falsi, where an end that stays weighs half the next time (Illinois). Of two that do not meet it is the most
+    that the smaller one gets to.
 
     Examples
     --------
     >>> where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 2.0)
     1.0
+    >>> where_they_meet(lambda x: x, lambda x: 2 - x, 0.5, 0.75), where_they_meet(lambda x: x, lambda x: -x, 1.0, 2.0)
+    (0.75, -1.0)
     """
-    bound, side, middle = rising(right), 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
-    over, under = falling(left) - rising(left), bound - falling(right)
+    bound, over = rising(right), falling(left) - rising(left)
+    if over <= 0:
+        return falling(left)
+    under = bound - falling(right)
+    if under <= 0:
+        return bound
+    side, middle = 0, math.sqrt(left) * math.sqrt(right)  # where they do for the model itself
     for _ in range(60):
         least, most = math.nextafter(left, right), math.nextafter(right, left)
         if least >= right:

@@ -26,13 +26,14 @@ from localgd import (
     modified_local_gd,
     train,
 )
-from localgd.core import End, Message
+from localgd.core import Message
 from localgd.duals.dual import Dual
 from localgd.methods.method import Method
 from localgd.problems.hard_margin import angle_bound, certificate
 from localgd.problems.metrics import Evaluate
 from localgd.reference.max_margin import NotSeparableError, max_margin
 from localgd.rounding import angle_deg
+from localgd.rules.server import End
 
 EXACT_DEG = 1e-7
 """What the reference directions are good for, in degrees."""

@@ -22,10 +22,10 @@ from localgd import (
     newton,
     train,
 )
-from localgd.core import End
 from localgd.methods.method import Fallback
 from localgd.problems.sizes import DataSizes
 from localgd.rounding import angle_deg
+from localgd.rules.server import End
 
 SLOW = replace(local_gd(), name="slow", fallbacks={End.STALLED: Fallback(consensus())})
 

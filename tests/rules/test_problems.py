@@ -34,12 +34,12 @@ from localgd import (
     scaffold,
     train,
 )
-from localgd.core import End
 from localgd.methods.method import Fallback
 from localgd.methods.table import METHODS, method_named
 from localgd.problems.hard_margin import judged
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import norm
+from localgd.rules.server import End
 
 MAX_MARGIN_ONLY = {
     "modified-local-gd": "an anchor at 0 takes the model away from a finite minimiser",

@@ -13,7 +13,6 @@ from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
-from localgd.core import End
 from localgd.engine.inprocess import InProcess
 from localgd.errors import check_positive
 from localgd.estimators.linear import FLOATS, Linear, records, with_bias
@@ -24,6 +23,7 @@ from localgd.problems.least_squares import LeastSquares
 from localgd.problems.triangle import MOST_MB
 from localgd.rounding import TINY, FloatArray, norm
 from localgd.rows import Samples
+from localgd.rules.server import End
 from localgd.run.history import Run
 from localgd.run.loop import train
 

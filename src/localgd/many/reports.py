@@ -12,15 +12,22 @@ import numpy as np
 from localgd.core import Array, Report
 from localgd.many.duals import Duals, Present, fold
 from localgd.many.stack import Stack
+from localgd.rounding import read_only
 from localgd.rows import Shard
+
+
+def _kept(total: Any) -> Array:
+    """Return a sum as a report holds it."""
+    return read_only(total, total.dtype)
+
 
 Parts = Mapping[str, Mapping[str, Any]]
 """Of ``sums``, ``maxs``, ``mins`` and ``duals``, what they hold by name."""
 
 ADD: Mapping[str, Any] = {
-    "sums": fold,
-    "maxs": np.maximum.reduce,
-    "mins": np.minimum.reduce,
+    "sums": lambda values: _kept(fold(values)),
+    "maxs": lambda values: _kept(np.maximum.reduce(values)),
+    "mins": lambda values: _kept(np.minimum.reduce(values)),
     "duals": Duals.folded,
 }
 """How values of several nodes become one."""
@@ -54,7 +61,7 @@ class Reports:
         """Return the reports with more in them; not all nodes may have these, and numbers may be the same on all."""
         k, joined = len(self.node_ids), dict(self.parts)
         for part, values in parts.items():
-            wide = {n: np.full(k, v, float) if isinstance(v, float | int) else v for n, v in values.items()}
+            wide = {n: np.full(k, v, float) if isinstance(v, (float, int)) else v for n, v in values.items()}
             joined[part] = {**joined[part], **wide}
         flags = {n: raised if np.shape(raised) == (k,) else np.full(k, raised, bool) for n, raised in flags.items()}
         everywhere = where is True or np.all(where)
@@ -113,9 +120,11 @@ class Reports:
 
     def total(self) -> Report:
         """Return the sum of the reports, to the bit that of one by one in the same order."""
-        totals = {part: {name: ADD[part](v) for name, v in values.items()} for part, values in self.held.items()}
+        totals: dict[str, Any] = {
+            part: {name: ADD[part](value) for name, value in values.items()} for part, values in self.held.items()
+        }
         flags = {name: int(raised.sum()) for name, raised in self.flags.items() if raised.any()}
-        return Report(len(self.node_ids), int(self.n_rows.sum()), flags=flags, **cast("Any", totals))
+        return Report.of(len(self.node_ids), int(self.n_rows.sum()), {**totals, "flags": flags})
 
     @property
     def n_floats(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from localgd.core import End, Problem
+from localgd.core import Problem
 from localgd.methods.exact import consensus, interior_point, lbfgs, newton
 from localgd.methods.method import Fallback, Method
 from localgd.methods.squares import normal_equations, solver
@@ -14,6 +14,7 @@ from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
+from localgd.rules.server import End
 from localgd.rules.squares import check_tol
 
 CHEAP_MB = 2.0

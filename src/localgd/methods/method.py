@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from localgd.core import End, Engine, Merge, Message, Problem, Task
+from localgd.core import Engine, Merge, Message, Problem, Task
 from localgd.duals.compressors import Compressor
 from localgd.errors import all_of, check_flag, check_kind
 from localgd.losses import Loss
@@ -15,7 +15,7 @@ from localgd.problems.metrics import Weighting
 from localgd.problems.sizes import DataSizes
 from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
-from localgd.rules.server import Server
+from localgd.rules.server import End, Server
 
 UNLIKE = {
     True: "it fits real targets, and cannot look for the {} model; take auto, or another method",

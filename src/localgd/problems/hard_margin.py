@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,18 +146,14 @@ def angle_bound(w: FloatArray, margin: float, duals: Sequence[Dual], low: float,
         if dual.known
     ]
 
-    @cache  # the ends are looked at first, and then met between
     def by_margin(gamma: float) -> float:
         return acos_above(margin, gamma) if margin > 0 else math.pi
 
-    @cache
     def by_duals(gamma: float) -> float:
         return min([apart + dual.angle(gamma) for apart, dual in known], default=math.inf)
 
-    if by_duals(low) <= by_margin(low):
+    if math.isinf(high):
         return math.degrees(by_duals(low))
-    if math.isinf(high) or by_margin(high) <= by_duals(high):
-        return math.degrees(by_margin(high)) if math.isfinite(high) else math.inf
     return math.degrees(where_they_meet(by_margin, by_duals, low, high))
 
 
@@ -200,7 +195,7 @@ def certificate(
     bound = angle_bound(w, own, duals, low, high) if length > 0 else math.inf
     angle = bound if bound <= TELLING_DEG else math.nan
     cancels = cancels or before.verdict is Status.CANCELS or any(dual.cancels for dual in duals)
-    return judged(Certificate(low, high, angle, own), cancels=cancels)
+    return Certificate(low, high, angle, own, *verdict(low, high, angle, cancels=cancels))
 
 
 def near_max_margin(own: Certificate, before: Certificate, model: FloatArray, w: FloatArray) -> Certificate:
@@ -218,19 +213,19 @@ def near_max_margin(own: Certificate, before: Certificate, model: FloatArray, w:
 
 def judged(found: Certificate, *, cancels: bool) -> Certificate:
     """Return the certificate with its verdict: what is proved, in words."""
-    low, high, angle = found.margin_low, found.margin_high, found.angle_deg_max
+    said, reason = verdict(found.margin_low, found.margin_high, found.angle_deg_max, cancels=cancels)
+    return replace(found, verdict=said, reason=reason)
+
+
+def verdict(low: float, high: float, angle: float, *, cancels: bool) -> tuple[Status, str]:
+    """Return what bounds on the margin and the angle say, in a word and in a sentence."""
     within = f"within {at_most(angle)}° of the pooled max-margin model"
     if low > 0 and angle <= CLOSE_DEG:
-        verdict, reason = Status.CERTIFIED, within
-    elif low > 0:
-        verdict = Status.SEPARABLE
+        return Status.CERTIFIED, within
+    if low > 0:
         so_far = "no bound on the angle below 90° so far" if math.isnan(angle) else f"{within} so far"
-        reason = f"{so_far}; the pooled margin is at least {at_least(low)}"
-    elif cancels:
-        verdict = Status.CANCELS
-        reason = f"no direction separates the rows by more than {at_most(high, 2)}"
-    else:
-        verdict = Status.UNDECIDED
-        reason = "no model so far is proved to get every row right"
-        reason += f"; the pooled margin, if any, is at most {at_most(high)}" if math.isfinite(high) else ""
-    return replace(found, verdict=verdict, reason=reason)
+        return Status.SEPARABLE, f"{so_far}; the pooled margin is at least {at_least(low)}"
+    if cancels:
+        return Status.CANCELS, f"no direction separates the rows by more than {at_most(high, 2)}"
+    at_most_so = f"; the pooled margin, if any, is at most {at_most(high)}" if math.isfinite(high) else ""
+    return Status.UNDECIDED, f"no model so far is proved to get every row right{at_most_so}"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from localgd.core import End, Engine, Field, Message, Problem, Report, Schema
+from localgd.core import Engine, Field, Message, Problem, Report, Schema
 from localgd.duals.dual import Dual
 from localgd.kernels.project import SEPARABLE
 from localgd.problems.metrics import metrics
@@ -21,7 +21,7 @@ from localgd.rows import Shard
 from localgd.rules.local import moved, moves
 from localgd.rules.probes import forgotten
 from localgd.rules.project import MarginTask
-from localgd.rules.server import Server, ServerState, from_zero
+from localgd.rules.server import End, Server, ServerState, from_zero
 
 START_MASS = 100.0
 """Σ a_i to start from, in units of 1/radius²: the answer's is 1/γ², 100 for a margin of a tenth of the radius."""

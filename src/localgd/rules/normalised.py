@@ -53,4 +53,4 @@ class Normalised(Additive):
             return replace(state, done="the loss is 0 in float64")
         here = ServerState(state.model, state.round, tails=state.tails)
         share = min(1.0, 1.25 * state.share)
-        return replace(added(state, mean_update(report)), accepted=here, loss=loss, share=share)
+        return added(state, mean_update(report), accepted=here, loss=loss, share=share)

@@ -9,15 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
-from localgd.core import End, Message, Problem, Report
+from localgd.core import Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_kind, check_positive, check_whole
 from localgd.problems.regularised import hard_margin_only
 from localgd.rounding import CANCELS, TINY, FloatArray, is_number, read_only
+
+
+class End(StrEnum):
+    """How a method, or a run, came to its end."""
+
+    DONE = "done"
+    STALLED = "stalled"
+    INSEPARABLE = "inseparable"
+    DIVERGED = "diverged"
+    STOPPED = "stopped"
+    OUT_OF_ROUNDS = "out of rounds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +102,10 @@ def from_zero(w0: FloatArray, why: str) -> FloatArray:
     return read_only(np.zeros(w0.size))
 
 
-def added(state: State, update: Dual) -> State:
-    """Return the state after w ← w + update, one round later."""
+def added(state: State, update: Dual, **kept: Any) -> State:
+    """Return the state after w ← w + update, one round later, with what else it then keeps."""
     tails = None if state.tails is None else _grown(state.tails, state.round + 1, update)
-    return replace(state, model=state.model + update, round=state.round + 1, tails=tails)
+    return replace(state, model=state.model + update, round=state.round + 1, tails=tails, **kept)
 
 
 def mean_update(report: Report, factor: float = 1.0) -> Dual:
@@ -161,7 +173,7 @@ class Chain(Additive):
         for part, before in zip(self.parts, state.kept, strict=True):
             update, after = part(update, before, report)
             kept.append(after)
-        return replace(added(state, update), kept=tuple(kept))
+        return added(state, update, kept=tuple(kept))
 
 
 def mean() -> Chain:

@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from localgd.core import End, Engine, Failure, Task
+from localgd.core import Engine, Failure, Task
 from localgd.engine import serialize
 from localgd.errors import check_whole
 from localgd.problems.certificate import Certificate
 from localgd.rounding import is_number
+from localgd.rules.server import End
 from localgd.run.history import Row
 from localgd.stored import content_of
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from localgd.core import End, Engine, Failure
+from localgd.core import Engine, Failure
 from localgd.data.probabilities import Probabilities
 from localgd.duals.dual import Dual
 from localgd.errors import check_flag, check_kind, check_whole
@@ -20,6 +20,7 @@ from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate
 from localgd.problems.regularised import Regularised
 from localgd.rounding import FloatArray, is_number
+from localgd.rules.server import End
 
 if TYPE_CHECKING:
     from localgd.data.model import Model

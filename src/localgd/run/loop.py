@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import End, Engine, Problem
+from localgd.core import Engine, Problem
 from localgd.duals.dual import Dual
 from localgd.errors import check_kind, check_positive, check_whole
 from localgd.methods.method import Choice, Method
@@ -18,7 +18,7 @@ from localgd.problems.hard_margin import judged
 from localgd.rounding import FloatArray, at_most, read_only, vector
 from localgd.rules.late import Late
 from localgd.rules.probes import measured
-from localgd.rules.server import ServerState
+from localgd.rules.server import End, ServerState
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
 from localgd.run.history import CommunicationLog, RoundInfo, Run

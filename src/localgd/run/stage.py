@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.core import End, Engine, Failure, Message, Problem, Report
+from localgd.core import Engine, Failure, Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
@@ -21,7 +21,7 @@ from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
 from localgd.rules.schedule import spent
-from localgd.rules.server import ServerState
+from localgd.rules.server import End, ServerState
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
 from localgd.run.goals import Goal
 from localgd.run.history import CommunicationLog, RoundInfo, Row
@@ -186,7 +186,7 @@ class Stage:
             asked = self.problem.beginning(state)
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
-        message = replace(asked, session=self.session)
+        message = asked.within(self.session)
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
@@ -198,7 +198,7 @@ class Stage:
         elif final:
             told = report
         else:  # whatever else a stranger's task says may be about anything
-            look, there = self.problem.look(method.task), replace(self.problem.beginning(state), session=self.session)
+            look, there = self.problem.look(method.task), self.problem.beginning(state).within(self.session)
             told = engine.round(look, there, chosen) + Report(duals=report.duals)
             whole = whole and told.n_nodes == report.n_nodes
         if min(float(found.sums.get("weight", 1.0)) for found in (report, told)) <= 0:

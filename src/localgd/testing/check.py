@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from scipy.sparse import csr_array
 
-from localgd.core import End, Field, Message, Problem, Report
+from localgd.core import Field, Message, Problem, Report
 from localgd.duals.dual import Dual
 from localgd.engine import serialize
 from localgd.engine.inprocess import InProcess
@@ -28,6 +28,7 @@ from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 from localgd.rows import Samples, Shard
 from localgd.rules.probes import measured
+from localgd.rules.server import End
 from localgd.run.checkpoint import Checkpoints
 from localgd.run.loop import train
 
