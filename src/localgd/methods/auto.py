@@ -14,11 +14,15 @@ from localgd.problems.least_squares import LeastSquares
 from localgd.problems.regularised import Regularised
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
+from localgd.rules.descent import MEMORY
 from localgd.rules.server import End
 from localgd.rules.squares import check_tol
 
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
+
+LEAST_STEPS, ROOM = 5, 2e6
+"""Steps that L-BFGS remembers at least, and numbers that are no burden to remember, whatever the rows hold (16 MB)."""
 
 UNTOLD = "no plane separates the rows by more than 1e-8 of their size"
 
@@ -30,7 +34,8 @@ class Auto(Affordable):
     After the max-margin model: second-order rounds where N > d and a d×d sum is at most 2 MB, as they take some 40
     rounds however hard the problem; else consensus. Where one makes no progress the other takes over, if it can be
     afforded. Where nothing separates the rows, the minimiser of the logistic loss. After a penalised minimiser:
-    Newton's method up to the same size, beyond it L-BFGS. For real targets: XᵀX where it is at most `max_mb`, unless
+    Newton's method up to the same size, beyond it L-BFGS, which remembers fewer steps where they would take more room
+    than the rows. For real targets: XᵀX where it is at most `max_mb`, unless
     a penalty and few rows make conjugate gradients the cheaper way.
     """
 
@@ -55,13 +60,13 @@ class Auto(Affordable):
                 f"tol={self.tol!r} has no meaning for the {problem.kind} model; leave it out, or give a goal"
             )
         if isinstance(problem, Regularised):
-            return self._minimiser(sizes.n_features)
+            return self._minimiser(sizes)
         return self._max_margin(sizes)
 
     def _max_margin(self, sizes: DataSizes) -> Method:
         n_rows, n_features = sizes.n_rows, sizes.n_features
         cost = megabytes(n_features)
-        last = self.apart(n_features)
+        last = self.apart(sizes)
         together = replace(consensus(), why="its rounds send d numbers a node", fallbacks=last)
         if cost > self.max_mb:
             return replace(together, why=f"second-order rounds would send {cost:,.3g} MB a node")
@@ -74,19 +79,19 @@ class Auto(Affordable):
         second = Fallback(replace(inner, why=f"consensus stalled, and {inner.why}"))
         return replace(together, why=why, fallbacks={**last, End.STALLED: second})
 
-    def apart(self, n_features: int) -> dict[End, Fallback]:
+    def apart(self, sizes: DataSizes) -> dict[End, Fallback]:
         """Return what takes over where nothing separates the rows."""
-        minimiser = replace(self._minimiser(n_features), fallbacks={})
+        minimiser = replace(self._minimiser(sizes), fallbacks={})
         why = f"{UNTOLD}, and {minimiser.why}"
         return {End.INSEPARABLE: Fallback(replace(minimiser, why=why), Regularised())}
 
-    def _minimiser(self, n_features: int) -> Method:
-        cost = megabytes(n_features)
-        why = f"{n_features} columns make sums of {cost:.2g} MB a node"
+    def _minimiser(self, sizes: DataSizes) -> Method:
+        cost = megabytes(sizes.n_features)
+        why = f"{sizes.n_features} columns make sums of {cost:.2g} MB a node"
         second = replace(newton(max_mb=self.max_mb), why=why)
         if cost <= min(CHEAP_MB, self.max_mb):
             return second
-        first = replace(lbfgs(), why=f"d×d sums would be {cost:,.3g} MB a node")
+        first = replace(lbfgs(memory=remembered(sizes)), why=f"d×d sums would be {cost:,.3g} MB a node")
         if cost > self.max_mb:
             return first
         return replace(first, fallbacks={End.STALLED: Fallback(replace(second, why=f"lbfgs stalled, and {why}"))})
@@ -122,8 +127,20 @@ class OrMinimiser:
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method, with what takes over from it."""
-        fallbacks = Auto().apart(sizes.n_features) if isinstance(problem, HardMargin) else {}
+        fallbacks = Auto().apart(sizes) if isinstance(problem, HardMargin) else {}
         return replace(self.method, fallbacks=fallbacks)
+
+
+def remembered(sizes: DataSizes) -> int:
+    """Return how many steps, of two vectors each, L-BFGS remembers of rows of these sizes.
+
+    Examples
+    --------
+    >>> [remembered(DataSizes(20_000, d, 1.0, 1, stored=2e6)) for d in (1000, 50_000, 100_000, 1_000_000)]
+    [30, 20, 10, 5]
+    """
+    room = max(sizes.stored, ROOM) / (2 * sizes.n_features)
+    return int(min(max(room, LEAST_STEPS), MEMORY))
 
 
 def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:

@@ -31,6 +31,9 @@ FLAT = 1e-20
 CURVED = 1e-12
 """Least cosine between a step and the change of the gradient along it that L-BFGS remembers."""
 
+MEMORY = 30
+"""Steps that L-BFGS remembers, and moves that Anderson's acceleration looks back on, unless told otherwise."""
+
 SINGULAR = 1e-13
 """A curvature below this part of the largest is none."""
 
@@ -188,7 +191,7 @@ class LimitedMemory(Descending):
     gradient does not grow are not remembered, so that every direction leads down.
     """
 
-    memory: int = 30
+    memory: int = MEMORY
 
     def __post_init__(self) -> None:
         check_whole("memory", self.memory, 1)
@@ -257,7 +260,7 @@ class ControlVariates(Server):
     whole_rounds: ClassVar[str] = "its control variates need the gradient of every node"
 
     problem: Regularised = Regularised()  # noqa: RUF009  frozen, so sharing one is safe
-    memory: int = 30
+    memory: int = MEMORY
     lr: float | None = None
 
     def __post_init__(self) -> None:
