@@ -9,13 +9,13 @@ than ten thousand rounds in CI, a million by ``python tests/rules/test_compresse
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import at_scale
 from common import examples
 from localgd import Int4, Int8, Shard, SignSGD, TopK
 from localgd.engine import serialize
@@ -230,10 +230,5 @@ def test_no_compressed_round_claims_what_is_not_so(part):
     assert wrong == {}
 
 
-if __name__ == "__main__":  # a million, in as many processes as there are cores
-    from concurrent.futures import ProcessPoolExecutor
-
-    with np.errstate(all="ignore"), ProcessPoolExecutor(int(os.environ.get("WORKERS", "0")) or None) as pool:
-        found = pool.map(false_claims, range(int(os.environ.get("CASES", "150000"))), chunksize=1000)
-        wrong = {seed: claims for seed, claims in enumerate(found) if claims}
-    print(f"{len(wrong)} false", dict(list(wrong.items())[:10]))  # noqa: T201
+if __name__ == "__main__":
+    at_scale.run(false_claims, 150_000)

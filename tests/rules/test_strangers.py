@@ -7,13 +7,13 @@ The exact answer is in closed form for two columns, so that many cases can be dr
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import at_scale
 from common import examples
 from localgd import InProcess, Int4, Int8, Method, NodeError, Report, Shard, SignSGD, Status, TopK, train
 from localgd.duals.dual import Dual
@@ -270,14 +270,5 @@ def test_the_exact_answer_of_two_columns_is_that_of_the_reference():
         assert angle_deg(reference.direction, direction) <= 1e-4
 
 
-if __name__ == "__main__":  # a million, in as many processes as there are cores
-    from concurrent.futures import ProcessPoolExecutor
-
-    first, n_cases, wrong = int(os.environ.get("FIRST", "0")), int(os.environ.get("CASES", "1000000")), {}
-    with np.errstate(all="ignore"), ProcessPoolExecutor() as pool:
-        seeds = range(first, first + n_cases)
-        for seed, claims in zip(seeds, pool.map(false_claims, seeds, chunksize=1000), strict=True):
-            wrong |= {seed: claims} if claims else {}
-            if (seed + 1) % 50_000 == 0:
-                print(f"up to seed {seed}: {len(wrong)} false", flush=True)  # noqa: T201
-    print(f"{len(wrong)} false of seeds {first} to {first + n_cases - 1}", dict(list(wrong.items())[:10]))  # noqa: T201
+if __name__ == "__main__":
+    at_scale.run(false_claims, 1_000_000)
