@@ -74,6 +74,35 @@ def test_what_is_said_overrides_and_a_blank_takes_back(run, table, tmp_path):
     assert "--label result, in place of the run's --label outcome" in done.stderr
 
 
+def test_what_the_run_was_told_of_columns_that_other_rows_lack_is_passed_over(run, table, tmp_path):
+    """A column to drop that is not there is dropped; one that is said now has to be there."""
+    east = tmp_path / "east.csv"
+    pl.read_csv(table).drop("note").write_csv(east)
+    pl.read_csv(table).write_csv(tmp_path / "whole.csv")
+    whole, part = (localgd("evaluate", run, path, "--json") for path in (tmp_path / "whole.csv", east))
+    assert (part.returncode, part.stdout) == (0, whole.stdout), part.stderr
+    assert localgd("certify", run, east).returncode == 0
+    assert localgd("calibrate", run, east, "--out", tmp_path / "calibrated.json").returncode == 0
+    assert localgd("predict", run, east).returncode == 0
+    typed = localgd("evaluate", run, east, "--drop", "note")
+    assert typed.returncode == 2
+    assert "drop='note' is not a column of" in typed.stderr
+
+
+def test_columns_of_categories_and_dates_that_other_rows_lack_are_filled_or_missed_by_the_model(tmp_path):
+    frame = patients(n=200).with_columns(ward=pl.int_range(pl.len()) % 3, seen=pl.lit("2020-02-01"))
+    frame.write_csv(tmp_path / "all.csv")
+    frame.drop("ward", "seen").write_csv(tmp_path / "east.csv")
+    read = ("--label", "outcome", "--node", "site", "--categorical", "ward", "--dates", "seen")
+    assert localgd("train", tmp_path / "all.csv", *read, "--C", "1", "--out", tmp_path / "RUN").returncode == 0
+    short = localgd("evaluate", tmp_path / "RUN", tmp_path / "east.csv")
+    assert short.returncode == 2
+    assert "columns 'ward', 'seen' were used in training but not found among the features" in short.stderr
+    words = ("--fill-missing-columns", "--unseen", "zeros")
+    done = localgd("evaluate", tmp_path / "RUN", tmp_path / "east.csv", *words)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_partition_belongs_to_its_rows(tmp_path):
     split = ("--partition", "by_label", "--n-nodes", "5")
     assert localgd("train", "golub", *split, "--n-rounds", "3", "--out", tmp_path / "RUN").returncode == 0

@@ -31,6 +31,10 @@ def test_a_column_that_some_sites_lack_can_be_dropped(tmp_path: Path) -> None:
         load(tmp_path, label="y", drop=["z"])
     with pytest.raises(ValueError, match=r"drop='zz' is not a column of .*; did you mean 'z'"):
         load(tmp_path, label="y", drop=["zz"])
+    lenient = load(tmp_path, label="y", drop=["z", "comment", "zz"], categorical=["kind"], may_lack=["zz", "kind"])
+    assert {table.names for table in lenient} == {("x",)}
+    with pytest.raises(ValueError, match=r"drop='zz' is not a column of"):
+        load(tmp_path, label="y", drop=["z", "comment", "zz"], may_lack=["kind"])
     words = ("train", tmp_path, "--label", "y", "--C", "1", "--drop", "z", "--drop", "comment")
     assert localgd(*words).returncode == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
 
 
 def tables_of(
-    source: Source, seed: int, share: tuple[int, int] = (0, 1), *, recipe: Recipe | None = None
+    source: Source,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
+    *,
+    recipe: Recipe | None = None,
+    may_lack: Collection[str] = (),
 ) -> list[Table]:
     """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
 
-    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates.
+    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates; rows that
+    lack one are its to refuse, or to be filled. Columns that the source names and the rows `may_lack` are passed over.
     """
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
@@ -45,6 +52,7 @@ def tables_of(
     given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": dates} if dates else {}
+    given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
     given |= {"categorical": categories} if categories else {}

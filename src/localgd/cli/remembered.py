@@ -46,10 +46,15 @@ class Recalled:
     taken: Mapping[str, Any]
     problem: Problem | None
 
+    @property
+    def elsewhere(self) -> list[str]:
+        """Columns that the run was told of, and rows of other places may lack: the model knows which it needs."""
+        return [name for flag in ("drop", "categorical") for name in self.taken.get(flag, ())]
+
     def tables(self, recipe: Recipe | None) -> list[Table]:
         """Return the tables, for the recipe of the model if it has one."""
         try:
-            return tables_of(self.source, self.seed, recipe=recipe)
+            return tables_of(self.source, self.seed, recipe=recipe, may_lack=self.elsewhere)
         except ValueError as error:
             if not self.taken:
                 raise

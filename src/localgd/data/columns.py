@@ -148,15 +148,15 @@ def alike(
     *,
     dates: Collection[str] = (),
     fill_missing_columns: bool = False,
-    partly: bool = False,
+    may_lack: Collection[str] = (),
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
     decided over all tables together; those declared `categorical` stay text although they may look like numbers, and
     those of `dates` become days since 1970. With
-    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Where these are tables of
-    some nodes only, `partly`, columns to drop may be those of others.
+    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Of `drop`, `categorical` and
+    `dates`, those that the tables `may_lack` are passed over where no table has them.
 
     Raises
     ------
@@ -173,9 +173,11 @@ def alike(
         why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
         raise ValueError(f"weight={weight!r} must be a column of its own: {why}")
     everywhere = list(dict.fromkeys(name for table in tables for name in table.names))
+    absent = set(may_lack).difference(everywhere)
+    drop, categorical, dates = ([name for name in said if name not in absent] for said in (drop, categorical, dates))
     for parameter, columns in {
         "label": [label] if label else [],
-        "drop": () if partly else drop,
+        "drop": drop,
         "categorical": categorical,
         "dates": dates,
     }.items():
