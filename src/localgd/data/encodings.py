@@ -102,13 +102,24 @@ class Category:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?``."""
+        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?`` (see `levels`)."""
         return tuple(f"{self.name}={level}" for level in self.levels)
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The categories, and ``?`` where a missing value is one."""
-        return (*self.categories, "?") if self.missing == "category" else self.categories
+        """The categories, and ``?`` where a missing value is one: ``(missing)`` if a category is called ``?``.
+
+        Examples
+        --------
+        >>> Category("odor", ("almond", "?"), "category").levels
+        ('almond', '?', '(missing)')
+        """
+        if self.missing != "category":
+            return self.categories
+        missing = "(missing)" if "?" in self.categories else "?"
+        while missing in self.categories:
+            missing = f"({missing})"
+        return (*self.categories, missing)
 
     def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
         """Return the encoded column as CSR, shape (n, number of categories)."""
