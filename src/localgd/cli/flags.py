@@ -39,7 +39,10 @@ Text = Annotated[
 ]
 Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
 Dates = Annotated[
-    list[str] | None, typer.Option("--dates", help="Column of dates, taken as days since 1970; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--dates", help="Column of dates (YYYY-MM-DD, DD.MM.YYYY), taken as days since 1970; may be repeated."
+    ),
 ]
 Scale = Annotated[
     Literal["standard", "none"] | None,

@@ -58,7 +58,7 @@ def load(
         Column of a CSV or Parquet file that says what a row counts, at least 0 (`Table`).
     dates : collection of str
         Columns of dates to take as numbers, days since 1970: of the types Date and Datetime in Parquet, or written
-        YYYY-MM-DD, with or without a time HH:MM:SS.
+        YYYY-MM-DD or DD.MM.YYYY, with or without a time HH:MM:SS.
     may_lack : collection of str
         Of the columns in `drop`, `categorical` and `dates`, those that all rows may lack: what was said of other rows,
         such as those that a model was trained on. A column that is not among them has to be there.
