@@ -100,6 +100,7 @@ class Source:
     n_nodes: NNodes = None
 
 
+HOLDOUT = "Share of every node's rows to set aside"
 OfUnseen = Annotated[
     Literal["error", "zeros"] | None,
     typer.Option("--unseen", help="What a category never seen in training means.", show_default="as in training"),
