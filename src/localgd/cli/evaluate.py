@@ -101,7 +101,9 @@ def _held(
     from localgd.cli.data import prepared
     from localgd.cli.remembered import recalled
     from localgd.data.model import Model
+    from localgd.data.unmet import unmet
     from localgd.engine.inprocess import InProcess
+    from localgd.report import text
 
     held = Model.load(model)
     if held.recipe is not None and (source.scale or source.text_column):
@@ -115,4 +117,7 @@ def _held(
         held = replace(held, recipe=recipe)
     if unseen is not None and held.recipe is not None:
         held = replace(held, recipe=replace(held.recipe, unseen=unseen))
+    if held.recipe is not None and held.recipe.unseen == "zeros":
+        for line in text.unmet(unmet(engine, held.recipe, min_group)):
+            typer.echo(line, err=True)
     return held, engine

@@ -14,6 +14,7 @@ from localgd.data.holdout import hold_out
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
 from localgd.data.survey import Survey
+from localgd.data.unmet import unmet
 from localgd.errors import NodeError, from_all
 from localgd.evaluation.evaluate import evaluate
 from localgd.evaluation.left_out import LeftOut, leave_one_node_out
@@ -103,7 +104,8 @@ class Judge:
                 f"among the rows set aside by --holdout, node {error.node_id!r}: {error.__cause__}; another --seed "
                 "sets other rows aside"
             ) from error
-        return self._said(from_all(rows, Sizes(), Message()).n_rows)
+        odd = text.unmet(unmet(self.held_out, recipe, self.flags.min_group))
+        return [*self._said(from_all(rows, Sizes(), Message()).n_rows), *odd]
 
     def _said(self, n_rows: int) -> list[str]:
         there, all_nodes = self.held_out.node_ids, self.engine.node_ids

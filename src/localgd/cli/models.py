@@ -58,6 +58,7 @@ def certify_command(
     from localgd.cli.remembered import recalled
     from localgd.core import Message
     from localgd.data.model import Model
+    from localgd.data.unmet import unmet
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.metrics import Evaluate, total
@@ -77,6 +78,8 @@ def certify_command(
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
+        for line in text.unmet(unmet(InProcess(tables), recipe)):
+            typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
@@ -179,6 +182,8 @@ def predict_command(
     from localgd.cli.data import left_out, predicted, with_blanks
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
+    from localgd.data.unmet import unmet
+    from localgd.engine.inprocess import InProcess
     from localgd.report import text
     from localgd.run.whole import check_place, whole
 
@@ -194,6 +199,8 @@ def predict_command(
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
+    for line in text.unmet(unmet(InProcess([table]), held.recipe)):  # else the rows would have been refused
+        typer.echo(line, err=True)
     if out is not None:
         with whole(out) as fresh:
             frame.write_parquet(fresh) if out.suffix.lower() == ".parquet" else frame.write_csv(fresh)

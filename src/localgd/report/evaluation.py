@@ -225,6 +225,7 @@ def left_out(found: LeftOut) -> Iterator[Grid | str]:
     yield _left_out(found)
     for node, why in list(found.missing.items())[:MOST_NODES]:
         yield f"nothing is told of {plain(node)!r}: {why}"
+    yield from text.unmet(found.unmet)
 
 
 def _left_out(found: LeftOut) -> Grid:
