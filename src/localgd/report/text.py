@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from localgd.core import Failure, Problem
-from localgd.errors import plain, shown
+from localgd.errors import listing, plain, shown
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.least_squares_certificate import SquaresCertificate
@@ -192,10 +192,6 @@ def failures(found: Sequence[Failure]) -> list[str]:
     return [f"{reports} lost or refused: {named}{', …' if len(counts) > 10 else ''}; failures.json says why"]
 
 
-MOST_NAMED = 8
-"""Columns of nodes that are named in a line."""
-
-
 def unmet(found: Mapping[str, Mapping[str, int | None]]) -> list[str]:
     """Return in a line where rows hold categories that training never met; nothing if none do.
 
@@ -209,12 +205,9 @@ def unmet(found: Mapping[str, Mapping[str, int | None]]) -> list[str]:
         for node, by_column in found.items()
         for column, n_rows in by_column.items()
     ]
-    if not named:
-        return []
-    listed = ", ".join(named[:MOST_NAMED])
-    more = f", and {counted(len(named) - MOST_NAMED, 'more column')} of nodes" if len(named) > MOST_NAMED else ""
     mend = "where one is another spelling of what is known, say so with --category-map"
-    return [plain(f"categories that training never met are read as none: {listed}{more}; {mend}")]
+    said = f"categories that training never met are read as none: {listing(named, noun='columns of nodes')}; {mend}"
+    return [plain(said)] if named else []
 
 
 LOOSE_DEG = 30.0
