@@ -215,9 +215,10 @@ def nearest(name: str, known: Collection[str]) -> str:
     >>> nearest("clas", ["class", "odor"])
     "; did you mean 'class'? Known are: class, odor"
     """
+    known = [one for one in known if one.strip()]  # a column without a name is none to choose
     near = get_close_matches(cut(name), [cut(one) for one in known], n=1)
-    listed = ", ".join(cut(one) for one in list(known)[:20]) + (", …" if len(known) > 20 else "")
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
+    listed = ", ".join(cut(one) for one in known[:20]) + (", …" if len(known) > 20 else "")
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed or 'none'}"
 
 
 def listing(words: Iterable[str], noun: str = "") -> str:

@@ -80,6 +80,6 @@ def test_what_has_no_meaning_is_refused_in_words(run):
         return done.stderr
 
     assert "is a file, not a folder" in refused("--out", Path(__file__, "metrics.json"))
-    assert "thresholds must be probabilities" in refused("--threshold", "2")
+    assert "error: --threshold must be probabilities" in refused("--threshold", "2")
     assert "--seed is for --partition" in refused("--seed", "1")
     assert "brings its own preparation" in refused("--scale", "none")

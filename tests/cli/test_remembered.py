@@ -86,7 +86,7 @@ def test_what_the_run_was_told_of_columns_that_other_rows_lack_is_passed_over(ru
     assert localgd("predict", run, east).returncode == 0
     typed = localgd("evaluate", run, east, "--drop", "note")
     assert typed.returncode == 2
-    assert "drop='note' is not a column of" in typed.stderr
+    assert "--drop 'note' is not a column of" in typed.stderr
 
 
 def test_columns_of_categories_and_dates_that_other_rows_lack_are_filled_or_missed_by_the_model(tmp_path):

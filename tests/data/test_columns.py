@@ -158,7 +158,9 @@ def test_other_names_of_row_numbers(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.csv").write_text(f"{name},x,y\n1,5,0\n2,7,1\n")
     (table,) = load(tmp_path / "a.csv", label="y")
     assert table.names == ("x",)
-    assert table.notes == (f"column {name.strip()!r} is left out, as by its name it numbers the rows",)
+    by_name = f"column {name!r} is left out, as by its name"
+    said = by_name if name.strip() else "the first column is left out, as without a name"
+    assert table.notes == (f"{said} it numbers the rows",)
 
 
 def test_names_are_as_they_are_quoted_and_any_separator_may_be_said(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
+from localgd.errors import shown
 
 if TYPE_CHECKING:
     from localgd.engine.torchdist import TorchDistributed
@@ -56,10 +57,11 @@ def tables_of(
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
     given |= {"categorical": categories} if categories else {}
+    mapped = set(categories).difference(source.categorical or ())
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
-        return load(data, nodes=mine, **given)
-    tables = load(data, **given)
+        return _loaded(data, {**given, "nodes": mine}, mapped)
+    tables = _loaded(data, given, mapped)
     if recipe is not None and source.fill_missing_columns:
         tables = [with_blanks(table, recipe) for table in tables]
     if how is not None and n_nodes is not None:
@@ -69,6 +71,17 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _loaded(data: str, given: Mapping[str, Any], mapped: Collection[str]) -> list[Table]:
+    """Load the tables; columns that are categories as they are `mapped` are named by what was said of them."""
+    try:
+        return load(data, **given)
+    except ValueError as error:
+        what = str(error)
+        for name in mapped:
+            what = what.replace(f"categorical={shown(name)} is not", f"category_map={shown(name)} is not")
+        raise ValueError(what) from error
 
 
 def by_node(said: list[str], flag: str) -> str | dict[str, str]:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
+from localgd.cli.wording import flags_of, in_flags
 from localgd.methods.options import OPTIONS
 
 PANELS = {
@@ -159,7 +160,14 @@ def _said_of_arguments(callback: Any) -> dict[str, str | None]:
 
 
 class Command(_Panelled, TyperCommand):
-    """A command with its help in panels."""
+    """A command with its help in panels, whose errors speak of its flags."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a ValueError names flags where Python has parameters."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise ValueError(in_flags(str(error), flags_of(self.params))) from error
 
 
 class Group(_Panelled, TyperGroup):

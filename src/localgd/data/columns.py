@@ -212,8 +212,11 @@ def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Tab
             found += [name] if name == table.names[0] or _blank(table, name) else []
     empty = {name for name in found if not name.strip() and _blank(table, name)}
     notes = [
-        f"column {name!r} is left out, as "
-        + ("it has neither a name nor a value" if name in empty else "by its name it numbers the rows")
+        "a column is left out, as it has neither a name nor a value"
+        if name in empty
+        else f"column {name!r} is left out, as by its name it numbers the rows"
+        if name.strip()
+        else "the first column is left out, as without a name it numbers the rows"
         for name in found
     ]
     kept = tuple(name for name in left if name not in found) if found else left
@@ -280,13 +283,13 @@ def _differ(tables: Sequence[Table], names: Sequence[str]) -> str:
     held = {table.node_id: set(table.names) for table in tables}
     if len(tables) == 2:
         who = " and ".join(table.source for table in tables)
-        only = [(one, listing(shown(name) for name in names if name in held[one.node_id])) for one in tables]
+        only = [(one, listing(_column(name) for name in names if name in held[one.node_id])) for one in tables]
         parts = "; ".join(f"only {_named(one)} has {own}" for one, own in only if own)
     else:
         who = f"{len(tables):,} nodes"
         groups: dict[str, list[str]] = {}
         for name in names[:MOST_NAMED]:
-            groups.setdefault(_where(name, held), []).append(shown(name))
+            groups.setdefault(_where(name, held), []).append(_column(name))
         said = [f"{', '.join(own)} {'is' if len(own) == 1 else 'are'} {where}" for where, own in groups.items()]
         said += [f"and {len(names) - MOST_NAMED:,} more columns"] if len(names) > MOST_NAMED else []
         parts = "; ".join(said)
@@ -294,6 +297,10 @@ def _differ(tables: Sequence[Table], names: Sequence[str]) -> str:
         f"the columns of {who} differ: {parts}; give every node the same columns, leave them out with drop (--drop), "
         "or fill them with fill_missing_columns=True (--fill-missing-columns)"
     )
+
+
+def _column(name: str) -> str:
+    return shown(name) if name.strip() else "a column without a name"
 
 
 def _where(name: str, held: Mapping[str, Collection[str]]) -> str:
