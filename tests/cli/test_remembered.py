@@ -56,6 +56,25 @@ def test_certify_compares_with_what_the_run_ended_certified_against(run, table):
     assert "not separable" in angle.stdout
 
 
+def test_an_angle_asked_of_a_run_with_a_penalty_is_one_to_its_minimiser(table, tmp_path):
+    assert localgd("train", table, *READ, "--C", "1", "--out", tmp_path / "RUN").returncode == 0
+    done = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01")
+    assert done.returncode == 0, done.stdout
+    assert "compared with the pooled minimiser of the logistic loss with C=1\n" in done.stderr
+    assert "certified: within" in done.stdout
+    entries = json.loads((tmp_path / "RUN" / "model.json").read_text())
+    entries["coef"][0] += 1.0
+    (tmp_path / "RUN" / "model.json").write_text(json.dumps(entries))
+    moved = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01")
+    assert moved.returncode == 3
+    assert "not proved, as asked: within 0.01° of the pooled model" in moved.stdout
+    other = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01", "--C", "2")
+    assert "with C=2, in place of the run's minimiser of the logistic loss with C=1" in other.stderr
+    (tmp_path / "copy.json").write_text((tmp_path / "RUN" / "model.json").read_text())
+    copy = localgd("certify", tmp_path / "copy.json", table, *READ, "--angle-tol-deg", "5")
+    assert "not separable" in copy.stdout
+
+
 def test_evaluate_and_calibrate_read_the_rows_likewise(run, table, tmp_path):
     done = localgd("evaluate", run, table)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ def certify_command(
         typer.Option(
             "--C",
             help="Compare with the minimiser of the penalised logistic loss.",
-            show_default="what the run was certified against, unless an angle is asked for",
+            show_default="what the run was certified against, unless it has no C and an angle is asked for",
         ),
     ] = None,
     loss: Annotated[
@@ -52,7 +52,8 @@ def certify_command(
     until that angle is proved, or proved to be larger.
 
     Of a run folder, rows are read as for the run, and the model is compared with what the run was certified against,
-    unless flags say otherwise.
+    unless flags say otherwise. An angle that is asked of a run with C is one to the minimiser of its loss, of which one
+    round proves what there is to prove.
     """
     from localgd.cli.data import prepared
     from localgd.cli.remembered import recalled
@@ -88,7 +89,7 @@ def certify_command(
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
-    found = certify(w, federation, problem=problem, goal=goal if C is None else None)
+    found = certify(w, federation, problem=problem, goal=goal if isinstance(problem, HardMargin) else None)
     if numbers:
         typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.status)
         return
@@ -136,7 +137,7 @@ def _compared(
     elif C is not None:
         of_run = "logistic" if before is None else before.loss
         wanted = Regularised(loss_named(loss or of_run), C, intercept)
-    elif goal is not None:
+    elif goal is not None and not (before is not None and before.penalised):  # else the angle is one to its minimiser
         wanted = HardMargin()
     if own is not None:
         instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
