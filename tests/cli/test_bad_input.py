@@ -87,6 +87,13 @@ LABELS = ("--label", "outcome", "--node", "site")
             "local-gd: --local-steps has no value for node",
         ),
         ((*LABELS, "--seed", "-1", "--holdout", "0.2"), "error: --seed must be a whole number of at least 0, got -1"),
+        (
+            (*LABELS, "--holdout", "0.2", "--min-group", "90"),
+            "error: --holdout 0.2 sets no row of any node",
+        ),
+        ((*LABELS, "--holdout", "0.2", "--min-group", "90"), "share, a smaller --min-group, or leave whole nodes out"),
+        ((*LABELS, "--holdout", "0.2", "--min-group", "90"), "nodes out instead (--leave-one-node-out)"),
+        ((*LABELS, "--min-nodes", "2"), "ends the run; give --on-failure 'skip', or leave it out"),
         ((*LABELS, "--min-group", "0"), "error: --min-group must be a whole number of at least 1, got 0"),
         (("--label", "age"), "it looks like a number to predict"),
     ],

@@ -84,8 +84,6 @@ class Judge:
         """Set rows aside, if that is asked for: the same ones for every command."""
         if flags.holdout is None:
             return cls(flags, engine, engine)
-        if not 0 < flags.holdout < 1:
-            raise ValueError(f"--holdout must be a share of the rows, above 0 and below 1, got {flags.holdout}")
         how = {"seed": flags.seed, "min_group": flags.min_group, "classes": classes}
         return cls(flags, engine, *hold_out(engine, flags.holdout, **how))
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
-from localgd.cli.wording import flags_of, in_flags
+from localgd.cli.wording import flags_of
 from localgd.methods.options import OPTIONS
 
 PANELS = {
@@ -163,11 +163,12 @@ class Command(_Panelled, TyperCommand):
     """A command with its help in panels, whose errors speak of its flags."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a ValueError names flags where Python has parameters."""
+        """Run the command; an error takes along what its flags are called."""
         try:
             return super().invoke(ctx)
-        except ValueError as error:
-            raise ValueError(in_flags(str(error), flags_of(self.params))) from error
+        except Exception as error:
+            vars(error)["flags"] = flags_of(self.params)
+            raise
 
 
 class Group(_Panelled, TyperGroup):
