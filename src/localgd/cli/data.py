@@ -24,6 +24,7 @@ from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
+from localgd.data.unmet import unmet
 from localgd.engine.inprocess import InProcess
 from localgd.errors import shown
 
@@ -190,11 +191,34 @@ def left_out(table: Table) -> list[str]:
     return [f"{table.source}: {said} no line; the first is row {first}"]
 
 
-def predicted(
-    model: Model, table: Table, *, unseen: Unseen | None, proba: bool, threshold: float | None, row_id: str | None
-) -> pl.DataFrame:
+def taking(model: Model, unseen: Unseen | None) -> Model:
+    """Return a model that takes a category never seen in training as was said; None is as the model says."""
+    if unseen is None or model.recipe is None:
+        return model
+    return replace(model, recipe=replace(model.recipe, unseen=unseen))
+
+
+def read_as_none(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> list[str]:
+    """Return in a line where rows hold categories that training never met, if they are read as none and not refused.
+
+    Examples
+    --------
+    >>> from localgd.data.encodings import Category
+    >>> recipe = Recipe((Category("ward", ("a", "b")),), (0, 1), True, False, "zeros")
+    >>> found = read_as_none([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
+    >>> found[0][:85]
+    "categories that training never met are read as none: of 'ward' in 1 row of 'north'; w"
+    """
+    if recipe is None or recipe.unseen == "error":
+        return []
+    from localgd.report import text
+
+    return text.unmet(unmet(InProcess(tables), recipe, min_group))
+
+
+def predicted(model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: str | None) -> pl.DataFrame:
     """Return the label of every row, after its id and before the probabilities and scores that were asked for."""
-    scores, classes = model.scores(table, unseen=unseen), model.classes or ()
+    scores, classes = model.scores(table), model.classes or ()
     columns: dict[str, Any] = {"prediction": model.labels(scores)}
     if threshold is not None:
         if len(classes) != 2 or not 0 <= threshold <= 1:

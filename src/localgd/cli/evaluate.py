@@ -98,12 +98,10 @@ def _held(
     model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
-    from localgd.cli.data import prepared
+    from localgd.cli.data import prepared, read_as_none, taking
     from localgd.cli.remembered import recalled
     from localgd.data.model import Model
-    from localgd.data.unmet import unmet
     from localgd.engine.inprocess import InProcess
-    from localgd.report import text
 
     held = Model.load(model)
     if held.recipe is not None and (source.scale or source.text_column):
@@ -115,9 +113,7 @@ def _held(
         as_it_is = replace(how.source, scale=source.scale or "none")
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
-    if unseen is not None and held.recipe is not None:
-        held = replace(held, recipe=replace(held.recipe, unseen=unseen))
-    if held.recipe is not None and held.recipe.unseen == "zeros":
-        for line in text.unmet(unmet(engine, held.recipe, min_group)):
-            typer.echo(line, err=True)
+    held = taking(held, unseen)
+    for line in read_as_none(tables, held.recipe, min_group):
+        typer.echo(line, err=True)
     return held, engine

@@ -55,11 +55,10 @@ def certify_command(
     unless flags say otherwise. An angle that is asked of a run with C is one to the minimiser of its loss, of which one
     round proves what there is to prove.
     """
-    from localgd.cli.data import prepared
+    from localgd.cli.data import prepared, read_as_none
     from localgd.cli.remembered import recalled
     from localgd.core import Message
     from localgd.data.model import Model
-    from localgd.data.unmet import unmet
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.metrics import Evaluate, total
@@ -79,7 +78,7 @@ def certify_command(
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
-        for line in text.unmet(unmet(InProcess(tables), recipe)):
+        for line in read_as_none(tables, recipe):
             typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
@@ -180,11 +179,9 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted, with_blanks
+    from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
-    from localgd.data.unmet import unmet
-    from localgd.engine.inprocess import InProcess
     from localgd.report import text
     from localgd.run.whole import check_place, whole
 
@@ -199,8 +196,9 @@ def predict_command(
         table = with_blanks(table, held.recipe)
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
-    frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
-    for line in text.unmet(unmet(InProcess([table]), held.recipe)):  # else the rows would have been refused
+    held = taking(held, unseen)
+    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
+    for line in read_as_none([table], held.recipe):
         typer.echo(line, err=True)
     if out is not None:
         with whole(out) as fresh:
