@@ -75,12 +75,14 @@ def test_what_has_no_meaning_is_refused_in_words(table, words, said):
 
 
 @pytest.mark.processes
-def test_several_processes_choose_as_one_does(sites, tmp_path):
-    words = ["tune", sites, "--label", "outcome", "--Cs", "0.1,1", "--cv", "2", "--scoring", "roc_auc"]
+@pytest.mark.parametrize("apart", [(), ("--holdout", "0.3", "--seed", "2")])
+def test_several_processes_choose_as_one_does(apart, sites, tmp_path):
+    words = ["tune", sites, "--label", "outcome", "--Cs", "0.1,1", "--cv", "2", "--scoring", "roc_auc", *apart]
     assert localgd(*words, "--out", tmp_path / "ONE").returncode == 0
     done = torchrun(3, *words, "--out", tmp_path / "THREE")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1
+    assert done.stderr.count("set aside") == bool(apart)
     one, three = (pl.read_csv(tmp_path / name / "scores.csv").to_numpy() for name in ("ONE", "THREE"))
     np.testing.assert_allclose(one, three, atol=1e-8)
 
