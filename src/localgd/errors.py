@@ -6,7 +6,7 @@ import math
 import reprlib
 import textwrap
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -20,6 +20,9 @@ from localgd.rounding import is_number, is_whole
 
 SHOWN = 80
 """Most characters of a value in an error message."""
+
+MOST_NAMED = 8
+"""Columns, or nodes, that a message lists."""
 
 
 class NodeError(RuntimeError):
@@ -212,9 +215,23 @@ def nearest(name: str, known: Collection[str]) -> str:
     >>> nearest("clas", ["class", "odor"])
     "; did you mean 'class'? Known are: class, odor"
     """
+    known = [one for one in known if one.strip()]  # a column without a name is none to choose
     near = get_close_matches(cut(name), [cut(one) for one in known], n=1)
-    listed = ", ".join(cut(one) for one in list(known)[:20]) + (", …" if len(known) > 20 else "")
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed}"
+    listed = ", ".join(cut(one) for one in known[:20]) + (", …" if len(known) > 20 else "")
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known are: {listed or 'none'}"
+
+
+def listing(words: Iterable[str], noun: str = "") -> str:
+    """Return words, and how many more there are than anybody would read on.
+
+    Examples
+    --------
+    >>> listing("abc"), listing(map(str, range(20)), noun="nodes")
+    ('a, b, c', '0, 1, 2, 3, 4, 5, 6, 7, and 12 more nodes')
+    """
+    known = list(words)
+    more = [f"and {len(known) - MOST_NAMED:,} more {noun}".rstrip()] if len(known) > MOST_NAMED else []
+    return ", ".join([*known[:MOST_NAMED], *more])
 
 
 def plain(text: str) -> str:

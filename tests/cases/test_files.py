@@ -104,7 +104,8 @@ def test_the_index_of_a_table_is_no_feature(tmp_path, kind, name):
     tables = load(tmp_path, label="y")
     recipe = prepare(InProcess(tables))[1]
     assert recipe.feature_names == ("x", "(bias)")
-    assert f"column {name!r} is left out, as by its name it numbers the rows (at 3 of 3 nodes)" in recipe.summary
+    said = f"column {name!r} is left out, as by its name" if name else "the first column is left out, as without a name"
+    assert f"{said} it numbers the rows (at 3 of 3 nodes)" in recipe.summary
 
 
 @pytest.mark.parametrize("scale", ["standard", None])

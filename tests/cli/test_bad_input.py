@@ -38,46 +38,63 @@ LABELS = ("--label", "outcome", "--node", "site")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--label", "outcom"), "outcom"),
-        (("--label", "outcome", "--node", "sit"), "site"),
+        (("--label", "outcom"), "--label 'outcom' is not a column of"),
+        (("--label", "outcome", "--node", "sit"), "--node 'sit' is not a column of"),
         ((*LABELS, "--method", "local-dg"), "did you mean 'local-gd'"),
-        ((*LABELS, "--method", "local-gd", "--local-steps", "0"), "local_steps must be"),
+        ((*LABELS, "--method", "local-gd", "--local-steps", "0"), "--local-steps must be"),
         (
             (*LABELS, "--method", "local-gd", "--lr", "fast"),
-            "lr must be a positive number, 'auto' or 'paper', got 'fast'",
+            "--lr must be a positive number, 'auto' or 'paper', got 'fast'",
         ),
-        ((*LABELS, "--n-rounds", "-1"), "n_rounds must be"),
-        ((*LABELS, "--angle-tol-deg", "0"), "angle_tol_deg must be"),
-        ((*LABELS, "--margin-ratio", "2"), "ratio must be"),
+        ((*LABELS, "--n-rounds", "-1"), "error: --n-rounds must be"),
+        ((*LABELS, "--angle-tol-deg", "0"), "--angle-tol-deg must be"),
+        ((*LABELS, "--margin-ratio", "2"), "--margin-ratio must be"),
         ((*LABELS, "--fraction", "0"), "fraction of the nodes"),
-        ((*LABELS, "--max-seconds", "0"), "max_seconds must be"),
-        ((*LABELS, "--batch-size", "8"), "batch_size has no meaning for method 'auto'"),
+        ((*LABELS, "--max-seconds", "0"), "--max-seconds must be"),
+        ((*LABELS, "--batch-size", "8"), "--batch-size has no meaning for method 'auto'"),
         ((*LABELS, "--fraction", "0.5"), "take a method that averages, such as local-gd"),
         ((*LABELS, "--C", "1", "--compare", "pooled"), "it has no meaning with --C"),
-        ((*LABELS, "--C", "-1"), "C must be a positive number"),
+        ((*LABELS, "--C", "-1"), "--C must be a positive number"),
         ((*LABELS, "--method", "newton", "--max-mb", "1e-6"), "MB a node and round"),
-        ((*LABELS, "--method", "modified-local-gd", "--local-steps", "5"), "local_steps has no meaning"),
+        ((*LABELS, "--method", "modified-local-gd", "--local-steps", "5"), "--local-steps has no meaning"),
         ((*LABELS, "--method", "local-gd", "--loss", "hinge"), "unknown loss 'hinge'"),
-        ((*LABELS, "--method", "local-gd", "--weighted-by", "size"), "weighted_by must be"),
-        ((*LABELS, "--drop", "agee"), "agee"),
+        ((*LABELS, "--method", "local-gd", "--weighted-by", "size"), "--weighted-by must be"),
+        ((*LABELS, "--drop", "agee"), "--drop 'agee' is not a column of"),
         ((*LABELS, "--partition", "iid"), "--partition and --n-nodes go together"),
         ((*LABELS, "--partition", "iid", "--n-nodes", "2"), "has 3 nodes"),
-        (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "n_nodes=999"),
+        (("--label", "outcome", "--drop", "site", "--partition", "iid", "--n-nodes", "999"), "--n-nodes 999"),
         ((*LABELS, "--out", Path(__file__, "RUN")), "is a file, not a folder; choose another name"),
-        ((*LABELS, "--min-nodes", "2"), "min_nodes=2 has no meaning where a node that fails ends the run"),
+        ((*LABELS, "--min-nodes", "2"), "--min-nodes 2 has no meaning where a node that fails ends the run"),
         ((*LABELS, "--timeout", "5"), "--timeout is for the processes of torch"),
         ((*LABELS, "--own-data"), "--own-data is for the processes of torch"),
         ((*LABELS, "--checkpoint-rounds", "5"), "--checkpoint-rounds is about the run folder; name one with --out"),
         ((*LABELS, "--checkpoint-seconds", "0"), "--checkpoint-seconds is about the run folder"),
         ((*LABELS, "--force"), "--force is about the run folder"),
         ((*LABELS, "--method", "local-gd", "--local-steps", "north=5,west=2"), "no value for node 'south'"),
-        ((*LABELS, "--method", "local-gd", "--lr", "north=x"), "lr of node 'north' must be a number, got 'x'"),
-        ((*LABELS, "--method", "local-gd", "--lr-schedule", "linear"), "lr_schedule must be one of constant"),
+        ((*LABELS, "--method", "local-gd", "--lr", "north=x"), "--lr of node 'north' must be a number, got 'x'"),
+        ((*LABELS, "--method", "local-gd", "--lr-schedule", "linear"), "--lr-schedule must be one of constant"),
         (
             (*LABELS, "--method", "scaffold", "--lr-schedule", "step:5"),
-            "lr_schedule has no meaning for method 'scaffold'",
+            "--lr-schedule has no meaning for method 'scaffold'",
         ),
         (("--node", "site"), "label"),
+        ((*LABELS, "--category-map", "nope:x=1"), "error: --category-map 'nope' is not a column of"),
+        ((*LABELS, "--dates", "nope"), "error: --dates 'nope' is not a column of"),
+        ((*LABELS, "--weight", "outcome"), "error: --weight 'outcome' must be a column of its own"),
+        ((*LABELS, "--method", "local-gd", "--fraction", "7"), "error: --fraction of the nodes must be above 0"),
+        (
+            (*LABELS, "--method", "local-gd", "--local-steps", "north=5"),
+            "local-gd: --local-steps has no value for node",
+        ),
+        ((*LABELS, "--seed", "-1", "--holdout", "0.2"), "error: --seed must be a whole number of at least 0, got -1"),
+        (
+            (*LABELS, "--holdout", "0.2", "--min-group", "90"),
+            "error: --holdout 0.2 sets no row of any node",
+        ),
+        ((*LABELS, "--holdout", "0.2", "--min-group", "90"), "share, a smaller --min-group, or leave whole nodes out"),
+        ((*LABELS, "--holdout", "0.2", "--min-group", "90"), "nodes out instead (--leave-one-node-out)"),
+        ((*LABELS, "--min-nodes", "2"), "ends the run; give --on-failure 'skip', or leave it out"),
+        ((*LABELS, "--min-group", "0"), "error: --min-group must be a whole number of at least 1, got 0"),
         (("--label", "age"), "it looks like a number to predict"),
     ],
 )
@@ -122,6 +139,23 @@ def test_bad_tables_are_refused_by_row(tmp_path, text, message):
     error = refused("train", write(tmp_path / "bad.csv", text), *LABELS)
     assert message in error
     assert "bad.csv" in error or "all 2 rows" in error
+
+
+def test_columns_without_a_name_are_called_that(tmp_path):
+    rows = "".join(f"{i},{i % 7},0,{'xy'[i % 2]}\n" for i in range(8))
+    two = refused("train", write(tmp_path / "two.csv", ",,marker,outcome\n" + rows), "--label", "outcome")
+    assert "two.csv, row 1: columns 1, 2 have no name; give them names, or take all but one away" in two
+    one = write(tmp_path / "one.csv", "nr,,marker,outcome\n" + rows.replace("3,3,", "3,inf,"))
+    unknown = refused("train", one, "--label", "outcme")
+    assert "did you mean 'outcome'? Known are: nr, marker, outcome" in unknown
+    assert "row 5: the column without a name holds 'inf', no finite number" in refused(
+        "train", one, "--label", "outcome"
+    )
+    (tmp_path / "sites").mkdir()
+    write(tmp_path / "sites" / "a.csv", "x,outcome,\n1,x,7\n2,y,8\n")
+    write(tmp_path / "sites" / "b.csv", "x,outcome\n1,x\n2,y\n")
+    assert "only " in (said := refused("train", tmp_path / "sites", "--label", "outcome"))
+    assert "a.csv (node 'a') has a column without a name; give every node" in said
 
 
 def test_columns_that_differ_between_nodes_name_both(tmp_path):

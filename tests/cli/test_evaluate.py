@@ -49,7 +49,7 @@ def test_with_few_rows_in_a_cell_it_says_why_there_are_bounds(run):
     assert "stand in a bin with those of its neighbour" in done.stdout
     done = localgd("evaluate", run, "heart", "--min-group", "9")
     assert done.returncode == 2
-    assert "node 'Switzerland': it has fewer than min_group=9 rows of a class" in done.stderr
+    assert "node 'Switzerland': it has fewer than --min-group 9 rows of a class" in done.stderr
 
 
 def test_models_from_elsewhere_and_of_many_classes_and_of_numbers(tmp_path):
@@ -80,6 +80,6 @@ def test_what_has_no_meaning_is_refused_in_words(run):
         return done.stderr
 
     assert "is a file, not a folder" in refused("--out", Path(__file__, "metrics.json"))
-    assert "thresholds must be probabilities" in refused("--threshold", "2")
+    assert "error: --threshold must be probabilities" in refused("--threshold", "2")
     assert "--seed is for --partition" in refused("--seed", "1")
     assert "brings its own preparation" in refused("--scale", "none")

@@ -123,7 +123,7 @@ def test_what_has_no_meaning_is_refused_before_anything_is_trained(sites, tmp_pa
         assert not (tmp_path / "RUN.partial").exists()
         return done.stderr
 
-    assert "share must be a share of the rows, above 0 and below 1, got 0.0" in refused("--holdout", "0")
+    assert "--holdout must be a share of the rows, above 0 and below 1, got 0.0" in refused("--holdout", "0")
     assert "choose one of them" in refused("--holdout", "0.2", "--leave-one-node-out")
     assert "leave --fraction out" in refused("--leave-one-node-out", "--fraction", "0.5", "--method", "local-gd")
     frame = pl.read_csv(sites / "north.csv", infer_schema=False)

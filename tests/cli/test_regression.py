@@ -100,7 +100,7 @@ def test_a_run_out_of_rounds_is_resumed_to_the_same_bits(method, table, tmp_path
         ((*WORDS, "--C", "1"), "C is for classes; for real targets there is alpha"),
         ((*WORDS, "--angle-tol-deg", "1"), "within 1° of the pooled model: real targets have no margins and no angle"),
         ((*WORDS, "--compare", "pooled"), "--compare is for classes"),
-        ((*WORDS, "--alpha", "-1"), "alpha must be a number from 0"),
+        ((*WORDS, "--alpha", "-1"), "--alpha must be a number from 0"),
         ((*WORDS, "--fraction", "0.5"), "needs every node in every round"),
         ((*WORDS[:4], "--alpha", "1"), "alpha is for real targets: say so, by the task regression"),
         ((*WORDS[:4], "--method", "normal-equations"), "normal-equations fits real targets, not classes"),

@@ -56,6 +56,25 @@ def test_certify_compares_with_what_the_run_ended_certified_against(run, table):
     assert "not separable" in angle.stdout
 
 
+def test_an_angle_asked_of_a_run_with_a_penalty_is_one_to_its_minimiser(table, tmp_path):
+    assert localgd("train", table, *READ, "--C", "1", "--out", tmp_path / "RUN").returncode == 0
+    done = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01")
+    assert done.returncode == 0, done.stdout
+    assert "compared with the pooled minimiser of the logistic loss with C=1\n" in done.stderr
+    assert "certified: within" in done.stdout
+    entries = json.loads((tmp_path / "RUN" / "model.json").read_text())
+    entries["coef"][0] += 1.0
+    (tmp_path / "RUN" / "model.json").write_text(json.dumps(entries))
+    moved = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01")
+    assert moved.returncode == 3
+    assert "not proved, as asked: within 0.01° of the pooled model" in moved.stdout
+    other = localgd("certify", tmp_path / "RUN", table, "--angle-tol-deg", "0.01", "--C", "2")
+    assert "with C=2, in place of the run's minimiser of the logistic loss with C=1" in other.stderr
+    (tmp_path / "copy.json").write_text((tmp_path / "RUN" / "model.json").read_text())
+    copy = localgd("certify", tmp_path / "copy.json", table, *READ, "--angle-tol-deg", "5")
+    assert "not separable" in copy.stdout
+
+
 def test_evaluate_and_calibrate_read_the_rows_likewise(run, table, tmp_path):
     done = localgd("evaluate", run, table)
     assert done.returncode == 0, done.stderr
@@ -72,6 +91,35 @@ def test_what_is_said_overrides_and_a_blank_takes_back(run, table, tmp_path):
     done = localgd("evaluate", run, tmp_path / "new.csv", "--label", "result", "--node", "", "--drop", "")
     assert done.returncode == 0, done.stderr
     assert "--label result, in place of the run's --label outcome" in done.stderr
+
+
+def test_what_the_run_was_told_of_columns_that_other_rows_lack_is_passed_over(run, table, tmp_path):
+    """A column to drop that is not there is dropped; one that is said now has to be there."""
+    east = tmp_path / "east.csv"
+    pl.read_csv(table).drop("note").write_csv(east)
+    pl.read_csv(table).write_csv(tmp_path / "whole.csv")
+    whole, part = (localgd("evaluate", run, path, "--json") for path in (tmp_path / "whole.csv", east))
+    assert (part.returncode, part.stdout) == (0, whole.stdout), part.stderr
+    assert localgd("certify", run, east).returncode == 0
+    assert localgd("calibrate", run, east, "--out", tmp_path / "calibrated.json").returncode == 0
+    assert localgd("predict", run, east).returncode == 0
+    typed = localgd("evaluate", run, east, "--drop", "note")
+    assert typed.returncode == 2
+    assert "--drop 'note' is not a column of" in typed.stderr
+
+
+def test_columns_of_categories_and_dates_that_other_rows_lack_are_filled_or_missed_by_the_model(tmp_path):
+    frame = patients(n=200).with_columns(ward=pl.int_range(pl.len()) % 3, seen=pl.lit("2020-02-01"))
+    frame.write_csv(tmp_path / "all.csv")
+    frame.drop("ward", "seen").write_csv(tmp_path / "east.csv")
+    read = ("--label", "outcome", "--node", "site", "--categorical", "ward", "--dates", "seen")
+    assert localgd("train", tmp_path / "all.csv", *read, "--C", "1", "--out", tmp_path / "RUN").returncode == 0
+    short = localgd("evaluate", tmp_path / "RUN", tmp_path / "east.csv")
+    assert short.returncode == 2
+    assert "columns 'ward', 'seen' were used in training but not found among the features" in short.stderr
+    words = ("--fill-missing-columns", "--unseen", "zeros")
+    done = localgd("evaluate", tmp_path / "RUN", tmp_path / "east.csv", *words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_partition_belongs_to_its_rows(tmp_path):

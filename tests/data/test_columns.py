@@ -1,5 +1,6 @@
 """Columns that some nodes lack, that number the rows, or look like an id or a node: left out, filled or said."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ def test_a_column_that_some_sites_lack_can_be_dropped(tmp_path: Path) -> None:
         load(tmp_path, label="y", drop=["z"])
     with pytest.raises(ValueError, match=r"drop='zz' is not a column of .*; did you mean 'z'"):
         load(tmp_path, label="y", drop=["zz"])
+    lenient = load(tmp_path, label="y", drop=["z", "comment", "zz"], categorical=["kind"], may_lack=["zz", "kind"])
+    assert {table.names for table in lenient} == {("x",)}
+    with pytest.raises(ValueError, match=r"drop='zz' is not a column of"):
+        load(tmp_path, label="y", drop=["z", "comment", "zz"], may_lack=["kind"])
     words = ("train", tmp_path, "--label", "y", "--C", "1", "--drop", "z", "--drop", "comment")
     assert localgd(*words).returncode == 0
 
@@ -48,6 +53,35 @@ def test_columns_that_sites_lack_are_filled_if_asked_and_it_is_said(tmp_path: Pa
     done = localgd("train", tmp_path, "--label", "y", "--C", "1", "--fill-missing-columns")
     assert done.returncode == 0
     assert "column 'z' is not there" in done.stderr
+
+
+def test_all_columns_that_differ_are_named_at_once_with_the_fewer_nodes(tmp_path: Path) -> None:
+    z, town = [1.0] * N, ["hull", "york"] * (N // 2)
+    sites(tmp_path, a={"z": z, "town": town, "n": z}, b={"town": town, "n": z}, c={"town": town}, d={"n": z})
+    with pytest.raises(ValueError, match="differ") as refused:
+        load(tmp_path, label="y")
+    wanted = "the columns of 4 nodes differ: 'z' is only at 'a'; 'town' is not at 'd'; 'n' is not at 'c'; give every"
+    assert str(refused.value).startswith(wanted)
+    assert "(--drop), or fill them with fill_missing_columns=True (--fill-missing-columns)" in str(refused.value)
+    sites(tmp_path, c={f"c{j}": z for j in range(10)}, d={})
+    with pytest.raises(ValueError, match="'c6', 'c7' are only at 'c'; and 2 more columns; give"):
+        load(tmp_path, label="y", drop=["town", "n"], nodes=["b", "c", "d"])
+    sites(tmp_path, **{f"n{j}": {"town": town} for j in range(10)})
+    with pytest.raises(ValueError, match="differ") as refused:
+        load(tmp_path, label="y", drop=[f"c{j}" for j in range(10)])
+    assert "'n' is only at 'a', 'b'" in str(refused.value)
+    sites(tmp_path, **{f"m{j}": {} for j in range(10)})
+    with pytest.raises(ValueError, match=r"'town' is only at 'n0', 'n1', 'n2', .*'n7', and 2 more; give"):
+        load(tmp_path, label="y", nodes=["d", *(f"{kind}{j}" for kind in "mn" for j in range(10))])
+
+
+def test_nodes_that_read_their_own_files_say_all_columns_that_some_lack() -> None:
+    columns = {"x": [1.0, 2.0], "z": [0.5, 1.0], "town": ["hull", "york"]}
+    parts = [pl.DataFrame({name: columns[name] for name in names}) for names in (["x"], ["x", "z"], columns)]
+    nodes = [replace(from_arrays(part, [0, 1])[0], node_id=name) for part, name in zip(parts, "abc", strict=True)]
+    said = r"column 'z' \(place 1, number\) is at 2, column 'town' \(place 2, text\) is at 1 of 3 nodes only; give all"
+    with pytest.raises(ValueError, match=said):
+        prepare(InProcess(nodes))
 
 
 def test_a_label_is_not_filled_and_arrays_have_nothing_to_fill(tmp_path: Path) -> None:
@@ -124,7 +158,9 @@ def test_other_names_of_row_numbers(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.csv").write_text(f"{name},x,y\n1,5,0\n2,7,1\n")
     (table,) = load(tmp_path / "a.csv", label="y")
     assert table.names == ("x",)
-    assert table.notes == (f"column {name.strip()!r} is left out, as by its name it numbers the rows",)
+    by_name = f"column {name!r} is left out, as by its name"
+    said = by_name if name.strip() else "the first column is left out, as without a name"
+    assert table.notes == (f"{said} it numbers the rows",)
 
 
 def test_names_are_as_they_are_quoted_and_any_separator_may_be_said(tmp_path: Path) -> None:

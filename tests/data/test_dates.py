@@ -14,11 +14,14 @@ from localgd.data.values import as_days
 from localgd.engine.inprocess import InProcess
 
 WRITTEN = ["1970-01-02", "2020-02-29T12:00", "2020-02-29 06:30:15.5", "", "1969-12-31"]
+DOTTED = [" 2.1.1970", "29.02.2020 12:00", "29.2.2020T06:30:15.5", "-", "31.12.1969"]
 DAYS = [1.0, 18321.5, 18321 + (6 * 3600 + 30 * 60 + 15.5) / 86400, None, -1.0]
 
 
 def test_dates_are_days_since_1970_however_they_are_stored():
     assert as_days(pl.Series("d", WRITTEN), str).to_list() == DAYS
+    assert as_days(pl.Series("d", DOTTED), str).to_list() == DAYS
+    assert as_days(pl.Series("d", [*DOTTED[:2], *WRITTEN[2:]]), str).to_list() == DAYS
     assert as_days(pl.Series("d", [date(2020, 2, 29), None]), str).to_list() == [18321.0, None]
     assert as_days(pl.Series("d", [datetime(2020, 2, 29, 12)]), str).to_list() == [18321.5]  # noqa: DTZ001  of no zone
 
@@ -33,10 +36,20 @@ def test_stored_times_are_those_that_are_read_whatever_their_unit_and_zone(unit,
         load(tmp_path / "a.parquet", label="y")
 
 
-@pytest.mark.parametrize("odd", ["29/02/2020", "2021-02-29", "2020-02-29 24:00", "2020-2-9", "soon", "20200229"])
+DAY_OR_MONTH = "as nobody can tell here whether day or month stands first"
+DAY_OR_YEAR = "as nobody can tell here where day, month and a year of two digits stand"
+ODD = ["2021-02-29", "2020-02-29 24:00", "2020-2-9", "soon", "20200229", "29.02.2021", "02.29.2020", "1.1.2020 24:00"]
+ODD = dict.fromkeys([*ODD, "1.1.20200", "001.1.2020", "1.1. 2020", "2020.01.01", "2020/01/01"], "HH:MM:SS; correct it")
+ODD |= dict.fromkeys(["29/02/2020", "1/2/2020 12:00", "01-02-2020"], DAY_OR_MONTH)
+ODD |= dict.fromkeys(["29.02.20", "1/2/20", "01-02-20 12:00"], DAY_OR_YEAR)
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_what_is_no_date_or_written_in_another_way_is_refused_by_row(odd):
-    with pytest.raises(ValueError, match=r"row 1: column 'd' holds .*, no date; write it YYYY-MM-DD"):
+    said = r"row 1: column 'd' holds .*, no date; write it YYYY-MM-DD or DD\.MM\.YYYY, with or without a time HH:MM:SS"
+    with pytest.raises(ValueError, match=said) as refused:
         as_days(pl.Series("d", ["2020-02-29", odd]), lambda row: f"row {row}")
+    assert ODD[odd] in str(refused.value)
 
 
 @pytest.fixture
@@ -64,10 +77,18 @@ def test_dates_on_request_are_numbers_wherever_the_model_goes(visits):
     assert first == localgd("predict", visits / "RUN", visits / "visits.parquet").stdout
     assert set(first.split()[1:]) == {"no", "yes"}
     assert localgd("evaluate", visits / "RUN", visits / "visits.parquet", *where).returncode == 0
-    (visits / "odd.csv").write_text("seen\n01.02.2020\n")
+    rows = pl.read_csv(visits / "visits.csv").with_columns(pl.col("seen").str.to_date().dt.strftime("%d.%m.%Y"))
+    rows.write_csv(visits / "dotted.csv")
+    assert first == localgd("predict", visits / "RUN", visits / "dotted.csv").stdout
+    rows.write_csv(visits / "semicolons.csv", separator=";")  # as where numbers have commas
+    assert first == localgd("predict", visits / "RUN", visits / "semicolons.csv", "--decimal", ",").stdout
+    again = localgd("train", visits / "dotted.csv", *where, "--dates", "seen", "--C", "1", "--out", visits / "DOTTED")
+    assert again.returncode == 0, again.stderr
+    assert (visits / "DOTTED" / "coefficients.csv").read_text() == (visits / "RUN" / "coefficients.csv").read_text()
+    (visits / "odd.csv").write_text("seen\n01/02/2020\n")
     refused = localgd("predict", visits / "RUN", visits / "odd.csv")
     assert refused.returncode == 2
-    assert "row 2: column 'seen' holds '01.02.2020', no date" in refused.stderr
+    assert "row 2: column 'seen' holds '01/02/2020', no date" in refused.stderr
 
 
 def test_dates_of_frames_in_memory_are_those_of_files(visits):

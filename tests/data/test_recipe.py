@@ -11,6 +11,7 @@ from scipy.sparse import csr_array, issparse
 from sklearn.datasets import dump_svmlight_file
 
 import localgd.data.prepare as limits
+from localgd import Model, Regularised, auto, train
 from localgd.data.arrays import from_arrays
 from localgd.data.encodings import Category, Number, Words
 from localgd.data.load import load, load_unlabelled
@@ -130,6 +131,30 @@ def load_unlabelled_like(table: Any) -> Any:
 def test_values_that_are_no_recipe(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="values is no recipe"):
         Recipe.from_dict(values)
+
+
+def test_every_feature_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A category that is spelled like a missing value, and columns whose names and levels make the same words."""
+    frame = pl.DataFrame(
+        {
+            "a": ["x", "?", None, "(missing)"] * 10,
+            "b=c": (["d"] * 20 + ["e"] * 20),
+            "b": (["c=d"] * 10 + ["f"] * 30),
+            "(bias)": np.arange(40.0) % 7,
+        }
+    )
+    engine, recipe = prepare(InProcess(from_arrays(frame, np.arange(40) % 3 % 2, np.arange(40) % 2)))
+    made = ("a=(missing)", "a=?", "a=x", "a=((missing))", "b=c=d", "b=c=e", "b=c=d (2)", "b=f", "(bias)", "(bias) (2)")
+    assert recipe.feature_names == made
+    assert recipe.matrix(frame)[:4, :4].tolist() == np.eye(4)[[2, 1, 3, 0]].tolist()
+    run = train(engine, auto(), problem=Regularised(C=1.0, intercept=True))
+    run.save(tmp_path / "RUN", recipe)
+    model = Model.load(tmp_path / "RUN")
+    assert model.predict(frame) == run.model(recipe).predict(frame)
+    table = model.coefficients()
+    assert table.filter(column="a")["level"].to_list() == ["(missing)", "?", "x", "((missing))"]
+    pipeline = model.to_sklearn()
+    np.testing.assert_allclose(pipeline.decision_function(frame), model.scores(frame), atol=1e-12)
 
 
 def test_nodes_that_read_their_own_files_agree_on_kinds():

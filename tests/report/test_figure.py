@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import examples
-from localgd.report.figure import Line, Panel, figure_of, save
+from localgd.report.figure import PALETTE, Line, Panel, figure_of, save
 
 ROUNDS = np.arange(1, 200)
 
@@ -52,6 +52,20 @@ def test_labels_never_overlap_wherever_the_lines_end(ends):
         [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()], 2
     ):
         assert not a.overlaps(b)
+
+
+def test_a_point_is_seen_inside_the_ring_that_it_is_held_to():
+    same = [Line([0.6, 0.9], [0, 1], "model", 1, "points"), Line([0.6, 0.5], [0, 1], "class", 0, "rings")]
+    figure = figure_of([Panel("Accuracy by node", "share of rows", "", same, categories=["a", "b"])])
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[:, :, :3].astype(int)
+    x, y = figure.axes[0].transData.transform((0.6, 0))
+    around = pixels[round(len(pixels) - y) - 9 : round(len(pixels) - y) + 10, round(x) - 9 : round(x) + 10].reshape(
+        -1, 3
+    )
+    for color in (PALETTE[0], PALETTE[1]):
+        wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+        assert (np.abs(around - wanted).max(axis=1) < 40).sum() >= 10
 
 
 def test_an_empty_panel_is_refused():

@@ -51,9 +51,10 @@ def _run(argv: Sequence[str] | None) -> tuple[int, str]:
         message, code = _expected(error)
         if code is None:
             raise
+        from localgd.cli.wording import in_flags
         from localgd.errors import plain
 
-        lines = f"error: {message}".split("\n")
+        lines = f"error: {in_flags(message, vars(error).get('flags', {}))}".split("\n")
         return code, "".join(f"{plain(line)}\n" for line in lines)  # a name in a file may hold what a terminal obeys
     return 0, ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +24,26 @@ from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
+from localgd.data.unmet import unmet
 from localgd.engine.inprocess import InProcess
+from localgd.errors import shown
 
 if TYPE_CHECKING:
     from localgd.engine.torchdist import TorchDistributed
 
 
 def tables_of(
-    source: Source, seed: int, share: tuple[int, int] = (0, 1), *, recipe: Recipe | None = None
+    source: Source,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
+    *,
+    recipe: Recipe | None = None,
+    may_lack: Collection[str] = (),
 ) -> list[Table]:
     """Return the tables of a source, split over nodes if asked; of so many processes, those of this one.
 
-    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates.
+    Of a folder, a process opens the files of its own nodes only. A `recipe` knows which columns are dates; rows that
+    lack one are its to refuse, or to be filled. Columns that the source names and the rows `may_lack` are passed over.
     """
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
@@ -45,13 +54,15 @@ def tables_of(
     given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": dates} if dates else {}
+    given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
     given |= {"categorical": categories} if categories else {}
+    mapped = set(categories).difference(source.categorical or ())
     if n_processes > 1 and Path(data).is_dir():
         mine = _share(node_names(data), rank, n_processes)
-        return load(data, nodes=mine, **given)
-    tables = load(data, **given)
+        return _loaded(data, {**given, "nodes": mine}, mapped)
+    tables = _loaded(data, given, mapped)
     if recipe is not None and source.fill_missing_columns:
         tables = [with_blanks(table, recipe) for table in tables]
     if how is not None and n_nodes is not None:
@@ -61,6 +72,17 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _loaded(data: str, given: Mapping[str, Any], mapped: Collection[str]) -> list[Table]:
+    """Load the tables; columns that are categories as they are `mapped` are named by what was said of them."""
+    try:
+        return load(data, **given)
+    except ValueError as error:
+        what = str(error)
+        for name in mapped:
+            what = what.replace(f"categorical={shown(name)} is not", f"category_map={shown(name)} is not")
+        raise ValueError(what) from error
 
 
 def by_node(said: list[str], flag: str) -> str | dict[str, str]:
@@ -169,11 +191,34 @@ def left_out(table: Table) -> list[str]:
     return [f"{table.source}: {said} no line; the first is row {first}"]
 
 
-def predicted(
-    model: Model, table: Table, *, unseen: Unseen | None, proba: bool, threshold: float | None, row_id: str | None
-) -> pl.DataFrame:
+def taking(model: Model, unseen: Unseen | None) -> Model:
+    """Return a model that takes a category never seen in training as was said; None is as the model says."""
+    if unseen is None or model.recipe is None:
+        return model
+    return replace(model, recipe=replace(model.recipe, unseen=unseen))
+
+
+def read_as_none(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> list[str]:
+    """Return in a line where rows hold categories that training never met, if they are read as none and not refused.
+
+    Examples
+    --------
+    >>> from localgd.data.encodings import Category
+    >>> recipe = Recipe((Category("ward", ("a", "b")),), (0, 1), True, False, "zeros")
+    >>> found = read_as_none([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
+    >>> found[0][:85]
+    "categories that training never met are read as none: of 'ward' in 1 row of 'north'; w"
+    """
+    if recipe is None or recipe.unseen == "error":
+        return []
+    from localgd.report import text
+
+    return text.unmet(unmet(InProcess(tables), recipe, min_group))
+
+
+def predicted(model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: str | None) -> pl.DataFrame:
     """Return the label of every row, after its id and before the probabilities and scores that were asked for."""
-    scores, classes = model.scores(table, unseen=unseen), model.classes or ()
+    scores, classes = model.scores(table), model.classes or ()
     columns: dict[str, Any] = {"prediction": model.labels(scores)}
     if threshold is not None:
         if len(classes) != 2 or not 0 <= threshold <= 1:

@@ -98,7 +98,7 @@ def _held(
     model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
-    from localgd.cli.data import prepared
+    from localgd.cli.data import prepared, read_as_none, taking
     from localgd.cli.remembered import recalled
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
@@ -113,6 +113,7 @@ def _held(
         as_it_is = replace(how.source, scale=source.scale or "none")
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
-    if unseen is not None and held.recipe is not None:
-        held = replace(held, recipe=replace(held.recipe, unseen=unseen))
+    held = taking(held, unseen)
+    for line in read_as_none(tables, held.recipe, min_group):
+        typer.echo(line, err=True)
     return held, engine

@@ -39,7 +39,10 @@ Text = Annotated[
 ]
 Categorical = Annotated[list[str] | None, typer.Option(help="Column of categories although it looks like numbers.")]
 Dates = Annotated[
-    list[str] | None, typer.Option("--dates", help="Column of dates, taken as days since 1970; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--dates", help="Column of dates (YYYY-MM-DD, DD.MM.YYYY), taken as days since 1970; may be repeated."
+    ),
 ]
 Scale = Annotated[
     Literal["standard", "none"] | None,
@@ -97,6 +100,7 @@ class Source:
     n_nodes: NNodes = None
 
 
+HOLDOUT = "Share of every node's rows to set aside"
 OfUnseen = Annotated[
     Literal["error", "zeros"] | None,
     typer.Option("--unseen", help="What a category never seen in training means.", show_default="as in training"),

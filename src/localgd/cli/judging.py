@@ -13,6 +13,8 @@ from localgd.core import Message
 from localgd.data.holdout import hold_out
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
+from localgd.data.survey import Survey
+from localgd.data.unmet import unmet
 from localgd.errors import NodeError, from_all
 from localgd.evaluation.evaluate import evaluate
 from localgd.evaluation.left_out import LeftOut, leave_one_node_out
@@ -75,10 +77,19 @@ class Judge:
             raise ValueError("--leave-one-node-out asks all other nodes in every round; leave --fraction out")
         if flags.leave_one_node_out and flags.max_seconds is not None and n_processes > 1:
             raise ValueError("--leave-one-node-out in several processes cannot stop by time; leave --max-seconds out")
+        return cls.apart(flags, engine, classes=flags.task == "classification")
+
+    @classmethod
+    def apart(cls, flags: SimpleNamespace, engine: Any, *, classes: bool = True) -> Judge:
+        """Set rows aside, if that is asked for: the same ones for every command."""
         if flags.holdout is None:
             return cls(flags, engine, engine)
-        how = {"seed": flags.seed, "min_group": flags.min_group, "classes": flags.task == "classification"}
+        how = {"seed": flags.seed, "min_group": flags.min_group, "classes": classes}
         return cls(flags, engine, *hold_out(engine, flags.holdout, **how))
+
+    def counted(self) -> list[str]:
+        """Return what to say of the rows that were set aside, where nothing is learned of how to read them."""
+        return [] if self.held_out is None else self._said(from_all(self.held_out, Survey(), Message()).n_rows)
 
     def prepared(self, recipe: Recipe) -> list[str]:
         """Return what to say of the rows that were set aside, after a look that they can be read as the others are."""
@@ -91,9 +102,13 @@ class Judge:
                 f"among the rows set aside by --holdout, node {error.node_id!r}: {error.__cause__}; another --seed "
                 "sets other rows aside"
             ) from error
+        odd = text.unmet(unmet(self.held_out, recipe, self.flags.min_group))
+        return [*self._said(from_all(rows, Sizes(), Message()).n_rows), *odd]
+
+    def _said(self, n_rows: int) -> list[str]:
         there, all_nodes = self.held_out.node_ids, self.engine.node_ids
-        n_rows = text.counted(from_all(rows, Sizes(), Message()).n_rows, "row")
-        said = [f"{n_rows} of {text.counted(len(there), 'node')} set aside, to judge the model by; they take no part"]
+        of = f"{text.counted(n_rows, 'row')} of {text.counted(len(there), 'node')}"
+        said = [f"{of} set aside, to judge the model by; they take no part"]
         if lacking := sorted(set(all_nodes) - set(there)):
             group = f", or fewer than {self.flags.min_group} of a class" if self.flags.min_group > 1 else ""
             few = f"they are too few{group}"

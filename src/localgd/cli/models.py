@@ -29,7 +29,7 @@ def certify_command(
         typer.Option(
             "--C",
             help="Compare with the minimiser of the penalised logistic loss.",
-            show_default="what the run was certified against, unless an angle is asked for",
+            show_default="what the run was certified against, unless it has no C and an angle is asked for",
         ),
     ] = None,
     loss: Annotated[
@@ -52,9 +52,10 @@ def certify_command(
     until that angle is proved, or proved to be larger.
 
     Of a run folder, rows are read as for the run, and the model is compared with what the run was certified against,
-    unless flags say otherwise.
+    unless flags say otherwise. An angle that is asked of a run with C is one to the minimiser of its loss, of which one
+    round proves what there is to prove.
     """
-    from localgd.cli.data import prepared
+    from localgd.cli.data import prepared, read_as_none
     from localgd.cli.remembered import recalled
     from localgd.core import Message
     from localgd.data.model import Model
@@ -77,6 +78,8 @@ def certify_command(
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
+        for line in read_as_none(tables, recipe):
+            typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
@@ -85,7 +88,7 @@ def certify_command(
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
-    found = certify(w, federation, problem=problem, goal=goal if C is None else None)
+    found = certify(w, federation, problem=problem, goal=goal if isinstance(problem, HardMargin) else None)
     if numbers:
         typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.status)
         return
@@ -133,7 +136,7 @@ def _compared(
     elif C is not None:
         of_run = "logistic" if before is None else before.loss
         wanted = Regularised(loss_named(loss or of_run), C, intercept)
-    elif goal is not None:
+    elif goal is not None and not (before is not None and before.penalised):  # else the angle is one to its minimiser
         wanted = HardMargin()
     if own is not None:
         instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
@@ -176,7 +179,7 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted, with_blanks
+    from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
@@ -193,7 +196,10 @@ def predict_command(
         table = with_blanks(table, held.recipe)
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
-    frame = predicted(held, table, unseen=unseen, proba=proba, threshold=threshold, row_id=row_id)
+    held = taking(held, unseen)
+    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
+    for line in read_as_none([table], held.recipe):
+        typer.echo(line, err=True)
     if out is not None:
         with whole(out) as fresh:
             frame.write_parquet(fresh) if out.suffix.lower() == ".parquet" else frame.write_csv(fresh)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
+from localgd.cli.wording import flags_of
 from localgd.methods.options import OPTIONS
 
 PANELS = {
@@ -159,7 +160,15 @@ def _said_of_arguments(callback: Any) -> dict[str, str | None]:
 
 
 class Command(_Panelled, TyperCommand):
-    """A command with its help in panels."""
+    """A command with its help in panels, whose errors speak of its flags."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error takes along what its flags are called."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            vars(error)["flags"] = flags_of(self.params)
+            raise
 
 
 class Group(_Panelled, TyperGroup):

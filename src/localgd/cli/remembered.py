@@ -46,10 +46,15 @@ class Recalled:
     taken: Mapping[str, Any]
     problem: Problem | None
 
+    @property
+    def elsewhere(self) -> list[str]:
+        """Columns that the run was told of, and rows of other places may lack: the model knows which it needs."""
+        return [name for flag in ("drop", "categorical") for name in self.taken.get(flag, ())]
+
     def tables(self, recipe: Recipe | None) -> list[Table]:
         """Return the tables, for the recipe of the model if it has one."""
         try:
-            return tables_of(self.source, self.seed, recipe=recipe)
+            return tables_of(self.source, self.seed, recipe=recipe, may_lack=self.elsewhere)
         except ValueError as error:
             if not self.taken:
                 raise
@@ -123,8 +128,9 @@ def _same_data(data: str, flags: Mapping[str, Any]) -> bool:
 def _of_training(flags: Mapping[str, Any], *, judging: bool) -> str:
     """Return what to know of the rows of a run when they are taken again; nothing where all is as it was."""
     if flags.get("holdout") is not None:
+        alone = "`localgd train --holdout` tells" if "cv" in flags else "see its metrics.json"  # tune judges by none
         return f"all rows count here, those that the run set aside (--holdout {flags['holdout']}), too" + (
-            ": of what they say alone, see its metrics.json" if judging else ""
+            f": of what they say alone, {alone}" if judging else ""
         )
     return "the model was trained on these rows, which flatter it; judge by others" if judging else ""
 

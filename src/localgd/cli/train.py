@@ -57,7 +57,7 @@ def train_command(
     ] = False,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Share of every node's rows to set aside; in the end they judge the model (metrics.json)."),
+        typer.Option(help=f"{flags.HOLDOUT}; in the end they judge the model (metrics.json)."),
     ] = None,
     leave_one_node_out: Annotated[
         bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from localgd.cli.processes import ProcessGroup, process_group
 from localgd.evaluation.names import Scoring
 
 if TYPE_CHECKING:
+    import click
+
     from localgd.data.model import Model
     from localgd.rounding import FloatArray
     from localgd.run.tune import Tuned
@@ -34,6 +37,13 @@ def tune_command(
     cv: Annotated[str, typer.Option(help="A number of folds, or leave-one-node-out: each node is a fold.")] = "5",
     scoring: Annotated[Scoring, typer.Option(help="What a model is judged by, named as in scikit-learn.")] = "accuracy",
     method: Annotated[str, typer.Option(help="One that ends at the minimiser: auto, newton, lbfgs.")] = "auto",
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            help=f"{flags.HOLDOUT}; they take no part in the choice. `train --holdout` judges a model by just these "
+            "rows where the share, --seed, --min-group and the flags on how rows are read are the same."
+        ),
+    ] = None,
     seed: flags.Seed = 0,
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
@@ -41,6 +51,8 @@ def tune_command(
     as_json: flags.Json = False,
 ) -> None:
     """Choose the penalty C by how well models do on rows that they were not trained on, and train with it on all rows.
+
+    Rows that --holdout sets aside take no part in any of it; the `localgd train` that judges by them is printed.
 
     For each fold and each C a model of the other folds is trained and scored; all trainings share their rounds. Columns
     are prepared by the rows of each training alone. The scores are those of scikit-learn's LogisticRegressionCV on the
@@ -61,12 +73,14 @@ def tune_command(
     if out is not None and found.recipe is not None:
         model = found.runs[found.best].model(found.recipe)
         _leave(out, found, model, {**given, "C": chosen, "task": "classification"}, force=force)
-    _tell(found, scoring, out, as_json=as_json)
+    judging = () if holdout is None else _judging(context.command.params, {**given, "C": chosen})
+    _tell(found, scoring, out, judging, as_json=as_json)
 
 
 def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, here: ProcessGroup) -> Tuned:
     """Return what cross-validation over this process's rows, and those of the others, has found."""
     from localgd.cli.data import federation_of, prepared, tables_of
+    from localgd.cli.judging import Judge
     from localgd.methods.table import asked
     from localgd.report import text
     from localgd.report.progress import Progress
@@ -76,7 +90,10 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
     with Progress(quiet=given.as_json or not here.leads) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, given.seed, (here.rank, here.world))
-        engine = federation_of(tables, here, n_jobs=given.n_jobs)
+        apart = Judge.apart(given, federation_of(tables, here, n_jobs=given.n_jobs))
+        engine = apart.training
+        for line in apart.counted():
+            progress.say(line)
         folds = len(engine.node_ids) if given.cv == LEAVE_ONE_OUT else given.cv
         said = f"{text.counted(len(engine.node_ids), 'node')}, {folds} folds, {text.counted(len(values), 'value')} of C"
         progress.say(f"{said}; method {given.method}")
@@ -107,6 +124,19 @@ def _values(given: str) -> FloatArray:
         raise ValueError(f"--Cs must be {wanted}, got {given!r}") from error
 
 
+def _judging(parameters: Sequence[click.Parameter], given: Mapping[str, Any]) -> list[str]:
+    """Return the words of the training that is judged by the rows set aside: all that was said of the rows again."""
+    words, unlike = ["train", given["data"]], {"data", "Cs", "cv", "scoring", "out", "force", "as_json"}
+    for one in parameters:
+        value = given[one.name or ""]
+        if one.name in unlike or value in (None, (), []) or (value == one.default and one.name != "seed"):
+            continue
+        for said in value if isinstance(value, list | tuple) else [value]:
+            flag = one.secondary_opts[0] if said is False else one.opts[0]
+            words += [flag] if isinstance(said, bool) else [flag, f"{said}"]
+    return [*words, "--C", f"{given['C']!r}"]
+
+
 def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, force: bool) -> None:
     """Write the run folder: what a training leaves, and the scores."""
     import polars as pl
@@ -126,8 +156,8 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     record.write(out, run, model, config, draw=convergence, force=force)
 
 
-def _tell(found: Tuned, scoring: str, out: Path | None, *, as_json: bool) -> None:
-    from localgd.report import tuned
+def _tell(found: Tuned, scoring: str, out: Path | None, judging: Sequence[str], *, as_json: bool) -> None:
+    from localgd.report import text, tuned
     from localgd.report.progress import Patient
 
     run = found.runs[found.best]
@@ -141,6 +171,9 @@ def _tell(found: Tuned, scoring: str, out: Path | None, *, as_json: bool) -> Non
         typer.echo(json.dumps(entries | {"certificate": run.certificate.to_dict()}, indent=1, allow_nan=False))
         return
     Patient(highlight=False).print(tuned.table(found, scoring))
-    for line in (*tuned.in_short(found, scoring), f"on all rows: {run.certificate.status}"):
+    rows = "all other rows" if judging else "all rows"
+    for line in (*tuned.in_short(found, scoring), f"on {rows}: {run.certificate.status}"):
         typer.echo(line)
+    if judging:
+        typer.echo(f"to judge by the rows set aside: {text.command(*judging)}")
     typer.echo(f"written to {out}" if out else "nothing written; add --out RUN to keep the model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from localgd.data.values import (
     refuse_odd,
     spelled_labels,
 )
-from localgd.errors import cut, nearest, shown
+from localgd.errors import MOST_NAMED, cut, listing, nearest, shown
 from localgd.rounding import FloatArray
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|\.\.\.1")
@@ -148,15 +148,15 @@ def alike(
     *,
     dates: Collection[str] = (),
     fill_missing_columns: bool = False,
-    partly: bool = False,
+    may_lack: Collection[str] = (),
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
     decided over all tables together; those declared `categorical` stay text although they may look like numbers, and
     those of `dates` become days since 1970. With
-    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Where these are tables of
-    some nodes only, `partly`, columns to drop may be those of others.
+    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Of `drop`, `categorical` and
+    `dates`, those that the tables `may_lack` are passed over where no table has them.
 
     Raises
     ------
@@ -173,9 +173,11 @@ def alike(
         why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
         raise ValueError(f"weight={weight!r} must be a column of its own: {why}")
     everywhere = list(dict.fromkeys(name for table in tables for name in table.names))
+    absent = set(may_lack).difference(everywhere)
+    drop, categorical, dates = ([name for name in said if name not in absent] for said in (drop, categorical, dates))
     for parameter, columns in {
         "label": [label] if label else [],
-        "drop": () if partly else drop,
+        "drop": drop,
         "categorical": categorical,
         "dates": dates,
     }.items():
@@ -210,8 +212,11 @@ def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Tab
             found += [name] if name == table.names[0] or _blank(table, name) else []
     empty = {name for name in found if not name.strip() and _blank(table, name)}
     notes = [
-        f"column {name!r} is left out, as "
-        + ("it has neither a name nor a value" if name in empty else "by its name it numbers the rows")
+        "a column is left out, as it has neither a name nor a value"
+        if name in empty
+        else f"column {name!r} is left out, as by its name it numbers the rows"
+        if name.strip()
+        else "the first column is left out, as without a name it numbers the rows"
         for name in found
     ]
     kept = tuple(name for name in left if name not in found) if found else left
@@ -236,19 +241,21 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
     """Return tables, with columns of nothing for those that some lack if they are to be filled."""
     first, same = tables[0], []
     everywhere = tuple(dict.fromkeys(name for table in tables for name in table.names))
+    lacks: list[list[str]] = []
     for table in tables:
-        frame: Any = table.features
-        if issparse(frame) != issparse(first.features):
+        if issparse(table.features) != issparse(first.features):
             dense, sparse = (table, first) if issparse(first.features) else (first, table)
             raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
         here = set(table.names)
-        lacking = [name for name in everywhere if name not in here] if len(here) < len(everywhere) else []
-        if lacking and (not fill or set(lacking) & set(own)):
-            other = next(one for one in tables if lacking[0] in one.names)
-            raise ValueError(_differ(*((first, table) if table is not first else (first, other))))
+        lacks.append([name for name in everywhere if name not in here] if len(here) < len(everywhere) else [])
+    refused = {name for lacking in lacks for name in lacking if not fill or name in own}
+    if refused:
+        raise ValueError(_differ(tables, [name for name in everywhere if name in refused]))
+    for table, lacking in zip(tables, lacks, strict=True):
         if not lacking:
             same.append(table)
             continue
+        frame: Any = table.features
         blank = pl.lit(None, pl.String if table.as_written else pl.Null)
         frame = frame.with_columns(blank.alias(name) for name in lacking)
         said = (f"column {name!r} is not there, so its values are filled" for name in lacking)
@@ -271,18 +278,36 @@ def _named(table: Table) -> str:
     return table.source.removesuffix(node) + node
 
 
-def _differ(a: Table, b: Table) -> str:
-    """Return how the columns of two tables differ, for an error message."""
-    parts = [
-        f"only {_named(one)} has {', '.join(map(shown, only[:8]))}"
-        for one, other in ((a, b), (b, a))
-        if (only := sorted(set(one.names) - set(other.names)))
-    ]
+def _differ(tables: Sequence[Table], names: Sequence[str]) -> str:
+    """Return which tables have these columns, and which lack them, for an error message."""
+    held = {table.node_id: set(table.names) for table in tables}
+    if len(tables) == 2:
+        who = " and ".join(table.source for table in tables)
+        only = [(one, listing(_column(name) for name in names if name in held[one.node_id])) for one in tables]
+        parts = "; ".join(f"only {_named(one)} has {own}" for one, own in only if own)
+    else:
+        who = f"{len(tables):,} nodes"
+        groups: dict[str, list[str]] = {}
+        for name in names[:MOST_NAMED]:
+            groups.setdefault(_where(name, held), []).append(_column(name))
+        said = [f"{', '.join(own)} {'is' if len(own) == 1 else 'are'} {where}" for where, own in groups.items()]
+        said += [f"and {len(names) - MOST_NAMED:,} more columns"] if len(names) > MOST_NAMED else []
+        parts = "; ".join(said)
     return (
-        f"the columns of {a.source} and {b.source} differ: {'; '.join(parts)}; give every node the same "
-        "columns, leave them out with drop (--drop), or fill them with fill_missing_columns=True "
-        "(--fill-missing-columns)"
+        f"the columns of {who} differ: {parts}; give every node the same columns, leave them out with drop (--drop), "
+        "or fill them with fill_missing_columns=True (--fill-missing-columns)"
     )
+
+
+def _column(name: str) -> str:
+    return shown(name) if name.strip() else "a column without a name"
+
+
+def _where(name: str, held: Mapping[str, Collection[str]]) -> str:
+    """Return which nodes lack a column, or which alone have it, whichever are fewer."""
+    have = [shown(node) for node, columns in held.items() if name in columns]
+    lack = [shown(node) for node, columns in held.items() if name not in columns]
+    return f"only at {listing(have)}" if len(have) < len(lack) else f"not at {listing(lack)}"
 
 
 def _typed(table: Table, names: Sequence[str], numbers: Collection[str]) -> Table:

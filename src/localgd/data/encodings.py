@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 
 from localgd.data.spelling import places
@@ -102,16 +103,27 @@ class Category:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?``."""
+        """Names of the encoded columns, like ``odor=almond``; a missing value is ``odor=?`` (see `levels`)."""
         return tuple(f"{self.name}={level}" for level in self.levels)
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The categories, and ``?`` where a missing value is one."""
-        return (*self.categories, "?") if self.missing == "category" else self.categories
+        """The categories, and ``?`` where a missing value is one: ``(missing)`` if a category is called ``?``.
 
-    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
-        """Return the encoded column as CSR, shape (n, number of categories)."""
+        Examples
+        --------
+        >>> Category("odor", ("almond", "?"), "category").levels
+        ('almond', '?', '(missing)')
+        """
+        if self.missing != "category":
+            return self.categories
+        missing = "(missing)" if "?" in self.categories else "?"
+        while missing in self.categories:
+            missing = f"({missing})"
+        return (*self.categories, missing)
+
+    def codes(self, column: pl.Series, table: Table) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the place of every row's value among the levels, −1 for none, and where training met no such value."""
         text = table.text(column)
         if self.fill is not None:
             text = text.fill_null(self.fill)
@@ -121,17 +133,22 @@ class Category:
         blank = text.is_null().to_numpy()
         if self.missing == "category":
             code = np.where(blank, len(self.categories), code)
-        strange = (code < 0) & ~(blank & (self.missing == "zeros"))
+        return code, (code < 0) & ~(blank & (self.missing == "zeros"))
+
+    def block(self, column: pl.Series, table: Table, unseen: Unseen) -> Rows:
+        """Return the encoded column as CSR, shape (n, number of categories)."""
+        code, strange = self.codes(column, table)
         if unseen == "error" and strange.any():
             row = int(np.argmax(strange))
             known = ", ".join(cut(one) for one in self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
-            value = "nothing" if blank[row] else shown(text[row])
+            held = table.text(column)[row]
+            value = "nothing" if held is None else shown(held)
             raise ValueError(
                 f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
                 "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
             )
         rows = np.flatnonzero(code >= 0)
-        shape = (text.len(), len(self.feature_names))
+        shape = (column.len(), len(self.feature_names))
         return csr_array((np.ones(rows.size), (rows, code[rows])), shape=shape)
 
 

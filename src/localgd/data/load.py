@@ -30,6 +30,7 @@ def load(
     categorical: Collection[str] = (),
     weight: str | None = None,
     dates: Collection[str] = (),
+    may_lack: Collection[str] = (),
     nodes: Collection[str] | None = None,
     fill_missing_columns: bool = False,
     decimal: str | Mapping[str, str] = ".",
@@ -57,7 +58,10 @@ def load(
         Column of a CSV or Parquet file that says what a row counts, at least 0 (`Table`).
     dates : collection of str
         Columns of dates to take as numbers, days since 1970: of the types Date and Datetime in Parquet, or written
-        YYYY-MM-DD, with or without a time HH:MM:SS.
+        YYYY-MM-DD or DD.MM.YYYY, with or without a time HH:MM:SS.
+    may_lack : collection of str
+        Of the columns in `drop`, `categorical` and `dates`, those that all rows may lack: what was said of other rows,
+        such as those that a model was trained on. A column that is not among them has to be there.
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False
@@ -95,6 +99,7 @@ def load(
         ("drop", drop),
         ("categorical", categorical),
         ("dates", dates),
+        ("may_lack", may_lack),
         ("nodes", () if nodes is None else nodes),
     ):
         check_names(name, names)
@@ -105,7 +110,7 @@ def load(
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
     path = Path(source)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
-    how |= {"fill_missing_columns": fill_missing_columns}
+    how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
@@ -113,7 +118,9 @@ def load(
         check_known("nodes", nodes or (), list(files), f"{path}", "a node")
         chosen = [file for name, file in files.items() if nodes is None or name in set(nodes)]
         writings = _writings(files.values(), decimal, encoding)
-        return _load_files(chosen, label, None, writings, {**how, "partly": nodes is not None})
+        elsewhere = () if nodes is None else drop  # what is to be dropped may be at other nodes
+        how |= {"may_lack": [*may_lack, *elsewhere]}
+        return _load_files(chosen, label, None, writings, how)
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():

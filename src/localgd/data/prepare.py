@@ -22,7 +22,7 @@ from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
 from localgd.data.table import MOST_COLUMNS, numbered
-from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all
+from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, listing
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -213,7 +213,7 @@ def _stored(survey: Report) -> dict[str, str]:
     for (place, name, kind), count in sorted(tallies(survey, "column")):
         kinds = found.setdefault((place, name), {})
         kinds[kind] = kinds.get(kind, 0) + count
-    stored = {}
+    stored, lacking = {}, []
     for (place, name), nodes in found.items():
         blank = nodes.pop("blank", 0)
         kind, count = next(iter(nodes.items()), ("number", 0))
@@ -224,11 +224,11 @@ def _stored(survey: Report) -> dict[str, str]:
                 f"categories, declare it with {option('categorical', name)}"
             )
         if blank + count != survey.n_nodes:
-            raise ValueError(
-                f"column {name!r} (place {place}, {kind}) is at {blank + count} of {survey.n_nodes} nodes only; give "
-                "all nodes the same columns in the same order"
-            )
+            lacking.append(f"column {name!r} (place {place}, {kind}) is at {blank + count}")
         stored[name] = kind
+    if lacking:
+        where = f"{listing(lacking, noun='columns')} of {survey.n_nodes} nodes only"
+        raise ValueError(f"{where}; give all nodes the same columns in the same order, or drop those (--drop)")
     return stored
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, get_args
 
 import numpy as np
@@ -107,9 +107,11 @@ class Recipe:
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """One name per encoded column; the bias is ``(bias)``."""
+        """One name per encoded column, each once; the bias is ``(bias)``."""
         names = [name for column in self.columns for name in column.feature_names]
-        return (*names, "(bias)") if self.intercept else tuple(names)
+        names += ["(bias)"] if self.intercept else []
+        numbers = all(isinstance(column, Number) for column in self.columns)  # their names are known to differ
+        return tuple(names) if numbers and names.count("(bias)") < 2 else tuple(_distinct(names))
 
     @property
     def n_missing(self) -> int:
@@ -298,6 +300,19 @@ class Recipe:
             return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names, with a number behind one that another column has, as ``a`` of ``b=c`` and ``a=b`` of ``c`` may."""
+    found: dict[str, None] = {}
+    for name in names:
+        own = name
+        for place in count(2):
+            if own not in found:
+                break
+            own = f"{name} ({place})"
+        found[own] = None
+    return list(found)
 
 
 def _tupled(values: Any) -> Any:

@@ -243,6 +243,9 @@ class Table:
 def refuse_twice(names: Sequence[str], where: str) -> None:
     """Raise a ValueError if two columns have one name."""
     twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and not twice[0]:
+        places = ", ".join(f"{place + 1}" for place, name in enumerate(names) if not name)
+        raise ValueError(f"{where}: columns {places} have no name; give them names, or take all but one away")
     if twice:
         raise ValueError(f"{where}: two columns are called {twice[0]!r}; rename one")
 

@@ -30,6 +30,15 @@ _DATE = (
     r"|\d{1,2}\.?[ -]" + _MONTH + r"[ ,-]+\d{2,4}|" + _MONTH + r" \d{1,2},? \d{4})(?:[T ].*)?$"
 )
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?$"
+_DOTTED = ((r"^(\d)\.", "0${1}."), (r"^(\d\d)\.(\d)\.", "${1}.0${2}."), (r"^(\d\d)\.(\d\d)\.(\d{4})", "${3}-${2}-${1}"))
+"""What makes YYYY-MM-DD of DD.MM.YYYY, whose dots say that the day stands first."""
+
+_UNCLEAR = (
+    (re.compile(r"\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2}(?!\d)"), "where day, month and a year of two digits stand"),
+    (re.compile(r"\d{1,2}[-/ ]\d{1,2}[-/ ]\d{4}"), "whether day or month stands first"),
+)
+"""Dates that mean one thing here and another there, and what cannot be told of them."""
+
 _COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 """A number as half of Europe writes it, if a comma groups no digits by three."""
 
@@ -110,7 +119,10 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
 
 
 def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
-    """Return dates as days since 1970, null where missing: of type Date or Datetime, or as YYYY-MM-DD[ HH:MM[:SS]].
+    """Return dates as days since 1970, null where missing: of type Date or Datetime, or as text.
+
+    In text a date is YYYY-MM-DD or DD.MM.YYYY, with or without a time HH:MM[:SS] behind it; with dots, day and month
+    may have one digit.
 
     Raises
     ------
@@ -119,15 +131,18 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
 
     Examples
     --------
-    >>> as_days(pl.Series("d", ["1970-01-03", " 1970-01-02 06:00", ""]), str).to_list()
-    [2.0, 1.25, None]
+    >>> as_days(pl.Series("d", ["1970-01-03", " 1970-01-02 06:00", "", "3.1.1970"]), str).to_list()
+    [2.0, 1.25, None, 2.0]
     """
     if is_date_type(column.dtype):
         local = column.dt.replace_time_zone(None) if isinstance(column.dtype, pl.Datetime) else column
         return local.cast(pl.Datetime("us")).to_physical() / _DAY
     text = as_text(column)
     missing = text.is_null() | text.str.to_lowercase().is_in(MISSING)
-    written = text.set(~text.str.contains(_ISO).fill_null(value=False), None)
+    written = text
+    for pattern, plain in _DOTTED:
+        written = written.str.replace(pattern, plain)
+    written = written.set(~written.str.contains(_ISO).fill_null(value=False), None)
     days = written.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).to_physical().cast(pl.Float64)
     parts = [written.str.slice(at, size).cast(pl.Float64, strict=False) for at, size in ((11, 2), (14, 2), (17, None))]
     hours, minutes, seconds = (part.fill_null(0.0) for part in parts)
@@ -136,9 +151,10 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
     wrong = (~missing & days.is_null()).arg_true()
     if wrong.len():
         row = int(wrong[0])
+        unclear = next((f", as nobody can tell here {what}" for p, what in _UNCLEAR if p.match(text[row])), "")
         raise ValueError(
-            f"{place(row)}: column {column.name!r} holds {shown(text[row])}, no date; write it YYYY-MM-DD, with or "
-            "without a time HH:MM:SS; correct it or leave it blank"
+            f"{place(row)}: column {column.name!r} holds {shown(text[row])}, no date; write it YYYY-MM-DD or "
+            f"DD.MM.YYYY, with or without a time HH:MM:SS{unclear}; correct it or leave it blank"
         )
     return days.alias(column.name)
 

@@ -11,6 +11,7 @@ from localgd.core import Engine, Message
 from localgd.data.spelling import listed
 from localgd.errors import check_kind
 from localgd.evaluation.scored import ODDS
+from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray
 from localgd.rules.probes import measured
 
@@ -24,18 +25,23 @@ def check_model(model: Any, engine: Any) -> None:
     check_kind("engine", engine, "round", "an engine such as InProcess(tables)")
 
 
-def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, ...]]:
-    """Return the federation of rows with a bias column, the model as a message, and the classes."""
-    recipe = model.recipe
-    if recipe is None:
-        federation, columns = engine, np.column_stack([np.atleast_2d(model.coef), np.atleast_1d(model.intercept)])
-        w = columns.ravel()
+def placed(model: Model, engine: Engine) -> tuple[Engine, FloatArray, DataSizes]:
+    """Return the federation of rows with a bias column, the model as a vector for them, and their sizes."""
+    if model.recipe is None:
+        columns = np.column_stack([np.atleast_2d(model.coef), np.atleast_1d(model.intercept)])
+        federation, w = engine, columns.ravel()
     else:
-        recipe = replace(recipe.unweighted, intercept=True)  # a bias says which class a row is of
+        recipe = replace(model.recipe.unweighted, intercept=True)  # a bias says which class a row is of
         federation, w = engine.map(recipe), model.aligned(recipe, "this model")
     sizes = measured(federation, w.size, zeros=True)
     sizes.check(w)
-    known = model.classes if recipe is None else recipe.classes
+    return federation, w, sizes
+
+
+def question(model: Model, engine: Engine) -> tuple[Engine, Message, tuple[Any, ...]]:
+    """Return the federation of rows with a bias column, the model as a message, and the classes."""
+    federation, w, sizes = placed(model, engine)
+    known = model.classes if model.recipe is None else model.recipe.classes
     classes = tuple(range(sizes.versus + 1)) if known is None else known
     if len(classes) != sizes.versus + 1:
         raise ValueError(

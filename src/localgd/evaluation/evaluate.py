@@ -11,14 +11,13 @@ import numpy as np
 
 from localgd.core import Engine, Message, Report
 from localgd.errors import check_flag, check_positive, check_whole, from_all
-from localgd.evaluation.asked import check_model, question
+from localgd.evaluation.asked import check_model, placed, question
 from localgd.evaluation.auc import Ranked, ranked
 from localgd.evaluation.counting import Decisions, Residuals
 from localgd.evaluation.measures import Calibration, ClassMetrics, Curve, Decision, NodeMetrics, NumberMetrics
 from localgd.evaluation.scored import ODDS
 from localgd.evaluation.sigmoid import fitted
 from localgd.rounding import FloatArray, is_number
-from localgd.rules.probes import measured
 
 if TYPE_CHECKING:
     from localgd.data.model import Model
@@ -197,12 +196,7 @@ def _calibrated(
 
 def _numbers(model: Model, engine: Engine, min_group: int, *, by_node: bool) -> NumberMetrics:
     """Return how near predicted numbers are: a round for the mean of the targets, and one around it."""
-    if model.recipe is None:
-        federation, w = engine, np.append(model.coef, model.intercept)
-    else:
-        recipe = replace(model.recipe, intercept=True)
-        federation, w = engine.map(recipe), model.aligned(recipe, "this model")
-    measured(federation, w.size, zeros=True).check(w)
+    federation, w, _ = placed(model, engine)
 
     def around(center: float) -> Report:
         return from_all(federation, Residuals(min_group, by_node), Message(0, w, {"center": np.asarray(center)}))

@@ -12,6 +12,7 @@ import numpy as np
 
 from localgd.core import Engine
 from localgd.data.holdout import left_out
+from localgd.data.unmet import ByColumn, unmet
 from localgd.engine.lanes import AT_ONCE, Together
 from localgd.errors import NodeError, check_kind, check_whole
 from localgd.errors import plain as plain_line
@@ -34,11 +35,15 @@ class LeftOut:
         Nodes of which nothing can be told, and why.
     n_rounds : int
         Rounds that all of it took.
+    unmet : mapping from node to mapping from column to int or None
+        In how many of its rows a node has a category that none of the others has, which is read as none; None where
+        they are fewer than `min_group`.
     """
 
     nodes: Mapping[str, Any]
     missing: Mapping[str, str] = field(default_factory=dict)
     n_rounds: int = 0
+    unmet: ByColumn = field(default_factory=dict)
 
     @property
     def of_classes(self) -> bool:
@@ -90,7 +95,8 @@ class LeftOut:
         else:
             whole |= {"rmse": plain(self.rmse), "mae": plain(self.mean("mae"))}
         nodes = {name: found.to_dict() for name, found in self.nodes.items()}
-        return {**whole, "nodes": nodes, "missing": dict(self.missing)}
+        unmet = {name: dict(columns) for name, columns in self.unmet.items()}
+        return {**whole, "nodes": nodes, "missing": dict(self.missing), "unmet": unmet}
 
 
 def _mean(parts: list[tuple[float, Interval]]) -> Interval:
@@ -105,7 +111,7 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
     """Train once without each node, and judge that model by the rows of the node that was left out.
 
     The trainings share their rounds. What they learn of columns, scales and categories comes from the other nodes
-    only; a category that none of those has is read as none.
+    only; a category that none of those has is read as none, and in how many rows is told.
 
     Parameters
     ----------
@@ -139,6 +145,7 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
         raise ValueError(f"there is one node, {names[0]!r}: without it there is no row to train on; give more nodes")
     found: dict[str, ClassMetrics | NumberMetrics] = {}
     missing: dict[str, str] = {}
+    unmet: dict[str, Mapping[str, int | None]] = {}
     errors: list[Exception] = []
     n_rounds = 0
     for begin in range(0, len(names), AT_ONCE):
@@ -150,20 +157,23 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
                 errors.append(outcome)
                 missing[name] = plain_line(f"{outcome.__cause__ if isinstance(outcome, NodeError) else outcome}")
             else:
-                found[name] = outcome
+                found[name], met_nowhere = outcome
+                unmet |= met_nowhere
         n_rounds += together.n_rounds
     if not found:
         raise errors[0]
-    return LeftOut(found, missing, n_rounds)
+    return LeftOut(found, missing, n_rounds, unmet)
 
 
 def _judged(together: Together, job: int, fit: Callable[[Any], Model], min_group: int) -> Any:
-    """Return how the model without a node does there, or why that cannot be told."""
+    """Return how the model without a node does there, and what training never met of it, or why that cannot be told."""
     try:
         model = fit(together.lane(job, 2 * job))
         check_kind("fit", model, "aligned", "a function that returns a Model, such as run.model(recipe)")
+        own = together.lane(job, 2 * job + 1)
+        met_nowhere = unmet(own, model.recipe, min_group)  # before its rows are prepared, which replaces them
         if model.recipe is not None:
             model = replace(model, recipe=replace(model.recipe, unseen="zeros"))
-        return evaluate(model, together.lane(job, 2 * job + 1), min_group=min_group, by_node=False)
+        return evaluate(model, own, min_group=min_group, by_node=False), met_nowhere
     except (ValueError, NodeError) as error:
         return error

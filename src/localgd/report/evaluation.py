@@ -225,6 +225,7 @@ def left_out(found: LeftOut) -> Iterator[Grid | str]:
     yield _left_out(found)
     for node, why in list(found.missing.items())[:MOST_NODES]:
         yield f"nothing is told of {plain(node)!r}: {why}"
+    yield from text.unmet(found.unmet)
 
 
 def _left_out(found: LeftOut) -> Grid:
@@ -297,10 +298,10 @@ def _reliability(of: Calibration) -> Panel:
 
 
 def _beside(title: str, xlabel: str, nodes: Sequence[str] | Any, values: dict[str, Any]) -> Panel:
-    """Return a panel with a line of the names of nodes, and points of each of these quantities."""
+    """Return a panel with a line of the names of nodes: points of the first quantity, rings of what it is held to."""
     names = [plain(node)[:24] for node in nodes]
     lines = [
-        Line(of, range(len(names)), label, 1 - place, style="points")
+        Line(of, range(len(names)), label, 1 - place, style="rings" if place else "points")
         for place, (label, of) in enumerate(values.items())
     ]
     return Panel(title, xlabel, "", lines, categories=names)

@@ -21,12 +21,13 @@ LABEL_GAP = 7.0
 
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
 
-Style: TypeAlias = Literal["line", "dashed", "dotted", "points", "line+points"]
+Style: TypeAlias = Literal["line", "dashed", "dotted", "points", "rings", "line+points"]
 _MARKS: dict[str, dict[str, Any]] = {
     "line": {"ls": "-"},
     "dashed": {"ls": (0, (5, 2))},
     "dotted": {"ls": (0, (1, 1.5))},
     "points": {"ls": "", "marker": "o", "ms": 4.5},
+    "rings": {"ls": "", "marker": "o", "ms": 8.0, "mfc": "none", "mew": 1.3},
     "line+points": {"ls": "-", "marker": "o", "ms": 3.5},
 }
 
@@ -44,7 +45,7 @@ class Line:
     color : int
         Place in `PALETTE`.
     style : str
-        "line", "dashed", "dotted", "points" or "line+points".
+        "line", "dashed", "dotted", "points", "rings" (inside which a point is seen) or "line+points".
     low, high : (n,) arrays, optional
         A band around y, such as the spread over seeds.
     """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from localgd.core import Failure, Problem
+from localgd.errors import listing, plain, shown
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.least_squares import LeastSquares
 from localgd.problems.least_squares_certificate import SquaresCertificate
@@ -189,6 +190,24 @@ def failures(found: Sequence[Failure]) -> list[str]:
     named = ", ".join(f"{node} ({count})" for node, count in counts.most_common(10))
     reports = "1 report was" if len(found) == 1 else f"{len(found):,} reports were"
     return [f"{reports} lost or refused: {named}{', …' if len(counts) > 10 else ''}; failures.json says why"]
+
+
+def unmet(found: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    """Return in a line where rows hold categories that training never met; nothing if none do.
+
+    Examples
+    --------
+    >>> print(*unmet({"north": {"ward": 12, "bed": None}}))
+    categories that training never met are read as none: of 'ward' in 12 rows of 'north', of 'bed' in some of 'north'...
+    """
+    named = [
+        f"of {shown(column)} in {'some' if n_rows is None else counted(n_rows, 'row')} of {shown(node)}"
+        for node, by_column in found.items()
+        for column, n_rows in by_column.items()
+    ]
+    mend = "where one is another spelling of what is known, say so with --category-map"
+    said = f"categories that training never met are read as none: {listing(named, noun='columns of nodes')}; {mend}"
+    return [plain(said)] if named else []
 
 
 LOOSE_DEG = 30.0

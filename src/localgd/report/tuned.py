@@ -58,7 +58,7 @@ def in_short(found: Tuned, scoring: str) -> list[str]:
         said.append(f"it is the {side} C that was tried; the best may lie beyond: --Cs with others")
     if found.doubt > SURE:
         said.append(f"areas are known to within {found.doubt:.1g}; where that decides, the smaller C is taken")
-    return said
+    return [*said, *text.unmet(found.unmet)]
 
 
 def panels(found: Tuned, scoring: str) -> list[Panel]:

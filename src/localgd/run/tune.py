@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from localgd.core import Engine
 from localgd.data.holdout import folds, left_out
+from localgd.data.unmet import ByColumn, unmet
+from localgd.data.unmet import together as in_all
 from localgd.engine.lanes import AT_ONCE, Lane, Together
 from localgd.errors import check_flag, check_kind, check_positive, check_whole
 from localgd.evaluation.names import Scoring
@@ -73,6 +75,9 @@ class Tuned:
         How all rows were prepared, if that was asked for.
     folds : tuple of str
         What folds are called: by their numbers, or, where each holds one out, by the nodes.
+    unmet : mapping from node to mapping from column to int or None
+        In how many rows that were held out is a category that the others of the fold lack, which was read as none; None
+        where they are fewer than `min_group` in a fold.
     """
 
     Cs: FloatArray
@@ -84,6 +89,7 @@ class Tuned:
     majority: float = 0.0
     recipe: Recipe | None = None
     folds: tuple[str, ...] = ()
+    unmet: ByColumn = field(default_factory=dict)
 
     @property
     def told(self) -> FloatArray:
@@ -199,7 +205,8 @@ def tune(
         check_kind("on_round", on_round, "__call__", "a function of a RoundInfo")
     split, names = _folds(cv, engine.node_ids, seed, min_group)
     options: dict[str, Any] = {"Cs": ascending(Cs), "intercept": intercept, "method": method, "scoring": scoring}
-    found = cross_validated(engine, split, len(names), **options, preparing=preparing, on_round=on_round)
+    options |= {"preparing": preparing, "on_round": on_round, "min_group": min_group}
+    found = cross_validated(engine, split, len(names), **options)
     return replace(found, folds=names)
 
 
@@ -225,6 +232,7 @@ def cross_validated(
     scoring: Scoring = "accuracy",
     preparing: Preparing | None = None,
     on_round: Callable[[RoundInfo], bool] | None = None,
+    min_group: int = 1,
 ) -> Tuned:
     """Train for every C on all rows but those of each fold, score on those, and train on all rows.
 
@@ -250,6 +258,8 @@ def cross_validated(
         prepared by its own rows to train on, and a category that these lack is read as none.
     on_round : callable, optional
         Called after every round of every training; a true answer ends that training.
+    min_group : int
+        Fewest rows whose number is told.
 
     Raises
     ------
@@ -258,12 +268,12 @@ def cross_validated(
     """
     check_scoring(scoring, 2)
 
-    way = _Path(Cs, intercept, auto() if method is None else method, scoring, preparing, on_round)
+    way = _Path(Cs, intercept, auto() if method is None else method, scoring, preparing, on_round, min_group)
     (*folds, (runs, recipe)), n_rounds = _at_once(engine, split, range(min(n_folds, AT_ONCE)), way, whole=True)
     for begin in range(AT_ONCE, n_folds, AT_ONCE):
         more, and_rounds = _at_once(engine, split, range(begin, min(n_folds, begin + AT_ONCE)), way, whole=False)
         folds, n_rounds = [*folds, *more], n_rounds + and_rounds
-    found = [of_fold for _, of_fold in folds]
+    found = [of_fold for _, of_fold, _ in folds]
     if all(np.isnan(of_fold.values).any() for of_fold in found):
         raise ValueError(
             f"scoring={scoring!r} has no meaning on held-out rows that lack a class, and in every fold they do; take "
@@ -275,11 +285,12 @@ def cross_validated(
         np.asarray(Cs),
         np.array([of_fold.values for of_fold in found]),
         runs,
-        tuple(of_fold for of_fold, _ in folds),
+        tuple(of_fold for of_fold, _, _ in folds),
         n_rounds,
         max(of_fold.doubt for of_fold in found),
         float((weights[:, most] / weights.sum(axis=1)).mean()),
         recipe,
+        unmet=in_all([met_nowhere for _, _, met_nowhere in folds]),
     )
 
 
@@ -315,6 +326,7 @@ class _Path:
     scoring: Scoring
     preparing: Preparing | None
     on_round: Callable[[RoundInfo], bool] | None
+    min_group: int
 
     def along(self, lane: Lane) -> tuple[tuple[Run, ...], Recipe | None]:
         """Prepare the rows and train for one C after the other; return the models, and how rows were prepared."""
@@ -325,14 +337,15 @@ class _Path:
             runs.append(train(rows, self.method, problem=problem, goal=Gap(NEAR), w0=start, on_round=self.on_round))
         return tuple(runs), recipe
 
-    def on_fold(self, inside: Lane, outside: Lane) -> tuple[tuple[Run, ...], Scores]:
-        """Train on the rows inside, score on those outside."""
+    def on_fold(self, inside: Lane, outside: Lane) -> tuple[tuple[Run, ...], Scores, ByColumn]:
+        """Train on the rows inside, score on those outside, and tell what the former never met of these."""
         runs, recipe = self.along(inside)
         n_blocks = _n_blocks(runs[0])
         check_scoring(self.scoring, max(2, n_blocks))
+        met_nowhere = unmet(outside, recipe, self.min_group)  # before its rows are prepared, which replaces them
         rows = outside if recipe is None else outside.map(replace(recipe.unweighted, intercept=True, unseen="zeros"))
         models = [run.w if self.intercept else _with_bias(run.w, n_blocks) for run in runs]
-        return runs, scores(rows, models, self.scoring, max(2, n_blocks))
+        return runs, scores(rows, models, self.scoring, max(2, n_blocks)), met_nowhere
 
 
 def _n_blocks(run: Run) -> int:
