@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 
 from localgd.data.table import IntArray, Table, numbered
 from localgd.data.values import (
@@ -308,6 +308,9 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
     """Return svmlight tables with the columns of all of them; ``x0`` goes if no file numbers columns from 0."""
     width = max((len(table.names) for table in tables), default=0)
     arrays: list[Any] = [table.features for table in tables]
-    one_based = width > 1 and all((rows.indices > 0).all() for rows in arrays)
-    names = numbered(width, int(one_based))
-    return [_selected(table, names) for table in tables]
+    first = int(width > 1 and all((rows.indices > 0).all() for rows in arrays))
+    names, wide = numbered(width, first), list[Table]()
+    for table, rows in zip(tables, arrays, strict=True):
+        parts = rows.data, rows.indices - first, rows.indptr  # the numbers themselves are not copied
+        wide.append(replace(table, features=csr_array(parts, shape=(rows.shape[0], len(names))), names=names))
+    return wide
