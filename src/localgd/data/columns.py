@@ -241,8 +241,10 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         if issparse(frame) != issparse(first.features):
             dense, sparse = (table, first) if issparse(first.features) else (first, table)
             raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
-        here = set(table.names)
-        lacking = [name for name in everywhere if name not in here] if len(here) < len(everywhere) else []
+        lacking = list[str]()
+        if len(table.names) < len(everywhere):
+            here = set(table.names)
+            lacking = [name for name in everywhere if name not in here]
         if lacking and (not fill or set(lacking) & set(own)):
             other = next(one for one in tables if lacking[0] in one.names)
             raise ValueError(_differ(*((first, table) if table is not first else (first, other))))
