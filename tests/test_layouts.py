@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, random_array, vstack
 
 from common import METHODS, OTHER_ORDER, PENALISED, examples, random_rows
 from localgd import ClassRows, Csr, Dense, InProcess, Prepared, Shard, local_gd, prepare, train
@@ -17,6 +17,9 @@ from localgd.data.table import Table
 from localgd.engine.nodes import fingerprint
 from localgd.kernels import pick, reference
 from localgd.layouts import laid
+from localgd.layouts.blocks import BLOCK
+from localgd.layouts.csr import biased, sealed_csr
+from localgd.rounding import norms_above
 
 CLASSES = 4
 
@@ -152,6 +155,37 @@ def test_it_cannot_be_written_to_and_the_rows_of_its_owner_may_change(name):
     x += 1.0
     y[:] = 0
     np.testing.assert_array_equal(data.margins(np.ones(data.shape[1])), before)
+
+
+def test_sparse_rows_that_nobody_can_write_to_are_not_copied_and_those_of_anybody_else_stay_as_they_are():
+    own = csr_array(np.eye(3))
+    assert not np.shares_memory(Csr(own).x.data, own.data)
+    assert own.data.flags.writeable
+    twice = csr_array((np.ones(2), np.zeros(2, np.int32), np.array([0, 2])), shape=(1, 1))
+    for rows in (own, twice):
+        sealed = Csr(sealed_csr(rows)).x
+        assert np.shares_memory(sealed.data, rows.data) == (rows is own)
+    assert (sealed.toarray().tolist(), twice.nnz) == ([[2.0]], 2)
+    x = csr_array([[0.0, 2.0], [0.0, 0.0]])
+    with_ones = biased(x)
+    assert not any(np.shares_memory(a, b) for a, b in zip(Csr(x).parts, Csr(with_ones).parts, strict=True))
+    assert with_ones.toarray().tolist() == [[0.0, 2.0, 1.0], [0.0, 0.0, 1.0]]
+
+
+def test_norms_of_sparse_rows_are_those_of_one_row_after_the_other():
+    """Whatever lies in a block of rows: rows of nothing, of zeros that are stored, and of any size."""
+    rng = np.random.default_rng(0)
+    x = random_array((BLOCK // 20, 60), density=0.5, format="csr", rng=rng, data_sampler=rng.standard_normal)
+    x.data *= np.repeat(np.ldexp(1.0, rng.integers(-90, 90, x.shape[0])), np.diff(x.indptr))
+    x.data[: x.indptr[5]] = 0.0
+    rows = csr_array(vstack([csr_array((1, 60)), x, csr_array((2, 60))]))
+    data, written = Csr(rows), rows.toarray()
+    assert data.stored == rows.nnz > BLOCK
+    exponents = np.frexp(np.abs(written).max(axis=1))[1]
+    squares = np.add.accumulate(np.square(np.ldexp(written, -exponents[:, None])), axis=1)[:, -1]
+    np.testing.assert_array_equal(data.norms, norms_above(squares, exponents, data.row_length))
+    np.testing.assert_array_equal(data.filled(), written.any(axis=1))
+    assert data.peak == np.abs(rows.data).max()
 
 
 def test_a_node_knows_its_rows_again_by_rows_and_classes():

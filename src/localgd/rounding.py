@@ -38,10 +38,15 @@ CANCELS = 8.0
 def frozen(array: Any, dtype: Any = np.float64) -> FloatArray:
     """Return `array` as read-only float64; a copy if it, or what it is a view of, can be written to."""
     out = np.asarray(array, dtype=dtype)
-    owner = out
+    return read_only(out.copy(), dtype) if writable(out) else out
+
+
+def writable(array: NDArray[Any]) -> bool:
+    """Return whether an array, or what it is a view of, can be written to."""
+    owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    return read_only(out.copy(), dtype) if out.flags.writeable or owner.flags.writeable else out
+    return bool(array.flags.writeable or owner.flags.writeable)
 
 
 def real_array(name: str, values: Any, dtype: Any = np.float64) -> FloatArray:

@@ -1,5 +1,6 @@
 """What people write into tables: other separators and line ends, local numbers, dates, marks for what is missing."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,23 @@ def test_bytes_that_are_not_utf8_are_found_in_files_with_old_line_ends(tmp_path:
     (tmp_path / "a.csv").write_bytes(b"x,y\r1,0\r\xe9,1\r")
     with pytest.raises(ValueError, match=r"a\.csv, row 3: byte 0xe9 is not UTF-8"):
         load(tmp_path / "a.csv", label="y")
+    (tmp_path / "a.svm").write_bytes(b"1 1:2\r0 1:1\r1 1:\xe9\r")
+    with pytest.raises(ValueError, match=r"a\.svm, row 3: byte 0xe9 is not UTF-8"):
+        load(tmp_path / "a.svm")
+
+
+def test_svmlight_files_are_read_line_by_line_whatever_ends_a_line_zipped_or_not(tmp_path: Path) -> None:
+    rows = b"\xef\xbb\xbf1 1:2 # a word\n\n0 2:0.5\n1 1:1"
+    for name, content in {
+        "unix.svm": rows,
+        "windows.svm": rows.replace(b"\n", b"\r\n"),
+        "old.svm": rows.replace(b"\n", b"\r"),
+        "zipped.svm.gz": gzip.compress(rows),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        [table] = load(tmp_path / name)
+        assert table.features.toarray().tolist() == [[2.0, 0.0], [0.0, 0.5], [1.0, 0.0]]
+        assert (table.labels.tolist(), table.place(1)) == ([1, 0, 1], f"{tmp_path / name}, row 3")
+    (tmp_path / "zipped.svm.gz").write_bytes(gzip.compress(rows)[:-9])
+    with pytest.raises(ValueError, match=r"zipped\.svm\.gz: cannot be read \(EOFError"):
+        load(tmp_path / "zipped.svm.gz")

@@ -178,7 +178,7 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
         ("consensus.py", "own_sum"): 1,  # where its projection starts
         ("local.py", "own_sum"): 1,  # its own gradient, for the control variates; what leaves is what `Held` saw
         ("local_squares.py", "gram"): 1,  # its state
-        ("probes.py", "data"): 1,  # one eigenvalue
+        ("probes.py", "data"): 2,  # one eigenvalue; how many numbers it holds
         ("balance.py", "data"): 1,  # margins, by class
         ("regularised.py", "data"): 1,  # lengths of rows in other units
         ("quotient.py", "data"): 3,  # whether all rows are at a right angle to a vector

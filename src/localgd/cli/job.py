@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -78,16 +78,10 @@ class Job:
             if out is not None and not resumed:
                 begun = record.begun(out, self._config(), recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
+            fit = self._fit((method, problem), goal, progress, tables, source) if flags.leave_one_node_out else None
+            judge = replace(judge, engine=None, training=None) if fit is None else judge
+            del engine, tables  # which else take as much room as the rows that are made of them
             run = self._trained(federation, (method, problem), goal, progress, reference)
-
-            def fit(others: Any) -> Model:
-                rows, own = self._prepared(others, tables, source)
-                limits: dict[str, Any] = {"n_rounds": flags.n_rounds, "goal": goal}
-                if self.place.world == 1:  # several processes would not stop in one round
-                    stop = {"on_round": lambda _: progress.interrupted is not None}
-                    limits |= {"max_seconds": flags.max_seconds, **stop}
-                return train(rows, method, problem=problem, **limits).model(own)
-
             judged = judge.judged(run.model(recipe), fit, progress) if progress.interrupted is None else None
             if not self.place.leads:
                 return 0
@@ -110,6 +104,26 @@ class Job:
         how: dict[str, Any] = {"min_group": flags.min_group, "classes": flags.task == "classification"}
         how["class_weight"] = flags.class_weight
         return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
+
+    def _fit(
+        self,
+        how: tuple[Method | Choice, Problem | None],
+        goal: list[Goal],
+        progress: Progress,
+        tables: list[Table],
+        source: Source,
+    ) -> Callable[[Any], Model]:
+        """Return what trains a model on some of the nodes, to be judged at others."""
+        limits: dict[str, Any] = {"problem": how[1], "n_rounds": self.flags.n_rounds, "goal": goal}
+        if self.place.world == 1:  # several processes would not stop in one round
+            stop = {"on_round": lambda _: progress.interrupted is not None}
+            limits |= {"max_seconds": self.flags.max_seconds, **stop}
+
+        def fit(others: Any) -> Model:
+            rows, own = self._prepared(others, tables, source)
+            return train(rows, how[0], **limits).model(own)
+
+        return fit
 
     def _trained(
         self,

@@ -57,10 +57,10 @@ class Judge:
     ----------
     flags : namespace
         Those of ``localgd train``.
-    engine : Engine
-        All nodes, with their tables.
-    training, held_out : Engine
-        What is trained on, and what nodes set aside, if they do.
+    engine, training : Engine or None
+        All nodes, with their tables, and what is trained on; None once that is over and nothing else needs them.
+    held_out : Engine, optional
+        What nodes set aside, if they do.
     """
 
     flags: SimpleNamespace
@@ -116,7 +116,7 @@ class Judge:
             said.append(f"no row is set aside at {text.counted(len(lacking), 'node')}, as {few}: {named}")
         return said
 
-    def judged(self, model: Model, fit: Callable[[Any], Model], progress: Progress) -> Judged | None:
+    def judged(self, model: Model, fit: Callable[[Any], Model] | None, progress: Progress) -> Judged | None:
         """Return how well the model does on what was set aside, or models at nodes left out; None if not asked for.
 
         What cannot be told is said, and ends no run.
@@ -126,7 +126,7 @@ class Judge:
             if self.held_out is not None and model.recipe is not None:
                 lenient = replace(model, recipe=_lenient(model.recipe))
                 return Judged("rows set aside", evaluate(lenient, self.held_out, min_group=min_group))
-            if self.flags.leave_one_node_out:
+            if fit is not None:
                 progress.say(f"training once without each of {text.counted(len(self.engine.node_ids), 'node')}")
                 found = leave_one_node_out(self.engine, fit, min_group=min_group)
                 if progress.interrupted is not None:  # these trainings were cut short

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from localgd.layouts import ClassRows, Prepared
+from localgd.layouts.csr import sealed_csr
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray, read_only
 from localgd.rows import Shard
@@ -20,8 +21,8 @@ def signed(
 ) -> Shard:
     """Return a node's shard: y·x with y = ±1 for two classes, `localgd.ClassRows` for more.
 
-    Plain rows x of the caller's own, (n, d), become the signed ones in place, but for those of a file; their classes,
-    `codes`, count from 0, and `weights`, (n,), are what each counts.
+    Plain rows x of the caller's own, (n, d), become the signed ones in place, read-only, but for those of a file; their
+    classes, `codes`, count from 0, and `weights`, (n,), are what each counts.
 
     Examples
     --------
@@ -29,13 +30,19 @@ def signed(
     [[-1.0, -2.0], [3.0, 4.0]]
     """
     if n_classes > 2:
-        data = ClassRows(read_only(rows) if isinstance(rows, np.ndarray) else rows, codes, n_classes)
-        return Shard(node_id, data, weights=weights)
+        return Shard(node_id, ClassRows(_sealed(rows), codes, n_classes), weights=weights)
     signs = np.where(codes == 1, 1.0, -1.0)
     if isinstance(rows, Prepared):
-        return Shard(node_id, replace(rows, signs=signs), weights=weights)
+        rows = replace(rows, signs=signs)
+    elif isinstance(rows, csr_array):
+        rows.data *= np.repeat(signs.astype(np.int8), np.diff(rows.indptr))  # a byte an entry, not as large as the rows
+    else:
+        rows *= signs[:, None]
+    return Shard(node_id, _sealed(rows), weights=weights)
+
+
+def _sealed(rows: Any) -> Any:
+    """Return rows of our own read-only, so that nobody need copy them; those of a file are so."""
     if isinstance(rows, csr_array):
-        rows.data *= np.repeat(signs, np.diff(rows.indptr))
-        return Shard(node_id, rows, weights=weights)
-    rows *= signs[:, None]
-    return Shard(node_id, read_only(rows), weights=weights)
+        return sealed_csr(rows)
+    return read_only(rows) if isinstance(rows, np.ndarray) else rows

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 
 from localgd.data.table import IntArray, Table, numbered
 from localgd.data.values import (
@@ -246,8 +246,11 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         if issparse(table.features) != issparse(first.features):
             dense, sparse = (table, first) if issparse(first.features) else (first, table)
             raise ValueError(f"{dense.source} is dense but {sparse.source} is sparse; store all nodes alike")
-        here = set(table.names)
-        lacks.append([name for name in everywhere if name not in here] if len(here) < len(everywhere) else [])
+        lacking = list[str]()
+        if len(table.names) < len(everywhere):
+            here = set(table.names)
+            lacking = [name for name in everywhere if name not in here]
+        lacks.append(lacking)
     refused = {name for lacking in lacks for name in lacking if not fill or name in own}
     if refused:
         raise ValueError(_differ(tables, [name for name in everywhere if name in refused]))
@@ -333,6 +336,9 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
     """Return svmlight tables with the columns of all of them; ``x0`` goes if no file numbers columns from 0."""
     width = max((len(table.names) for table in tables), default=0)
     arrays: list[Any] = [table.features for table in tables]
-    one_based = width > 1 and all((rows.indices > 0).all() for rows in arrays)
-    names = numbered(width, int(one_based))
-    return [_selected(table, names) for table in tables]
+    first = int(width > 1 and all((rows.indices > 0).all() for rows in arrays))
+    names, wide = numbered(width, first), list[Table]()
+    for table, rows in zip(tables, arrays, strict=True):
+        parts = rows.data, rows.indices - first, rows.indptr  # the numbers themselves are not copied
+        wide.append(replace(table, features=csr_array(parts, shape=(rows.shape[0], len(names))), names=names))
+    return wide

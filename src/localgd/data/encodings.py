@@ -41,7 +41,7 @@ def check_spellings(what: str, pairs: Any, known: tuple[Any, ...]) -> None:
         raise ValueError(f"{what}: spellings must be pairs, as written and as meant, got {pairs!r:.100}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # wide rows have many
 class Number:
     """A column of numbers: ``(x − center) / scale``, with `fill` for a missing x; training met `n_missing` of them.
 

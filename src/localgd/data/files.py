@@ -290,7 +290,7 @@ def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArra
 def _sparse(stored: str, arrays: Mapping[str, NDArray[Any]]) -> csr_array[np.float64]:
     n_rows, n_columns = (int(size) for size in arrays["shape"])
     check_width(n_columns, "shape")
-    data = arrays["data"].astype(np.float64)
+    data = arrays["data"].astype(np.float64, copy=False)
     if stored == "coo":
         return csr_array(coo_array((data, (arrays["row"], arrays["col"])), shape=(n_rows, n_columns)))
     if stored == "dia":
@@ -302,13 +302,15 @@ def _sparse(stored: str, arrays: Mapping[str, NDArray[Any]]) -> csr_array[np.flo
     return csr_array(rows)
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of a text, one after the other: all of them at once would take its room again."""
-    begin = 0
-    while begin < len(text):
-        end = text.find("\n", begin) + 1 or len(text)
-        yield text[begin:end]
-        begin = end
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a (zipped) file as it is read: all of them at once would take twice the room of its rows."""
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with _readable(path), opened(path, "rt", encoding="utf-8-sig") as file:
+        try:
+            yield from file
+        except UnicodeDecodeError:
+            _text(path)  # says where
+            raise
 
 
 def _svmlight(path: Path) -> Table:
@@ -316,7 +318,7 @@ def _svmlight(path: Path) -> Table:
     labels: list[str] = []
     # of numbers only, as a list would take five times the room of the rows
     data, indices, indptr, row_numbers = array("d"), array("q"), array("q", [0]), array("q")
-    for row, line in enumerate(_lines(_text(path)), start=1):
+    for row, line in enumerate(_lines(path), start=1):
         tokens = line.partition("#")[0].split()
         if not tokens:
             continue

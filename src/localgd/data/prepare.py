@@ -150,6 +150,7 @@ def prepare(
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
     notes = (*notes, *notes_of(survey, columns, kinds))
+    del survey, kinds, tally, encodings  # of wide rows they would take room while nodes hold tables and rows
     unseen: Unseen = "error" if min_group == 1 else "zeros"
     own, names = class_weights(class_weight, *_counting(engine, labels, min_group)), labels.values
     if own:
@@ -248,7 +249,8 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int
             raise ValueError(
                 f"column 'x{number}' is left out at {count} of {reach} nodes that reach it; drop it at all of them"
             )
-    return {f"x{number}": "sparse" for number in range(first, last + 1) if number not in dropped}
+    names = enumerate(numbered(last + 1, first), start=first)  # the same texts as in the tables
+    return {name: "sparse" for number, name in names if number not in dropped}
 
 
 def _too_many(name: str, how_many: str) -> str:

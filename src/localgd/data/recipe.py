@@ -32,6 +32,7 @@ from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
 from localgd.errors import check_flag, check_kind, plain, shown
+from localgd.layouts.csr import biased
 from localgd.layouts.layout import Rows
 from localgd.layouts.prepared import Prepared, mapped
 from localgd.rounding import FloatArray, is_number
@@ -174,8 +175,9 @@ class Recipe:
         else:
             blocks = [self._numbers(table, named=isinstance(features, Table))]
         if self.sparse:
-            bias = [np.ones((table.n_rows, 1))] if self.intercept else []
-            return csr_array(hstack([csr_array(block) for block in [*blocks, *bias]], format="csr"))
+            alone = len(blocks) == 1
+            rows = csr_array(blocks[0] if alone else hstack([csr_array(block) for block in blocks], format="csr"))
+            return biased(rows) if self.intercept else rows.copy()
         out = np.ones((table.n_rows, len(self.feature_names)))  # the last column stays 1 if it is the bias
         end = 0
         for block in blocks:
@@ -216,10 +218,9 @@ class Recipe:
             )
         numbers: Any = self.columns
         if isinstance(features, csr_array) and not any(number.center for number in numbers):
-            scale = np.array([number.scale for number in numbers])
-            return csr_array(
-                (features.data / scale[features.indices], features.indices, features.indptr), features.shape
-            )
+            data = np.array([number.scale for number in numbers])[features.indices]
+            np.divide(features.data, data, out=data)
+            return csr_array((data, features.indices, features.indptr), features.shape)
         return scaled(features.toarray() if isinstance(features, csr_array) else features.copy(), numbers)
 
     def codes(self, table: Table) -> NDArray[np.intp]:

@@ -161,9 +161,9 @@ def _is_id(column: pl.Series) -> bool:
 
 def _numbered(table: Table) -> dict[CountKey, int]:
     """Return what there is to tell of columns that are numbered: the first, the last, and those left out between."""
-    numbers = [int(name.removeprefix("x")) for name in table.names]
-    first, last = min(numbers, default=1), max(numbers, default=0)
-    left_out = sorted({*range(first, last + 1)} - {*numbers})
+    numbers = np.fromiter((int(name.removeprefix("x")) for name in table.names), np.int64, len(table.names))
+    first, last = (int(numbers.min()), int(numbers.max())) if numbers.size else (1, 0)
+    left_out = np.setdiff1d(np.arange(first, last + 1), numbers).tolist()
     return {("numbered", first, last): 1, **{("dropped", number): 1 for number in left_out}}
 
 

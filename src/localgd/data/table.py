@@ -34,6 +34,10 @@ def check_width(n_columns: int, place: str) -> None:
         raise ValueError(f"{place}: {n_columns:,} columns, {most}")
 
 
+_NAMES: list[tuple[str, ...]] = [()]
+"""The names of as many columns as anybody has asked for, so that files of unlike widths have them in common."""
+
+
 @lru_cache(maxsize=4)
 def numbered(n_columns: int, first: int = 0) -> tuple[str, ...]:
     """Return the names of columns that have none, the same ones for all nodes: of wide rows they are the larger part.
@@ -43,7 +47,10 @@ def numbered(n_columns: int, first: int = 0) -> tuple[str, ...]:
     >>> numbered(3), numbered(3, 1)
     (('x0', 'x1', 'x2'), ('x1', 'x2'))
     """
-    return tuple(f"x{j}" for j in range(first, n_columns))
+    known = _NAMES[0]
+    if len(known) < n_columns:
+        _NAMES[0] = known = (*known, *(f"x{j}" for j in range(len(known), n_columns)))
+    return known[first:n_columns]
 
 
 @dataclass(frozen=True, eq=False)

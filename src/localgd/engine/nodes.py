@@ -95,8 +95,8 @@ class Nodes:
             return report
 
         with self._working(len(nodes)) as each:
-            said = zip(nodes, each(on_node, nodes), strict=True)
-            found = {node: take(node, one) if take else one for node, one in said}
+            said = each(on_node, nodes)  # what is taken is gone before the next one is made
+            found = dict(zip(nodes, map(take, nodes, said) if take else said, strict=True))
         if fresh:
             self._kept[message.session, task] = kept | fresh
         return found

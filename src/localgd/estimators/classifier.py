@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,6 +36,11 @@ from localgd.run.loop import train
 
 SEPARATING = ("consensus", "interior-point", "modified-local-gd")
 """Methods that come to nothing where no plane separates the rows: then the minimiser of the loss is looked for."""
+
+Known: TypeAlias = tuple[dict[str, str], Dual | None]
+"""What tells the rows of a model from any others, and the model with what is proved of it by them."""
+
+UNKNOWN: Known = ({}, None)
 
 
 @dataclass(eq=False, repr=False)
@@ -164,20 +169,16 @@ class LocalGDClassifier(Classifier):
             aside = kept_aside([index for _, index in held], codes, check_random_state(self.random_state))
         own = [(name, index[~aside[index]]) for name, index in held]
         counting = self._by_class(codes, own, weights)
-        if apart:
-            ones = [(codes == one).astype(int) for one in range(n_classes)]
-            engines = [engine_of(rows, own, one, 2, counting) for one in ones]
-        else:
-            engines = [engine_of(rows, own, codes, n_classes, counting)]
-        starts = self._starts(last, how, engines)
-        runs: list[Run] = []
-        for engine, start in zip(engines, starts, strict=True):
-            runs.append(self._run(engine, how, start, self._on_round(self._so_far(runs, len(engines)))))
-        self._ends = [
-            (marks(engine), run.dual) if self.warm_start else ({}, None)
-            for engine, run in zip(engines, runs, strict=True)
-        ]
-        runs = [self._handed_out(run, engine, X.dtype) for engine, run in zip(engines, runs, strict=True)]
+        targets = [(codes == one).astype(int) for one in range(n_classes)] if apart else [codes]
+        trained, runs, ends = list[Run](), list[Run](), list[Known]()
+        for target, start in zip(targets, self._starts(last, how, len(targets)), strict=True):
+            engine = engine_of(rows, own, target, 2 if apart else n_classes, counting)
+            on_round = self._on_round(self._so_far(trained, len(targets)))
+            trained.append(self._run(engine, how, start, on_round))
+            runs.append(self._handed_out(trained[-1], engine, X.dtype))
+            ends.append((marks(engine), trained[-1].dual) if self.warm_start else UNKNOWN)
+            del engine  # of each class against the rest there are signed rows, as many as all
+        self._ends = ends
         self.__dict__.update(self._shaped(np.concatenate([run.w for run in runs]), X.dtype))
         self.n_iter_ = max(run.n_rounds for run in runs)
         histories, certificates = [records(run) for run in runs], [run.certificate for run in runs]
@@ -214,9 +215,9 @@ class LocalGDClassifier(Classifier):
         self,
         last: tuple[FloatArray, list[Any]] | None,
         how: tuple[Method | Choice, Problem | None],
-        engines: list[InProcess],
-    ) -> list[FloatArray | Dual | None]:
-        """Return where each run begins: None for 0, else at the last model, with what is proved of it by these rows."""
+        n_runs: int,
+    ) -> list[tuple[FloatArray | None, Known]]:
+        """Return where each run begins: None for 0, else at the last model, with what is proved of it by its rows."""
         method, problem = how
         anywhere = isinstance(method.problem if problem is None else problem, Regularised)
         if self.warm_start and not anywhere and (isinstance(method, Choice) or method.exact):
@@ -225,7 +226,7 @@ class LocalGDClassifier(Classifier):
                 "from a start; give C, or a method that averages, such as local-gd"
             )
         if last is None:
-            return [None] * len(engines)
+            return [(None, UNKNOWN)] * n_runs
         each, classes = last
         n_rows = 1 if len(self.classes_) == 2 else len(self.classes_)
         if classes != self.classes_.tolist() or each.shape != (n_rows, self.n_features_in_ + self.fit_intercept):
@@ -233,12 +234,8 @@ class LocalGDClassifier(Classifier):
                 f"warm_start=True, but the last model is for {each.shape[1] - self.fit_intercept} columns and classes "
                 f"{classes}, these rows have {self.n_features_in_} and {self.classes_.tolist()}; give warm_start=False"
             )
-        vectors = [each.ravel()] if len(engines) == 1 else list(each)
-        ends = self._ends if len(self._ends) == len(engines) else [({}, None)] * len(engines)
-        return [
-            dual if dual is not None and np.array_equal(dual.vector, w) and seen == marks(engine) else w
-            for w, engine, (seen, dual) in zip(vectors, engines, ends, strict=True)
-        ]
+        vectors = [each.ravel()] if n_runs == 1 else list(each)
+        return list(zip(vectors, self._ends if len(self._ends) == n_runs else [UNKNOWN] * n_runs, strict=True))
 
     def _so_far(self, runs: list[Run], n_runs: int) -> Callable[[FloatArray], dict[str, Any]]:
         """Return what makes attributes of the model of a run, after others that are done and before those to come."""
@@ -253,13 +250,15 @@ class LocalGDClassifier(Classifier):
         self,
         engine: InProcess,
         how: tuple[Method | Choice, Problem | None],
-        start: FloatArray | Dual | None,
+        start: tuple[FloatArray | None, Known],
         on_round: Callable[[RoundInfo], bool] | None,
     ) -> Run:
-        """Train one model, one node per name."""
+        """Train one model, one node per name; what is proved of the start counts if it is about these rows."""
         goal = () if self.angle_tol_deg is None else Angle(self.angle_tol_deg)
-        method, problem = how
-        return train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal, w0=start, on_round=on_round)
+        (method, problem), (w, (seen, dual)) = how, start
+        same = w is not None and dual is not None and np.array_equal(dual.vector, w) and seen == marks(engine)
+        w0 = dual if same else w
+        return train(engine, method, problem=problem, n_rounds=self.n_rounds, goal=goal, w0=w0, on_round=on_round)
 
     def _as_asked(self, run: Run) -> bool:
         """Return whether the model is proved to be what was asked for; of methods that only come near, if it is one."""

@@ -24,6 +24,7 @@ from localgd.data.recipe import Recipe
 from localgd.engine.inprocess import InProcess
 from localgd.engine.nodes import fingerprint
 from localgd.errors import check_flag
+from localgd.layouts.csr import biased
 from localgd.rounding import FloatArray
 from localgd.run.goals import Angle
 from localgd.run.history import RoundInfo, Run
@@ -126,6 +127,8 @@ class Linear(CallbackSupportMixin, BaseEstimator):
             return X, y, blocks(names), None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         there = weights > 0
+        if there.all():
+            return X, y, blocks(names), weights
         return X[there], y[there], blocks(names[there]), weights[there]
 
     @property
@@ -247,17 +250,12 @@ class with_bias:  # noqa: N801  it stands for the rows that it makes
         rows = rows.astype(np.float64, copy=False)
         if not self._intercept:
             return rows
-        n_rows, n_columns = rows.shape
         if isinstance(rows, np.ndarray):
+            n_rows, n_columns = rows.shape
             with_ones = np.ones((n_rows, n_columns + 1))
             with_ones[:, :n_columns] = rows
             return with_ones
-        indptr = rows.indptr + np.arange(n_rows + 1, dtype=rows.indptr.dtype)
-        data, indices = np.ones(rows.nnz + n_rows), np.full(rows.nnz + n_rows, n_columns, dtype=rows.indices.dtype)
-        own = np.ones(data.size, dtype=bool)
-        own[indptr[1:] - 1] = False
-        data[own], indices[own] = rows.data, rows.indices
-        return csr_array((data, indices, indptr), shape=(n_rows, n_columns + 1))
+        return biased(rows)
 
 
 def engine_of(

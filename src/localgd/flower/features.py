@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
-from scipy.sparse import csr_array, hstack, issparse
+from scipy.sparse import csr_array, issparse
 
 from localgd.data.classes import signed
 from localgd.layouts import ClassRows
+from localgd.layouts.csr import biased
 from localgd.limits import Limits, RefusedError
 from localgd.rows import Samples, Shard
 
@@ -105,8 +106,7 @@ class HeadRows:
         if labels.shape != (n_samples,):
             raise RefusedError(f"it has features of {n_samples} samples, and labels of shape {labels.shape}")
         if self.bias:
-            ones: Any = np.ones((n_samples, 1))
-            x = csr_array(hstack([x, csr_array(ones)])) if isinstance(x, csr_array) else np.hstack([x, ones])
+            x = biased(x) if isinstance(x, csr_array) else np.hstack([x, np.ones((n_samples, 1))])
         if not self.n_classes:
             return Samples(held.node_id, x, labels, weights=held.weights)
         if held.limits is not None:

@@ -145,7 +145,7 @@ class ClassRows(Layout):
 
     def class_sum(self, shares: FloatArray) -> FloatArray:
         """Return Σ_i q_ik x_i for every class k next to each other, (C·d,), from shares q, (n, C)."""
-        return np.ascontiguousarray(self.x.sums(shares).T).ravel()
+        return np.asarray(self.x.sums(shares).T.ravel())
 
     def class_shares(self, shares: FloatArray, power: int) -> FloatArray:
         """Return what every sample adds to each class's part of `class_sum`, as `shares`, (n, C)."""

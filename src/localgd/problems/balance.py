@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from localgd.core import Report
 from localgd.problems.metrics import total
-from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm, norm_above
+from localgd.rounding import UNIT_ROUNDOFF, FloatArray, norm, norm_above, read_only
 from localgd.rows import Shard
 
 APART = 2.0**36
@@ -52,7 +52,7 @@ def class_sums(shard: Shard, margins: FloatArray) -> dict[str, FloatArray]:
         beyond = np.maximum(apart - math.log(APART), 0.0)
         odds[0, k] = own @ np.where(beyond > 0, 0.0, np.exp(apart - beyond))
         odds[1, k], odds[2, k] = own @ (beyond > 0), own @ beyond
-    return {"expected": shard.class_sum(likely), "odds": odds}
+    return {"expected": read_only(shard.class_sum(likely)), "odds": odds}
 
 
 def balanced(report: Report, pull: FloatArray, drift: float) -> tuple[FloatArray, float, float]:

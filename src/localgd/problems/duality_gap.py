@@ -67,13 +67,14 @@ def minimiser_certificate(
     least, value = within_range((value - off) * (1 - rounding)), (value + off) * (1 + rounding)
     found = replace(found, objective=value, objective_low=least)
     steep = norm_above(problem.gradient(report, w)) + gradient_error(w, report, problem)
+    dual = duality_gap(w, report, problem) if problem.penalised else math.inf
     flat = unseen(problem, report, (asked or {}).get("dependent"), w.size)
     distance = curved_distance(w, report, problem, steep, flat)
     gap = distance * steep + TINY  # by convexity
     if asked and "units" in asked and "unit_radius" in report.maxs and not problem.penalised:
         gap, distance = np.minimum((gap, distance), _in_units(w, report, problem, asked["units"], flat)).tolist()
     if problem.penalised:
-        gap = min(gap, duality_gap(w, report, problem))
+        gap = min(gap, dual)
         distance = min(distance, math.sqrt(2 * gap / problem.strength(total(report)) + TINY) * (1 + 8 * UNIT_ROUNDOFF))
     if math.isinf(distance):
         why = "the curvature is singular to within rounding, as with columns that depend on others, or tell a class"
@@ -217,13 +218,16 @@ def duality_gap(w: FloatArray, report: Report, problem: Regularised) -> float:
         if not mass > 0:
             return math.inf
         share = min(1.0, abs(above) / mass)
-        pull = pull - share * side
+        off = share * side
+        pull = np.subtract(pull, off, out=off)
         doubt = drift / mass * (1 + share)  # the exact share is this near to the one used
         drift += doubt * norm_above(side) + drift
         blur = ((share + doubt) * math.sqrt(weight * (1 + 1e-9) / n) + math.sqrt(2 * blur)) ** 2
-    slope = strength * problem.pull(w) - pull / n
+    sizes = strength * norm_above(problem.pull(w)) + norm_above(pull) / n  # the bias is free of the penalty
+    slope = problem.pull(w)
+    slope *= strength
+    slope -= pull / n
     if problem.intercept:
         slope = slope.reshape(problem.n_blocks, -1)[:, :-1].ravel()
-    sizes = strength * norm_above(problem.pull(w)) + norm_above(pull) / n  # the bias is free of the penalty
     length = norm_above(slope) + drift / n + 8 * UNIT_ROUNDOFF * sizes
     return (length * length / (2 * strength) + blur) * (1 + 16 * UNIT_ROUNDOFF) + TINY

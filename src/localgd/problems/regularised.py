@@ -23,7 +23,7 @@ from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise,
 from localgd.problems.quotient import in_units, uncancelled
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
-from localgd.rounding import FloatArray, is_number, norm
+from localgd.rounding import FloatArray, is_number, norm, read_only
 from localgd.rows import Shard
 
 MOST_C = 1e100
@@ -164,8 +164,10 @@ class Regularised(ByMargins):
 
     def gradient(self, report: Report, w: FloatArray) -> FloatArray:
         """Return ∇F(w) from an appraisal by every node."""
-        n = total(report)
-        return np.asarray(self.strength(n) * self.pull(w) - report.sums["pull"] / n)
+        n, out = total(report), self.pull(w)
+        out *= self.strength(n)
+        out -= report.sums["pull"] / n
+        return out
 
     def look(self, task: Any) -> Task:
         """Return the task of a round that only looks: a method's own, if it is one."""
@@ -226,14 +228,12 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
     unsure = np.zeros_like(slope) if known is None else known.unsure(slope)
     blur = blurred(shard, loss, shard.margin_error(norm(w))) + shard.weigh(unsure).sum(axis=-1)
     slope = shard.weigh(slope)
-    pull, drift = shard.combine(slope), shard.combine_error(slope)
+    pull, drift = read_only(shard.combine(slope)), shard.combine_error(slope)  # which a report need not copy
     sums: dict[str, Any] = {"risk": risk, "pull": pull, "drift": drift, "blur": blur}
     by_class, there = dict[str, Any](), np.asarray(True)
     if problem.intercept and known is not None and loss.versus == 1:
-        bias = np.zeros(w.size)
-        bias[-1] = 1.0
-        positive = shard.margins(bias) > 0  # the bias column of a signed row is its label
-        sums["positive"] = shard.combine(np.where(positive, slope, 0.0))
+        positive = _positive(shard)
+        sums["positive"] = read_only(shard.combine(np.where(positive, slope, 0.0)))
         shard.permit(np.where(positive, 0.0, slope))  # the rest of ``pull`` is the other class
         with np.errstate(over="ignore"):
             odds = shard.weigh(known.repair(margins))
@@ -244,6 +244,13 @@ def appraisal(shard: Shard, w: FloatArray, margins: FloatArray, problem: Regular
         sums |= class_sums(shard, margins)
     here = more(here, sums=sums, maxs={"radius": shard.radius})
     return more(here, sums=by_class, where=there, flags={"far": np.logical_not(there)})
+
+
+def _positive(shard: Shard) -> Any:
+    """Return which rows are of the positive class: the bias column of a signed row is its label."""
+    bias = np.zeros(shard.n_features)
+    bias[-1] = 1.0
+    return shard.margins(bias) > 0
 
 
 def blurred(shard: Shard, loss: Loss, off: Any) -> Any:

@@ -206,17 +206,17 @@ class LimitedMemory(Descending):
         direction, shares = -slope, []
         for step, change in reversed(pairs):
             share = float(step @ direction) / float(step @ change)
-            direction = direction - share * change
+            direction -= share * change
             shares.append(share)
         if pairs:
             step, change = pairs[-1]
-            direction = direction * (float(step @ change) / float(change @ change))
+            direction *= float(step @ change) / float(change @ change)
         else:  # a step that surely leads down: the curvature is at most that of the longest row
             radius, bend = float(report.maxs["radius"]), max(1.0, self.problem.loss.curvature)
-            direction = direction / (bend * radius * radius + self.problem.strength(total(report)))
+            direction /= bend * radius * radius + self.problem.strength(total(report))
         for (step, change), share in zip(pairs, reversed(shares), strict=True):
-            direction = direction + step * (share - float(change @ direction) / float(step @ change))
-        return replace(state, direction=direction, pairs=pairs)
+            direction += step * (share - float(change @ direction) / float(step @ change))
+        return replace(state, direction=read_only(direction), pairs=pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +285,7 @@ class ControlVariates(Server):
         if not value <= state.value + NOISE * abs(state.value):
             back = Dual(read_only(state.best + state.downhill))
             return replace(state, model=back, ends=(), moves=(), gram=np.zeros((0, 0)))
-        slope = self.problem.gradient(report, state.w)
+        slope = read_only(self.problem.gradient(report, state.w))
         if settled(report, slope):
             return replace(state, done="the gradient is 0 to within rounding")
         value = min(value, state.value)

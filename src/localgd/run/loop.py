@@ -112,7 +112,6 @@ def train(
         if given is not None and given.size != sizes.n_features:
             had = f"the rows have {sizes.n_features} columns (bias included)"
             raise ValueError(f"{name} has {given.size} coefficients, but {had}")
-    start = np.zeros(sizes.n_features) if start is None else start
     problem = problem.among(sizes.versus)
     for wish in goals:
         check_meaning(wish, problem)
@@ -121,8 +120,8 @@ def train(
         f"{chosen.name} on nodes {', '.join(engine.node_ids)} of {sizes.n_features} columns: {problem}, {chosen.task}, "
         f"{chosen.merge}"
     )
-    begun = w0 if isinstance(w0, Dual) else Dual(start)
-    bare = bool(start.any()) and not begun.known
+    begun = w0 if isinstance(w0, Dual) else None if start is None else Dual(start)
+    bare = begun is not None and bool(begun.vector.any()) and not begun.known
     context = RunContext(
         engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, compared, checkpoints, failed, bare
     )
@@ -171,8 +170,8 @@ def _told(stage: Stage, verdict: Status, asked: str) -> Iterator[str]:
         yield f"{asked} took {stage.method.name}, as {stage.method.why}"
 
 
-def _run_stages(method: Method, problem: Problem, context: RunContext, start: Dual, loop: LoopState) -> Stage:
-    """Run a method, and the fallbacks that take over where it ends short; return the last stage."""
+def _run_stages(method: Method, problem: Problem, context: RunContext, start: Dual | None, loop: LoopState) -> Stage:
+    """Run a method from a start, or 0, and the fallbacks that take over where it ends short; return the last stage."""
     checkpoint = None if context.checkpoints is None else context.checkpoints.find(context.engine, loop.about)
     if checkpoint is not None:
         loop = checkpoint.loop
@@ -186,12 +185,9 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Du
             remedy = "ask all nodes (no --fraction, no nodes=…), or take a method that averages, such as local-gd"
             raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
         bound = method.bind(problem, context.engine, context.sizes)
-        server = bound.merge.init(np.zeros(start.vector.size) if loop.ended else start.vector)
-        if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
-            raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
-        if start.known and not loop.ended and isinstance(server, ServerState):
-            server = replace(server, model=Dual.proved(server.w, start.mass, start.error))
+        server = _begun(bound, context.sizes.n_features, None if loop.ended else start)
         stage = Stage(bound, problem, context, loop, server, problem.begin())
+        del server  # the state before the first round, which the stage leaves behind
         if checkpoint is not None:
             stage.resume(checkpoint)
             checkpoint = None
@@ -202,6 +198,16 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Du
         earlier = stage.shown if loop.earlier is None else joined(loop.earlier, stage.shown)
         loop = replace(loop, ended=(*loop.ended, stage.end), before=len(context.history), earlier=earlier, repeated=0)
         method, problem = after
+
+
+def _begun(method: Method, n_features: int, start: Dual | None) -> Any:
+    """Return the server's state before the first round, at a start, or at 0."""
+    server = method.merge.init(np.zeros(n_features) if start is None else start.vector)
+    if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
+        raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
+    if start is not None and start.known and isinstance(server, ServerState):
+        server = replace(server, model=Dual.proved(server.w, start.mass, start.error))
+    return server
 
 
 def _next(method: Method, problem: Problem, end: End, context: RunContext) -> tuple[Method, Problem] | None:

@@ -109,11 +109,11 @@ class Stage:
     end: End = End.OUT_OF_ROUNDS
     unfinished: bool = False
     session: str = ""
-    start: FloatArray = field(init=False)
+    start: FloatArray | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Agree on a session, for nodes to keep their states by; remember where a method starts again from."""
-        self.start = self.server.w
+        """Agree on a session, for nodes to keep their states by; remember where a method starts again, if not at 0."""
+        self.start = self.server.w if self.server.w.any() else None
         self.session = self.context.engine.shared(secrets.token_hex(8).encode()).decode()
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -237,7 +237,9 @@ class Stage:
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
                 raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
         self.loop = replace(self.loop, repeated=self.loop.repeated + 1)
-        return self.method.merge.init(self.start) if report.flags.get("forgotten", 0) else self.server
+        if not report.flags.get("forgotten", 0):
+            return self.server
+        return self.method.merge.init(np.zeros(self.server.w.size) if self.start is None else self.start)
 
     def _outcome(self, report: Report, end: End | None, *, asked: bool) -> End:
         """Return what kind of end the last look is: of the method itself, or of rounds, time or patience."""
