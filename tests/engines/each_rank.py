@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,7 +121,7 @@ def test_preparing_tables_learns_the_same_recipe(name):
     assert engine.shared(repr(recipe).encode()) == repr(recipe).encode()
     assert (recipe.classes, recipe.sparse) == (expected.classes, expected.sparse)
     for one, other in zip(recipe.columns, expected.columns, strict=True):
-        for part, value in vars(other).items():
+        for part, value in asdict(other).items():
             assert getattr(one, part) == (pytest.approx(value, rel=OTHER_ORDER) if isinstance(value, float) else value)
 
 
