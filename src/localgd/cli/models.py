@@ -159,7 +159,7 @@ def predict_command(
     out: Annotated[
         Path | None, typer.Option(help="File to write, .parquet or else CSV.", show_default="standard output")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    force: flags.Force = False,
     unseen: flags.OfUnseen = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also the probability of each class, and the score.")] = False,
     threshold: Annotated[
@@ -180,17 +180,13 @@ def predict_command(
     are no rows, and if there are any between rows, that is said.
     """
     from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
+    from localgd.cli.places import check_free
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
-    from localgd.run.whole import check_place, whole
+    from localgd.run.whole import whole
 
-    if force and out is None:
-        raise ValueError("--force replaces the file of --out; give that, or leave it out")
-    if out is not None:
-        check_place(out)
-    if out is not None and out.exists() and not force:
-        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    check_free(out, force=force, model=model, data=file)
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
     if fill_missing_columns and held.recipe is not None:
         table = with_blanks(table, held.recipe)
@@ -220,12 +216,13 @@ def export_command(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="csv: standard output")] = None,
-    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    force: flags.Force = False,
 ) -> None:
     """Write a model for other programs: they need nothing of localgd.
 
     onnx and skops are extras of localgd, to be installed with it.
     """
+    from localgd.cli.places import check_free
     from localgd.data.encodings import Number
     from localgd.data.model import Model
     from localgd.errors import shown
@@ -236,8 +233,7 @@ def export_command(
             raise ValueError(f"--out FILE is needed: where {to} goes")
         typer.echo(held.coefficients().write_csv(), nl=False)
         return
-    if out.exists() and not force:
-        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    check_free(out, force=force, model=model)
     match to:
         case "csv":
             held.coefficients().write_csv(out)
