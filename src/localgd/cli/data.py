@@ -53,7 +53,7 @@ def tables_of(
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
     given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
-    given |= {"dates": dates} if dates else {}
+    given |= {"dates": list(dict.fromkeys([*dates, *given.get("dates", ())]))} if dates else {}
     given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)

@@ -43,7 +43,8 @@ def evaluate_command(
     """Tell how well a model decides on rows that stay where they are: accuracy, AUC, calibration, by node and overall.
 
     Nodes tell counts and sums; what comes out is what the pooled rows would give. The area under the ROC curve (AUC)
-    lies between two bounds. Of a run folder, rows are read as for the run, unless flags say otherwise.
+    lies between two bounds. Of a run folder, rows are read as for the run, unless flags say otherwise; --label-map and
+    --category-map say what other places call its classes and categories.
     """
     from localgd.cli.places import check_free
     from localgd.evaluation.evaluate import evaluate
@@ -100,13 +101,12 @@ def _held(
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
     from localgd.cli.data import prepared, read_as_none, taking
-    from localgd.cli.remembered import recalled
+    from localgd.cli.remembered import check_brought, recalled
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
     held = Model.load(model)
-    if held.recipe is not None and (source.scale or source.text_column):
-        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
+    check_brought(model, held.recipe, source)
     how = recalled(model, source, seed, judging=True)
     tables = how.tables(held.recipe)
     engine = InProcess(tables)

@@ -52,11 +52,12 @@ def certify_command(
     until that angle is proved, or proved to be larger.
 
     Of a run folder, rows are read as for the run, and the model is compared with what the run was certified against,
-    unless flags say otherwise. An angle that is asked of a run with C is one to the minimiser of its loss, of which one
+    unless flags say otherwise; --label-map and --category-map say what other places call its classes and categories. An
+    angle that is asked of a run with C is one to the minimiser of its loss, of which one
     round proves what there is to prove.
     """
     from localgd.cli.data import prepared, read_as_none
-    from localgd.cli.remembered import recalled
+    from localgd.cli.remembered import check_brought, recalled
     from localgd.core import Message
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
@@ -72,8 +73,7 @@ def certify_command(
         raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; there is --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
-    if held.recipe is not None:
-        _check_brought(model, source, class_weight)
+    check_brought(model, held.recipe, source, class_weight)
     how = recalled(model, source, seed, judging=False)
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
@@ -142,15 +142,6 @@ def _compared(
         instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
         typer.echo(f"compared with the pooled {text.pooled(wanted or own)}{instead}", err=True)
     return wanted or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
-
-
-def _check_brought(model: Path, source: flags.Source, class_weight: str | None) -> None:
-    """Refuse flags on how rows are prepared where the model says it."""
-    names = {"scale": "scale", "text_column": "text", "label_map": "label-map", "category_map": "category-map"}
-    given = [flag for name, flag in (names | {"n_classes": "n-classes"}).items() if getattr(source, name)]
-    given += ["class-weight"] if class_weight is not None else []
-    if given:
-        raise ValueError(f"{model} brings its own preparation; leave --{given[0]} out")
 
 
 def predict_command(
