@@ -16,7 +16,7 @@ from localgd.core import Engine, Message, Report
 from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
 from localgd.data.columns import check_known, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
-from localgd.data.labels import classes_of
+from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
@@ -138,6 +138,8 @@ def prepare(
     tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
     labels, notes = Joined((), ()), tuple[str, ...]()
     if classes:
+        if odd := no_labels(tally, label_map or {}):  # where they stand, the nodes know
+            from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
         labels, notes = classes_of(tally, label_map or {}, n_classes, drawn=_drawn(survey))
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
