@@ -172,13 +172,17 @@ def predict_command(
     """
     from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
     from localgd.cli.places import check_free
+    from localgd.data.columns import alike
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
+    from localgd.run.folder import remembered
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=file)
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
+    if table.numbered and (away := remembered(model).flags.get("drop")):  # column 0 may be one that training left out
+        table = alike([table], drop=away, may_lack=away)[0]
     if fill_missing_columns and held.recipe is not None:
         table = with_blanks(table, held.recipe)
     for note in (*left_out(table), *table.notes):

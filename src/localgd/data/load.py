@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from localgd.data.columns import alike, check_known, same_width
+from localgd.data.columns import alike, check_known
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
+from localgd.data.numbering import same_width
 from localgd.data.table import Table
 from localgd.errors import check_flag, check_kind, check_names, nearest
 

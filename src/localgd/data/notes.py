@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from localgd.core import Report
 from localgd.data.columns import option
 from localgd.data.encodings import Category, Encoding
+from localgd.data.numbering import doubt
 from localgd.data.spelling import Joined, key
 from localgd.data.survey import tallies
 from localgd.data.values import MISSING
@@ -32,6 +33,8 @@ _UNKNOWN = frozenset(MISSING) - {"none", "-"}
 def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, str]) -> list[str]:
     """Return what nodes did while they read, what looks like an id or a node, and what was joined."""
     notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for (note,), count in sorted(tallies(survey, "note"))]
+    apart = doubt((first, last) for (first, last), _ in tallies(survey, "numbered") if last > 0)  # loaded one by one
+    notes += [apart] if apart else []
     rows = {name: count for (name,), count in tallies(survey, "id")}
     for name in (name for name, kind in kinds.items() if kind == "number"):
         unlike = rows.get(name, 0) > survey.n_rows / 2

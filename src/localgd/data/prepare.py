@@ -18,6 +18,7 @@ from localgd.data.columns import check_known, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
+from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
@@ -244,6 +245,7 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int
         raise ValueError(
             f"a node numbers its columns from {first} to {last}; number them from 0 or 1, to less than {MOST_COLUMNS:,}"
         )
+    doubt((begin, end) for (begin, end), _ in spans if end > 0)
     dropped = {number: count for (number,), count in tallies(survey, "dropped")}
     for number, count in dropped.items():
         reach = sum(nodes for (begin, end), nodes in spans if begin <= number <= end)

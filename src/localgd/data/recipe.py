@@ -28,6 +28,7 @@ from localgd.data.encodings import (
     check_texts,
     scaled,
 )
+from localgd.data.numbering import check_counted
 from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
@@ -209,6 +210,7 @@ class Recipe:
                 f"{table.source}: an array, but the recipe has categories or text; give a frame with {names}"
             )
         if named and names != table.names:
+            check_counted(table, names)
             if not isinstance(features, csr_array):  # an svmlight file does not write zeros: what it lacks is zero
                 _check_columns(names, table.names, table.source)
             features = table.columns(names)
