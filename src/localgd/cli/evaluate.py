@@ -102,6 +102,7 @@ def _held(
     """Return a model, with a recipe, and the tables that it is for."""
     from localgd.cli.data import prepared, read_as_none, taking
     from localgd.cli.remembered import check_brought, recalled
+    from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
@@ -115,6 +116,6 @@ def _held(
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
     held = taking(held, unseen)
-    for line in read_as_none(tables, held.recipe, min_group):
+    for line in (*unread(source.data), *read_as_none(tables, held.recipe, min_group)):
         typer.echo(line, err=True)
     return held, engine

@@ -59,6 +59,7 @@ def certify_command(
     from localgd.cli.data import prepared, read_as_none
     from localgd.cli.remembered import check_brought, recalled
     from localgd.core import Message
+    from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
@@ -78,13 +79,13 @@ def certify_command(
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
-        for line in read_as_none(tables, recipe):
+        for line in (*unread(source.data), *read_as_none(tables, recipe)):
             typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
         )
-    typer.echo(recipe.summary, err=True)
+    typer.echo(recipe.summary if held.recipe is None else recipe.columns_said, err=True)  # notes are of training
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
