@@ -76,12 +76,12 @@ class Meant:
                 continue  # the recipe says what is lacking
             speller = Speller(f"column {name!r}", ("category_map", f"--category-map {name}:"), mapping)
             text = table.text(frame[name])
-            values = text.drop_nulls().unique().to_list()
-            meant = [str(speller.meant(one)) for one in values]
-            column = text.replace_strict(values, meant, default=None, return_dtype=pl.String)
+            met = text.drop_nulls().unique().to_list()
+            meant = [str(speller.meant(one)) for one in met]
+            column = text.replace_strict(met, meant, default=None, return_dtype=pl.String)
             frame = frame.with_columns(column.alias(name))
-            codes = {other: codes for other, codes in table.codes.items() if other != name}
-            table = replace(table, features=frame, codes=codes)
+            written = {other: column for other, column in table.codes.items() if other != name}
+            table = replace(table, features=frame, codes=written)
         return table
 
 

@@ -98,7 +98,8 @@ def prepare(
     Raises
     ------
     ValueError
-        If there is one class only, or far too many, columns differ between nodes, or a column cannot be prepared.
+        If there is one class only, or far too many, a label stands for a missing value and `label_map` does not name
+        it, columns differ between nodes, or a column cannot be prepared.
 
     Examples
     --------
