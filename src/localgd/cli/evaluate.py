@@ -100,7 +100,7 @@ def _held(
     model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
-    from localgd.cli.data import prepared, read_as_none, taking
+    from localgd.cli.data import doubts, prepared, taking
     from localgd.cli.remembered import check_brought, recalled
     from localgd.data.load import unread
     from localgd.data.model import Model
@@ -116,6 +116,6 @@ def _held(
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
     held = taking(held, unseen)
-    for line in (*unread(source.data), *read_as_none(tables, held.recipe, min_group)):
+    for line in (*unread(source.data), *doubts(tables, held.recipe, min_group)):
         typer.echo(line, err=True)
     return held, engine

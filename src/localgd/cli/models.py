@@ -56,7 +56,7 @@ def certify_command(
     angle that is asked of a run with C is one to the minimiser of its loss, of which one
     round proves what there is to prove.
     """
-    from localgd.cli.data import prepared, read_as_none
+    from localgd.cli.data import doubts, prepared
     from localgd.cli.remembered import check_brought, recalled
     from localgd.core import Message
     from localgd.data.load import unread
@@ -79,7 +79,7 @@ def certify_command(
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
-        for line in (*unread(source.data), *read_as_none(tables, recipe)):
+        for line in (*unread(source.data), *doubts(tables, recipe)):
             typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
@@ -171,7 +171,7 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
+    from localgd.cli.data import doubts, left_out, predicted, taking, with_blanks
     from localgd.cli.places import check_free
     from localgd.data.columns import alike
     from localgd.data.load import load_unlabelled
@@ -190,7 +190,7 @@ def predict_command(
         typer.echo(note, err=True)
     held = taking(held, unseen)
     frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
-    for line in read_as_none([table], held.recipe):
+    for line in doubts([table], held.recipe):
         typer.echo(line, err=True)
     if out is not None:
         with whole(out) as fresh:

@@ -63,9 +63,7 @@ def same_width(tables: Sequence[Table]) -> list[Table]:
 
 
 def check_counted(table: Table, names: Sequence[str]) -> None:
-    """Refuse rows that count their columns from 0 where a model with columns of these `names` counts from 1.
-
-    Or from 1 where it counts from 0, as far as that can be told: they never use column 0, and reach one column further.
+    """Refuse rows that use a column 0 where a model with columns of these `names` counts from 1.
 
     Raises
     ------
@@ -79,20 +77,42 @@ def check_counted(table: Table, names: Sequence[str]) -> None:
     Traceback (most recent call last):
     ValueError: the arrays given, row 2: column 0 is used, but the model counts its columns from 1; number them ...
     """
-    rows: Any = table.features
+    if _used(table)[:1] == (0,) and _numbers(names)[:1] == [1]:
+        rows: Any = table.features
+        row = int(np.searchsorted(rows.indptr, int(np.argmax(rows.indices == 0)), side="right")) - 1
+        raise ValueError(
+            f"{table.place(row)}: column 0 is used, but the model counts its columns from 1; number them as in "
+            "training, or take that column out"
+        )
+
+
+def shifted(tables: Iterable[Table], names: Sequence[str]) -> list[str]:
+    """Return in a line each which rows seem to count their columns from 1 where a model counts from 0.
+
+    They never use column 0, and reach one column further than the model, as those may that hold a column more.
+
+    Examples
+    --------
+    >>> table = Table("a", csr_array([[0.0, 1.0, 2.0]]), np.zeros(0), numbered=True)
+    >>> shifted([table], ["x0", "x1", "x2"]), shifted([table], ["x0", "x1"])[0][:72]
+    ([], 'the arrays given: column 0 is never used, and column 2 is one further th')
+    """
+    own = _numbers(names)
+    found = [table for table in tables if _used(table)[:1] > (0,) and own[:1] == [0] and _used(table)[1] == own[-1] + 1]
+    return [
+        f"{table.source}: column 0 is never used, and column {own[-1] + 1} is one further than the model has: if these "
+        "rows count their columns from 1, shift them"
+        for table in found
+    ]
+
+
+def _used(table: Table) -> tuple[int, ...]:
+    """Return the first and the last column that rows use, if their columns are numbered and they use any."""
+    rows = table.features
     if not table.numbered or not isinstance(rows, csr_array) or not rows.nnz:
-        return
-    own = [int(name[1:]) for name in names if name[:1] == "x" and name[1:].isdecimal()]
-    first, last = (int(table.names[end(rows.indices)][1:]) for end in (np.min, np.max))
-    if first == 0 and min(own, default=0) == 1:
-        _refuse(table, 0, "column 0 is used, but the model counts its columns from 1")
-    if first > 0 == min(own, default=1) and last == max(own) + 1:
-        what = f"column {last} is one further than those of the model, which counts them from 0"
-        _refuse(table, last, f"{what}, and column 0 is never used: these rows seem to count from 1")
+        return ()
+    return int(table.names[rows.indices.min()][1:]), int(table.names[rows.indices.max()][1:])
 
 
-def _refuse(table: Table, column: int, what: str) -> None:
-    rows: Any = table.features
-    entry = int(np.argmax(rows.indices == table.names.index(f"x{column}")))
-    row = int(np.searchsorted(rows.indptr, entry, side="right")) - 1
-    raise ValueError(f"{table.place(row)}: {what}; number them as in training, or take that column out")
+def _numbers(names: Sequence[str]) -> list[int]:
+    return sorted(int(name[1:]) for name in names if name[:1] == "x" and name[1:].isdecimal())
