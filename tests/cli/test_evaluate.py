@@ -38,7 +38,7 @@ def test_it_prints_tables_and_writes_all_of_it_as_json(run):
 
 
 def test_a_run_whose_folder_holds_metrics_can_be_replaced(run):
-    assert localgd("evaluate", run, "heart", "--out", run / "metrics.json").returncode == 0
+    assert localgd("evaluate", run, "heart", "--out", run / "metrics.json", "--force").returncode == 0
     assert localgd("train", "heart", "--C", "1", "--out", run, "--force").returncode == 0
 
 

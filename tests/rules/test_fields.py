@@ -86,7 +86,14 @@ TABLE = {
     Tally: (
         once(TABLES),
         Tally(("a",), ("c",), ("d",)),
-        {"numbers": ("b",), "categories": ("d",), "texts": ("c",), "min_group": 2, "classes": False},
+        {
+            "numbers": ("b",),
+            "categories": ("d",),
+            "texts": ("c",),
+            "min_group": 2,
+            "classes": False,
+            "no_labels": ("0",),
+        },
     ),
     ColumnMoments: (
         once(TABLES, exponent=np.zeros(1), center=np.zeros(1)),

@@ -44,12 +44,14 @@ def compare_command(
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
     pooled: Annotated[bool, typer.Option("--pooled", help="Pool the rows to show true angles beside.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for compare.csv, compare.png and compare.svg.")] = None,
+    force: flags.Force = False,
     as_json: flags.Json = False,
 ) -> None:
     """Run methods side by side: rounds, numbers sent and seconds until 10°, 1°, 0.1° and 0.001° are proved."""
     import polars as pl
 
     from localgd.cli.data import prepared, tables_of
+    from localgd.cli.places import check_free_in
     from localgd.engine.inprocess import InProcess
     from localgd.methods.table import method_named
     from localgd.problems.regularised import Regularised
@@ -57,7 +59,7 @@ def compare_command(
     from localgd.report.compare import compare, milestones, panels
     from localgd.report.figure import save
     from localgd.report.progress import Patient, Progress
-    from localgd.run.whole import check_place, whole
+    from localgd.run.whole import whole
 
     given = ",".join(DEFAULT if C is None else PENALISED) if methods is None else methods
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
@@ -67,8 +69,7 @@ def compare_command(
     problem = None if C is None else Regularised(C=C, intercept=fit_intercept)
     if pooled and C is not None:
         raise ValueError("--pooled shows angles to the unpenalised pooled model; leave it out, or leave --C out")
-    if out is not None:
-        check_place(out / "compare.csv")
+    check_free_in(out, "compare.csv", "compare.png", "compare.svg", force=force, data=source.data)
     with Progress(quiet=as_json) as progress:
         progress.say(f"reading {source.data}")
         tables = tables_of(source, seed)

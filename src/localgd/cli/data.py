@@ -19,6 +19,7 @@ from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
 from localgd.data.load import load, node_names
 from localgd.data.model import Model
+from localgd.data.numbering import shifted
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
@@ -53,7 +54,7 @@ def tables_of(
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
     given |= {name: by_node(given[name], name) for name in ("decimal", "encoding") if name in given}
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
-    given |= {"dates": dates} if dates else {}
+    given |= {"dates": list(dict.fromkeys([*dates, *given.get("dates", ())]))} if dates else {}
     given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
@@ -198,22 +199,27 @@ def taking(model: Model, unseen: Unseen | None) -> Model:
     return replace(model, recipe=replace(model.recipe, unseen=unseen))
 
 
-def read_as_none(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> list[str]:
-    """Return in a line where rows hold categories that training never met, if they are read as none and not refused.
+def doubts(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> list[str]:
+    """Return in a line each where rows seem to count columns from 1 and not from 0, and what is read as none.
+
+    That are categories that training never met, if they are not refused.
 
     Examples
     --------
     >>> from localgd.data.encodings import Category
     >>> recipe = Recipe((Category("ward", ("a", "b")),), (0, 1), True, False, "zeros")
-    >>> found = read_as_none([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
+    >>> found = doubts([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
     >>> found[0][:85]
     "categories that training never met are read as none: of 'ward' in 1 row of 'north'; w"
     """
-    if recipe is None or recipe.unseen == "error":
+    if recipe is None:
         return []
+    said = shifted(tables, [column.name for column in recipe.columns])
+    if recipe.unseen == "error":
+        return said
     from localgd.report import text
 
-    return text.unmet(unmet(InProcess(tables), recipe, min_group))
+    return [*said, *text.unmet(unmet(InProcess(tables), recipe, min_group))]
 
 
 def predicted(model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: str | None) -> pl.DataFrame:

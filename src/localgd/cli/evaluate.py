@@ -36,21 +36,23 @@ def evaluate_command(
     n_rounds: Annotated[int, typer.Option(help="Most rounds to bound the area under the ROC curve.")] = 3,
     by_node: Annotated[bool, typer.Option(help="Also ask every node for its own numbers.")] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write, such as RUN/metrics.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write, such as evaluated.json.")] = None,
+    force: flags.Force = False,
     as_json: flags.Json = False,
 ) -> None:
     """Tell how well a model decides on rows that stay where they are: accuracy, AUC, calibration, by node and overall.
 
     Nodes tell counts and sums; what comes out is what the pooled rows would give. The area under the ROC curve (AUC)
-    lies between two bounds. Of a run folder, rows are read as for the run, unless flags say otherwise.
+    lies between two bounds. Of a run folder, rows are read as for the run, unless flags say otherwise; --label-map and
+    --category-map say what other places call its classes and categories.
     """
+    from localgd.cli.places import check_free
     from localgd.evaluation.evaluate import evaluate
     from localgd.report import evaluation
     from localgd.report.progress import Patient
-    from localgd.run.whole import check_place, whole
+    from localgd.run.whole import whole
 
-    if out is not None:
-        check_place(out)
+    check_free(out, force=force, model=model, data=source.data)
     held, engine = _held(model, source, seed, unseen, min_group)
     cuts = tuple(threshold or ())
     found = evaluate(held, engine, thresholds=cuts, min_group=min_group, n_rounds=n_rounds, by_node=by_node)
@@ -64,7 +66,7 @@ def evaluate_command(
     console = Patient(highlight=False)
     for part in evaluation.parts(found):
         typer.echo(part) if isinstance(part, str) else console.print(part)
-    typer.echo(f"written to {out}" if out else "nothing written; add --out metrics.json to keep it, curves and all")
+    typer.echo(f"written to {out}" if out else "nothing written; add --out evaluated.json to keep it, curves and all")
 
 
 @with_source
@@ -72,6 +74,7 @@ def calibrate_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
     source: flags.Source,
     out: Annotated[Path, typer.Option(help="Model file to write, such as calibrated.json.")],
+    force: flags.Force = False,
     min_group: Annotated[int, typer.Option(help="A node refuses to tell sums over fewer rows of a class.")] = 1,
     unseen: flags.OfUnseen = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
@@ -80,13 +83,12 @@ def calibrate_command(
 
     What is written is a model like any other: predict with it, evaluate it.
     """
+    from localgd.cli.places import check_free
     from localgd.evaluation.calibrate import calibrate
     from localgd.report import text
-    from localgd.run.whole import check_place, whole
+    from localgd.run.whole import whole
 
-    check_place(out)
-    if out.exists():
-        raise FileExistsError(f"--out {out} exists already; choose another name")
+    check_free(out, force=force, model=model, data=source.data)
     held, engine = _held(model, source, seed, unseen, min_group)
     found = calibrate(held, engine, min_group=min_group)
     with whole(out) as fresh:
@@ -98,14 +100,14 @@ def _held(
     model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
 ) -> tuple[Model, InProcess]:
     """Return a model, with a recipe, and the tables that it is for."""
-    from localgd.cli.data import prepared, read_as_none, taking
-    from localgd.cli.remembered import recalled
+    from localgd.cli.data import doubts, prepared, taking
+    from localgd.cli.remembered import check_brought, recalled
+    from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
     held = Model.load(model)
-    if held.recipe is not None and (source.scale or source.text_column):
-        raise ValueError(f"{model} brings its own preparation; leave --scale and --text out")
+    check_brought(model, held.recipe, source)
     how = recalled(model, source, seed, judging=True)
     tables = how.tables(held.recipe)
     engine = InProcess(tables)
@@ -114,6 +116,6 @@ def _held(
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
     held = taking(held, unseen)
-    for line in read_as_none(tables, held.recipe, min_group):
+    for line in (*unread(source.data), *doubts(tables, held.recipe, min_group)):
         typer.echo(line, err=True)
     return held, engine

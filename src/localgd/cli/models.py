@@ -52,12 +52,14 @@ def certify_command(
     until that angle is proved, or proved to be larger.
 
     Of a run folder, rows are read as for the run, and the model is compared with what the run was certified against,
-    unless flags say otherwise. An angle that is asked of a run with C is one to the minimiser of its loss, of which one
+    unless flags say otherwise; --label-map and --category-map say what other places call its classes and categories. An
+    angle that is asked of a run with C is one to the minimiser of its loss, of which one
     round proves what there is to prove.
     """
-    from localgd.cli.data import prepared, read_as_none
-    from localgd.cli.remembered import recalled
+    from localgd.cli.data import doubts, prepared
+    from localgd.cli.remembered import check_brought, recalled
     from localgd.core import Message
+    from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
     from localgd.problems.hard_margin import HardMargin
@@ -72,19 +74,18 @@ def certify_command(
         raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; there is --alpha")
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
-    if held.recipe is not None:
-        _check_brought(model, source, class_weight)
+    check_brought(model, held.recipe, source, class_weight)
     how = recalled(model, source, seed, judging=False)
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
-        for line in read_as_none(tables, recipe):
+        for line in (*unread(source.data), *doubts(tables, recipe)):
             typer.echo(line, err=True)
     else:
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
         )
-    typer.echo(recipe.summary, err=True)
+    typer.echo(recipe.summary if held.recipe is None else recipe.columns_said, err=True)  # notes are of training
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
@@ -144,22 +145,13 @@ def _compared(
     return wanted or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
 
 
-def _check_brought(model: Path, source: flags.Source, class_weight: str | None) -> None:
-    """Refuse flags on how rows are prepared where the model says it."""
-    names = {"scale": "scale", "text_column": "text", "label_map": "label-map", "category_map": "category-map"}
-    given = [flag for name, flag in (names | {"n_classes": "n-classes"}).items() if getattr(source, name)]
-    given += ["class-weight"] if class_weight is not None else []
-    if given:
-        raise ValueError(f"{model} brings its own preparation; leave --{given[0]} out")
-
-
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Run folder or its model.json.")],
     file: Annotated[Path, typer.Argument(help="Rows to label: CSV, Parquet, NPZ or svmlight.")],
     out: Annotated[
         Path | None, typer.Option(help="File to write, .parquet or else CSV.", show_default="standard output")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    force: flags.Force = False,
     unseen: flags.OfUnseen = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also the probability of each class, and the score.")] = False,
     threshold: Annotated[
@@ -179,26 +171,26 @@ def predict_command(
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
     are no rows, and if there are any between rows, that is said.
     """
-    from localgd.cli.data import left_out, predicted, read_as_none, taking, with_blanks
+    from localgd.cli.data import doubts, left_out, predicted, taking, with_blanks
+    from localgd.cli.places import check_free
+    from localgd.data.columns import alike
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
-    from localgd.run.whole import check_place, whole
+    from localgd.run.folder import remembered
+    from localgd.run.whole import whole
 
-    if force and out is None:
-        raise ValueError("--force replaces the file of --out; give that, or leave it out")
-    if out is not None:
-        check_place(out)
-    if out is not None and out.exists() and not force:
-        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    check_free(out, force=force, model=model, data=file)
     table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
+    if table.numbered and (away := remembered(model).flags.get("drop")):  # column 0 may be one that training left out
+        table = alike([table], drop=away, may_lack=away)[0]
     if fill_missing_columns and held.recipe is not None:
         table = with_blanks(table, held.recipe)
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     held = taking(held, unseen)
     frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
-    for line in read_as_none([table], held.recipe):
+    for line in doubts([table], held.recipe):
         typer.echo(line, err=True)
     if out is not None:
         with whole(out) as fresh:
@@ -220,12 +212,13 @@ def export_command(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="csv: standard output")] = None,
-    force: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    force: flags.Force = False,
 ) -> None:
     """Write a model for other programs: they need nothing of localgd.
 
     onnx and skops are extras of localgd, to be installed with it.
     """
+    from localgd.cli.places import check_free
     from localgd.data.encodings import Number
     from localgd.data.model import Model
     from localgd.errors import shown
@@ -236,8 +229,7 @@ def export_command(
             raise ValueError(f"--out FILE is needed: where {to} goes")
         typer.echo(held.coefficients().write_csv(), nl=False)
         return
-    if out.exists() and not force:
-        raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
+    check_free(out, force=force, model=model)
     match to:
         case "csv":
             held.coefficients().write_csv(out)

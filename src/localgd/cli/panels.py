@@ -96,7 +96,7 @@ EXAMPLES = {
     ),
     "evaluate": (
         "localgd evaluate RUN patients.csv",
-        "localgd evaluate RUN patients.csv --threshold 0.2 --out metrics.json",
+        "localgd evaluate RUN patients.csv --threshold 0.2 --out evaluated.json",
         "localgd evaluate RUN sites/ --label outcome --min-group 10 --json",
     ),
     "calibrate": (

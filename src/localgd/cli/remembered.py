@@ -12,8 +12,12 @@ import typer
 from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.options import check_flags
+from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
+from localgd.data.encodings import Category, Number
 from localgd.data.files import format_of, stem_of
+from localgd.data.meant import Meant
+from localgd.data.spelling import said_map, said_maps
 from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates"})
 """Flags on how rows are prepared, which a model of a run says itself."""
+
+_LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}
+"""Those that cannot be said of other rows."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,19 @@ class Recalled:
         return [name for flag in ("drop", "categorical") for name in self.taken.get(flag, ())]
 
     def tables(self, recipe: Recipe | None) -> list[Table]:
-        """Return the tables, for the recipe of the model if it has one."""
+        """Return the tables, for the recipe of the model if it has one: what was said of labels and categories is done.
+
+        A model without a recipe is prepared for, which does that.
+        """
+        said = Meant()
+        if recipe is not None:
+            labels, categories = self.source.label_map, self.source.category_map or ()
+            mapped = {} if labels is None else said_map(labels, "--label-map")
+            said = Meant(mapped, said_maps(categories, "--category-map"))
+            said.check(recipe)
+        return [said(table) for table in self._read(recipe)]
+
+    def _read(self, recipe: Recipe | None) -> list[Table]:
         try:
             return tables_of(self.source, self.seed, recipe=recipe, may_lack=self.elsewhere)
         except ValueError as error:
@@ -61,6 +80,23 @@ class Recalled:
             raise ValueError(
                 f"{error} (read as for the run: {_said(self.taken)}; give another value, or '' for none)"
             ) from error
+
+
+def check_brought(model: Path, recipe: Recipe | None, source: Source, class_weight: str | None = None) -> None:
+    """Refuse flags on how rows are prepared that cannot count, as the model says it."""
+    if recipe is None:
+        return
+    given = [flag for name, flag in _LEARNED.items() if getattr(source, name)]
+    given += ["--class-weight"] if class_weight is not None else []
+    if given:
+        raise ValueError(f"{model} brings its own preparation; leave {given[0]} out")
+    kinds = {column.name: type(column) for column in recipe.columns}
+    for flag, names, kind in (("categorical", source.categorical, Category), ("dates", source.dates, Number)):
+        for name in filter(None, names or ()):
+            check_known(flag, (name,), list(kinds), f"{model}")
+            if kinds[name] is not kind:
+                what = {Number: "numbers", Category: "categories"}.get(kinds[name], "text")
+                raise ValueError(f"--{flag} {name}: {model} takes it as a column of {what}; leave that out")
 
 
 def recalled(model: Path, source: Source, seed: int | None, *, judging: bool) -> Recalled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from localgd.core import Field, Message, Report, Schema
 from localgd.data.spelling import Label, Pairs, listed, places, plain_label
 from localgd.data.table import Table
-from localgd.errors import shown
+from localgd.errors import cut, shown
 from localgd.limits import RefusedError
 from localgd.rounding import FloatArray, is_number
 
@@ -43,9 +44,10 @@ def codes_of(table: Table, classes: Sequence[Label], spellings: Pairs) -> NDArra
     strange = (found < 0)[codes]
     if strange.any():
         row = int(np.argmax(strange))
+        label = plain_label(table.labels[row])
         raise ValueError(
-            f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is none of the classes "
-            f"({listed(classes)}); correct it or remove the row"
+            f"{table.place(row)}: label {shown(label)} is none of the classes ({listed(classes)}); correct it, say "
+            f"what it means (--label-map {shlex.quote(cut(str(label)))}=…), or remove the row"
         )
     return found[codes]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import issparse
 
-from localgd.data.table import IntArray, Table, numbered
+from localgd.data.table import IntArray, Table
 from localgd.data.values import (
     as_days,
     as_numbers,
@@ -330,15 +330,3 @@ def _selected(table: Table, names: tuple[str, ...]) -> Table:
     frame: Any = table.features
     framed = isinstance(frame, pl.DataFrame)
     return replace(table, features=frame.select(names) if framed else table.columns(names), names=names)
-
-
-def same_width(tables: Sequence[Table]) -> list[Table]:
-    """Return svmlight tables with the columns of all of them; ``x0`` goes if no file numbers columns from 0."""
-    width = max((len(table.names) for table in tables), default=0)
-    arrays: list[Any] = [table.features for table in tables]
-    first = int(width > 1 and all((rows.indices > 0).all() for rows in arrays))
-    names, wide = numbered(width, first), list[Table]()
-    for table, rows in zip(tables, arrays, strict=True):
-        parts = rows.data, rows.indices - first, rows.indptr  # the numbers themselves are not copied
-        wide.append(replace(table, features=csr_array(parts, shape=(rows.shape[0], len(names))), names=names))
-    return wide

@@ -26,8 +26,9 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
+from localgd.data.groups import missing_node
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
-from localgd.data.values import as_text, refuse_odd, spelled_labels
+from localgd.data.values import MISSING, as_text, refuse_odd, spelled_labels
 from localgd.errors import shown
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz", ".svm", ".svmlight", ".libsvm")
@@ -181,6 +182,8 @@ def read(path: Path, label: str | None = None, node: str | None = None, writing:
             refuse_odd([frame[node]], table.source)
             names = as_text(frame[node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
+            if (odd := names.str.to_lowercase().is_in(MISSING).arg_true()).len():
+                raise ValueError(missing_node(table.place(int(odd[0])), names[int(odd[0])], f"column {node!r}"))
             return replace(table, features=frame.drop(node), names=()).split(np.array(names.to_list(), dtype=np.str_))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from localgd.data.values import MISSING
 from localgd.errors import shown
 
 
@@ -109,6 +110,8 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
             if value is None or (isinstance(value, str) and not value.strip()):
                 raise ValueError(f"groups has no value in {place(row)}; say which node holds it, or remove the row")
             kind, name = _named(value, place(row))
+            if kind == "text" and name.lower() in MISSING:
+                raise ValueError(missing_node(place(row), name, "groups"))
             kinds.setdefault(kind, value)
             if len(kinds) > 1:
                 first, other = kinds.items()
@@ -119,6 +122,18 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
             named[own] = name
         names.append(name)
     return np.array(names, dtype=np.str_)
+
+
+def missing_node(place: str, name: str, where: str) -> str:
+    """Return the error of a name that stands for a missing value: rows of unlike places would be one node.
+
+    Examples
+    --------
+    >>> missing_node("a.csv, row 3", "NA", "column 'site'")
+    "a.csv, row 3: column 'site' holds 'NA', no name of a node; say which node it is, in other words, or remove the row"
+    """
+    what = f"{place}: {where} holds {shown(name)}, no name of a node"
+    return f"{what}; say which node it is, in other words, or remove the row"
 
 
 def _named(value: Any, place: str) -> tuple[str, str]:

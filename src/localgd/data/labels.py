@@ -9,6 +9,7 @@ from typing import Any
 from localgd.core import Report
 from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
 from localgd.data.survey import FEW, MANY, no_classes, tallies
+from localgd.data.values import MISSING
 from localgd.errors import cut, shown
 
 _CODINGS = ((-1, 1), (0, 1), (1, 2))
@@ -16,6 +17,15 @@ _CODINGS = ((-1, 1), (0, 1), (1, 2))
 
 MOST_CLASSES = 30
 """More are asked for: a column of more is seldom one of classes."""
+
+
+def no_labels(tally: Report, mapping: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the labels that stand for missing values, and that nothing maps; ``-`` is a sign where there is ``+``."""
+    met = {str(value) for parts, _ in tallies(tally, "label") for value in parts[1::2]}
+    said = {key(plain_label(one)) for one in mapping}
+    odd = (one for one in met if one.strip().lower() in MISSING and key(one) not in said)
+    signs = "+" in {one.strip() for one in met}
+    return tuple(sorted(one for one in odd if not (signs and one.strip() == "-")))
 
 
 def classes_of(

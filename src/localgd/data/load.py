@@ -8,17 +8,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from localgd.data.columns import alike, check_known, same_width
+from localgd.data.columns import alike, check_known
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
+from localgd.data.numbering import same_width
 from localgd.data.table import Table
-from localgd.errors import check_flag, check_kind, check_names, nearest
+from localgd.errors import check_flag, check_kind, check_names, listing, nearest, shown
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
     *(".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pptx", ".pdf", ".png", ".jpg", ".jpeg", ".svg"),
 )
 """Endings of files that may lie beside the node files; a file of any other kind might be a node that is left out."""
+
+_OURS = (".md", ".json", ".png", ".svg")
+"""Endings of notes, and of what is written here: nobody misses such a file as a node."""
 
 
 def load(
@@ -44,8 +48,9 @@ def load(
         A folder with one file per node (the node's name is the file's, without its ending), one file with all rows,
         or a name in `localgd.data.datasets.DATASETS`. Files are CSV (also ``.csv.gz``), Parquet, NPZ (arrays X and
         y, or the parts of a sparse matrix, as `scipy.sparse.save_npz` writes them; optionally columns), or svmlight.
-        Sub-folders, hidden files, notes, spreadsheets and pictures in a folder are left alone. For arrays in memory
-        there is `localgd.from_arrays`.
+        Sub-folders, hidden files, notes, spreadsheets and pictures in a folder are left alone; which of them might be
+        meant as nodes (``berlin.xlsx``) is in the `notes` of the tables. For arrays in memory there is
+        `localgd.from_arrays`.
     label : str, optional
         Label column; needed for CSV and Parquet, the array ``y`` for NPZ, the first entry of a row for svmlight.
     node : str, optional
@@ -120,7 +125,8 @@ def load(
         writings = _writings(files.values(), decimal, encoding)
         elsewhere = () if nodes is None else drop  # what is to be dropped may be at other nodes
         how |= {"may_lack": [*may_lack, *elsewhere]}
-        return _load_files(chosen, label, None, writings, how)
+        tables = _load_files(chosen, label, None, writings, how)
+        return [replace(table, notes=(*table.notes, *unread(path))) for table in tables]
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
@@ -150,6 +156,28 @@ def node_names(folder: str | Path) -> list[str]:
     return list(_node_files(Path(folder)))
 
 
+def unread(folder: str | Path) -> list[str]:
+    """Return in a line which files of a folder are not read, and might be meant as nodes; nothing if it has none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     _ = [Path(place, name).touch() for name in ("rome.csv", "berlin.xlsx", "README.txt", "metrics.json")]
+    ...     unread(place)
+    ["files beside those of the nodes are not read, as they are of other kinds: 'berlin.xlsx'"]
+    """
+    files = _files(Path(folder)) if Path(folder).is_dir() else []
+    names = [path.name for path in files if format_of(path) is None]
+    odd = [name for name in names if not name.lower().endswith(_OURS) and not name.lower().startswith("readme")]
+    said = "files beside those of the nodes are not read, as they are of other kinds"
+    return [f"{said}: {listing(map(shown, odd))}"] if odd else []
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
 def _near_source(path: Path) -> str:
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, [name for name in beside if not name.startswith(".")], n=1)
@@ -158,7 +186,7 @@ def _near_source(path: Path) -> str:
 
 def _node_files(folder: Path) -> dict[str, Path]:
     """Return the files of a folder by the names of their nodes, sorted."""
-    found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    found = _files(folder)
     files = [p for p in found if format_of(p) is not None]
     if not files:
         held = f"no node files, only {', '.join(p.name for p in found[:5])}" if found else "no node files"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from localgd.core import Report
 from localgd.data.columns import option
 from localgd.data.encodings import Category, Encoding
+from localgd.data.numbering import doubt
 from localgd.data.spelling import Joined, key
 from localgd.data.survey import tallies
 from localgd.data.values import MISSING
@@ -31,7 +32,11 @@ _UNKNOWN = frozenset(MISSING) - {"none", "-"}
 
 def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, str]) -> list[str]:
     """Return what nodes did while they read, what looks like an id or a node, and what was joined."""
-    notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for (note,), count in sorted(tallies(survey, "note"))]
+    told = {note: count for (note,), count in tallies(survey, "note")}
+    spans = [(span, count) for span, count in tallies(survey, "numbered") if span[1] > 0]
+    if apart := doubt((first, last) for (first, last), _ in spans):  # of files that nodes read by themselves
+        told.setdefault(apart, sum(count for (first, _), count in spans if first == 0))
+    notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for note, count in sorted(told.items())]
     rows = {name: count for (name,), count in tallies(survey, "id")}
     for name in (name for name, kind in kinds.items() if kind == "number"):
         unlike = rows.get(name, 0) > survey.n_rows / 2

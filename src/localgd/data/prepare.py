@@ -16,8 +16,9 @@ from localgd.core import Engine, Message, Report
 from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
 from localgd.data.columns import check_known, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
-from localgd.data.labels import classes_of
+from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
+from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
@@ -97,7 +98,8 @@ def prepare(
     Raises
     ------
     ValueError
-        If there is one class only, or far too many, columns differ between nodes, or a column cannot be prepared.
+        If there is one class only, or far too many, a label stands for a missing value and `label_map` does not name
+        it, columns differ between nodes, or a column cannot be prepared.
 
     Examples
     --------
@@ -138,6 +140,8 @@ def prepare(
     tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
     labels, notes = Joined((), ()), tuple[str, ...]()
     if classes:
+        if odd := no_labels(tally, label_map or {}):  # where they stand, the nodes know
+            from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
         labels, notes = classes_of(tally, label_map or {}, n_classes, drawn=_drawn(survey))
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
@@ -242,6 +246,7 @@ def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int
         raise ValueError(
             f"a node numbers its columns from {first} to {last}; number them from 0 or 1, to less than {MOST_COLUMNS:,}"
         )
+    doubt((begin, end) for (begin, end), _ in spans if end > 0)
     dropped = {number: count for (number,), count in tallies(survey, "dropped")}
     for number, count in dropped.items():
         reach = sum(nodes for (begin, end), nodes in spans if begin <= number <= end)

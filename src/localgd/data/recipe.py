@@ -28,6 +28,7 @@ from localgd.data.encodings import (
     check_texts,
     scaled,
 )
+from localgd.data.numbering import check_counted
 from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
@@ -209,6 +210,7 @@ class Recipe:
                 f"{table.source}: an array, but the recipe has categories or text; give a frame with {names}"
             )
         if named and names != table.names:
+            check_counted(table, names)
             if not isinstance(features, csr_array):  # an svmlight file does not write zeros: what it lacks is zero
                 _check_columns(names, table.names, table.source)
             features = table.columns(names)
@@ -242,14 +244,14 @@ class Recipe:
             If one is none, or the table has no labels; names row and value.
         """
         check_labelled(table)
-        try:
-            return np.asarray(table.labels, dtype=np.float64)
-        except ValueError:
-            row = next(row for row, value in enumerate(table.labels) if not _is_number(value))
+        texts: Any = () if table.labels.dtype.kind in "biuf" else table.labels
+        row = next((row for row, value in enumerate(texts) if not _is_number(value)), None)
+        if row is not None:
             raise ValueError(
                 f"{table.place(row)}: label {shown(plain_label(table.labels[row]))} is no number to fit; name another "
                 "column, correct it, or remove the row"
-            ) from None
+            )
+        return np.asarray(table.labels, dtype=np.float64)
 
     def __call__(self, table: Table) -> Shard:
         """Return the table's signed rows, or rows and targets, as a shard: a recipe is what `Engine.map` takes."""
@@ -322,7 +324,7 @@ def _tupled(values: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     try:
-        return float(value) == float(value)
+        return math.isfinite(float(value))
     except ValueError:
         return False
 

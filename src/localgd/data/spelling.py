@@ -239,7 +239,7 @@ class Speller:
         ValueError
             If a node has a value in two spellings and nothing says what is meant.
         """
-        meant = [self._meant(value) for value, _ in met]
+        meant = [self.meant(value) for value, _ in met]
         keys = {key(value) for value in meant}
         truth = not keys - {*_TRUTH, *_TRUTH.values()} and bool(keys & _TRUTH.keys() and keys & {*_TRUTH.values()})
         groups: dict[str, dict[Label, int]] = {}
@@ -267,8 +267,20 @@ class Speller:
         values = set(map(_written, chosen.values()))
         return {one: chosen[group] for one, group in groups.items() if group in chosen and one not in values}
 
-    def _meant(self, value: Label) -> Label:
-        """Return what the mapping says of a value: exactly as written, else however it is spelled."""
+    def meant(self, value: Label) -> Label:
+        """Return what the mapping says of a value: exactly as written, else however it is spelled; else the value.
+
+        Raises
+        ------
+        ValueError
+            If it is another spelling of several that the mapping tells apart.
+
+        Examples
+        --------
+        >>> speller = Speller("label", ("label_map", "--label-map "), {"no": 0, 1: "yes"})
+        >>> speller.meant("NO "), speller.meant("1.0"), speller.meant("ja")
+        (0, 'yes', 'ja')
+        """
         said = {_written(one): plain_label(to) for one, to in self.mapping.items()}
         if _written(value) in said:
             return said[_written(value)]

@@ -5,8 +5,9 @@ Values of a category column, words of a text column and the classes do leave a n
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.data.spelling import confusable, plain_label
 from localgd.data.table import Table, numbered
 from localgd.data.values import as_text
+from localgd.errors import shown
 
 FEW, MANY = 20, 200
 """Text with more distinct values than this, and than half the rows, is no category: few count if most rows are so."""
@@ -75,7 +77,7 @@ class Tally:
     A node says its classes together, and which categories it has that are spelled alike (`localgd.data.spelling`).
 
     A value or a word that fewer than `min_group` rows of the node have is not told, nor are labels, if there are more
-    than any classes would be, or they are no `classes`.
+    than any classes would be, or they are no `classes`. A label that is one of `no_labels` is refused by its row.
     """
 
     numbers: tuple[str, ...]
@@ -83,6 +85,7 @@ class Tally:
     texts: tuple[str, ...]
     min_group: int = 1
     classes: bool = True
+    no_labels: tuple[str, ...] = ()
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return an entry for each number, and the tallies."""
@@ -94,6 +97,7 @@ class Tally:
         labels, sizes = np.unique(shard.labels if self.classes else np.zeros(0), return_counts=True)
         if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
             raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
+        _refuse_labels(shard, labels, self.no_labels)
         counts: dict[CountKey, int] = {}
         if labels.size:
             named = [part for value in map(plain_label, labels) for part in (type(value).__name__, value)]
@@ -185,6 +189,17 @@ def no_classes(how_many: str, rows: str) -> str:
         f"label: {how_many} distinct values in {rows}: it looks like a number to predict or an id, not a class; name "
         f"another column, or merge values until {FEW} are left"
     )
+
+
+def _refuse_labels(table: Table, labels: Any, refused: Collection[str]) -> None:
+    """Refuse labels, by the first row, that stand for a missing value."""
+    for label in (one for one in labels.tolist() if str(one) in refused):
+        what = f"{table.place(int(np.argmax(table.labels == label)))}: the label is {shown(label)}"
+        flag = f"--label-map {shlex.quote(f'{label}={label}')}"
+        raise ValueError(
+            f"{what}, which stands for a missing value; correct it, leave the row out, or, if it is a class, say so "
+            f"with label_map={{{shown(label)}: …}} ({flag})"
+        )
 
 
 def _check_enough(table: Table, n_present: Any) -> None:
