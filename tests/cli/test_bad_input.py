@@ -80,7 +80,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         (("--node", "site"), "label"),
         ((*LABELS, "--category-map", "nope:x=1"), "error: --category-map 'nope' is not a column of"),
         ((*LABELS, "--dates", "nope"), "error: --dates 'nope' is not a column of"),
-        ((*LABELS, "--weight", "outcome"), "error: --weight 'outcome' must be a column of its own"),
+        ((*LABELS, "--weight", "outcome"), "error: column 'outcome' is said to be the label (--label) and the weight"),
         ((*LABELS, "--method", "local-gd", "--fraction", "7"), "error: --fraction of the nodes must be above 0"),
         (
             (*LABELS, "--method", "local-gd", "--local-steps", "north=5"),

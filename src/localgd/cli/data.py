@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from localgd.cli.flags import Source
 from localgd.cli.processes import ProcessGroup
 from localgd.data.coding import said_weight
-from localgd.data.columns import check_known
+from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
 from localgd.data.load import load, node_names
@@ -48,6 +48,7 @@ def tables_of(
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
+    _check_roles(source, may_lack)
     rank, n_processes = share
     options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
@@ -72,6 +73,16 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _check_roles(source: Source, may_lack: Collection[str]) -> None:
+    """Refuse two flags on one column, those that `localgd.load` does not know, too."""
+    single = {"label": source.label, "node": source.node, "weight": source.weight}
+    roles: dict[str, Collection[str]] = {role: [name] if name else [] for role, name in single.items()}
+    mapped = said_maps(source.category_map or (), "--category-map")
+    roles |= {"drop": source.drop or (), "dates": source.dates or (), "text": source.text_column or ()}
+    roles |= {"categorical": set(source.categorical or ()).difference(mapped), "category_map": mapped}
+    one_role(roles, may_lack)
 
 
 def _loaded(data: str, given: Mapping[str, Any], mapped: Collection[str]) -> list[Table]:

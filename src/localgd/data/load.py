@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from localgd.data.columns import alike, check_known, same_width
+from localgd.data.columns import alike, check_known, one_role, same_width
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
 from localgd.data.table import Table
@@ -108,6 +108,9 @@ def load(
     _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
+    single = {"label": label, "node": node, "weight": weight}
+    roles = {role: [name] if name else [] for role, name in single.items()}
+    one_role({**roles, "drop": drop, "dates": dates, "categorical": categorical}, may_lack)
     path = Path(source)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
     how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}

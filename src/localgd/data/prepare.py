@@ -14,7 +14,7 @@ import numpy as np
 
 from localgd.core import Engine, Message, Report
 from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
-from localgd.data.columns import check_known, option
+from localgd.data.columns import check_known, one_role, option
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of
 from localgd.data.notes import notes_of
@@ -189,9 +189,7 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
         for name in names:
             if stored[name] == "sparse" or (parameter == "text" and stored[name] != "text"):
                 raise ValueError(f"{parameter}={name!r} is a column of numbers ({stored[name]}); leave it out")
-    both = sorted(set(text) & set(categorical))
-    if both:
-        raise ValueError(f"column {both[0]!r} is declared both text and categorical; keep one")
+    one_role({"text": text, "categorical": categorical})
     for (name, floor), n_rows in tallies(survey, "distinct"):
         if name not in {*text, *categorical} and (floor == MANY or n_rows > survey.n_rows / 2):
             raise ValueError(_too_many(name, f"more than {floor}"))
