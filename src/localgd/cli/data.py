@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,11 +227,15 @@ def read_as_none(tables: list[Table], recipe: Recipe | None, min_group: int = 1)
     return text.unmet(unmet(InProcess(tables), recipe, min_group))
 
 
-def predicted(model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: str | None) -> pl.DataFrame:
-    """Return the label of every row, after its id and before the probabilities and scores that were asked for."""
+def predicted(
+    model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: Sequence[str]
+) -> pl.DataFrame:
+    """Return the label of every row, after its ids and before the probabilities and scores that were asked for."""
     scores, classes = model.scores(table), model.classes or ()
     columns: dict[str, Any] = {"prediction": model.labels(scores)}
     if threshold is not None:
+        if not classes:
+            raise ValueError("threshold is for two classes, and this model predicts numbers; leave it out")
         if len(classes) != 2 or not 0 <= threshold <= 1:
             what = f"{threshold!r} for {len(classes)} classes"
             raise ValueError(f"threshold must be a probability, 0 to 1, of the second of two classes, got {what}")
@@ -241,14 +245,14 @@ def predicted(model: Model, table: Table, *, proba: bool, threshold: float | Non
         columns |= dict(zip([f"probability_{name}" for name in classes], model.likely.of(scores).T, strict=True))
         several = zip([f"score_{name}" for name in classes], scores.T, strict=True) if scores.ndim == 2 else ()
         columns |= dict(several) or {"score": scores}
-    if row_id is None:
+    if not row_id:
         return pl.DataFrame(columns)
     frame = table.features
     if not isinstance(frame, pl.DataFrame):
         raise ValueError(  # noqa: TRY004  it is the file that is of the wrong kind
-            f"id={row_id!r}: {table.source} has no named columns; give a CSV or Parquet file"
+            f"id={row_id[0]!r}: {table.source} has no named columns; give a CSV or Parquet file"
         )
-    check_known("id", (row_id,), frame.columns, table.source)
-    if row_id in columns:
-        raise ValueError(f"id={row_id!r} is the name of a column that is written; rename it in {table.source}")
-    return pl.DataFrame({row_id: frame[row_id], **columns})
+    check_known("id", row_id, frame.columns, table.source)
+    if taken := [name for name in row_id if name in columns]:
+        raise ValueError(f"id={taken[0]!r} is the name of a column that is written; rename it in {table.source}")
+    return pl.DataFrame({**{name: frame[name] for name in row_id}, **columns})

@@ -84,7 +84,8 @@ def certify_command(
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
         )
-    typer.echo(recipe.summary, err=True)
+    # what a run noted was about the rows that it read
+    typer.echo(recipe.summary if held.recipe is None else recipe.columns_said, err=True)
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
@@ -166,7 +167,9 @@ def predict_command(
         float | None,
         typer.Option(help="Two classes: probability above which a row is of the second one.", show_default="0.5"),
     ] = None,
-    row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
+    row_id: Annotated[
+        list[str] | None, typer.Option("--id", help="Column of FILE to write beside the labels; may be repeated.")
+    ] = None,
     decimal: flags.Decimal = None,
     encoding: flags.Encoding = None,
     fill_missing_columns: Annotated[
@@ -197,7 +200,7 @@ def predict_command(
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     held = taking(held, unseen)
-    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
+    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id or ())
     for line in read_as_none([table], held.recipe):
         typer.echo(line, err=True)
     if out is not None:

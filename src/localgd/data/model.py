@@ -170,8 +170,9 @@ class Model:
         polars DataFrame
             ``class`` (for C >= 3), ``column``, ``level`` (of a category, or a word of a text, whose x is its TF-IDF),
             ``coefficient``, ``per_sd`` (for one standard deviation of the training rows, where numbers were scaled),
-            and, where scores are log-odds, ``odds_ratio``, e^coefficient: how many times the odds are larger where x is
-            larger by 1; of C >= 3 classes e^score, so that the ratio of two classes' is that of their odds.
+            and, where scores are log-odds, ``odds_ratio``, e^coefficient (of a calibrated model e^(slope·coefficient)):
+            how many times the odds are larger where x is larger by 1; of C >= 3 classes e^score, so that the ratio of
+            two classes' is that of their odds; of C >= 3 calibrated ones there is none.
 
         Examples
         --------
@@ -358,7 +359,10 @@ class Model:
             raise ValueError("this model predicts numbers, which have no probabilities; leave out what asks for them")
         if self.probabilities is None:
             raise ValueError(
-                none_there("train with a penalty, --C 1, or fit some on rows that it has not seen: localgd calibrate")
+                none_there(
+                    "train with a penalty, --C 1, and the logistic loss, or fit some on rows that it has not seen: "
+                    "localgd calibrate"
+                )
             )
         return self.probabilities
 
