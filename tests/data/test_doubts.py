@@ -75,12 +75,18 @@ def test_what_no_flag_can_say_is_said_in_python(values: list[str]) -> None:
     assert recipe.columns[0].categories == (min(values), "z")
 
 
+def test_the_spelling_met_most_often_is_the_one_to_keep() -> None:
+    frame = pl.DataFrame({"c": ["NORTH", "North", "north", "north", "east", "east"]})
+    with pytest.raises(ValueError, match=r"--category-map c:NORTH=north,North=north takes each pair for one"):
+        prepare(InProcess([Table("a", frame, np.arange(6) % 2)]))
+
+
 def test_pairs_of_other_nodes_are_asked_about_too() -> None:
     labels = ["no", "No", "yes", "yes", "yes", "YES", "no", "no"]
     tables = from_arrays(np.eye(8), labels, groups=["a"] * 4 + ["b"] * 4)
     with pytest.raises(
-        ValueError, match=r"--label-map no=No,yes=YES takes each .*label_map=\{'no': 'No', 'yes': 'YES'\}"
+        ValueError, match=r"--label-map No=no,YES=yes takes each .*label_map=\{'No': 'no', 'YES': 'yes'\}"
     ):
         prepare(InProcess(tables))
-    classes = prepare(InProcess(tables), label_map={"no": "No", "yes": "YES"})[1].classes
-    assert classes == ("No", "YES")
+    classes = prepare(InProcess(tables), label_map={"No": "no", "YES": "yes"})[1].classes
+    assert classes == ("no", "yes")

@@ -202,7 +202,8 @@ def alike(
     Raises
     ------
     ValueError
-        If columns differ or contradict each other between nodes, are unknown, or hold what they should not.
+        If columns differ or contradict each other between nodes, are unknown, have two roles, or hold what they should
+        not.
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
     own = [name for name in (label, weight) if name is not None]

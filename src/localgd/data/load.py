@@ -61,7 +61,8 @@ def load(
         YYYY-MM-DD or DD.MM.YYYY, with or without a time HH:MM:SS.
     may_lack : collection of str
         Of the columns in `drop`, `categorical` and `dates`, those that all rows may lack: what was said of other rows,
-        such as those that a model was trained on. A column that is not among them has to be there.
+        such as those that a model was trained on; one that is the label here, say, is that. A column that is not among
+        them has to be there.
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False

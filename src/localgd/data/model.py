@@ -152,12 +152,15 @@ class Model:
         Raises
         ------
         ValueError
-            If it is a folder, or its name says that it is of another format.
+            If it is a folder, its name says that it is of another format, or the classes are not the recipe's.
         """
         check_kind("path", path, str | Path, "a path")
         path = Path(path)
         if path.is_dir() or path.suffix == ".npz":
             raise ValueError(f"path={str(path)!r} must name a JSON file, such as model.json")
+        if self.recipe is not None and self.classes != self.recipe.classes:
+            own = f"classes={self.classes!r:.100}, and its recipe {self.recipe.classes!r:.100}"
+            raise ValueError(f"the model has {own}, so no file of it could be read; give it those of its recipe")
         write_json(path, self.to_dict())
 
     def coefficients(self) -> pl.DataFrame:

@@ -249,7 +249,8 @@ class Speller:
             group = group_of[_written(value)] = self._group(to, truth=truth)
             weights = groups.setdefault(group, {})
             weights[to] = weights.get(to, 0) + weight
-        if pairs := self._twins(together, group_of):
+        twins = self._twins(together, group_of)
+        if pairs := _pairs(twins, {_written(value): weight for value, weight in met}):
             raise InDoubtError(self._doubt(pairs, together, group_of))
         chosen = self._chosen(groups, truth=truth)
         spellings = {written: chosen[group_of[written]] for written in group_of}
@@ -287,8 +288,8 @@ class Speller:
             return f"={_written(value)}"
         return _TRUTH.get(own, own) if truth else own
 
-    def _twins(self, together: Collection[Sequence[Label]], group_of: Mapping[str, str]) -> dict[str, str]:
-        """Return the spellings that a node has beside another one of the group, and that one; none that was mapped."""
+    def _twins(self, together: Collection[Sequence[Label]], group_of: Mapping[str, str]) -> list[list[str]]:
+        """Return the spellings that a node has beside another of the group, group by group; none that was mapped."""
         said = {_written(one) for one in self.mapping}
         twins: dict[str, set[str]] = {}
         for values in together:
@@ -299,7 +300,7 @@ class Speller:
             for group, texts in here.items():
                 if len(texts) > 1:
                     twins.setdefault(group, set()).update(texts)
-        return {text: min(group) for _, group in sorted(twins.items()) for text in sorted(group) if text != min(group)}
+        return [sorted(texts) for _, texts in sorted(twins.items())]
 
     def _doubt(self, pairs: Mapping[str, str], together: Collection[Sequence[Label]], group_of: Any) -> Doubt:
         """Return what is in doubt, after a look whether the flag that it prints would settle it."""
@@ -337,3 +338,9 @@ class Speller:
 
 def _written(value: Any) -> str:
     return str(plain_label(value))
+
+
+def _pairs(twins: Sequence[Sequence[str]], weights: Mapping[str, int]) -> dict[str, str]:
+    """Return each spelling with the one of its group that is met most often."""
+    most = [max(texts, key=lambda text: weights[text]) for texts in twins]
+    return {text: one for one, texts in zip(most, twins, strict=True) for text in texts if text != one}
