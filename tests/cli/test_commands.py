@@ -248,7 +248,7 @@ def test_force_never_replaces_what_is_no_run_folder(table, tmp_path):
         done = localgd("train", table, *TRAIN, "--out", tmp_path / "thesis", *force)
         assert done.returncode == 2
         assert "exists already and is not a run folder; choose another name" in done.stderr
-        assert "force" not in done.stderr
+        assert "--force" not in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 
 
