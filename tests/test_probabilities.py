@@ -100,16 +100,17 @@ def test_a_saved_model_gives_the_probabilities_of_its_run(run):
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_predict_writes_id_label_probabilities_and_score_of_every_row(run, tmp_path, ending):
     table = load("heart")[0]
-    frame = table.features.with_columns(patient=pl.Series([f"p{row}" for row in range(table.n_rows)]), other=pl.lit(7))
+    patients = pl.Series([f"p{row}" for row in range(table.n_rows)])
+    frame = table.features.with_columns(visit=pl.lit("first"), patient=patients, other=pl.lit(7))
     frame.write_csv(tmp_path / "new.csv")
     out = tmp_path / f"labels.{ending}"
-    done = localgd(
-        "predict", run, tmp_path / "new.csv", "--proba", "--threshold", "0.2", "--id", "patient", "--out", out
-    )
+    words = ("--proba", "--threshold", "0.2", "--id", "patient", "--id", "visit")
+    done = localgd("predict", run, tmp_path / "new.csv", *words, "--out", out)
     assert done.returncode == 0, done.stderr
     written = pl.read_csv(out) if ending == "csv" else pl.read_parquet(out)
-    assert written.columns == ["patient", "prediction", "probability_0", "probability_1", "score"]
+    assert written.columns == ["patient", "visit", "prediction", "probability_0", "probability_1", "score"]
     assert written["patient"].to_list() == frame["patient"].to_list()
+    assert set(written["visit"]) == {"first"}
     likely = Model.load(run).predict_proba(table)
     np.testing.assert_allclose(written["probability_1"], likely[:, 1], rtol=SAME_ORDER)
     assert written["prediction"].to_list() == (likely[:, 1] > 0.2).astype(int).tolist()
@@ -125,6 +126,9 @@ def test_what_has_no_meaning_is_refused_in_words(run, tmp_path):
 
     assert "threshold must be a probability, 0 to 1" in refused(run, tmp_path / "new.csv", "--threshold", "1.5")
     assert "did you mean 'age'" in refused(run, tmp_path / "new.csv", "--id", "aged")
+    assert "did you mean 'age'" in refused(run, tmp_path / "new.csv", "--id", "sex", "--id", "aged")
+    localgd("train", "heart", "--loss", "squared_hinge", "--C", "1", "--out", tmp_path / "HINGE")
+    assert "--C 1, and the logistic loss, or fit some" in refused(tmp_path / "HINGE", tmp_path / "new.csv", "--proba")
     localgd("train", "mushroom", "--n-rounds", "3", "--out", tmp_path / "HARD")
     load("mushroom")[0].features.write_csv(tmp_path / "mushroom.csv")
     assert "no probabilities: train with a penalty, --C 1" in refused(

@@ -80,7 +80,7 @@ LABELS = ("--label", "outcome", "--node", "site")
         (("--node", "site"), "label"),
         ((*LABELS, "--category-map", "nope:x=1"), "error: --category-map 'nope' is not a column of"),
         ((*LABELS, "--dates", "nope"), "error: --dates 'nope' is not a column of"),
-        ((*LABELS, "--weight", "outcome"), "error: --weight 'outcome' must be a column of its own"),
+        ((*LABELS, "--weight", "outcome"), "error: column 'outcome' is said to be the label (--label) and the weight"),
         ((*LABELS, "--method", "local-gd", "--fraction", "7"), "error: --fraction of the nodes must be above 0"),
         (
             (*LABELS, "--method", "local-gd", "--local-steps", "north=5"),
@@ -95,7 +95,10 @@ LABELS = ("--label", "outcome", "--node", "site")
         ((*LABELS, "--holdout", "0.2", "--min-group", "90"), "nodes out instead (--leave-one-node-out)"),
         ((*LABELS, "--min-nodes", "2"), "ends the run; give --on-failure 'skip', or leave it out"),
         ((*LABELS, "--min-group", "0"), "error: --min-group must be a whole number of at least 1, got 0"),
-        (("--label", "age"), "it looks like a number to predict"),
+        (("--label", "age"), "to predict numbers is a regression: `localgd train --task regression`"),
+        ((*LABELS, "--out", "."), ". has no name that a run folder could have; name one, such as RUN"),
+        ((*LABELS, "--out", "/"), "/ has no name that a run folder could have; name one, such as /RUN"),
+        ((*LABELS, "--out", ".."), ".. has no name that a run folder could have; name one, such as ../RUN"),
     ],
 )
 def test_bad_flags(table, words, message):

@@ -244,10 +244,21 @@ def test_an_existing_run_is_kept_without_force_and_replaced_whole_with_it(run, t
 def test_force_never_replaces_what_is_no_run_folder(table, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    done = localgd("train", table, *TRAIN, "--out", tmp_path / "thesis", "--force")
-    assert done.returncode == 2
-    assert "not a run folder" in done.stderr
+    for force in ((), ("--force",)):
+        done = localgd("train", table, *TRAIN, "--out", tmp_path / "thesis", *force)
+        assert done.returncode == 2
+        assert "exists already and is not a run folder; choose another name" in done.stderr
+        assert "--force" not in done.stderr
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_an_empty_folder_becomes_the_run_folder(table, tmp_path, force):
+    (tmp_path / "RUN").mkdir()
+    done = localgd("train", table, *TRAIN, "--out", tmp_path / "RUN", *force)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "RUN").iterdir()} == OPEN
+    assert not list(tmp_path.glob(".RUN*"))
 
 
 def test_force_keeps_files_that_are_not_the_runs_own(run, table):

@@ -73,6 +73,32 @@ def test_models_from_elsewhere_and_of_many_classes_and_of_numbers(tmp_path):
     assert "178 rows at 3 nodes" in done.stdout
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_calibrated_model_from_elsewhere_says_its_classes_and_predicts(tmp_path, n_classes):
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % n_classes
+    x = np.column_stack([y + rng.standard_normal(90), rng.standard_normal(90)])
+    pl.DataFrame({"b": x[:, 0], "a": x[:, 1], "y": y}).write_csv(tmp_path / "num.csv")
+    each = np.array([[0.0, -1.0, 0.5], [0.0, 0.5, 0.2], [0.0, 2.0, -1.7]])[:n_classes]
+    found = []
+    for kind, order in (("none", range(n_classes)), ("sorted", range(n_classes)), ("odd", range(n_classes)[::-1])):
+        rows = each[list(order)]
+        rows = rows if n_classes > 2 else rows[1] - rows[0]  # two classes: of the second, less the first
+        model = {"coef": rows[..., :2].tolist(), "intercept": rows[..., 2].tolist(), "feature_names": ["a", "b"]}
+        model |= {} if kind == "none" else {"classes": list(order)}
+        (tmp_path / f"{kind}.json").write_text(json.dumps(model))
+        out = tmp_path / f"{kind}_calibrated.json"
+        done = localgd("calibrate", tmp_path / f"{kind}.json", tmp_path / "num.csv", "--label", "y", "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(out.read_text())["classes"] == list(range(n_classes))
+        done = localgd("predict", out, tmp_path / "num.csv", "--proba", "--json")
+        assert done.returncode == 0, done.stderr
+        found.append([[row[f"probability_{one}"] for one in range(n_classes)] for row in json.loads(done.stdout)])
+    assert np.allclose(found[1:], found[0], rtol=0, atol=1e-9)
+    assert np.mean(found[0], axis=0) == pytest.approx(np.full(n_classes, 1 / n_classes), abs=0.02)
+    assert roc_auc_score(y == n_classes - 1, np.array(found[0])[:, -1]) > 0.7
+
+
 def test_what_has_no_meaning_is_refused_in_words(run):
     def refused(*words):
         done = localgd("evaluate", run, "heart", *words)

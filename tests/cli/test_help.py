@@ -56,6 +56,10 @@ def test_the_panels_are_those_of_the_work_in_its_order():
     assert re.findall(r"╭─ (.*?) ─+╮", shown) == ["Arguments", *PANELS]
 
 
+def test_the_nearest_command_is_suggested_once():
+    assert localgd("trian", env=PLAIN).stderr.count("Did you mean 'train'?") == 1
+
+
 def test_arguments_are_explained():
     assert "Rows to label: CSV, Parquet" in localgd("predict", "--help", env=PLAIN).stdout
 

@@ -57,6 +57,10 @@ def test_a_table_of_numbers_trains_certifies_and_predicts(words, pooled, table, 
     assert np.linalg.norm(w[:-1] - pooled.coef_) <= found["distance"] + 1e-9
     history = pl.read_csv(tmp_path / "RUN" / "history.csv")
     assert history["loss"][-1] <= found["objective"]
+    for name in ("predict", "evaluate"):
+        refused = localgd(name, tmp_path / "RUN", table, "--threshold", "0.5")
+        assert refused.returncode == 2
+        assert "this model predicts numbers; leave" in refused.stderr
     predicted = localgd("predict", tmp_path / "RUN", table, "--json")
     np.testing.assert_allclose(json.loads(predicted.stdout), pooled.predict(X), rtol=1e-7)
 

@@ -153,6 +153,29 @@ def test_a_run_of_python_is_saved_and_taken_by_every_command(tmp_path):
     assert not (tmp_path / "OTHER").exists()
 
 
+def test_what_the_run_noted_of_its_rows_is_not_said_of_others(table, tmp_path):
+    sites, whole = tmp_path / "sites", pl.read_csv(table)
+    sites.mkdir()
+    for (name,), part in whole.partition_by("site", as_dict=True, include_key=False).items():
+        (part.with_row_index("") if name == whole["site"][0] else part).write_csv(sites / f"{name}.csv")
+    done = localgd("train", sites, "--label", "outcome", "--drop", "note", "--C", "1", "--out", tmp_path / "RUN")
+    note = "the first column is left out"
+    assert note in done.stderr
+    done = localgd("certify", tmp_path / "RUN", table, "--node", "site")
+    assert done.returncode == 0, done.stderr
+    assert note not in done.stderr
+
+
+def test_a_run_whose_rows_have_changed_is_not_to_go_on(table, tmp_path):
+    frame = pl.read_csv(table)
+    assert localgd("train", table, *READ, "--n-rounds", "3", "--method", "local-gd", "--out", tmp_path / "RUN").stdout
+    frame.with_columns(frame["age"] + 1.0).write_csv(table)
+    done = localgd("resume", tmp_path / "RUN", "--n-rounds", "100")
+    assert done.returncode == 2
+    assert "start afresh, or bring the old rows back" in done.stderr
+    assert "go on with" not in done.stderr
+
+
 def test_a_run_of_numbers_remembers_its_alpha(tmp_path):
     tables = from_arrays(np.arange(20.0).reshape(10, 2) ** 2, np.arange(10.0), np.arange(10) % 2)
     engine, recipe = prepare(InProcess(tables), classes=False)

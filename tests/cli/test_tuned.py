@@ -58,7 +58,8 @@ def test_a_node_that_lacks_a_class_is_a_fold_without_a_score(sites):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--Cs", "0,1"), "--Cs must be a number of values, at least 1, or values above 0 with commas, got '0,1'"),
+        (("--Cs", "1"), "--Cs must be a number of values, at least 2, or values above 0 with commas, one of them with"),
+        (("--Cs", "0,1"), "with commas, one of them with its point: 1.0, got '0,1'"),
         (("--Cs", "few"), "got 'few'"),
         (("--holdout", "1"), "--holdout must be a share of the rows, above 0 and below 1, got 1.0"),
         (("--cv", "1"), "error: --cv must be a number of folds, at least 2, or 'leave-one-node-out', got 1"),

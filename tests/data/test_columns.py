@@ -55,6 +55,20 @@ def test_columns_that_sites_lack_are_filled_if_asked_and_it_is_said(tmp_path: Pa
     assert "column 'z' is not there" in done.stderr
 
 
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("n_nodes", [2, 3])
+def test_a_label_or_weight_that_a_node_lacks_is_not_to_be_filled_or_dropped(
+    tmp_path: Path, n_nodes: int, *, fill: bool
+) -> None:
+    w, z = [1.0] * N, [2.0] * N
+    whole = {"w": w, "outcome": [0, 1] * (N // 2)}
+    sites(tmp_path, **{"a": whole, "b": {"z": z}, "c": whole} if n_nodes == 3 else {"a": whole, "b": {"z": z}})
+    with pytest.raises(ValueError, match="a node without 'w' and 'outcome' cannot take part: add or rename") as refused:
+        load(tmp_path, label="outcome", weight="w", fill_missing_columns=fill)
+    assert ("leave the others out with drop" in str(refused.value)) is not fill  # the only other one is z
+    assert "leave them out" not in str(refused.value)
+
+
 def test_all_columns_that_differ_are_named_at_once_with_the_fewer_nodes(tmp_path: Path) -> None:
     z, town = [1.0] * N, ["hull", "york"] * (N // 2)
     sites(tmp_path, a={"z": z, "town": town, "n": z}, b={"town": town, "n": z}, c={"town": town}, d={"n": z})

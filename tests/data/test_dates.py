@@ -104,7 +104,7 @@ def test_dates_of_frames_in_memory_are_those_of_files(visits):
 def test_what_cannot_be_dates_is_refused(visits):
     with pytest.raises(ValueError, match=r"dates='soon' is not a column"):
         load(visits / "visits.csv", label="ill", dates=["soon"])
-    with pytest.raises(ValueError, match=r"dates='seen' is something else, too"):
+    with pytest.raises(ValueError, match=r"column 'seen' is said to be a date .* and a category"):
         load(visits / "visits.csv", label="ill", dates=["seen"], categorical=["seen"])
 
 

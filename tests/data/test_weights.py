@@ -133,10 +133,10 @@ def test_weights_that_are_none_are_refused_with_their_row(weights, words, tmp_pa
 def test_a_column_that_cannot_be_the_weight_is_refused(file, tmp_path):
     with pytest.raises(ValueError, match=r"weight='W' is not a column of .*rows.csv"):
         load(file, label="ill", weight="W")
-    with pytest.raises(ValueError, match="weight='ill' must be a column of its own: that is the label"):
+    with pytest.raises(ValueError, match=r"column 'ill' is said to be the label .* and the weight"):
         load(file, label="ill", weight="ill")
     np.savez(tmp_path / "rows.npz", X=np.eye(2), y=[0, 1])
-    with pytest.raises(ValueError, match=r"weight='w' must be a column of its own: .*holds arrays; use CSV or Parquet"):
+    with pytest.raises(ValueError, match=r"weight='w' must be a column: .*holds arrays; use CSV or Parquet"):
         load(tmp_path / "rows.npz", weight="w")
     with pytest.raises(ValueError, match=r"is bundled with its own columns; leave weight out"):
         load("heart", weight="w")

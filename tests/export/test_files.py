@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,10 @@ def test_a_file_is_replaced_and_a_folder_or_another_format_refused(tmp_path):
     for wrong in (tmp_path, tmp_path / "model.npz"):
         with pytest.raises(ValueError, match="must name a JSON file"):
             Model(np.ones(2)).save(wrong)
+    for classes in (None, model_of("two").classes[::-1]):
+        with pytest.raises(ValueError, match=r"and its recipe .* give it those of its recipe"):
+            replace(model_of("two"), classes=classes).save(tmp_path / "odd.json")
+    assert not (tmp_path / "odd.json").exists()
     for function in (Model.load, Model(np.ones(2)).save):
         with pytest.raises(TypeError, match="path must be a path"):
             function(3)

@@ -326,7 +326,7 @@ def test_two_classes_are_needed_and_not_as_many_as_rows(labels: list[Any], messa
         ({"missing": "drop"}, "missing must be one of"),
         ({"text": ["twon"]}, r"text='twon' is not a column .* did you mean 'town'"),
         ({"text": ["size"]}, "text='size' is a column of numbers"),
-        ({"text": ["town"], "categorical": ["town"]}, "declared both text and categorical"),
+        ({"text": ["town"], "categorical": ["town"]}, "is said to be free text .* and a category"),
         ({"text": ["town"]}, "column 'town' has no word of two letters"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from localgd.cli.flags import Source
 from localgd.cli.processes import ProcessGroup
 from localgd.data.coding import said_weight
-from localgd.data.columns import check_known
+from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
 from localgd.data.load import load, node_names
@@ -49,6 +49,7 @@ def tables_of(
     data, how, n_nodes = source.data, source.partition, source.n_nodes
     if (how is None) != (n_nodes is None):
         raise ValueError("--partition and --n-nodes go together; give both or neither")
+    _check_roles(source, may_lack)
     rank, n_processes = share
     options = ("label", "node", "drop", "categorical", "dates", "weight", "fill_missing_columns", "decimal", "encoding")
     given: dict[str, Any] = {name: value for name in options if (value := getattr(source, name))}
@@ -73,6 +74,16 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _check_roles(source: Source, may_lack: Collection[str]) -> None:
+    """Refuse two flags on one column, those that `localgd.load` does not know, too."""
+    single = {"label": source.label, "node": source.node, "weight": source.weight}
+    roles: dict[str, Collection[str]] = {role: [name] if name else [] for role, name in single.items()}
+    mapped = said_maps(source.category_map or (), "--category-map")
+    roles |= {"drop": source.drop or (), "dates": source.dates or (), "text": source.text_column or ()}
+    roles |= {"categorical": set(source.categorical or ()).difference(mapped), "category_map": mapped}
+    one_role(roles, may_lack)
 
 
 def _loaded(data: str, given: Mapping[str, Any], mapped: Collection[str]) -> list[Table]:
@@ -222,11 +233,15 @@ def doubts(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> li
     return [*said, *text.unmet(unmet(InProcess(tables), recipe, min_group))]
 
 
-def predicted(model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: str | None) -> pl.DataFrame:
-    """Return the label of every row, after its id and before the probabilities and scores that were asked for."""
+def predicted(
+    model: Model, table: Table, *, proba: bool, threshold: float | None, row_id: Sequence[str]
+) -> pl.DataFrame:
+    """Return the label of every row, after its ids and before the probabilities and scores that were asked for."""
     scores, classes = model.scores(table), model.classes or ()
     columns: dict[str, Any] = {"prediction": model.labels(scores)}
     if threshold is not None:
+        if not classes:
+            raise ValueError("threshold is for two classes, and this model predicts numbers; leave it out")
         if len(classes) != 2 or not 0 <= threshold <= 1:
             what = f"{threshold!r} for {len(classes)} classes"
             raise ValueError(f"threshold must be a probability, 0 to 1, of the second of two classes, got {what}")
@@ -236,14 +251,14 @@ def predicted(model: Model, table: Table, *, proba: bool, threshold: float | Non
         columns |= dict(zip([f"probability_{name}" for name in classes], model.likely.of(scores).T, strict=True))
         several = zip([f"score_{name}" for name in classes], scores.T, strict=True) if scores.ndim == 2 else ()
         columns |= dict(several) or {"score": scores}
-    if row_id is None:
+    if not row_id:
         return pl.DataFrame(columns)
     frame = table.features
     if not isinstance(frame, pl.DataFrame):
         raise ValueError(  # noqa: TRY004  it is the file that is of the wrong kind
-            f"id={row_id!r}: {table.source} has no named columns; give a CSV or Parquet file"
+            f"id={row_id[0]!r}: {table.source} has no named columns; give a CSV or Parquet file"
         )
-    check_known("id", (row_id,), frame.columns, table.source)
-    if row_id in columns:
-        raise ValueError(f"id={row_id!r} is the name of a column that is written; rename it in {table.source}")
-    return pl.DataFrame({row_id: frame[row_id], **columns})
+    check_known("id", row_id, frame.columns, table.source)
+    if taken := [name for name in row_id if name in columns]:
+        raise ValueError(f"id={taken[0]!r} is the name of a column that is written; rename it in {table.source}")
+    return pl.DataFrame({**{name: frame[name] for name in row_id}, **columns})

@@ -23,7 +23,7 @@ from localgd.data.model import Model
 from localgd.data.recipe import Recipe
 from localgd.data.table import Table
 from localgd.engine.inprocess import InProcess
-from localgd.errors import from_all, plain
+from localgd.errors import NodeError, from_all, plain, said
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import BY_NAME, taken
 from localgd.methods.table import asked
@@ -159,7 +159,7 @@ class Job:
             )
         except BaseException as error:
             kept = checkpoints is not None and self.place.leads and (checkpoints.folder / FILE).is_file()
-            if kept and not isinstance(error, ValueError):  # that comes again
+            if kept and not _comes_again(error):
                 typer.echo(f"what was done so far is kept; go on with: {text.command('resume', self.out)}", err=True)
             raise
 
@@ -263,6 +263,12 @@ def _introduction(federation: Engine, recipe: Recipe, method: str) -> str:
     classes = f"classes {' / '.join(plain(str(value)) for value in recipe.classes[:10])}{more}"
     what = classes if recipe.classes else "numbers to fit"
     return f"{nodes}, {rows}, {columns}{bias} (from {recipe.columns_said}); {what}; method {method}"
+
+
+def _comes_again(error: BaseException) -> bool:
+    """Return whether a run that goes on would end so, too: what was given is wrong, here or at a node."""
+    cause = error.__cause__ if isinstance(error, NodeError) else None
+    return isinstance(error, ValueError) or (cause is not None and said(cause).startswith("ValueError: "))
 
 
 def _known(value: float) -> float | None:

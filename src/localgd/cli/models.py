@@ -158,7 +158,9 @@ def predict_command(
         float | None,
         typer.Option(help="Two classes: probability above which a row is of the second one.", show_default="0.5"),
     ] = None,
-    row_id: Annotated[str | None, typer.Option("--id", help="Column of FILE to write beside the labels.")] = None,
+    row_id: Annotated[
+        list[str] | None, typer.Option("--id", help="Column of FILE to write beside the labels; may be repeated.")
+    ] = None,
     decimal: flags.Decimal = None,
     encoding: flags.Encoding = None,
     fill_missing_columns: Annotated[
@@ -189,7 +191,7 @@ def predict_command(
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)
     held = taking(held, unseen)
-    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id)
+    frame = predicted(held, table, proba=proba, threshold=threshold, row_id=row_id or ())
     for line in doubts([table], held.recipe):
         typer.echo(line, err=True)
     if out is not None:

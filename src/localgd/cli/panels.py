@@ -173,3 +173,8 @@ class Command(_Panelled, TyperCommand):
 
 class Group(_Panelled, TyperGroup):
     """The command line, with the commands in the order in which they were named."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; for one that is not there the nearest is suggested once."""
+        self.suggest_commands = not hasattr(click.exceptions, "NoSuchCommand")  # that of click 8.4 suggests one itself
+        return super().resolve_command(ctx, args)

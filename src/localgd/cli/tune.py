@@ -32,7 +32,7 @@ def tune_command(
     fit_intercept: Annotated[bool, typer.Option(help="Fit a bias.")] = True,
     Cs: Annotated[
         str,
-        typer.Option("--Cs", help="Values of C with commas between, or how many from 1e-4 to 1e4."),
+        typer.Option("--Cs", help="Values of C with commas between (one as 1.0), or how many from 1e-4 to 1e4."),
     ] = "10",
     cv: Annotated[str, typer.Option(help="A number of folds, or leave-one-node-out: each node is a fold.")] = "5",
     scoring: Annotated[Scoring, typer.Option(help="What a model is judged by, named as in scikit-learn.")] = "accuracy",
@@ -120,7 +120,7 @@ def _values(given: str) -> FloatArray:
     try:
         return ascending(int(given) if given.strip().isdecimal() else [float(C) for C in given.split(",")])
     except ValueError as error:
-        wanted = "a number of values, at least 1, or values above 0 with commas"
+        wanted = "a number of values, at least 2, or values above 0 with commas, one of them with its point: 1.0"
         raise ValueError(f"--Cs must be {wanted}, got {given!r}") from error
 
 

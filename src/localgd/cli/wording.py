@@ -17,7 +17,7 @@ _FIRST = re.compile(rf"(^(?:[\w-]+: )?|; and )(\w+)(?:(=True)|(=)|(?={_OF_IT}))"
 _WITHIN = re.compile(r"(?<![-\w'./])([a-z]+(?:_[a-z]+)+)(?:(=True\b)|(=)(?=[\d'])|(?![=\w./(\[]))")
 """One in the middle, which its underscore tells from a word: ``a smaller min_group``, ``min_group=5``."""
 
-_TWICE = re.compile(r"(--[\w-]+)(?: \(\1\)|, \1\b(?!-))")
+_TWICE = re.compile(r"(--[\w-]+(?: [^\s()]+)?) \(\1\)|(--[\w-]+), \2\b(?!-)")
 
 
 def flags_of(params: Iterable[click.Parameter]) -> dict[str, str]:
@@ -42,6 +42,8 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     ('--n-rounds must be 1', "--drop 'agee' is not a column")
     >>> in_flags("node 'a': it has fewer than min_group=5 rows; ask for a smaller min_group", flags)
     "node 'a': it has fewer than --min-group 5 rows; ask for a smaller --min-group"
+    >>> in_flags("say that they are 4: n_classes=4 (--n-classes 4)", {"n_classes": "--n-classes"})
+    'say that they are 4: --n-classes 4'
     """
 
     def said(name: str, found: re.Match[str], before: str = "") -> str:
@@ -50,4 +52,4 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
 
     message = _FIRST.sub(lambda found: said(found[2], found, found[1]), message)
     message = _WITHIN.sub(lambda found: said(found[1], found), message)
-    return _TWICE.sub(r"\1", message).replace("column ''", "the column without a name")
+    return _TWICE.sub(lambda found: found[1] or found[2], message).replace("column ''", "the column without a name")

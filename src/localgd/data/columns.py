@@ -36,6 +36,47 @@ _STRAY = 0.05
 """A column of text may hold this share of number-like values at nodes that hold nothing else."""
 
 
+_ROLES = {
+    "label": "the label (--label)",
+    "node": "the node (--node)",
+    "weight": "the weight (--weight)",
+    "drop": "dropped (--drop)",
+    "dates": "a date (--dates)",
+    "text": "free text (--text)",
+    "categorical": "a category (--categorical)",
+    "category_map": "a category (--category-map)",
+}
+"""What a column can be, by the parameter that says so."""
+
+
+def one_role(said: Mapping[str, Collection[str]], may_lack: Collection[str] = ()) -> list[list[str]]:
+    """Return the columns of each role, by its parameter; of those that rows `may_lack`, the first role counts.
+
+    Raises
+    ------
+    ValueError
+        If a column has two.
+
+    Examples
+    --------
+    >>> one_role({"label": ["ill"], "drop": ["id", "ill"]}, may_lack=["ill"])
+    [['ill'], ['id']]
+    >>> one_role({"label": ["ill"], "drop": ["id", "ill"]})
+    Traceback (most recent call last):
+    ValueError: column 'ill' is said to be the label (--label) and dropped (--drop); keep one of them
+    """
+    first: dict[str, str] = {}
+    left: list[list[str]] = []
+    for role, names in said.items():
+        own = [name for name in names if name not in first or name not in may_lack]
+        for name in own:
+            if (other := first.setdefault(name, role)) != role:
+                both = f"{_ROLES[other]} and {_ROLES[role]}"
+                raise ValueError(f"column {shown(name)} is said to be {both}; keep one of them")
+        left.append(own)
+    return left
+
+
 def option(parameter: str, column: str) -> str:
     """Return how to say something about a column, in Python and on the command line.
 
@@ -161,7 +202,8 @@ def alike(
     Raises
     ------
     ValueError
-        If columns differ or contradict each other between nodes, are unknown, or hold what they should not.
+        If columns differ or contradict each other between nodes, are unknown, have two roles, or hold what they should
+        not.
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
     own = [name for name in (label, weight) if name is not None]
@@ -169,12 +211,13 @@ def alike(
         given = f"categorical={list(categorical)}" if categorical else f"dates={list(dates)}" if dates else ""
         given = given or "fill_missing_columns=True"
         raise ValueError(f"{given}: {first.source} holds arrays, which have none; use CSV or Parquet for it")
-    if weight is not None and (not framed or weight == label):
-        why = "that is the label" if framed else f"{first.source} holds arrays; use CSV or Parquet for it"
-        raise ValueError(f"weight={weight!r} must be a column of its own: {why}")
+    if weight is not None and not framed:
+        raise ValueError(f"weight={weight!r} must be a column: {first.source} holds arrays; use CSV or Parquet for it")
     everywhere = list(dict.fromkeys(name for table in tables for name in table.names))
     absent = set(may_lack).difference(everywhere)
-    drop, categorical, dates = ([name for name in said if name not in absent] for said in (drop, categorical, dates))
+    roles: dict[str, Collection[str]] = {"label": [label] if label else [], "weight": [weight] if weight else []}
+    roles |= {"drop": drop, "dates": dates, "categorical": categorical}
+    *_, drop, dates, categorical = ([n for n in names if n not in absent] for names in one_role(roles, may_lack))
     for parameter, columns in {
         "label": [label] if label else [],
         "drop": drop,
@@ -183,8 +226,6 @@ def alike(
     }.items():
         check_known(parameter, columns, everywhere, first.source)
     check_known("weight", own[1 if label else 0 :], everywhere, first.source)
-    if both := sorted(set(dates) & {*own, *categorical, *drop}):
-        raise ValueError(f"dates={both[0]!r} is something else, too: label, weight, categorical or dropped; keep one")
     tables = [_without(table, drop, {*own, *categorical, *dates}) for table in tables]
     tables = _same_columns(tables, own, fill=fill_missing_columns)
     for table in tables if framed else ():
@@ -253,7 +294,7 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         lacks.append(lacking)
     refused = {name for lacking in lacks for name in lacking if not fill or name in own}
     if refused:
-        raise ValueError(_differ(tables, [name for name in everywhere if name in refused]))
+        raise ValueError(_differ(tables, [name for name in everywhere if name in refused], own))
     for table, lacking in zip(tables, lacks, strict=True):
         if not lacking:
             same.append(table)
@@ -281,8 +322,8 @@ def _named(table: Table) -> str:
     return table.source.removesuffix(node) + node
 
 
-def _differ(tables: Sequence[Table], names: Sequence[str]) -> str:
-    """Return which tables have these columns, and which lack them, for an error message."""
+def _differ(tables: Sequence[Table], names: Sequence[str], own: Collection[str]) -> str:
+    """Return which tables have these columns, and which lack them, for an error message; no default fills their own."""
     held = {table.node_id: set(table.names) for table in tables}
     if len(tables) == 2:
         who = " and ".join(table.source for table in tables)
@@ -296,10 +337,14 @@ def _differ(tables: Sequence[Table], names: Sequence[str]) -> str:
         said = [f"{', '.join(own)} {'is' if len(own) == 1 else 'are'} {where}" for where, own in groups.items()]
         said += [f"and {len(names) - MOST_NAMED:,} more columns"] if len(names) > MOST_NAMED else []
         parts = "; ".join(said)
-    return (
-        f"the columns of {who} differ: {parts}; give every node the same columns, leave them out with drop (--drop), "
-        "or fill them with fill_missing_columns=True (--fill-missing-columns)"
-    )
+    needed = " and ".join(shown(name) for name in names if name in own)
+    ways = [f"a node without {needed} cannot take part: add or rename the column there, or leave that node's file out"]
+    ways = ways if needed else ["give every node the same columns"]
+    if set(names) - set(own):
+        these = "the others" if needed else "them"
+        fill = "fill_missing_columns=True (--fill-missing-columns)"
+        ways += [f"leave {these} out with drop (--drop), or fill them with {fill}"]
+    return f"the columns of {who} differ: {parts}; {'; '.join(ways) if needed else ', '.join(ways)}"
 
 
 def _column(name: str) -> str:

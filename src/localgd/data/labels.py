@@ -63,7 +63,7 @@ def classes_of(
     # one spelling more of a class that is there may be that of a node left out
     if unknown := [one for one in met_by_none if str(plain_label(mapping[one])) not in meant]:
         raise ValueError(f"label_map={shown(unknown[0])} is no label of any node; there are {listed(labels)}")
-    speller = Speller("label", (f"label_map={{{shown(labels[0])}: …}}", "--label-map "), mapping)
+    speller = Speller("label", ("label_map={…}", "--label-map "), mapping)
     joined = speller.joined([(value, count) for (_, value), count in met.items()], [values for values, _ in nodes])
     _check_number(joined.values, tally.n_rows, n_classes)
     held = [(set(places(values, joined.values, joined.spellings)), count) for values, count in nodes]

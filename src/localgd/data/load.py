@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from localgd.data.columns import alike, check_known
+from localgd.data.columns import alike, check_known, one_role
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
 from localgd.data.numbering import same_width
@@ -66,7 +66,8 @@ def load(
         YYYY-MM-DD or DD.MM.YYYY, with or without a time HH:MM:SS.
     may_lack : collection of str
         Of the columns in `drop`, `categorical` and `dates`, those that all rows may lack: what was said of other rows,
-        such as those that a model was trained on. A column that is not among them has to be there.
+        such as those that a model was trained on; one that is the label here, say, is that. A column that is not among
+        them has to be there.
     nodes : collection of str, optional
         Of a folder, the nodes to load, where others are loaded elsewhere; no other file is opened.
     fill_missing_columns : bool, default False
@@ -113,6 +114,9 @@ def load(
     _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
+    single = {"label": label, "node": node, "weight": weight}
+    roles = {role: [name] if name else [] for role, name in single.items()}
+    one_role({**roles, "drop": drop, "dates": dates, "categorical": categorical}, may_lack)
     path = Path(source)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
     how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}

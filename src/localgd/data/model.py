@@ -152,12 +152,15 @@ class Model:
         Raises
         ------
         ValueError
-            If it is a folder, or its name says that it is of another format.
+            If it is a folder, its name says that it is of another format, or the classes are not the recipe's.
         """
         check_kind("path", path, str | Path, "a path")
         path = Path(path)
         if path.is_dir() or path.suffix == ".npz":
             raise ValueError(f"path={str(path)!r} must name a JSON file, such as model.json")
+        if self.recipe is not None and self.classes != self.recipe.classes:
+            own = f"classes={self.classes!r:.100}, and its recipe {self.recipe.classes!r:.100}"
+            raise ValueError(f"the model has {own}, so no file of it could be read; give it those of its recipe")
         write_json(path, self.to_dict())
 
     def coefficients(self) -> pl.DataFrame:
@@ -170,8 +173,9 @@ class Model:
         polars DataFrame
             ``class`` (for C >= 3), ``column``, ``level`` (of a category, or a word of a text, whose x is its TF-IDF),
             ``coefficient``, ``per_sd`` (for one standard deviation of the training rows, where numbers were scaled),
-            and, where scores are log-odds, ``odds_ratio``, e^coefficient: how many times the odds are larger where x is
-            larger by 1; of C >= 3 classes e^score, so that the ratio of two classes' is that of their odds.
+            and, where scores are log-odds, ``odds_ratio``, e^coefficient (of a calibrated model e^(slope·coefficient)):
+            how many times the odds are larger where x is larger by 1; of C >= 3 classes e^score, so that the ratio of
+            two classes' is that of their odds; of C >= 3 calibrated ones there is none.
 
         Examples
         --------
@@ -358,7 +362,10 @@ class Model:
             raise ValueError("this model predicts numbers, which have no probabilities; leave out what asks for them")
         if self.probabilities is None:
             raise ValueError(
-                none_there("train with a penalty, --C 1, or fit some on rows that it has not seen: localgd calibrate")
+                none_there(
+                    "train with a penalty, --C 1, and the logistic loss, or fit some on rows that it has not seen: "
+                    "localgd calibrate"
+                )
             )
         return self.probabilities
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from localgd.core import Engine, Message, Report
 from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
-from localgd.data.columns import check_known, option
+from localgd.data.columns import check_known, one_role, option
+from localgd.data.doubts import settled
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
 from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
@@ -138,14 +140,15 @@ def prepare(
         for among in ({"number", "sparse"}, {"category"}, {"words"})
     )
     tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
-    labels, notes = Joined((), ()), tuple[str, ...]()
-    if classes:
-        if odd := no_labels(tally, label_map or {}):  # where they stand, the nodes know
-            from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
-        labels, notes = classes_of(tally, label_map or {}, n_classes, drawn=_drawn(survey))
+    if classes and (odd := no_labels(tally, label_map or {})):  # where they stand, the nodes know
+        from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
+    (labels, notes), coded = settled(
+        partial(classes_of, tally, label_map or {}, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
+        partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map or {}),
+    )
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
-        **_category_columns(tally, categories, frozenset(categorical), missing, category_map or {}),
+        **coded,
         **_word_columns(tally, words),
     }
     columns = _dated([encodings[name] for name in kinds], survey)
@@ -162,6 +165,11 @@ def prepare(
         notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
     recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own)
     return engine.map(recipe), recipe
+
+
+def _no_classes() -> tuple[Joined, tuple[str, ...]]:
+    """Return what there is to know of labels that are no classes."""
+    return Joined((), ()), ()
 
 
 def _dated(columns: Sequence[Encoding], survey: Report) -> tuple[Encoding, ...]:
@@ -193,9 +201,7 @@ def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) 
         for name in names:
             if stored[name] == "sparse" or (parameter == "text" and stored[name] != "text"):
                 raise ValueError(f"{parameter}={name!r} is a column of numbers ({stored[name]}); leave it out")
-    both = sorted(set(text) & set(categorical))
-    if both:
-        raise ValueError(f"column {both[0]!r} is declared both text and categorical; keep one")
+    one_role({"text": text, "categorical": categorical})
     for (name, floor), n_rows in tallies(survey, "distinct"):
         if name not in {*text, *categorical} and (floor == MANY or n_rows > survey.n_rows / 2):
             raise ValueError(_too_many(name, f"more than {floor}"))
@@ -316,11 +322,13 @@ def _category_columns(
     for (name, *group), _ in tallies(tally, "alike"):
         alike[name].append(group)
     blank = {parts[0]: count for parts, count in tallies(tally, "missing")}
-    columns = {}
-    for name, met in values.items():
+    spellers = {}
+    for name in names:
         mapping = {str(one): str(to) for one, to in mappings.get(name, {}).items()}
-        remedy = (f"category_map={{{name!r}: …}}", f"--category-map {name}:")
-        joined = Speller(f"column {name!r}", remedy, mapping, texts=True).joined([*met.items()], alike[name])
+        remedy = (f"category_map={{{name!r}: {{…}}}}", f"--category-map {name}:")
+        spellers[name] = Speller(f"column {name!r}", remedy, mapping, texts=True)
+    columns, one_each = {}, settled(*(partial(spellers[n].joined, [*values[n].items()], alike[n]) for n in names))
+    for (name, met), joined in zip(values.items(), one_each, strict=True):
         meant: dict[Any, Any] = dict(joined.spellings)
         known = dict.fromkeys(map(str, joined.values), 0)
         for value, count in met.items():

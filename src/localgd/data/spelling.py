@@ -11,13 +11,14 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from localgd.errors import cut, shown
+from localgd.data.doubts import Doubt, InDoubtError
+from localgd.errors import shown
 
 Label: TypeAlias = "str | int | float | bool"
 Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
@@ -236,8 +237,8 @@ class Speller:
 
         Raises
         ------
-        ValueError
-            If a node has a value in two spellings and nothing says what is meant.
+        InDoubtError
+            If a node has values in two spellings and nothing says what is meant: of all of them.
         """
         meant = [self.meant(value) for value, _ in met]
         keys = {key(value) for value in meant}
@@ -248,18 +249,19 @@ class Speller:
             group = group_of[_written(value)] = self._group(to, truth=truth)
             weights = groups.setdefault(group, {})
             weights[to] = weights.get(to, 0) + weight
-        for values in together:
-            self._refuse_two(values, group_of)
+        twins = self._twins(together, group_of)
+        if pairs := _pairs(twins, {_written(value): weight for value, weight in met}):
+            raise InDoubtError(self._doubt(pairs, together, group_of))
         chosen = self._chosen(groups, truth=truth)
         spellings = {written: chosen[group_of[written]] for written in group_of}
         spellings = self._said(chosen, truth=truth) | spellings
-        pairs = tuple((one, to) for one, to in sorted(spellings.items()) if one != _written(to))
+        apart = tuple((one, to) for one, to in sorted(spellings.items()) if one != _written(to))
 
         def order(value: Label) -> tuple[bool, Label, Label]:
             """Which of two classes comes first must not hang on how most nodes spell them."""
-            return isinstance(value, str), key(value) if pairs and isinstance(value, str) else value, value
+            return isinstance(value, str), key(value) if apart and isinstance(value, str) else value, value
 
-        return Joined(tuple(sorted(chosen.values(), key=order)), pairs)
+        return Joined(tuple(sorted(chosen.values(), key=order)), apart)
 
     def _said(self, chosen: Mapping[str, Label], *, truth: bool) -> dict[str, Label]:
         """Return what the mapping says of spellings, met or not: rows to come may have them, or a node left out."""
@@ -298,24 +300,31 @@ class Speller:
             return f"={_written(value)}"
         return _TRUTH.get(own, own) if truth else own
 
-    def _refuse_two(self, values: Sequence[Label], group_of: Mapping[str, str]) -> None:
+    def _twins(self, together: Collection[Sequence[Label]], group_of: Mapping[str, str]) -> list[list[str]]:
+        """Return the spellings that a node has beside another of the group, group by group; none that was mapped."""
         said = {_written(one) for one in self.mapping}
-        first: dict[str, str] = {}
-        for text in (_written(value) for value in values):
-            if text in said or text not in group_of:
-                continue
-            other = first.setdefault(group_of[text], text)
-            if other != text:
-                parameter, (flag, column) = self.remedy[0], self.remedy[1].split(" ", 1)
-                one, two = (
-                    f"{flag} {shlex.quote(column + said)}"
-                    for said in (f"{cut(text)}={cut(other)}", f"{cut(text)}={cut(text)},{cut(other)}={cut(other)}")
-                )
-                raise ValueError(
-                    f"{self.what}: a node has both {shown(other)} and {shown(text)}, which are two values or one in "
-                    f"two spellings; correct it, or say what is meant: {one} for one, {two} for two (in Python "
-                    f"{parameter})"
-                )
+        twins: dict[str, set[str]] = {}
+        for values in together:
+            here: dict[str, set[str]] = {}
+            for text in map(_written, values):
+                if text not in said and text in group_of:
+                    here.setdefault(group_of[text], set()).add(text)
+            for group, texts in here.items():
+                if len(texts) > 1:
+                    twins.setdefault(group, set()).update(texts)
+        return [sorted(texts) for _, texts in sorted(twins.items())]
+
+    def _doubt(self, pairs: Mapping[str, str], together: Collection[Sequence[Label]], group_of: Any) -> Doubt:
+        """Return what is in doubt, after a look whether the flag that it prints would settle it."""
+        parameter, (flag, column) = self.remedy[0], self.remedy[1].split(" ", 1)
+        said = {_written(one): _written(plain_label(to)) for one, to in self.mapping.items()}
+        doubt = Doubt(self.what, (parameter, flag, column), pairs, said, writable=True)
+        (text,) = shlex.split(doubt.flag(pairs))[1:]
+        try:
+            mapping = said_maps([text], flag)[column[:-1]] if column else said_map(text, flag)
+        except (ValueError, KeyError):
+            return replace(doubt, writable=False)
+        return replace(doubt, writable=not replace(self, mapping=mapping)._twins(together, group_of))  # noqa: SLF001  its own
 
     def _chosen(self, groups: Mapping[str, Mapping[Label, int]], *, truth: bool) -> dict[str, Label]:
         """Return one spelling for each group: numbers if all are and one is stored so, likewise truth values."""
@@ -341,3 +350,9 @@ class Speller:
 
 def _written(value: Any) -> str:
     return str(plain_label(value))
+
+
+def _pairs(twins: Sequence[Sequence[str]], weights: Mapping[str, int]) -> dict[str, str]:
+    """Return each spelling with the one of its group that is met most often."""
+    most = [max(texts, key=lambda text: weights[text]) for texts in twins]
+    return {text: one for one, texts in zip(most, twins, strict=True) for text in texts if text != one}

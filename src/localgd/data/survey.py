@@ -187,7 +187,8 @@ def no_classes(how_many: str, rows: str) -> str:
     """Return the error of a label column that holds no classes."""
     return (
         f"label: {how_many} distinct values in {rows}: it looks like a number to predict or an id, not a class; name "
-        f"another column, or merge values until {FEW} are left"
+        f"another column, or merge values until {FEW} are left; to predict numbers is a regression: `localgd train "
+        "--task regression`, in Python prepare(…, classes=False)"
     )
 
 

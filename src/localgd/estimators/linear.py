@@ -163,7 +163,9 @@ class Linear(CallbackSupportMixin, BaseEstimator):
 def _has_probabilities(classifier: Classifier) -> bool:
     """Return whether scores mean probabilities; an AttributeError, as scikit-learn wants it, says what to do if not."""
     if getattr(classifier, "probabilities_", classifier._meant()) is None:  # noqa: SLF001  its own kind
-        raise AttributeError(none_there("give C, LocalGDClassifier(C=1.0), or calibration='sigmoid'"))
+        raise AttributeError(
+            none_there("give C and the logistic loss, LocalGDClassifier(C=1.0), or calibration='sigmoid'")
+        )
     return True
 
 

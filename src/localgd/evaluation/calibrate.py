@@ -40,7 +40,7 @@ def calibrate(model: Model, engine: Engine, *, min_group: int = 1) -> Model:
     Returns
     -------
     Model
-        The same, with probabilities.
+        The same, with probabilities, and with the columns and classes of its recipe if it has one.
 
     Raises
     ------
@@ -79,7 +79,12 @@ def calibrate(model: Model, engine: Engine, *, min_group: int = 1) -> Model:
     if not np.isfinite(found).all():
         raise ValueError("no sigmoid of the scores fits best within 40 rounds; give more rows of every class")
     offset, slope = (tuple(found[:, 0, place].tolist()) for place in (0, 1))
-    return replace(model, probabilities=Probabilities(slope, offset))
+    likely = Probabilities(slope, offset)
+    if (recipe := model.recipe) is None:
+        return replace(model, probabilities=likely)
+    w = model.aligned(recipe, "this model")  # one from elsewhere may say no classes, or have them in another order
+    how: dict[str, Any] = {"fit_intercept": recipe.intercept, "classes": recipe.classes, "recipe": recipe}
+    return model.from_vector(w, **how, probabilities=likely)
 
 
 def kept_aside(nodes: Iterable[NDArray[np.intp]], codes: NDArray[np.intp], rng: Any) -> NDArray[np.bool_]:

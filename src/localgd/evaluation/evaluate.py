@@ -96,7 +96,9 @@ def evaluate(
     check_positive("width", width)
     if model.classes == ():
         if thresholds:
-            raise ValueError(f"thresholds={list(thresholds)} are for classes, but this model predicts numbers")
+            raise ValueError(
+                f"thresholds={list(thresholds)} are for classes; this model predicts numbers; leave them out"
+            )
         return _numbers(model, engine, min_group, by_node=by_node)
     federation, message, classes = question(model, engine)
     n_classes = len(classes)

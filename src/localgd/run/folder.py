@@ -61,7 +61,14 @@ MORE = (COEFFICIENTS, FIGURE, FAILURES, CHECKPOINT, METRICS, METRICS_FIGURE, SCO
 
 def partial(folder: Path) -> Path:
     """Return where a run is kept while it is at work: RUN.partial."""
-    return folder.with_name(f"{folder.name}.partial")
+    return folder.with_name(f"{_name(folder)}.partial")
+
+
+def _name(folder: Path) -> str:
+    """Return the name of a run folder; a ValueError if its path has none, as . and / have."""
+    if folder.name in {"", ".."}:
+        raise ValueError(f"{folder} has no name that a run folder could have; name one, such as {folder / 'RUN'}")
+    return folder.name
 
 
 def checkpoints_of(folder: Path) -> Path:
@@ -115,7 +122,7 @@ def finished(folder: Path) -> Path:
     >>> finished(Path("RUN.partial")).name, finished(Path("RUN")).name
     ('RUN', 'RUN')
     """
-    return folder.with_name(folder.name.removesuffix(".partial"))
+    return folder.with_name(_name(folder).removesuffix(".partial"))
 
 
 @contextmanager
@@ -280,20 +287,26 @@ def check_free(folder: Path, *, force: bool) -> None:
     Raises
     ------
     FileExistsError
-        If the folder is there and `force` is off, it is there and is no run folder, or a file lies on the way to it.
+        If the folder is there, not empty, and `force` is off or it is no run folder, or a file lies on the way to it.
+    ValueError
+        If it has no name.
     PermissionError
         If it may not be made where it is to be; folders on the way to it are.
     """
+    place = partial(folder)
     check_place(folder)
     _refuse_at_work(folder)
-    if partial(folder).exists() and not force:
+    if place.exists() and not force:
         raise FileExistsError(_unfinished(folder))
     if not folder.exists() and not folder.is_symlink():
         return
+    plain = folder.is_dir() and not folder.is_symlink()
+    if plain and not any(folder.iterdir()):
+        return
+    if not plain or not all((folder / name).is_file() for name in FILES):
+        raise FileExistsError(f"{folder} exists already and is not a run folder; choose another name")
     if not force:
         raise FileExistsError(f"{folder} exists already; choose another name, or replace it with force (--force)")
-    if not folder.is_dir() or folder.is_symlink() or not all((folder / name).is_file() for name in FILES):
-        raise FileExistsError(f"{folder} is not a run folder, so force will not replace it; choose another name")
     _refuse_strange(folder)
 
 
@@ -306,6 +319,8 @@ def _refuse_strange(folder: Path) -> None:
 
 def _swap(fresh: Path, folder: Path, *, force: bool) -> None:
     if not (force and folder.exists()):
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
         fresh.rename(folder)  # refused by the system if another run took the name meanwhile
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))

@@ -125,11 +125,13 @@ def ascending(Cs: Any) -> FloatArray:
     >>> ascending(3).tolist(), ascending([1.0, 0.5]).tolist()
     ([0.0001, 1.0, 10000.0], [0.5, 1.0])
     """
-    if is_whole(Cs, 1):
+    if is_whole(Cs, 1) and Cs == 1:
+        raise ValueError("Cs=1 says how many, and one leaves nothing to choose; give 2 or more, or the value: [1.0]")
+    if is_whole(Cs, 2):
         return path(int(Cs))
     values = real_array("Cs", Cs)
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"Cs must be a number of values, at least 1, or a list of them, got {Cs!r}")
+        raise ValueError(f"Cs must be a number of values, at least 2, or a list of them, got {Cs!r}")
     for C in values:
         check_positive("Cs", float(C))
     return np.sort(values)
