@@ -89,7 +89,7 @@ def load(
     ValueError
         If the source is unknown or unreadable, or its content is not fit for use: names file, row and remedy.
     TypeError
-        If the source is neither text nor a Path.
+        If the source is neither text nor a Path, or the name of a column no text.
 
     Examples
     --------
@@ -114,9 +114,10 @@ def load(
     _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
-    single = {"label": label, "node": node, "weight": weight}
-    roles = {role: [name] if name else [] for role, name in single.items()}
-    one_role({**roles, "drop": drop, "dates": dates, "categorical": categorical}, may_lack)
+    one_role(
+        {**_single(label=label, node=node, weight=weight), "drop": drop, "dates": dates, "categorical": categorical},
+        may_lack,
+    )
     path = Path(source)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
     how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}
@@ -142,6 +143,13 @@ def load(
             raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
         return load_dataset(str(source))
     raise ValueError(f"{str(source)!r} is neither a folder, a file nor a bundled data set{_near_source(path)}")
+
+
+def _single(**named: str | None) -> dict[str, list[str]]:
+    """Return the columns of the roles that one column has each; a TypeError names what is no text."""
+    for role, name in named.items():
+        check_kind(role, "" if name is None else name, str, "the name of a column")
+    return {role: [name] if name else [] for role, name in named.items()}
 
 
 def _check_texts_of(name: str, said: Any, what: str) -> None:
