@@ -29,7 +29,7 @@ def commands(sites):
         "calibrate": ("calibrate", run, sites, "--out", sites.parent / "calibrated.json"),
         "certify": ("certify", run, sites),
         "compare": ("compare", sites, *READ, "--n-rounds", "3", "--methods", "local-gd"),
-        "tune": ("tune", sites, *READ, "--Cs", "1", "--cv", "2"),
+        "tune": ("tune", sites, *READ, "--Cs", "1.0", "--cv", "2"),
     }
 
 
