@@ -96,8 +96,9 @@ def test_what_process_0_alone_finds_is_said_by_all(sites, tmp_path):
     assert done.stderr.count("nowhere is no run folder") == 2
     assert "another process" not in done.stderr
     (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "notes.txt").write_text("mine")
     done = torchrun(2, "train", sites, "--label", "outcome", "--out", tmp_path / "RUN")
-    assert done.stderr.count("RUN exists already") == 2
+    assert done.stderr.count("RUN exists already and is not a run folder") == 2
     assert "another process" not in done.stderr
 
 
