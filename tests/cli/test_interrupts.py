@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -133,6 +134,9 @@ def test_every_command_answers_at_any_moment(name, moment, many, tmp_path):
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert last_word(errors) in {"interrupted", "stopped"}
+    if (metrics := tmp_path / "metrics.json").exists():  # the signal came after the work: what is there is whole
+        assert json.loads(metrics.read_text())
+        metrics.unlink()
     assert {path.name for path in tmp_path.iterdir()} <= {"SCIENCE", "COMPARED", "RUN", "RUN.partial"}
 
 
