@@ -18,7 +18,7 @@ import numpy as np
 
 from localgd import InProcess, SampledNodes, Shard, local_gd, train
 
-TURNS = 5
+TURNS = 15
 
 
 class Work(NamedTuple):
