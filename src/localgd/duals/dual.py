@@ -95,7 +95,8 @@ class Dual:
             Duals of single nodes that were added up without a look at the rounding of their weights and of the sums:
             `mass` and `error` then count it.
         of : object, optional
-            What tells the rows that it is a combination of from any others, on their node.
+            What tells the rows that it is a combination of from any others, on their node; on a server, the mark of
+            the run whose nodes reported it, if the merge is another package's.
         kept : Kept, optional
             What s has beyond Σ q_i z_i and the error, as nodes have kept back some of it.
         coded : array of uint8, optional
@@ -181,6 +182,10 @@ class Dual:
         along = gamma * self.mass * (1 - 8 * UNIT_ROUNDOFF) - self.error - TINY
         return acos_above(along, self.length_above)
 
+    def marked(self, mark: str) -> Dual:
+        """Return it as what nodes have reported in a run of this mark, which its sums and multiples then bear, too."""
+        return Dual.proved(self.vector, self.mass, self.own_error, of=mark, kept=self.kept)
+
     def weighted(self, weight: float) -> Dual:
         """Return it times a node's weight, for the fold over the nodes, which counts the rounding of both."""
         known = weight if weight >= 0 else math.nan
@@ -217,7 +222,7 @@ class Dual:
         """Return whether both are of the same rows, a node's own or what nodes have reported, and which these are."""
         if self.empty or other.empty:
             return True, other.of if self.empty else self.of
-        return self.of is other.of, self.of
+        return self.of is other.of or (isinstance(self.of, str) and self.of == other.of), self.of
 
     def __add__(self, other: Dual) -> Dual:
         vector, (kept, lost), (same, of) = self.vector + other.vector, self.kept.plus(other.kept), self._with(other)

@@ -55,14 +55,15 @@ def _loss(value: Any, _: Any) -> Loss:
 
 def _parts_of_dual(dual: Dual) -> dict[str, Any]:
     kept = {"kept": [*map(list, dual.kept.shares)], "forgotten": dual.kept.forgotten} if dual.kept else {}
-    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded, **kept}
+    mark = {"of": dual.of} if isinstance(dual.of, str) else {}
+    return {"vector": dual.vector, "proved": dual.parts, "n_folded": dual.n_folded, **kept, **mark}
 
 
 def _dual(value: Any, _: Any) -> Dual:
     (mass, error), n_folded = map(float, value["proved"]), int(value["n_folded"])
     shares = tuple(Share(*map(float, share)) for share in value.get("kept", ()))
     kept = Kept(shares, float(value.get("forgotten", 0.0)))
-    return Dual.proved(_array(value["vector"], FloatArray), mass, error, n_folded, kept=kept)
+    return Dual.proved(_array(value["vector"], FloatArray), mass, error, n_folded, value.get("of"), kept=kept)
 
 
 def _nothing(value: Any, _: Any) -> None:

@@ -55,6 +55,8 @@ class LoopState:
         Rounds that the method at work had to repeat, as nodes were missing.
     beside : str
         What tells the nodes' part of the checkpoint from that of another run, as far as the leading process holds it.
+    mark : str
+        What duals are known by that this run's nodes have reported, to a merge of another package.
     version : int
         Of the format.
     """
@@ -67,6 +69,7 @@ class LoopState:
     earlier: Certificate | None = None
     repeated: int = 0
     beside: str = ""
+    mark: str = ""
     version: int = VERSION
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,7 +23,7 @@ from localgd.rules.server import End, ServerState
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
 from localgd.run.history import CommunicationLog, RoundInfo, Run
-from localgd.run.stage import RunContext, Stage
+from localgd.run.stage import RunContext, Stage, ours
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a model on its way out of float64 ends with a status, not a warning
@@ -126,13 +127,13 @@ def train(
         engine, sizes, goals, log, n_rounds, max_seconds, nodes, on_round, compared, checkpoints, failed, bare
     )
     with nullcontext() if checkpoints is None else checkpoints.held(engine):
-        stage = _run_stages(chosen, problem, context, begun, LoopState(about))
+        stage = _run_stages(chosen, problem, context, begun, LoopState(about, mark=secrets.token_hex(8)))
     shown = stage.shown if stage.loop.earlier is None else joined(stage.loop.earlier, stage.shown)
     told = tuple(_told(stage, shown.verdict, method.name))
     shown = replace(shown, reason="; ".join([shown.reason, *told]))
     failures = (*context.failed_before, *engine.failures[context.n_failed :])
-    dual, history, weighted = stage.server.readout, tuple(context.history), sizes.weight is not None
-    about_run = {"unfinished": stage.unfinished, "weighted": weighted, "told": told, "dual": dual}
+    dual, history, weighted = stage.model, tuple(context.history), sizes.weight is not None
+    about_run: dict[str, Any] = {"unfinished": stage.unfinished, "weighted": weighted, "told": told, "dual": dual}
     return Run(read_only(dual.vector), shown, history, stage.method, failures, stage.end, **about_run)
 
 
@@ -185,7 +186,7 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Du
             remedy = "ask all nodes (no --fraction, no nodes=…), or take a method that averages, such as local-gd"
             raise ValueError(f"{method.name} needs every node in every round: {method.whole_rounds}; {remedy}")
         bound = method.bind(problem, context.engine, context.sizes)
-        server = _begun(bound, context.sizes.n_features, None if loop.ended else start)
+        server = _begun(bound, context.sizes.n_features, None if loop.ended else start, loop.mark)
         stage = Stage(bound, problem, context, loop, server, problem.begin())
         del server  # the state before the first round, which the stage leaves behind
         if checkpoint is not None:
@@ -200,13 +201,14 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Du
         method, problem = after
 
 
-def _begun(method: Method, n_features: int, start: Dual | None) -> Any:
+def _begun(method: Method, n_features: int, start: Dual | None, mark: str) -> Any:
     """Return the server's state before the first round, at a start, or at 0."""
     server = method.merge.init(np.zeros(n_features) if start is None else start.vector)
     if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
         raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
-    if start is not None and start.known and isinstance(server, ServerState):
-        server = replace(server, model=Dual.proved(server.w, start.mass, start.error))
+    if start is not None and start.known and isinstance(server, ServerState) and np.array_equal(server.w, start.vector):
+        model = Dual.proved(start.vector, start.mass, start.error)
+        server = replace(server, model=model if ours(method) else model.marked(mark))
     return server
 
 

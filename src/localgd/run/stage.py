@@ -6,7 +6,8 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,22 @@ class Stage:
         finally:
             self.context.engine.release(self.session)
 
+    @cached_property
+    def own(self) -> bool:
+        """Whether all of the method is of this library."""
+        return ours(self.method)
+
+    @property
+    def model(self) -> Dual:
+        """The model that is handed out, with what is proved of it.
+
+        Of a stranger's merge that is what it made, by sums and multiples, of what nodes of this run reported: not a
+        proof of its own, of rows of the server's, or of another run. Of targets it is not even that.
+        """
+        out: Dual = self.server.readout
+        reported = self.problem.by_margins and (out.empty or out.of == self.loop.mark)
+        return out if self.own or reported else Dual(out.vector)
+
     def _advance(self) -> bool:
         """Run a round and make the next model from it; return whether that was the last."""
         method, context, server = self.method, self.context, self.server
@@ -174,12 +191,9 @@ class Stage:
         Only the latter proves anything. The last look is at that model, whatever else the merge has nodes look at.
         """
         method, context, server = self.method, self.context, self.server
-        engine, so_far, own = context.engine, len(context.history), ours(method)
+        engine, so_far, own = context.engine, len(context.history), self.own
         chosen = None if context.nodes is None or final else context.nodes(so_far, engine.node_ids)
-        # of a stranger's state: the model, and what its rows have vouched for; of targets not even that
-        vouched = self.problem.by_margins and (own or server.readout.of is None)  # not of rows of the server's own
-        model = server.readout if vouched else Dual(server.readout.vector)
-        state = server if own else ServerState(model, server.round)
+        state = server if own else ServerState(self.model, server.round)
         task = self.problem.look(method.task) if final else method.task
         asked = method.look(server) if final else method.merge.message(server)
         if final and not own:
@@ -206,9 +220,9 @@ class Stage:
                 f"round {server.round}: {report.n_nodes} nodes reported, and weigh nothing in the mean; give some of "
                 "them a weight above 0, or let more take part"
             )
-        duals, out = list[Dual](), server.readout  # of which there is nothing yet to ask about, if it is 0
+        duals, out = list[Dual](), self.model  # of which there is nothing yet to ask about, if it is 0
         bare = context.bare and self.problem.kind == HardMargin.kind and not out.known and bool(out.vector.any())
-        if final and report.n_nodes and (bare or self.problem.unproved(self.proof, server)):
+        if final and report.n_nodes and (bare or self.problem.unproved(self.proof, state)):
             duals = self._tempered(told)
         self.proof = self.problem.prove(self.proof, state, told, duals, whole=whole)
         self.shown = self.proof.certificate
@@ -231,8 +245,11 @@ class Stage:
                 update = report.duals.get("update")
                 if update is not None and update.vector.shape != self.server.w.shape:
                     raise ValueError(f"its update has the shape {update.vector.shape}")  # noqa: TRY301  said below
+                if not self.own:
+                    marked = {name: dual.marked(self.loop.mark) for name, dual in report.duals.items()}
+                    report = replace(report, duals=marked)
                 following = self.method.merge.step(self.server, report)
-                why = spent(self.method.task, following.round) if ours(self.method) and not following.done else ""
+                why = spent(self.method.task, following.round) if self.own and not following.done else ""
                 return replace(following, done=why) if why else following
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
                 raise ValueError(f"round {self.server.round}: the report does not fit the model: {error}") from error
@@ -317,11 +334,28 @@ class Stage:
 def ours(method: Method) -> bool:
     """Return whether task and merge are of this library: those of others are believed what a shard vouches for."""
     task: Any = method.task
-    parts: list[Any] = [method.merge]
+    parts: list[Any] = []
     while task is not None:  # what is compressed is somebody's, too
         parts.append(task)
         task = getattr(task, "task", None)
-    return all(type(part).__module__.partition(".")[0] == "localgd" for part in parts)
+    return all(_home(part) == "localgd" for part in parts) and _all_ours(method.merge)
+
+
+def _all_ours(part: Any) -> bool:
+    """Return whether a merge is of this library with all that it is made of, such as the parts of a chain."""
+    if isinstance(part, tuple):
+        return all(map(_all_ours, part))
+    if _home(part) in {"builtins", "numpy"}:
+        return not callable(part)
+    return _home(part) == "localgd" and all(_all_ours(getattr(part, each.name)) for each in _fields(part))
+
+
+def _fields(part: Any) -> tuple[Any, ...]:
+    return fields(part) if is_dataclass(part) else ()
+
+
+def _home(part: Any) -> str:
+    return type(part).__module__.partition(".")[0]
 
 
 def _rounds(number: int) -> str:

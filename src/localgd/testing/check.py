@@ -8,7 +8,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,13 @@ from localgd.rules.probes import measured
 from localgd.rules.server import End
 from localgd.run.checkpoint import Checkpoints
 from localgd.run.loop import train
+from localgd.run.stage import ours
 
 NOT_THEIRS = (Path(__file__).parents[1], *(Path(str(module.__file__)).parent for module in (np, scipy)))
 """Where the fault of a method of one's own is not."""
+
+MARK = "toys"
+"""What duals are known by that the toy nodes have reported."""
 
 SIZES, COLUMNS, ROUNDS = (9, 5, 1), 4, 6
 """Rows of the toy nodes, and their columns; rounds of a trial run."""
@@ -157,7 +161,7 @@ class Trial:
     def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem = method, problem
         self.bound = method
-        self.unproved = ""
+        self.unproved, self.unheard = "", ""
 
     def names(self) -> Iterator[str]:
         """Ask whether task and merge have what they must, and can be told apart and remembered."""
@@ -239,6 +243,7 @@ class Trial:
             if asked.round != state.round:
                 yield f"{name}.message says round {asked.round} in round {state.round}"
             report = engine.round(self.bound.task, asked)
+            report = replace(report, duals={field: dual.marked(MARK) for field, dual in report.duals.items()})
             kept = serialize.pack(state)
             following = merge.step(state, report)
             if following is state or not _alike(serialize.pack(state), kept):
@@ -247,6 +252,8 @@ class Trial:
             if following.w.shape != state.w.shape or not np.isfinite(following.w).all():
                 yield f"{name}.step: its model has the shape {following.w.shape}, or is not finite, after two rounds"
                 return
+            claimed = any(dual.known and dual.of != MARK for dual in (state.readout, following.readout))
+            self.unheard = name if claimed and not ours(self.method) else self.unheard
             state = following
 
     def runs(self) -> Iterator[str]:
@@ -276,6 +283,11 @@ class Trial:
             reason = (
                 f"no certificate of its updates, as the {self.unproved}: the last model is certified by a dual "
                 "vector of its own, in one more round"
+            )
+        if self.unheard:
+            reason += (
+                f"; what {self.unheard} vouches for itself is not believed: make the model by sums and multiples >= 0 "
+                "of the duals that nodes report"
             )
         return MethodCheck(self.method.name, not self.unproved, reason)
 
