@@ -94,7 +94,7 @@ def test_of_many_batches_they_are_the_unions_within_a_percent(steps, momentum):
     for layer in layers:
         off = (layer.running_var.sum() / union.running_var.sum() - 1).abs()
         assert off <= 0.01
-away = (layer.running_mean - union.running_mean) / union.running_var.sqrt()
+        away = (layer.running_mean - union.running_mean) / union.running_var.sqrt()
         assert away.square().mean().sqrt() <= 0.02
 
 

@@ -89,6 +89,27 @@ class Exchange:
         self._payload = torch.empty(sum(sizes), dtype=dtype, device=self.parameters.anchor.device)
         self._pieces = torch.split(self._payload, sizes)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a rank needs to go on from here, where all ranks stand at one point."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "parameters": self.parameters.state(),
+            "statistics": self.statistics.state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.parameters.load(state["parameters"])
+        self.statistics.load(state["statistics"])
+
+    @property
+    def device(self) -> Any:
+        """Where the model lies."""
+        return self.parameters.anchor.device
+
     @property
     def lr(self) -> float:
         """Largest step size of the optimizer's groups."""

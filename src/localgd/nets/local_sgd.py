@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from localgd.errors import check_kind, check_whole
+from localgd.nets.checkpoint import read, rng_state, set_rng_state, write
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
 from localgd.nets.outer import Outer, average
@@ -115,6 +118,7 @@ class LocalSGD:
         self._period, self._weights, self._warmup, self._callback = period, weights, warmup, callback
         self.history: list[Sync] = []
         self._number = 0
+        self._session = self._ranks.everyone(secrets.token_hex(8))[0]
         self._done = 0
         self._steps, self._examples, self._batch = 0, 0, 0.0
         self._left = self._next(0, self._exchange.lr, 0.0)
@@ -164,6 +168,62 @@ class LocalSGD:
             if self._callback is not None:
                 self._callback(sync)
         return sync
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that this rank needs to go on: model, optimizer, anchor, outer momentum, counters, generators.
+
+        Raises
+        ------
+        RuntimeError
+            If there were local steps since the last sync: ranks may stand at different points.
+        """
+        if self._steps:
+            raise RuntimeError(
+                f"{self._steps} local steps came since the last sync, and a checkpoint is of a sync; "
+                "save where step() returned one, or after finish()"
+            )
+        counters = {"number": self._number, "done": self._done, "left": self._left, "batch": self._batch}
+        generators = {"generators": rng_state(self._exchange.device)}
+        return {**self._exchange.state_dict(), **counters, **generators, "session": self._session}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned in this rank, in all ranks alike."""
+        self._exchange.load_state_dict(dict(state))
+        self._number, self._done, self._left = state["number"], state["done"], state["left"]
+        self._batch, self._session = state["batch"], state["session"]
+        self._steps, self._examples = 0, 0
+        set_rng_state(state["generators"], self._exchange.device)
+
+    def save(self, folder: str | Path, extra_state: Any = None) -> None:
+        """Write this rank's checkpoint of the last sync; the two last ones are kept.
+
+        Parameters
+        ----------
+        folder : path
+            The same for all ranks, or one in each; it is made.
+        extra_state : optional
+            Of the program's own, such as the epoch and the state of a sampler: plain values and tensors.
+        """
+        write(Path(folder), {**self.state_dict(), "extra": extra_state}, self._ranks)
+
+    def resume(self, folder: str | Path) -> tuple[int, Any] | None:
+        """Go on, in all ranks, from the last sync that all of them have a checkpoint of.
+
+        Returns
+        -------
+        (int, object) or None
+            How many syncs there were, and the program's own state; None if there is no checkpoint yet.
+
+        Raises
+        ------
+        RankError
+            If there are some, but none that all ranks have, or of different runs, or damaged ones.
+        """
+        state = read(Path(folder), self._ranks)
+        if state is None:
+            return None
+        self.load_state_dict(state)
+        return self._number, state["extra"]
 
     def __enter__(self) -> Self:
         return self

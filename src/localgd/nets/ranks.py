@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,11 +13,13 @@ from typing import Any
 from localgd.errors import check_positive, extra, listing, said
 
 with extra("torch", "torch"):
-    import torch.distributed as dist
+    from torch import distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 PATIENCE = 10.0
 """Seconds, at most, in which the ranks that noticed a failure tell each other so."""
+
+STORE = "the rank that keeps torch's store ended, or hangs (rank 0, unless torchrun keeps it)"
 
 _RUNS = itertools.count()
 
@@ -42,7 +45,7 @@ class Ranks:
                 "`with localgd.torch_processes():`, and start with torchrun"
             )
         self.timeout, self.rank, self.world = timeout, dist.get_rank(), dist.get_world_size()
-        self.doing = "start"
+        self.doing, self._patience = "start", min(PATIENCE, timeout)
         self._store = PrefixStore(f"localgd/nets/{next(_RUNS)}", _get_default_store())
         self._group = self._call(dist.new_group, timeout=timedelta(seconds=timeout))
 
@@ -63,21 +66,26 @@ class Ranks:
 
     def leave(self, error: BaseException) -> None:
         """Tell the others, when they ask, that this rank left, and why."""
-        with suppress(RuntimeError):  # a lost store has nobody left to be told
-            self._store.set(f"left/{self.rank}", said(error))
+
+        def tell() -> str:
+            with suppress(RuntimeError):  # a lost store has nobody left to be told
+                self._store.set(f"left/{self.rank}", said(error))
+            return ""
+
+        _within(self._patience, tell)
 
     def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Any:
         begin = time.monotonic()
         try:
             return collective(*args, **options)
         except RuntimeError as error:  # what gloo, NCCL and the store raise
-            why = self._missing(min(PATIENCE, self.timeout))
-            waited = f"after {time.monotonic() - begin:.3g} s, of {self.timeout:g} at most"
+            waited = f"after {time.monotonic() - begin:.2g} s, of {self.timeout:g} at most"
+            why = _within(2 * self._patience, self._missing) or STORE
             raise RankError(f"{self.doing}: {why} ({waited}); go on from the last checkpoint") from error
 
-    def _missing(self, seconds: float) -> str:
-        """Return who does not say within some seconds that the sync failed there, too."""
-        end, missing = time.monotonic() + seconds, list[int]()
+    def _missing(self) -> str:
+        """Return who does not say in time that the sync failed there, too."""
+        end, missing = time.monotonic() + self._patience, list[int]()
         try:
             self._store.set(f"failed/{self.doing}/{self.rank}", "")
             while time.monotonic() < end:
@@ -89,8 +97,17 @@ class Ranks:
             if left:
                 return "; ".join(f"rank {r} left: {self._store.get(f'left/{r}').decode()}" for r in left)
         except RuntimeError:
-            return "the rank that keeps torch's store ended (rank 0, unless torchrun keeps it)"
+            return STORE
         if not missing:
             return "the connection between ranks failed, though all of them are there"
         who = listing([f"{rank}" for rank in missing])
         return f"rank {who} ended, or hangs" if len(missing) == 1 else f"ranks {who} ended, or hang"
+
+
+def _within(seconds: float, ask: Callable[[], str]) -> str:
+    """Return the answer, "" if there is none in time: a store whose keeper hangs answers nothing, ever."""
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(ask()), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else ""
