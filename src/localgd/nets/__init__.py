@@ -1,0 +1,9 @@
+"""Networks: Local-SGD and DiLoCo for any torch module, one sync at a time, right by test."""
+
+from localgd.nets.local_sgd import LocalSGD
+from localgd.nets.outer import Outer, average, diloco, slowmo
+from localgd.nets.ranks import RankError
+from localgd.nets.record import Sync
+from localgd.nets.schedule import qsr, until_drift
+
+__all__ = ["LocalSGD", "Outer", "RankError", "Sync", "average", "diloco", "qsr", "slowmo", "until_drift"]

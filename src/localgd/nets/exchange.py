@@ -1,0 +1,205 @@
+"""One sync: all that the ranks tell each other in one sum, and what each of them makes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from localgd.errors import extra, listing, said
+from localgd.nets.buffers import Buffers
+from localgd.nets.header import Header
+from localgd.nets.optimizer_state import OptimizerState, Rule
+from localgd.nets.outer import Outer
+from localgd.nets.parameters import Parameters
+from localgd.nets.ranks import RankError, Ranks
+from localgd.nets.record import Sync, spread
+from localgd.nets.statistics import Statistics
+from localgd.nets.survey import parts_of
+
+with extra("torch", "torch"):
+    import torch
+
+WORDS = ["number", "steps", "weight", "finished", "finite", "length", "lr"]
+"""What each rank says of itself in every sync."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a rank stands: the coming sync, its steps since the last, its weight (0: unknown), the end of its data."""
+
+    number: int
+    steps: int
+    weight: float
+    finished: bool
+
+
+class Exchange:
+    """The parts of a model and its optimizer, laid out in one vector: parameters, state, statistics, buffers, header.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In all ranks, if one of them has a part without a rule.
+    RankError
+        In all ranks, if they hold unlike models, or were given other settings.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        ranks: Ranks,
+        *,
+        outer: Outer,
+        state: Rule,
+        rules: Mapping[str, str],
+        settings: str,
+        idle: bool,
+        skip: bool,
+    ) -> None:
+        self.ranks, self.model, self.optimizer, self.idle, self.skip = ranks, model, optimizer, idle, skip
+        trouble, layout = None, ""
+        try:
+            parts = parts_of(model, rules)
+            dtype = torch.float64 if any(t.dtype == torch.float64 for _, t, _, _ in parts.trained) else torch.float32
+            self.state = OptimizerState(optimizer, parts.trained, state)
+            self.buffers = Buffers(parts.others, rules, dtype)
+            tensors = [f"{name}{tuple(t.shape)}{t.dtype}" for name, t in model.state_dict(keep_vars=True).items()]
+            layout = f"{settings} {type(optimizer).__name__} {self.state.size} {sorted(rules.items())} {tensors}"
+        except (TypeError, ValueError) as error:
+            trouble = error
+        told = ranks.everyone((said(trouble) if trouble else "", layout))
+        if trouble is not None:
+            raise trouble
+        if failed := [f"rank {rank}: {words}" for rank, (words, _) in enumerate(told) if words]:
+            raise RankError("; ".join(failed))
+        if odd := [rank for rank, (_, other) in enumerate(told) if other != told[0][1]]:
+            raise RankError(
+                f"{_ranks(odd)} had another model, optimizer or settings than rank 0; start the same program"
+            )
+        ranks.first([tensor.detach() for tensor in (*model.parameters(), *model.buffers())])
+        self.statistics = Statistics(parts.layers)
+        self.parameters = Parameters(parts.trained, outer, dtype, next(model.parameters()).device)
+        self.header = Header([*WORDS, *self.statistics.names, *self.buffers.names], ranks.rank, ranks.world)
+        sizes = [part.size for part in (self.parameters, self.state, self.statistics, self.buffers, self.header)]
+        self._payload = torch.empty(sum(sizes), dtype=dtype, device=self.parameters.anchor.device)
+        self._pieces = torch.split(self._payload, sizes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a rank needs to go on from here, where all ranks stand at one point."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "parameters": self.parameters.state(),
+            "statistics": self.statistics.state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.parameters.load(state["parameters"])
+        self.statistics.load(state["statistics"])
+
+    @property
+    def device(self) -> Any:
+        """Where the model lies."""
+        return self.parameters.anchor.device
+
+    @property
+    def lr(self) -> float:
+        """Largest step size of the optimizer's groups."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    @torch.no_grad()
+    def sync(self, standing: Standing) -> Sync:
+        """Bring all ranks to one model; return what there is to say of it."""
+        self.ranks.doing = f"sync {standing.number}"
+        clock = [time.perf_counter()]
+        self._pack(standing)
+        clock.append(time.perf_counter())
+        self.ranks.add(self._payload)
+        clock.append(time.perf_counter())
+        rows = self.header.unpack(self._pieces[-1])
+        self._check(rows)
+        left_out = tuple(rank for rank, row in enumerate(rows) if not row["finite"])
+        sync = self._apply(rows, left_out)
+        clock.append(time.perf_counter())
+        seconds = dict(zip(("pack", "wire", "apply"), (b - a for a, b in pairwise(clock)), strict=True))
+        return replace(sync, number=standing.number, seconds=seconds)
+
+    def _pack(self, standing: Standing) -> None:
+        """Write this rank's part of the sum: nothing but its row, if its numbers are not finite."""
+        parameters, state, statistics, buffers, header = self._pieces
+        share = (standing.weight or 1.0) / self.ranks.world
+        length = self.parameters.pack(parameters, share)
+        self.state.pack(state, share if standing.steps else 0.0)
+        self.buffers.pack(buffers, share)
+        sound = math.isfinite(length) and all(bool(torch.isfinite(piece.sum())) for piece in (state, buffers))
+        sound = sound and self.statistics.finite()
+        if not sound:
+            self._payload.zero_()
+        self.statistics.pack(statistics, sound=sound)
+        words = [standing.number, standing.steps, standing.weight, standing.finished, sound, length, self.lr]
+        header_words = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
+        self.header.pack(header, header_words)
+
+    def _check(self, rows: list[dict[str, float]]) -> None:
+        """Refuse, in all ranks alike, what cannot be averaged; the model is still as it was."""
+        if len({row["number"] for row in rows}) > 1:
+            raise RankError(
+                f"ranks are at syncs {[int(row['number']) for row in rows]}; call step and finish alike in all"
+            )
+        self.buffers.check(rows, self.ranks.everyone)
+        blank = [rank for rank, row in enumerate(rows) if not row["finite"]]
+        if blank and (not self.skip or len(blank) == len(rows)):
+            raise RankError(
+                f"{self.ranks.doing}: the update of {_ranks(blank)} is not finite; lower the learning rate, or go on "
+                "without with on_failure='skip'"
+            )
+        known = any(row["weight"] for row in rows)
+        if silent := [rank for rank, row in enumerate(rows) if known and row["steps"] and not row["weight"]]:
+            raise RankError(f"{_ranks(silent)} gave step() no batch, and others did; give it in all ranks, or in none")
+
+    def _apply(self, rows: list[dict[str, float]], left_out: tuple[int, ...]) -> Sync:
+        """Move everything to what the sum says; return what it says of the ranks."""
+        parameters, state, statistics, buffers, _ = self._pieces
+        weights = _weights(rows, idle=self.idle)
+        heard = [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
+        steps = tuple(int(row["steps"]) for row in heard)
+        found = self.statistics.pooled(statistics, heard, self.ranks.rank, self.ranks.add)
+        world, total = self.ranks.world, math.fsum(weights)
+        length = 0.0
+        if any(steps):
+            parameters.mul_(world / total)
+            length = self.parameters.apply(parameters)
+        stepped = math.fsum(w for w, k in zip(weights, steps, strict=True) if k) / world
+        if self.ranks.rank in left_out:
+            self.optimizer.state.clear()  # it holds what is not finite
+        self.state.apply(state, stepped)
+        self.buffers.apply(buffers, total / world, rows)
+        for layer, mean, var, batches in found:
+            layer.put(mean, var, batches)
+        lr = max(row["lr"] for row in rows)
+        last = all(row["finished"] for row in rows)
+        lengths = [row["length"] for row in heard]
+        drift, agreement = spread([w / total for w in weights], lengths, length)
+        return Sync(0, steps, drift, length, agreement, left_out, self._payload.nbytes, lr, last=last)
+
+
+def _weights(rows: list[dict[str, float]], *, idle: bool) -> list[float]:
+    """Return w_m, up to a factor: 0 for ranks that are left out, the mean of the others where none is known.
+
+    Whether one that stood still counts, too, is the question of `idle`.
+    """
+    known = [row["weight"] for row in rows if row["weight"]]
+    unknown = 0.0 if known and not idle else math.fsum(known) / len(known) if known else 1.0
+    return [(row["weight"] or unknown) if row["finite"] else 0.0 for row in rows]
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {listing([str(rank) for rank in ranks])}"

@@ -1,0 +1,259 @@
+"""Local-SGD and DiLoCo around a training loop of one's own: local steps, and now and then a sync of all ranks."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from localgd.errors import check_kind, check_whole
+from localgd.nets.checkpoint import read, rng_state, set_rng_state, write
+from localgd.nets.exchange import Exchange, Standing
+from localgd.nets.optimizer_state import Rule
+from localgd.nets.outer import Outer, average
+from localgd.nets.ranks import Ranks
+from localgd.nets.record import Sync
+from localgd.nets.schedule import Every, Period
+
+
+class LocalSGD:
+    """Let every rank of a program take local steps, and average the models every `sync_every` of them.
+
+    A sync moves all ranks to ``anchor + outer(Σ w_m Δ_m)``, where Δ_m is how far rank m came since the anchor,
+    where all ranks last were. With one local step of plain SGD that is DistributedDataParallel.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The same in all ranks but for its numbers: at the beginning all take those of rank 0.
+    optimizer : torch.optim.Optimizer
+        Of the model's parameters, in this rank.
+    sync_every : int ≥ 1 or a rule, default 32
+        Local steps between two syncs; `qsr` and `until_drift` decide at each sync.
+    outer : Outer, default `average()`
+        What is done with the mean update: `average`, `slowmo`, `diloco`.
+    optimizer_state : "average", "keep" or "reset", default "average"
+        What happens to momentum at a sync. The mean of SGD's buffers is the momentum of the mean model; Adam's second
+        moments are averaged as well, though no such law holds for them.
+    weights : "batch", "examples" or "equal", default "batch"
+        w_m: by the mean batch size of a rank, over all ranks, so that one that has no data left counts as standing
+        still. "examples" weighs by examples since the last sync, which counts a rank with more steps twice: its update
+        is already longer. "equal" looks at no batch. Sizes are known from ``step(batch)``; else all are alike.
+    warmup : int ≥ 0, default 0
+        First steps, after each of which ranks sync.
+    buffers : dict of str to "mean", "max" or "equal", optional
+        Rules for buffers, by name or pattern, that are neither statistics of a batch normalisation (pooled as if the
+        batches had been one), nor counters (the largest), nor constants (checked to be equal).
+    on_failure : "raise" or "skip", default "raise"
+        What to do about a rank whose update is not finite: end all ranks, or leave it out and move it to the mean.
+    timeout : float > 0, default 300
+        Seconds to wait in a sync for the other ranks before the run ends, with words that name who is missing.
+    callback : callable, optional
+        Called with each `Sync`.
+
+    Attributes
+    ----------
+    history : list of Sync
+        What each sync said.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model or optimizer has a part without a rule; the message names it.
+    RankError
+        In all ranks, if one of them ended, hangs, left, or has another program; the model is as it was before.
+
+    Examples
+    --------
+    ``torchrun --nproc-per-node 4 train.py`` with::
+
+        with localgd.torch_processes(), LocalSGD(model, optimizer, sync_every=32) as local:
+            for epoch in range(10):
+                for x, y in loader:
+                    loss_fn(model(x), y).backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    local.step((x, y))
+                local.finish()
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        *,
+        sync_every: int | Period = 32,
+        outer: Outer | None = None,
+        optimizer_state: Rule = "average",
+        weights: Literal["batch", "examples", "equal"] = "batch",
+        warmup: int = 0,
+        buffers: Mapping[str, str] | None = None,
+        on_failure: Literal["raise", "skip"] = "raise",
+        timeout: float = 300.0,
+        callback: Callable[[Sync], object] | None = None,
+    ) -> None:
+        check_whole("warmup", warmup, 0)
+        period = Every(sync_every) if isinstance(sync_every, int) else sync_every
+        check_kind("sync_every", period, "next", "a number of steps, or a rule such as qsr(4, 0.02)")
+        outer = average() if outer is None else outer
+        check_kind("outer", outer, Outer, "average(), slowmo(…) or diloco(…)")
+        if weights not in {"batch", "examples", "equal"}:
+            raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
+        if on_failure not in {"raise", "skip"}:
+            raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")
+        self._ranks = Ranks(timeout)
+        self._exchange = Exchange(
+            model,
+            optimizer,
+            self._ranks,
+            outer=outer,
+            state=optimizer_state,
+            rules=buffers or {},
+            settings=f"{period} {outer} {optimizer_state} {weights} {warmup} {on_failure}",
+            idle=weights != "examples",
+            skip=on_failure == "skip",
+        )
+        self._period, self._weights, self._warmup, self._callback = period, weights, warmup, callback
+        self.history: list[Sync] = []
+        self._number = 0
+        self._session = self._ranks.everyone(secrets.token_hex(8))[0]
+        self._done = 0
+        self._steps, self._examples, self._batch = 0, 0, 0.0
+        self._left = self._next(0, self._exchange.lr, 0.0)
+
+    def _next(self, before: int, lr: float, drift: float) -> int:
+        """Return how many steps come before the next sync; what it rests on is the same in all ranks."""
+        return 1 if self._done < self._warmup else self._period.next(before, lr, drift)
+
+    def step(self, batch: Any = None) -> Sync | None:
+        """Count a step of the optimizer, and sync if it is time.
+
+        Parameters
+        ----------
+        batch : optional
+            What was trained on: a number of examples, a tensor, or tensors in a tuple, list or dict, of which the first
+            has as many rows as there are examples.
+
+        Returns
+        -------
+        Sync or None
+            What the sync said, if there was one.
+        """
+        self._examples += 0 if batch is None else examples_in(batch)
+        self._steps += 1
+        return self._sync(finished=False) if self._steps >= self._left else None
+
+    def finish(self) -> None:
+        """Sync until all ranks have come here: a rank with less data answers the others until they are done, too.
+
+        Call it at the end of every epoch, in all ranks.
+        """
+        while not self._sync(finished=True).last:
+            pass
+
+    def _sync(self, *, finished: bool) -> Sync:
+        steps, examples = self._steps, self._examples
+        if steps:
+            self._batch = examples / steps
+        weight = {"batch": self._batch, "examples": float(examples), "equal": 0.0}[self._weights]
+        sync = self._exchange.sync(Standing(self._number, steps, weight, finished=finished))
+        self._number += 1
+        self._steps, self._examples = 0, 0
+        if any(sync.steps):
+            self._done += max(sync.steps)
+            self.history.append(sync)
+            self._left = self._next(max(sync.steps), sync.lr, sync.relative)
+            if self._callback is not None:
+                self._callback(sync)
+        return sync
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that this rank needs to go on: model, optimizer, anchor, outer momentum, counters, generators.
+
+        Raises
+        ------
+        RuntimeError
+            If there were local steps since the last sync: ranks may stand at different points.
+        """
+        if self._steps:
+            raise RuntimeError(
+                f"{self._steps} local steps came since the last sync, and a checkpoint is of a sync; "
+                "save where step() returned one, or after finish()"
+            )
+        counters = {"number": self._number, "done": self._done, "left": self._left, "batch": self._batch}
+        generators = {"generators": rng_state(self._exchange.device)}
+        return {**self._exchange.state_dict(), **counters, **generators, "session": self._session}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned in this rank, in all ranks alike."""
+        self._exchange.load_state_dict(dict(state))
+        self._number, self._done, self._left = state["number"], state["done"], state["left"]
+        self._batch, self._session = state["batch"], state["session"]
+        self._steps, self._examples = 0, 0
+        set_rng_state(state["generators"], self._exchange.device)
+
+    def save(self, folder: str | Path, extra_state: Any = None) -> None:
+        """Write this rank's checkpoint of the last sync; the two last ones are kept.
+
+        Parameters
+        ----------
+        folder : path
+            The same for all ranks, or one in each; it is made.
+        extra_state : optional
+            Of the program's own, such as the epoch and the state of a sampler: plain values and tensors.
+        """
+        write(Path(folder), {**self.state_dict(), "extra": extra_state}, self._ranks)
+
+    def resume(self, folder: str | Path) -> tuple[int, Any] | None:
+        """Go on, in all ranks, from the last sync that all of them have a checkpoint of.
+
+        Returns
+        -------
+        (int, object) or None
+            How many syncs there were, and the program's own state; None if there is no checkpoint yet.
+
+        Raises
+        ------
+        RankError
+            If there are some, but none that all ranks have, or of different runs, or damaged ones.
+        """
+        state = read(Path(folder), self._ranks)
+        if state is None:
+            return None
+        self.load_state_dict(state)
+        return self._number, state["extra"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._ranks.leave(error)
+        elif self._steps:
+            self.finish()
+
+
+def examples_in(batch: Any) -> int:
+    """Return how many examples a batch holds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> examples_in(3), examples_in({"x": torch.zeros(5, 2), "y": torch.zeros(5)})
+    (3, 5)
+    """
+    if isinstance(batch, int):
+        return batch
+    if getattr(batch, "ndim", 0):
+        return int(batch.shape[0])
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    for part in parts:
+        if not isinstance(part, int) and (found := examples_in(part)):
+            return found
+    raise ValueError(
+        f"step() takes a number of examples, or tensors, the first with a row for each; got {type(batch).__name__}"
+    )
