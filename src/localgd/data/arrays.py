@@ -13,7 +13,7 @@ from scipy.sparse import issparse
 
 from localgd.data.columns import alike
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
-from localgd.data.table import Table, refuse_twice
+from localgd.data.table import Table, plain_names, refuse_twice
 from localgd.data.values import label_array
 from localgd.errors import check_kind, check_names, shown
 
@@ -110,11 +110,14 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     """
     features = X
     refuse_masked(f"{source}: X", X)
-    if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
-        refuse_twice([str(name) for name in X.columns], source)
+    if hasattr(X, "columns"):
+        header = plain_names(X.columns)
+        refuse_twice(header, source)
         # Column by column: polars' own conversion from pandas needs pyarrow.
-        features = pl.DataFrame([_series(str(name), X[name]) for name in X.columns])
-    elif not hasattr(X, "columns") and not issparse(X):
+        own = X if isinstance(X, pl.DataFrame) else [_series(str(name), X[name]) for name in X.columns]
+        features = pl.DataFrame(own)
+        features.columns = header
+    elif not issparse(X):
         features = np.asarray(X)
     return Table("node-0", features, np.zeros(0), source=source)
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.table import IntArray, Table
+from localgd.data.table import IntArray, Table, plain_names
 from localgd.data.values import (
     as_days,
     as_numbers,
@@ -206,6 +206,8 @@ def alike(
         not.
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
+    drop, categorical, dates, may_lack = map(plain_names, (drop, categorical, dates, may_lack))
+    label, weight = (None if name is None else plain_names([name])[0] for name in (label, weight))
     own = [name for name in (label, weight) if name is not None]
     if (categorical or dates or fill_missing_columns) and not framed:
         given = f"categorical={list(categorical)}" if categorical else f"dates={list(dates)}" if dates else ""

@@ -27,7 +27,7 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
 from localgd.data.groups import missing_node
-from localgd.data.table import IntArray, Table, check_width, refuse_twice
+from localgd.data.table import IntArray, Table, check_width, plain_names, refuse_twice
 from localgd.data.values import MISSING, as_text, refuse_odd, spelled_labels
 from localgd.errors import shown
 
@@ -177,6 +177,7 @@ def read(path: Path, label: str | None = None, node: str | None = None, writing:
             table = _csv(path, writing) if kind == "csv" else _parquet(path)
             if node is None:
                 return [table]
+            (node,) = plain_names([node])
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
             refuse_odd([frame[node]], table.source)
@@ -195,7 +196,7 @@ def _csv(path: Path, writing: Writing) -> Table:
     """
     text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
-        header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
+        header = plain_names(next(csv.reader(io.StringIO(text), delimiter=separator), []))
     refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
@@ -242,9 +243,12 @@ def _check_fields(path: Path, text: str, n_columns: int, separator: str, above: 
 
 
 def _parquet(path: Path) -> Table:
-    """Read a Parquet file; numbers, bools and text keep their types."""
+    """Read a Parquet file; numbers, bools and text keep their types, and columns are called as in CSV files."""
     with _readable(path):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()))
+    header = plain_names(frame.columns)
+    refuse_twice(header, str(path))
+    frame.columns = header
     return _framed(path, frame)
 
 
@@ -285,7 +289,7 @@ def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArra
         raise ValueError(
             f"{path}: data, indices, indptr and shape are no {stored.upper()} matrix ({error}); save it again"
         ) from error
-    columns = tuple(str(name) for name in arrays.get("columns", ()))
+    columns = tuple(plain_names(arrays.get("columns", ())))
     labels = arrays.get(label or "y", np.zeros(0))
     return Table(stem_of(path), X, labels, columns, str(path)), None if node is None else arrays[node]
 

@@ -24,7 +24,7 @@ from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
-from localgd.data.table import MOST_COLUMNS, numbered
+from localgd.data.table import MOST_COLUMNS, numbered, plain_names
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, listing
 from localgd.rounding import FloatArray
 
@@ -131,6 +131,8 @@ def prepare(
     check_class_weight(class_weight)
     if not classes and (label_map or n_classes is not None or class_weight):
         raise ValueError("label_map, n_classes and class_weight are for classes; leave them out for numbers to fit")
+    text, categorical = plain_names(text), plain_names(categorical)
+    category_map = dict(zip(plain_names(category_map or ()), (category_map or {}).values(), strict=True))
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
@@ -144,7 +146,7 @@ def prepare(
         from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
     (labels, notes), coded = settled(
         partial(classes_of, tally, label_map or {}, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
-        partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map or {}),
+        partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map),
     )
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -245,6 +245,17 @@ class Table:
         notes = [f"nodes {' and '.join(map(repr, group))} differ in spelling only" for group in confusable(dict(parts))]
         said = (*self.notes, *notes)
         return [replace(part, source=f"{self.source} (node {name!r})", notes=said) for name, part in parts]
+
+
+def plain_names(names: Iterable[Any]) -> list[str]:
+    """Return the names of columns, or what is said of them: blanks and line breaks within one are one blank.
+
+    Examples
+    --------
+    >>> plain_names(["blood  pressure ", "age", 3])
+    ['blood pressure', 'age', '3']
+    """
+    return [" ".join(str(name).split()) for name in names]
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:
