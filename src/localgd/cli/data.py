@@ -17,7 +17,8 @@ from localgd.data.coding import said_weight
 from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
-from localgd.data.load import load, node_names
+from localgd.data.gaps import said_values
+from localgd.data.load import load, named_columns, node_names
 from localgd.data.model import Model
 from localgd.data.numbering import shifted
 from localgd.data.partition import partition
@@ -57,6 +58,10 @@ def tables_of(
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": list(dict.fromkeys([*dates, *given.get("dates", ())]))} if dates else {}
     given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
+    if gaps := _gaps(source, recipe):
+        given["missing_values"] = gaps
+        lacking = [] if recipe is None else [column for column, _ in recipe.gaps]
+        given["may_lack"] = [*given.get("may_lack", ()), *lacking]
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
     given |= {"categorical": categories} if categories else {}
@@ -74,6 +79,14 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _gaps(source: Source, recipe: Recipe | None) -> dict[str, list[str]]:
+    """Return what stands for a missing value, as was said, and as a recipe knows it of rows that may have such."""
+    found = said_values(source.missing_values or ())
+    for column, text in recipe.gaps if recipe is not None and named_columns(source.data) else ():
+        found.setdefault(column, []).append(text)
+    return found
 
 
 def _check_roles(source: Source, may_lack: Collection[str]) -> None:

@@ -33,6 +33,13 @@ FillMissing = Annotated[
     bool | None,
     typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error."),
 ]
+MissingValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing-values",
+        help="What stands for a missing value, beside blanks: k.A.,--; in one column: smoker:9; may be repeated.",
+    ),
+]
 Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column of free text, prepared as TF-IDF; may be repeated.")
@@ -88,6 +95,7 @@ class Source:
     fill_missing_columns: FillMissing = None
     decimal: Decimals = None
     encoding: Encodings = None
+    missing_values: MissingValues = None
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from localgd.data.recipe import Recipe
     from localgd.data.table import Table
 
-PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates"})
+PREPARING = frozenset(
+    {"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates", "missing_values"}
+)
 """Flags on how rows are prepared, which a model of a run says itself."""
 
 _LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}

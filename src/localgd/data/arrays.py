@@ -12,6 +12,7 @@ import polars as pl
 from scipy.sparse import issparse
 
 from localgd.data.columns import alike
+from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
 from localgd.data.table import Table, plain_names, refuse_twice
 from localgd.data.values import label_array
@@ -29,6 +30,7 @@ def from_arrays(
     sample_weight: Any = None,
     categorical: Collection[str] = (),
     dates: Collection[str] = (),
+    missing_values: MissingValues = (),
     source: str = "the arrays given",
 ) -> list[Table]:
     """Return one table per group of rows.
@@ -47,6 +49,8 @@ def from_arrays(
         Columns of a frame to keep as text although their values look like numbers or dates.
     dates : collection of str
         Columns of dates of a frame to take as numbers, days since 1970 (`localgd.load`).
+    missing_values : collection of texts and numbers, or mapping from column to such
+        What stands for a missing value in a frame, beside what always does (`localgd.load`).
     source : str
         What error messages call the rows.
 
@@ -68,9 +72,9 @@ def from_arrays(
     check_names("categorical", categorical)
     check_names("dates", dates)
     check_kind("source", source, str, "a text")
-    rows = unlabelled(X, source=source)
-    if isinstance(rows.features, pl.DataFrame):
-        rows = alike([rows], categorical=categorical, dates=dates)[0]
+    rows, gaps = unlabelled(X, source=source), gaps_of(missing_values)
+    if isinstance(rows.features, pl.DataFrame) or gaps:
+        rows = alike([rows], categorical=categorical, dates=dates, gaps=gaps)[0]
     whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
         weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)

@@ -26,6 +26,7 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 
 from localgd.data.arrays import split_by
 from localgd.data.columns import check_known
+from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import missing_node
 from localgd.data.table import IntArray, Table, check_width, plain_names, refuse_twice
 from localgd.data.values import MISSING, as_text, refuse_odd, spelled_labels
@@ -154,11 +155,13 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         ) from error
 
 
-def read(path: Path, label: str | None = None, node: str | None = None, writing: Writing = Writing()) -> list[Table]:
+def read(
+    path: Path, label: str | None = None, node: str | None = None, writing: Writing = Writing(), gaps: Gaps = ()
+) -> list[Table]:
     """Read a file of any kind: one table per entry of the column, or array, `node` if it is given, else one in all.
 
     Labels of CSV and Parquet are still among the columns, whose types are not decided yet: `localgd.data.columns.alike`
-    does both.
+    does both, and takes away what `gaps` names; here that names no node.
 
     `label` names the label array of an NPZ file, ``y`` by default. A ValueError if the file is unreadable, damaged or
     empty, or has no such array or column; it names the row where it can.
@@ -181,7 +184,7 @@ def read(path: Path, label: str | None = None, node: str | None = None, writing:
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
             refuse_odd([frame[node]], table.source)
-            names = as_text(frame[node])
+            names = as_text(blanked(frame.select(node), gaps)[node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
             if (odd := names.str.to_lowercase().is_in(MISSING).arg_true()).len():
                 raise ValueError(missing_node(table.place(int(odd[0])), names[int(odd[0])], f"column {node!r}"))

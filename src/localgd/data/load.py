@@ -11,6 +11,7 @@ from typing import Any
 from localgd.data.columns import alike, check_known, one_role
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
+from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.numbering import same_width
 from localgd.data.table import Table
 from localgd.errors import check_flag, check_kind, check_names, listing, nearest, shown
@@ -39,6 +40,7 @@ def load(
     fill_missing_columns: bool = False,
     decimal: str | Mapping[str, str] = ".",
     encoding: str | Mapping[str, str] = "utf-8",
+    missing_values: MissingValues = (),
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -77,6 +79,11 @@ def load(
         like ``{"north": ","}``, is of the files of a folder by their nodes; others have the default.
     encoding : str, or mapping from node to such, default "utf-8"
         Encoding of CSV files.
+    missing_values : collection of texts and numbers, or mapping from column to such
+        What stands for a missing value in CSV and Parquet files, in small or capital letters: ``["k.A.", "--"]`` in
+        all columns, the label and the node included, or ``{"smoker": [9], "": ["k.A."]}`` in one, and (``""``) in all.
+        It comes beside a blank cell, and beside the texts that are missing in columns of numbers and dates only: NA,
+        N/A, NaN, null, none, ? and -. Rows to come are read likewise: a recipe remembers it.
 
     Returns
     -------
@@ -118,9 +125,9 @@ def load(
         {**_single(label=label, node=node, weight=weight), "drop": drop, "dates": dates, "categorical": categorical},
         may_lack,
     )
-    path = Path(source)
+    path, gaps = Path(source), gaps_of(missing_values)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
-    how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}
+    how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack, "gaps": gaps}
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
@@ -137,7 +144,8 @@ def load(
     if path.is_file():
         return _load_files([path], label, node, _writings([path], decimal, encoding), how)
     if str(source) in DATASETS:
-        given = [name for name, value in {"label": label, "node": node, **how}.items() if value]
+        own = {"label": label, "node": node, **how}
+        given = [name.replace("gaps", "missing_values") for name, value in own.items() if value]
         given += ["decimal and encoding"] if (decimal, encoding) != (".", "utf-8") else []
         if given:
             raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
@@ -166,6 +174,18 @@ def node_names(folder: str | Path) -> list[str]:
         If there are none, or a file is of a kind that cannot be read.
     """
     return list(_node_files(Path(folder)))
+
+
+def named_columns(source: str | Path) -> bool:
+    """Return whether a folder or a file holds tables with named columns, in which values may be missing.
+
+    Examples
+    --------
+    >>> named_columns("rows.csv"), named_columns("rows.npz")
+    (True, False)
+    """
+    path = Path(source)
+    return any(format_of(file) in {"csv", "parquet"} for file in (_files(path) if path.is_dir() else [path]))
 
 
 def unread(folder: str | Path) -> list[str]:
@@ -244,7 +264,8 @@ def _load_files(
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [table for path in paths for table in read(path, label, node, writings[path])]
+    tables = [table for path in paths for table in read(path, label, node, writings[path], how["gaps"])]
+    how = {**how, "may_lack": [*how["may_lack"], *([] if node is None else [node])]}
     if not framed:
         return _arrays_alike(tables, how)
     if label is None:
@@ -268,10 +289,13 @@ def _check_written(writings: Mapping[Path, Writing], formats: Mapping[Path, str 
         raise ValueError(f"decimal and encoding are for CSV files, and {next(iter(formats))} is none; leave them out")
 
 
-def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "utf-8") -> Table:
+def load_unlabelled(
+    path: str | Path, *, decimal: str = ".", encoding: str = "utf-8", missing_values: MissingValues = ()
+) -> Table:
     """Return a file's rows without labels, to predict on; a column of labels among them does no harm.
 
-    Columns of a CSV file stay as written, but for its `decimal`: the recipe knows which of them are numbers.
+    Columns of a CSV file stay as written, but for its `decimal` and `missing_values` (`load`): the recipe knows
+    which of them are numbers.
 
     Raises
     ------
@@ -283,4 +307,4 @@ def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "ut
         raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
     writing = Writing(decimal, encoding)
     _check_written({file: writing}, {file: format_of(file)})
-    return read(file, writing=writing)[0]
+    return read(file, writing=writing)[0].blanked(gaps_of(missing_values))

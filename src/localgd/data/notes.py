@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from localgd.core import Report
 from localgd.data.columns import option
 from localgd.data.encodings import Category, Encoding
+from localgd.data.gaps import remedy
 from localgd.data.numbering import doubt
 from localgd.data.spelling import Joined, key
 from localgd.data.survey import tallies
@@ -26,7 +27,10 @@ _YES_OR_NO = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t
 """Pairs of words for the same question; a column that has several is likely to ask it at unlike nodes."""
 
 
-_UNKNOWN = frozenset(MISSING) - {"none", "-"}
+_UNKNOWN = frozenset(MISSING) - {"none", "-"} | {
+    *("--", "---", ".", "n.a.", "#n/a", "#null!", "missing", "unknown", "not known", "unk", "n.d.", "not available"),
+    *("k.a.", "k. a.", "keine angabe", "unbekannt", "fehlt", "fehlend", "inconnu", "desconocido", "sconosciuto"),
+}
 """What seldom names a category: that there is none of something, or a sign, may."""
 
 
@@ -53,9 +57,10 @@ def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, st
 
 def _doubts(column: Category) -> Iterator[str]:
     """Yield what looks like a missing value, or like one thing in two words, and is taken for categories."""
-    if blanks := [shown(value) for value in column.categories if value.lower() in _UNKNOWN]:
-        words = " and ".join(blanks)
-        yield f"column {column.name!r}: {words} counts as a category; where it means a missing value, leave it blank"
+    if blanks := [value for value in column.categories if value.lower() in _UNKNOWN]:
+        counts = "counts as a category" if len(blanks) == 1 else "count as categories"
+        none = f"if that stands for a missing value, say so with {remedy(*blanks)}"
+        yield f"column {column.name!r}: {' and '.join(map(shown, blanks))} {counts}; {none}"
     own = {key(value) for value in column.categories}
     codings = [" and ".join(pair) for pair in _YES_OR_NO if own >= {*pair}]
     if len(codings) > 1:

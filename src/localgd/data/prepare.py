@@ -23,7 +23,7 @@ from localgd.data.notes import notes_of
 from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
 from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
-from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
+from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, same_gaps, tallies
 from localgd.data.table import MOST_COLUMNS, numbered, plain_names
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, listing
 from localgd.rounding import FloatArray
@@ -136,6 +136,7 @@ def prepare(
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
+    gaps = same_gaps(survey)
     kinds = _kinds(survey, tuple(text), tuple(categorical))
     numbers, categories, words = (
         tuple(name for name, kind in kinds.items() if kind in among)
@@ -165,7 +166,7 @@ def prepare(
     if own:
         said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
         notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
-    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own)
+    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own, gaps)
     return engine.map(recipe), recipe
 
 
@@ -270,7 +271,7 @@ def _too_many(name: str, how_many: str) -> str:
     return (
         f"column {name!r} has {how_many} distinct values, in more than half the rows: it looks like text or an id; "
         f"drop it with {option('drop', name)}, or declare it with {option('text', name)} or "
-        f"{option('categorical', name)}"
+        f"{option('categorical', name)}; if texts among numbers stand for missing values, say so (--missing-values)"
     )
 
 

@@ -28,6 +28,7 @@ from localgd.data.encodings import (
     check_texts,
     scaled,
 )
+from localgd.data.gaps import Gaps, check_gaps
 from localgd.data.numbering import check_counted
 from localgd.data.spelling import Label, Pairs, plain_label
 from localgd.data.table import Table
@@ -62,6 +63,8 @@ class Recipe:
         What a person should know of the preparation, a line each: what was joined, left out or looks odd.
     class_weights : tuple of float
         What a row of each class counts in training, beside its own weight; empty if that is 1 for all.
+    gaps : tuple of (column or "", text)
+        What stands for a missing value, as somebody said of the rows of training (`localgd.data.gaps`).
 
     Examples
     --------
@@ -83,6 +86,7 @@ class Recipe:
     spellings: Pairs = ()
     notes: tuple[str, ...] = ()
     class_weights: tuple[float, ...] = ()
+    gaps: Gaps = ()
 
     @property
     def unweighted(self) -> Recipe:
@@ -106,6 +110,7 @@ class Recipe:
         if not right or len(self.class_weights) not in (0, len(self.classes)):
             raise ValueError(f"class_weights must be a number of at least 0 a class, got {self.class_weights!r:.100}")
         check_spellings("labels", self.spellings, self.classes)
+        check_gaps(self.gaps)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -168,7 +173,7 @@ class Recipe:
         unseen = self.unseen if unseen is None else unseen
         if unseen not in {"error", "zeros"}:
             raise ValueError(f"unseen must be 'error' or 'zeros', got {unseen!r}")
-        table = features if isinstance(features, Table) else unlabelled(features)
+        table = (features if isinstance(features, Table) else unlabelled(features)).blanked(self.gaps)
         frame = table.features
         if isinstance(frame, pl.DataFrame):
             _check_columns([c.name for c in self.columns], frame.columns, table.source)
@@ -279,7 +284,7 @@ class Recipe:
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
         rest = {
             name: getattr(self, name)
-            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights")
+            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights", "gaps")
         }
         return {"columns": columns, "classes": list(self.classes), **rest}
 
@@ -299,8 +304,8 @@ class Recipe:
                 columns.append(KINDS[column["kind"]](**fields))
             flags = values["intercept"], values["sparse"], values.get("unseen", "error")
             spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
-            weights = _tupled(values.get("class_weights", ()))
-            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights)
+            weights, gaps = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps"))
+            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights, gaps)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 

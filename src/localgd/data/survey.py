@@ -16,6 +16,7 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from localgd.core import CountKey, Field, Message, Report, Schema
+from localgd.data.gaps import Gaps
 from localgd.data.spelling import confusable, plain_label
 from localgd.data.table import Table, numbered
 from localgd.data.values import as_text
@@ -37,7 +38,7 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain")
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain", "gap")
         return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
@@ -48,6 +49,7 @@ class Survey:
         counts |= {("drawn",): 1} if shard.drawn else {}
         counts |= {("note", note): 1 for note in shard.notes}
         counts |= {("date", name): 1 for name in shard.dates}
+        counts |= {("gap", *pair): 1 for pair in shard.gaps}
         plain = not shard.numbered and not isinstance(features, pl.DataFrame) and shard.names == numbered(len(columns))
         if plain:  # of wide rows, a word on each column would be more than the rows
             counts["plain", len(columns), "sparse" if isinstance(features, csr_array) else "number"] = 1
@@ -176,6 +178,25 @@ def tallies(report: Report, what: str) -> Iterator[tuple[tuple[Any, ...], int]]:
     for (head, *parts), count in report.counts.items():
         if head == what:
             yield tuple(parts), count
+
+
+def same_gaps(survey: Report) -> Gaps:
+    """Return what stands for a missing value at all nodes.
+
+    Raises
+    ------
+    ValueError
+        If it does at some of them only: rows to come could not be read as all of these were.
+    """
+    found = dict(tallies(survey, "gap"))
+    for (column, text), count in found.items():
+        if count < survey.n_nodes:
+            where = f" in column {shown(column)}" if column else ""
+            raise ValueError(
+                f"missing_values: {shown(text)}{where} stands for a missing value at {count} of {survey.n_nodes} "
+                "nodes; say the same of all of them"
+            )
+    return tuple(sorted(found))
 
 
 def _passed(n_distinct: int, n_rows: int) -> list[int]:

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import blocks, refuse_masked
 from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
@@ -89,6 +90,8 @@ class Table:
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
         What each row counts in training, at least 0; 1 by default. Columns are prepared as if there were none.
+    gaps : tuple of (column or "", text)
+        What stood for a missing value, as somebody said, and is one now (`localgd.data.gaps`).
 
     Raises
     ------
@@ -117,6 +120,7 @@ class Table:
     dates: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
+    gaps: Gaps = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
@@ -180,6 +184,21 @@ class Table:
         """Return where the row with this index came from, as error messages say it."""
         numbers: Any = self.row_numbers
         return f"{self.source}, row {numbers[row]}"
+
+    def blanked(self, gaps: Gaps) -> Table:
+        """Return the table with nothing where a value of its frame stands for nothing.
+
+        Examples
+        --------
+        >>> table = Table("a", pl.DataFrame({"ward": ["k.A.", "b"]}), np.zeros(0)).blanked((("", "k.a."),))
+        >>> table.features["ward"].to_list(), table.gaps
+        ([None, 'b'], (('', 'k.a.'),))
+        """
+        frame: Any = self.features
+        if not isinstance(frame, pl.DataFrame) or set(gaps) <= set(self.gaps):
+            return self
+        codes = {name: blanked(pl.DataFrame([column]), gaps)[name] for name, column in self.codes.items()}
+        return replace(self, features=blanked(frame, gaps), codes=codes, gaps=tuple(sorted({*self.gaps, *gaps})))
 
     def refuse_gaps(self, gaps: Any, what: str) -> None:
         """Raise a ValueError that names the first of the rows where something is missing, if there are any."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from localgd.core import CountKey, Engine, Field, Message, Report, Schema
 from localgd.data.encodings import Category
+from localgd.data.gaps import Gaps
 from localgd.data.recipe import Recipe
 from localgd.data.survey import tallies
 from localgd.data.table import Table
@@ -28,6 +29,7 @@ class Unmet:
 
     columns: tuple[Category, ...]
     min_group: int = 1
+    gaps: Gaps = ()
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
@@ -35,7 +37,8 @@ class Unmet:
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return the node's tallies."""
-        frame, counts = shard.features, dict[CountKey, int]()
+        shard, counts = shard.blanked(self.gaps), dict[CountKey, int]()
+        frame = shard.features
         held = set(shard.names) if isinstance(frame, pl.DataFrame) else set()
         for column in self.columns:
             if column.name not in held:  # what reads the rows has words for that
@@ -71,7 +74,8 @@ def unmet(engine: Engine, recipe: Recipe | None, min_group: int = 1) -> dict[str
     columns = () if recipe is None else tuple(column for column in recipe.columns if isinstance(column, Category))
     if not columns:
         return {}
-    report = from_all(engine, Unmet(columns, min_group), Message())
+    gaps = () if recipe is None else recipe.gaps
+    report = from_all(engine, Unmet(columns, min_group, gaps), Message())
     found: dict[str, dict[str, int | None]] = {}
     for what in ("unmet", "few"):
         for (node, column), n_rows in tallies(report, what):
