@@ -188,9 +188,9 @@ def test_a_simulated_node_takes_its_part_of_the_apps_own_set():
 
 
 def test_the_run_config_says_what_values_mean():
-    said = {"label-map": "no=0,yes=1", "category-map": "ward:N=north;sex:male=m", "n-classes": 2}
+    said = {"label-map": "no=0,yes=1;north:1=0,2=1", "category-map": "ward:N=north;sex:male=m", "n-classes": 2}
     options = RunConfig(said)._preparation()
-    assert options["label_map"] == {"no": 0, "yes": 1}
+    assert options["label_map"] == {"no": 0, "yes": 1, "north": {"1": 0, "2": 1}}
     assert options["category_map"] == {"ward": {"N": "north"}, "sex": {"male": "m"}}
     assert options["n_classes"] == 2
 

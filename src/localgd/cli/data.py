@@ -18,13 +18,14 @@ from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
 from localgd.data.gaps import said_values
+from localgd.data.label_maps import said_label_map
 from localgd.data.load import load, named_columns, node_names
 from localgd.data.model import Model
 from localgd.data.numbering import shifted
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import said_map, said_maps
+from localgd.data.spelling import said_maps
 from localgd.data.table import Table
 from localgd.data.unmet import unmet
 from localgd.engine.inprocess import InProcess
@@ -156,8 +157,13 @@ def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:
     return nodes[rank::n_processes]
 
 
-def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any) -> tuple[AnyEngine, Recipe]:
-    """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe."""
+def prepared(
+    engine: AnyEngine, tables: list[Table], source: Source, nodes: Collection[str] | None = None, **how: Any
+) -> tuple[AnyEngine, Recipe]:
+    """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe.
+
+    Flags may name any of the `nodes`, by default those of the engine, from which some may be left out.
+    """
     data, scale = source.data, source.scale
     kinds = {"text": tuple(source.text_column or ()), "categorical": tuple(source.categorical or ())}
     of_files = {**kinds, "categorical": tuple(declared(source.categorical, source.category_map))}
@@ -169,7 +175,7 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
     if source.label_map is not None:
-        options["label_map"] = said_map(source.label_map, "--label-map")
+        options["label_map"] = said_label_map(source.label_map, "--label-map", nodes or engine.node_ids)
     if source.category_map is not None:
         options["category_map"] = said_maps(source.category_map, "--category-map")
     if how.get("class_weight") is not None:

@@ -59,7 +59,11 @@ Scale = Annotated[
     ),
 ]
 LabelMap = Annotated[
-    str | None, typer.Option(help="What labels mean, where nodes spell or call them unlike: no=0,yes=1.")
+    list[str] | None,
+    typer.Option(
+        help="What labels mean, where nodes spell or call them unlike: no=0,yes=1; at one node: north:1=0,2=1; may be "
+        "repeated."
+    ),
 ]
 CategoryMap = Annotated[
     list[str] | None, typer.Option(help="The same for categories: COLUMN:North=north,S=south; may be repeated.")

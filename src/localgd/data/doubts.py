@@ -45,7 +45,8 @@ class Doubt:
         """Return the flag that says what was said, and these pairs."""
         _, flag, column = self.remedy
         meanings = ",".join(f"{cut(one)}={cut(to)}" for one, to in {**self.said, **pairs}.items())
-        return f"{flag} {shlex.quote(column + meanings)}"
+        before = column or (":" if ":" in meanings.partition("=")[0] else "")  # a colon of the label's own
+        return f"{flag} {shlex.quote(before + meanings)}"
 
     @property
     def parameter(self) -> str:

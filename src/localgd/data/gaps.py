@@ -14,7 +14,7 @@ import polars as pl
 from localgd.data.spelling import plain_label
 from localgd.errors import SHOWN, shown
 
-Gaps: TypeAlias = "tuple[tuple[str, str], ...]"
+Gaps: TypeAlias = tuple[tuple[str, str], ...]
 """Pairs of a column, or "" for all of them, and a text that stands for a missing value there; sorted, each once."""
 
 MissingValues: TypeAlias = "Collection[str | float] | Mapping[str, Collection[str | float]]"

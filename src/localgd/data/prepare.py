@@ -18,11 +18,12 @@ from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, cl
 from localgd.data.columns import check_known, one_role, option
 from localgd.data.doubts import settled
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
+from localgd.data.label_maps import known_maps, said_of, split_map
 from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
 from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
+from localgd.data.spelling import Joined, Label, LabelMaps, Pairs, Speller, check_map
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, same_gaps, tallies
 from localgd.data.table import MOST_COLUMNS, numbered, plain_names
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, listing
@@ -83,7 +84,9 @@ def prepare(
     n_classes : int, optional
         How many classes there are; needed for more than 30, and where some nodes share none with the others.
     label_map : mapping from label to class, optional
-        What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any.
+        What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any. What
+        those of one node mean is a mapping of its own, ``{"north": {1: 0, 2: 1}}``; a node that is not there is passed
+        over, as it may have been left out.
     category_map : mapping from column to such a mapping, optional
         The same for columns of categories.
     class_weight : "balanced" or mapping from class to float, optional
@@ -125,7 +128,7 @@ def prepare(
     check_mapping("category_map", category_map)
     if n_classes is not None:
         check_whole("n_classes", n_classes, 2)
-    check_map("label_map", label_map or {})
+    everywhere, label_maps = split_map(label_map or {})
     for column, mapping in (category_map or {}).items():
         check_map(f"category_map[{column!r}]", mapping)
     check_class_weight(class_weight)
@@ -142,11 +145,12 @@ def prepare(
         tuple(name for name, kind in kinds.items() if kind in among)
         for among in ({"number", "sparse"}, {"category"}, {"words"})
     )
-    tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
-    if classes and (odd := no_labels(tally, label_map or {})):  # where they stand, the nodes know
-        from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
+    task = Tally(numbers, categories, words, min_group, classes, label_maps=label_maps)
+    tally = from_all(engine, task, Message())
+    if classes and (odd := no_labels(tally, everywhere)):  # where they stand, the nodes know
+        from_all(engine, Tally((), (), (), min_group, no_labels=odd, label_maps=label_maps), Message())
     (labels, notes), coded = settled(
-        partial(classes_of, tally, label_map or {}, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
+        partial(classes_of, tally, everywhere, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
         partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map),
     )
     encodings: dict[str, Encoding] = {
@@ -159,14 +163,14 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    notes = (*notes, *notes_of(survey, columns, kinds))
+    notes = (*notes, *said_of(maps := known_maps(label_maps, labels)), *notes_of(survey, columns, kinds))
     del survey, kinds, tally, encodings  # of wide rows they would take room while nodes hold tables and rows
     unseen: Unseen = "error" if min_group == 1 else "zeros"
-    own, names = class_weights(class_weight, *_counting(engine, labels, min_group)), labels.values
+    own, names = class_weights(class_weight, *_counting(engine, labels, min_group, label_maps)), labels.values
     if own:
         said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
         notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
-    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own, gaps)
+    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own, gaps, maps)
     return engine.map(recipe), recipe
 
 
@@ -182,10 +186,10 @@ def _dated(columns: Sequence[Encoding], survey: Report) -> tuple[Encoding, ...]:
 
 
 def _counting(
-    engine: Engine, labels: Joined, min_group: int
+    engine: Engine, labels: Joined, min_group: int, label_maps: LabelMaps
 ) -> tuple[tuple[Label, ...], Pairs, Callable[[], FloatArray]]:
     """Return the classes, their spellings, and what counts the rows of each by a round."""
-    task = ClassCounts(labels.values, labels.spellings, min_group)
+    task = ClassCounts(labels.values, labels.spellings, min_group, label_maps)
     return labels.values, labels.spellings, lambda: from_all(engine, task, Message()).sums["by_class"]
 
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, hstack
 
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
-from localgd.data.coding import check_labelled, codes_of, weighed
+from localgd.data.coding import check_labelled, codes_of, labels_at, weighed
 from localgd.data.encodings import (
     KINDS,
     Category,
@@ -30,7 +30,7 @@ from localgd.data.encodings import (
 )
 from localgd.data.gaps import Gaps, check_gaps
 from localgd.data.numbering import check_counted
-from localgd.data.spelling import Label, Pairs, plain_label
+from localgd.data.spelling import Label, LabelMaps, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
 from localgd.errors import check_flag, check_kind, plain, shown
@@ -65,6 +65,8 @@ class Recipe:
         What a row of each class counts in training, beside its own weight; empty if that is 1 for all.
     gaps : tuple of (column or "", text)
         What stands for a missing value, as somebody said of the rows of training (`localgd.data.gaps`).
+    label_maps : tuple of (node, pairs of label as written and class)
+        What labels of one node mean, where `prepare` was told so of that node.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class Recipe:
     notes: tuple[str, ...] = ()
     class_weights: tuple[float, ...] = ()
     gaps: Gaps = ()
+    label_maps: LabelMaps = ()
 
     @property
     def unweighted(self) -> Recipe:
@@ -111,6 +114,8 @@ class Recipe:
             raise ValueError(f"class_weights must be a number of at least 0 a class, got {self.class_weights!r:.100}")
         check_spellings("labels", self.spellings, self.classes)
         check_gaps(self.gaps)
+        for node, pairs in self.label_maps:
+            check_spellings(f"labels of node {node!r:.100}", pairs, self.classes)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -238,7 +243,7 @@ class Recipe:
         ValueError
             If a label is none of the classes, or the table has no labels; names row and value.
         """
-        return codes_of(table, self.classes, self.spellings)
+        return codes_of(labels_at(table, self.label_maps), self.classes, self.spellings)
 
     def targets(self, table: Table) -> FloatArray:
         """Return every row's label as a number.
@@ -284,7 +289,7 @@ class Recipe:
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
         rest = {
             name: getattr(self, name)
-            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights", "gaps")
+            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights", "gaps", "label_maps")
         }
         return {"columns": columns, "classes": list(self.classes), **rest}
 
@@ -304,8 +309,8 @@ class Recipe:
                 columns.append(KINDS[column["kind"]](**fields))
             flags = values["intercept"], values["sparse"], values.get("unseen", "error")
             spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
-            weights, gaps = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps"))
-            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights, gaps)
+            rest = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps", "label_maps"))
+            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, *rest)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 

@@ -20,8 +20,10 @@ import numpy as np
 from localgd.data.doubts import Doubt, InDoubtError
 from localgd.errors import shown
 
-Label: TypeAlias = "str | int | float | bool"
-Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
+Label: TypeAlias = str | int | float | bool
+Pairs: TypeAlias = tuple[tuple[Label, Label], ...]
+LabelMaps: TypeAlias = tuple[tuple[str, Pairs], ...]
+"""What labels mean at nodes, by their names, where that is not what they mean elsewhere."""
 
 _DECIMAL = re.compile(r"([-+]?)(0|[1-9]\d*|(?=\.\d))(?:\.(\d*))?", re.ASCII)
 _UNSEEN = " \t\u200b\u200e\u200f\u2060\ufeff"
@@ -321,7 +323,7 @@ class Speller:
         doubt = Doubt(self.what, (parameter, flag, column), pairs, said, writable=True)
         (text,) = shlex.split(doubt.flag(pairs))[1:]
         try:
-            mapping = said_maps([text], flag)[column[:-1]] if column else said_map(text, flag)
+            mapping = said_maps([text], flag)[column[:-1]] if column else said_map(text.removeprefix(":"), flag)
         except (ValueError, KeyError):
             return replace(doubt, writable=False)
         return replace(doubt, writable=not replace(self, mapping=mapping)._twins(together, group_of))  # noqa: SLF001  its own

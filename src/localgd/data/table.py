@@ -92,6 +92,8 @@ class Table:
         What each row counts in training, at least 0; 1 by default. Columns are prepared as if there were none.
     gaps : tuple of (column or "", text)
         What stood for a missing value, as somebody said, and is one now (`localgd.data.gaps`).
+    told : bool, default False
+        Whether labels are already what somebody said that they mean.
 
     Raises
     ------
@@ -121,6 +123,7 @@ class Table:
     limits: Limits | None = None
     weights: FloatArray | None = None
     gaps: Gaps = ()
+    told: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
