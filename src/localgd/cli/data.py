@@ -240,7 +240,7 @@ def doubts(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> li
     >>> recipe = Recipe((Category("ward", ("a", "b")),), (0, 1), True, False, "zeros")
     >>> found = doubts([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
     >>> found[0][:85]
-    "categories that training never met are read as none: of 'ward' in 1 row of 'north'; w"
+    "what training never met is read as none: of 'ward' in 1 row of 'north'; where one is "
     """
     if recipe is None:
         return []

@@ -100,10 +100,12 @@ class Job:
         policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
         return federation_of(tables, place, flags.timeout, **policy), tables, source
 
-    def _prepared(self, engine: Any, tables: list[Table], source: Source, nodes: Sequence[str]) -> tuple[Any, Recipe]:
+    def _prepared(
+        self, engine: Any, tables: list[Table], source: Source, nodes: Sequence[str], **how: Any
+    ) -> tuple[Any, Recipe]:
         """Prepare the rows of an engine, of all nodes or some; return the federation and how it was done."""
         flags = self.flags
-        how: dict[str, Any] = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        how |= {"min_group": flags.min_group, "classes": flags.task == "classification"}
         how["class_weight"] = flags.class_weight
         return prepared(engine, tables, source, nodes, intercept=flags.fit_intercept, **how)
 
@@ -123,7 +125,7 @@ class Job:
             limits |= {"max_seconds": self.flags.max_seconds, **stop}
 
         def fit(others: Any) -> Model:
-            rows, own = self._prepared(others, tables, source, nodes)
+            rows, own = self._prepared(others, tables, source, nodes, empty="leave-out")
             return train(rows, how[0], **limits).model(own)
 
         return fit

@@ -100,7 +100,9 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
         how = {"intercept": given.fit_intercept, "min_group": given.min_group}
         found = tune(
             engine,
-            lambda part: prepared(part, tables, source, nodes, class_weight=given.class_weight, **how),
+            lambda part: prepared(
+                part, tables, source, nodes, class_weight=given.class_weight, empty="leave-out", **how
+            ),
             Cs=values,
             cv=int(given.cv) if given.cv.isdecimal() else given.cv,
             scoring=given.scoring,

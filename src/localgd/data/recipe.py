@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import count, groupby
 from typing import Any, get_args
@@ -67,6 +67,8 @@ class Recipe:
         What stands for a missing value, as somebody said of the rows of training (`localgd.data.gaps`).
     label_maps : tuple of (node, pairs of label as written and class)
         What labels of one node mean, where `prepare` was told so of that node.
+    empty : tuple of str
+        Columns that training left out, as no row had a value there.
 
     Examples
     --------
@@ -90,6 +92,7 @@ class Recipe:
     class_weights: tuple[float, ...] = ()
     gaps: Gaps = ()
     label_maps: LabelMaps = ()
+    empty: tuple[str, ...] = ()
 
     @property
     def unweighted(self) -> Recipe:
@@ -114,6 +117,7 @@ class Recipe:
             raise ValueError(f"class_weights must be a number of at least 0 a class, got {self.class_weights!r:.100}")
         check_spellings("labels", self.spellings, self.classes)
         check_gaps(self.gaps)
+        check_texts("empty", self.empty)
         for node, pairs in self.label_maps:
             check_spellings(f"labels of node {node!r:.100}", pairs, self.classes)
 
@@ -287,10 +291,7 @@ class Recipe:
         """Return the recipe as plain JSON-able values."""
         kinds = {kind: name for name, kind in KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        rest = {
-            name: getattr(self, name)
-            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights", "gaps", "label_maps")
-        }
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"columns", "classes"}}
         return {"columns": columns, "classes": list(self.classes), **rest}
 
     @classmethod
@@ -305,11 +306,11 @@ class Recipe:
         try:
             columns = []
             for column in values["columns"]:
-                fields: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
-                columns.append(KINDS[column["kind"]](**fields))
+                own: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
+                columns.append(KINDS[column["kind"]](**own))
             flags = values["intercept"], values["sparse"], values.get("unseen", "error")
             spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
-            rest = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps", "label_maps"))
+            rest = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps", "label_maps", "empty"))
             return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, *rest)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
