@@ -25,7 +25,7 @@ from localgd.data.numbering import shifted
 from localgd.data.partition import partition
 from localgd.data.prepare import AnyEngine, prepare
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import said_maps
+from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 from localgd.data.unmet import unmet
 from localgd.engine.inprocess import InProcess
@@ -59,6 +59,8 @@ def tables_of(
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": list(dict.fromkeys([*dates, *given.get("dates", ())]))} if dates else {}
     given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
+    if source.node_map:
+        given["node_map"] = {one: f"{to}" for one, to in said_map(source.node_map, "--node-map").items()}
     if gaps := _gaps(source, recipe):
         given["missing_values"] = gaps
         lacking = [] if recipe is None else [column for column, _ in recipe.gaps]

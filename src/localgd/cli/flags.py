@@ -16,6 +16,9 @@ Node = Annotated[
     str | None,
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
+NodeMap = Annotated[
+    str | None, typer.Option(help="What nodes that --node names are called, to join some: berlin=Berlin,B=Berlin.")
+]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
 _DECIMAL = "What stands before the fraction of numbers in CSV files: a point, or with ',' a comma"
 _ENCODING = "Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16"
@@ -95,6 +98,7 @@ class Source:
     data: Data
     label: Label = None
     node: Node = None
+    node_map: NodeMap = None
     drop: Drop = None
     fill_missing_columns: FillMissing = None
     decimal: Decimals = None

@@ -145,7 +145,7 @@ def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
         return _same_data(data, flags)
     if data in DATASETS and not path.exists():
         return False
-    if name == "node":
+    if name in {"node", "node_map"}:
         return not path.is_dir()
     if name in {"decimal", "encoding"}:
         return path.is_dir() or format_of(path) == "csv"

@@ -19,6 +19,9 @@ from localgd.data.values import label_array
 from localgd.errors import check_kind, check_names, shown
 
 _LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
+JOINED = "join them with node_map={python} (--node-map {flag})"
+"""How the nodes that a file names are joined."""
+
 _WEIGHTS = {int: "numbers", float: "numbers"}
 
 
@@ -82,8 +85,8 @@ def from_arrays(
     return [whole] if groups is None else split_by(whole, groups)
 
 
-def split_by(table: Table, groups: Any) -> list[Table]:
-    """Return one table per distinct entry of `groups`, named by it, in sorted order.
+def split_by(table: Table, groups: Any, node_map: Mapping[str, str] | None = None) -> list[Table]:
+    """Return one table per distinct entry of `groups`, named by it, or as `node_map` says, in sorted order.
 
     Raises
     ------
@@ -96,7 +99,10 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    return table.split(node_names(groups, table.n_rows, table.place))
+    names = node_names(groups, table.n_rows, table.place)
+    if node_map is None:
+        return table.split(names)
+    return table.split(np.array([node_map.get(name, name) for name in names.tolist()], dtype=np.str_), JOINED)
 
 
 def unlabelled(X: Any, *, source: str = "the rows given") -> Table:

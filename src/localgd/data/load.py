@@ -13,8 +13,8 @@ from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
 from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.numbering import same_width
-from localgd.data.table import Table
-from localgd.errors import check_flag, check_kind, check_names, listing, nearest, shown
+from localgd.data.table import Table, twins
+from localgd.errors import check_flag, check_kind, check_mapping, check_names, listing, nearest, shown
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -41,6 +41,7 @@ def load(
     decimal: str | Mapping[str, str] = ".",
     encoding: str | Mapping[str, str] = "utf-8",
     missing_values: MissingValues = (),
+    node_map: Mapping[str, str] | None = None,
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -84,6 +85,8 @@ def load(
         all columns, the label and the node included, or ``{"smoker": [9], "": ["k.A."]}`` in one, and (``""``) in all.
         It comes beside a blank cell, and beside the texts that are missing in columns of numbers and dates only: NA,
         N/A, NaN, null, none, ? and -. Rows to come are read likewise: a recipe remembers it.
+    node_map : mapping from name to name, optional
+        What nodes are called, of those that `node` names: ``{"berlin": "Berlin"}`` makes one node of two.
 
     Returns
     -------
@@ -121,6 +124,7 @@ def load(
     _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
+    _check_node_map(node_map, node)
     one_role(
         {**_single(label=label, node=node, weight=weight), "drop": drop, "dates": dates, "categorical": categorical},
         may_lack,
@@ -138,10 +142,12 @@ def load(
         elsewhere = () if nodes is None else drop  # what is to be dropped may be at other nodes
         how |= {"may_lack": [*may_lack, *elsewhere]}
         tables = _load_files(chosen, label, None, writings, how)
-        return [replace(table, notes=(*table.notes, *unread(path))) for table in tables]
+        notes = (*unread(path), *twins({table.node_id: table.n_rows for table in tables}, "put their rows in one file"))
+        return [replace(table, notes=(*table.notes, *notes)) for table in tables]
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
+        how |= {"node_map": node_map}
         return _load_files([path], label, node, _writings([path], decimal, encoding), how)
     if str(source) in DATASETS:
         own = {"label": label, "node": node, **how}
@@ -158,6 +164,12 @@ def _single(**named: str | None) -> dict[str, list[str]]:
     for role, name in named.items():
         check_kind(role, "" if name is None else name, str, "the name of a column")
     return {role: [name] if name else [] for role, name in named.items()}
+
+
+def _check_node_map(node_map: Any, node: str | None) -> None:
+    check_mapping("node_map", node_map)
+    if node_map and node is None:
+        raise ValueError("node_map is for nodes that a column names, and node (--node) is not given; leave it out")
 
 
 def _check_texts_of(name: str, said: Any, what: str) -> None:
@@ -264,8 +276,11 @@ def _load_files(
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [table for path in paths for table in read(path, label, node, writings[path], how["gaps"])]
-    how = {**how, "may_lack": [*how["may_lack"], *([] if node is None else [node])]}
+    node_map = {f"{one}".strip(): f"{to}".strip() for one, to in (how.get("node_map") or {}).items()}
+    also: dict[str, Any] = {"gaps": how["gaps"], "node_map": node_map}
+    tables = [table for path in paths for table in read(path, label, node, writings[path], **also)]
+    how = {name: value for name, value in how.items() if name != "node_map"}
+    how["may_lack"] = [*how["may_lack"], *([] if node is None else [node])]
     if not framed:
         return _arrays_alike(tables, how)
     if label is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import blocks, refuse_masked
 from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
+from localgd.errors import shown, told_apart
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
 from localgd.rounding import FloatArray, frozen, real_array
@@ -261,12 +263,31 @@ class Table:
             weights=None if self.weights is None else self.weights[chosen],
         )
 
-    def split(self, names: NDArray[np.str_]) -> list[Table]:
-        """Return one table per distinct name, named by it, in sorted order."""
+    def split(self, names: NDArray[np.str_], remedy: str = "give them one name") -> list[Table]:
+        """Return one table per distinct name, named by it, in sorted order; the remedy is for names spelled alike."""
         parts = [(name, self.take(rows, name)) for name, rows in blocks(names)]
-        notes = [f"nodes {' and '.join(map(repr, group))} differ in spelling only" for group in confusable(dict(parts))]
-        said = (*self.notes, *notes)
+        said = (*self.notes, *twins({name: part.n_rows for name, part in parts}, remedy))
         return [replace(part, source=f"{self.source} (node {name!r})", notes=said) for name, part in parts]
+
+
+def twins(sizes: Mapping[str, int], remedy: str) -> list[str]:
+    """Return in a line each which names of nodes may be of one, with what joins them.
+
+    In the remedy, ``{python}`` and ``{flag}`` are what turns the others into the one of the most rows.
+
+    Examples
+    --------
+    >>> twins({"Bonn": 9, "bonn": 2, "Rome": 5}, "join them with --node-map {flag}")
+    ["nodes 'Bonn' and 'bonn' differ in spelling only: if they are one node, join them with --node-map bonn=Bonn"]
+    """
+    notes = []
+    for group in confusable(sizes):
+        most = max(group, key=lambda name: sizes[name])
+        others = [name for name in group if name != most]
+        python = f"{{{', '.join(f'{shown(name)}: {shown(most)}' for name in others)}}}"
+        how = remedy.format(python=python, flag=shlex.quote(",".join(f"{name}={most}" for name in others)))
+        notes.append(f"nodes {' and '.join(told_apart(*group))} differ in spelling only: if they are one node, {how}")
+    return notes
 
 
 def plain_names(names: Iterable[Any]) -> list[str]:
