@@ -214,8 +214,8 @@ def told_apart(*values: Any) -> list[str]:
 
     Examples
     --------
-    >>> told_apart("Yes", "yes"), len(told_apart("caf" + chr(0xE9), "cafe" + chr(0x301))[1])
-    (["'Yes'", "'yes'"], 36)
+    >>> told_apart("Yes", "yes"), told_apart(chr(0xE9), "e" + chr(0x301))[1].isascii()
+    (["'Yes'", "'yes'"], False)
     """
     looks = {value: unicodedata.normalize("NFC", value) for value in values if isinstance(value, str)}
     twice = {look for look, n_texts in Counter(looks.values()).items() if n_texts > 1}

@@ -63,6 +63,15 @@ def test_arrays_with_names_for_their_columns_have_those_too(tmp_path):
     assert load(tmp_path / "a.npz")[0].names == CALLED[:2]
 
 
+def test_names_in_either_unicode_form_are_one(tmp_path):
+    for node, name in {"a": f"gr{chr(0xF6)}sse", "b": f"gro{chr(0x308)}sse"}.items():
+        pl.DataFrame({name: [1.0, 2.0], "y": [0, 1]}).write_csv(tmp_path / f"{node}.csv")
+        assert load(tmp_path / f"{node}.csv", label="y", categorical=[name])[0].names == (f"gr{chr(0xF6)}sse",)
+    assert [table.names for table in load(tmp_path, label="y", missing_values={f"gro{chr(0x308)}sse": [9]})] == [
+        (f"gr{chr(0xF6)}sse",)
+    ] * 2
+
+
 def test_two_headers_that_differ_in_a_line_break_only_are_one_name(tmp_path):
     twice = pl.DataFrame({"a\nb": [1.0], "a b": [2.0], "y": [0]})
     twice.write_parquet(tmp_path / "rows.parquet")

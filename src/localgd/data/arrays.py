@@ -14,7 +14,8 @@ from scipy.sparse import issparse
 from localgd.data.columns import alike
 from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
-from localgd.data.table import Table, plain_names, refuse_twice
+from localgd.data.spelling import plain_names
+from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
 from localgd.errors import check_kind, check_names, shown
 

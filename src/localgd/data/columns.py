@@ -14,7 +14,8 @@ from scipy.sparse import issparse
 
 from localgd.data.differ import differ, node_of
 from localgd.data.gaps import Gaps, remedy
-from localgd.data.table import IntArray, Table, plain_names
+from localgd.data.spelling import plain_names
+from localgd.data.table import IntArray, Table
 from localgd.data.values import (
     as_days,
     as_numbers,

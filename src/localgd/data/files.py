@@ -29,7 +29,8 @@ from localgd.data.arrays import JOINED, split_by
 from localgd.data.columns import check_known
 from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import missing_node
-from localgd.data.table import IntArray, Table, check_width, plain_names, refuse_twice
+from localgd.data.spelling import plain_names
+from localgd.data.table import IntArray, Table, check_width, refuse_twice
 from localgd.data.values import MISSING, as_text, refuse_odd, spelled_labels
 from localgd.errors import shown
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from localgd.data.spelling import plain_label
+from localgd.data.spelling import plain_label, plain_names
 from localgd.errors import SHOWN, shown
 
 Gaps: TypeAlias = tuple[tuple[str, str], ...]
@@ -46,7 +46,7 @@ def gaps_of(said: MissingValues) -> Gaps:
         if not (listed and kinds and isinstance(column, str)):
             what = "a list of texts and numbers, or a mapping from columns to such"
             raise ValueError(f"missing_values must be {what}, got {shown(said)}")
-        found |= {(" ".join(column.split()), f"{value}".strip().lower()) for value in plain}
+        found |= {(plain_names([column])[0], f"{value}".strip().lower()) for value in plain}
     return tuple(sorted(pair for pair in found if pair[1]))  # a blank is missing anyway
 
 

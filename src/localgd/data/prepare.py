@@ -23,9 +23,8 @@ from localgd.data.label_maps import known_maps, said_of, split_map
 from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Joined, Label, LabelMaps, Pairs, Speller, check_map
+from localgd.data.spelling import Joined, Label, LabelMaps, Pairs, Speller, check_map, plain_names
 from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, same_gaps, tallies
-from localgd.data.table import plain_names
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, shown
 from localgd.rounding import FloatArray
 
@@ -170,13 +169,12 @@ def prepare(
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
     left = (f"column {shown(name)} is left out, as no row has a value of it" for name in away)
-    notes = (*notes, *left, *said_of(maps := known_maps(label_maps, labels)), *notes_of(survey, columns, kinds))
+    known = said_of(maps := known_maps(label_maps, labels))
+    notes = (*notes, *left, *known, *notes_of(survey, columns, kinds, categorical, category_map))
     del survey, kinds, tally, encodings  # of wide rows they would take room while nodes hold tables and rows
     unseen: Unseen = "error" if min_group == 1 else "zeros"
     own, names = class_weights(class_weight, *_counting(engine, labels, min_group, label_maps)), labels.values
-    if own:
-        said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
-        notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
+    notes = (*notes, *_weights_said(names, own))
     recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own, gaps, maps, away)
     return engine.map(recipe), recipe
 
@@ -190,6 +188,12 @@ def _checked_maps(label_map: Any, category_map: Any) -> tuple[dict[Any, Any], La
         check_map(f"category_map[{column!r}]", mapping)
     categories = dict(zip(plain_names(category_map or ()), (category_map or {}).values(), strict=True))
     return everywhere, label_maps, categories
+
+
+def _weights_said(names: Sequence[Label], own: Sequence[float]) -> list[str]:
+    """Return what to say of weights of classes."""
+    said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
+    return [f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}"] if own else []
 
 
 def _no_classes() -> tuple[Joined, tuple[str, ...]]:

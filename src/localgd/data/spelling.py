@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from localgd.data.doubts import Doubt, InDoubtError
-from localgd.errors import shown
+from localgd.errors import shown, told_apart
 
 Label: TypeAlias = str | int | float | bool
 Pairs: TypeAlias = tuple[tuple[Label, Label], ...]
@@ -42,6 +42,17 @@ def plain_label(value: Any) -> Label:
     """
     plain: Label = value.item() if isinstance(value, np.generic) else value
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+
+
+def plain_names(names: Iterable[Any]) -> list[str]:
+    """Return the names of columns, or what is said of them: in one Unicode form, blanks and line breaks as one blank.
+
+    Examples
+    --------
+    >>> plain_names(["blood  pressure ", "age", 3])
+    ['blood pressure', 'age', '3']
+    """
+    return [unicodedata.normalize("NFC", " ".join(str(name).split())) for name in names]
 
 
 def listed(values: Sequence[Label]) -> str:
@@ -207,8 +218,8 @@ class Joined:
         "'no' is taken for 0, 'yes' for 1"
         """
         parts = [
-            f"{shown(one)} {'' if at else 'is taken '}for {shown(meant)}"
-            for at, (one, meant) in enumerate(self.spellings)
+            f" {'' if at else 'is taken '}for ".join(told_apart(one, meant))
+            for at, (one, meant) in enumerate(self.spellings[:11])
         ]
         return ", ".join(parts[:10]) + (", …" if len(parts) > 10 else "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -288,17 +288,6 @@ def twins(sizes: Mapping[str, int], remedy: str) -> list[str]:
         how = remedy.format(python=python, flag=shlex.quote(",".join(f"{name}={most}" for name in others)))
         notes.append(f"nodes {' and '.join(told_apart(*group))} differ in spelling only: if they are one node, {how}")
     return notes
-
-
-def plain_names(names: Iterable[Any]) -> list[str]:
-    """Return the names of columns, or what is said of them: blanks and line breaks within one are one blank.
-
-    Examples
-    --------
-    >>> plain_names(["blood  pressure ", "age", 3])
-    ['blood pressure', 'age', '3']
-    """
-    return [" ".join(str(name).split()) for name in names]
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:
