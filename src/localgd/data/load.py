@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.numbering import same_width
 from localgd.data.table import Table, twins
 from localgd.errors import check_flag, check_kind, check_mapping, check_names, listing, nearest, shown
+
+_SHEETS = (".xlsx", ".xls", ".ods", ".txt")
+"""Endings of files that are not read, and may well be a table."""
+
+_LOOKED_AT = 1000
+"""Files of a sub-folder that are looked at."""
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -201,7 +208,9 @@ def named_columns(source: str | Path) -> bool:
 
 
 def unread(folder: str | Path) -> list[str]:
-    """Return in a line which files of a folder are not read, and might be meant as nodes; nothing if it has none.
+    """Return in a line each which files of a folder, and sub-folders, are not read, and might be meant as nodes.
+
+    Nothing if it has none. Sub-folders without a table, and those that a run left, are no nodes to anybody.
 
     Examples
     --------
@@ -215,7 +224,23 @@ def unread(folder: str | Path) -> list[str]:
     names = [path.name for path in files if format_of(path) is None]
     odd = [name for name in names if not name.lower().endswith(_OURS) and not name.lower().startswith("readme")]
     said = "files beside those of the nodes are not read, as they are of other kinds"
-    return [f"{said}: {listing(map(shown, odd))}"] if odd else []
+    inner = _inner(Path(folder)) if Path(folder).is_dir() else []
+    away = "sub-folders are not read; put the files of all nodes into the folder itself"
+    return [
+        *([f"{said}: {listing(map(shown, odd))}"] if odd else []),
+        *([f"{away}: {listing(map(shown, inner))}"] if inner else []),
+    ]
+
+
+def _inner(folder: Path) -> list[str]:
+    """Return the names of sub-folders that hold tables, or what may be some, at any depth; not those of runs."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith((".", "_")) and not (path / "config.json").is_file():
+            held = islice((one for one in path.rglob("*") if one.is_file()), _LOOKED_AT)
+            if any(format_of(one) is not None or one.suffix.lower() in _SHEETS for one in held):
+                found.append(path.name)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -234,6 +259,8 @@ def _node_files(folder: Path) -> dict[str, Path]:
     files = [p for p in found if format_of(p) is not None]
     if not files:
         held = f"no node files, only {', '.join(p.name for p in found[:5])}" if found else "no node files"
+        inner = _inner(folder)
+        held += f" (sub-folders are not read: {listing(map(shown, inner))})" if inner else ""
         raise ValueError(f"{folder}: {held}; put one file per node there, ending in {', '.join(SUFFIXES)}")
     for path in found:
         if format_of(path) is None and path.suffix.lower() not in _NO_DATA:
