@@ -6,6 +6,8 @@ import math
 import reprlib
 import textwrap
 import traceback
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -205,6 +207,21 @@ def shown(value: Any) -> str:
         return cut(repr(value))
     size = f" ({len(value):,} characters)" if len(value) > SHOWN else ""
     return repr(cut(value)) + size
+
+
+def told_apart(*values: Any) -> list[str]:
+    """Return what values are to Python; by their code points, too, where two texts look the same.
+
+    Examples
+    --------
+    >>> told_apart("Yes", "yes"), told_apart(chr(0xE9), "e" + chr(0x301))[1].isascii()
+    (["'Yes'", "'yes'"], False)
+    """
+    looks = {value: unicodedata.normalize("NFC", value) for value in values if isinstance(value, str)}
+    twice = {look for look, n_texts in Counter(looks.values()).items() if n_texts > 1}
+    return [
+        f"{shown(value)} (in Unicode {cut(value)!a})" if looks.get(value) in twice else shown(value) for value in values
+    ]
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -63,3 +63,28 @@ def test_a_model_from_elsewhere_is_told_too(sites):
         done = localgd(name, model, sites, *READ)
         assert done.returncode == 0, done.stderr
         assert (done.stderr + done.stdout).count(f"{SAID}'berlin.xls'") == 1, name
+
+
+def test_sub_folders_that_hold_tables_are_named_by_every_command_and_those_of_runs_are_not(sites):
+    said = "sub-folders are not read; put the files of all nodes into the folder itself: 'berlin', 'north east'"
+    for name in ("berlin/2024", "north east", "empty", "figures", ".git"):
+        (sites / name).mkdir(parents=True)
+    (sites / "berlin" / "2024" / "rows.csv").write_text("age,outcome\n1,0\n")
+    (sites / "north east" / "rows.xlsx").write_bytes(b"PK")
+    (sites / "figures" / "one.png").write_bytes(b"?")
+    (sites / ".git" / "rows.csv").write_text("?")
+    within = localgd("train", sites, *READ, *TRAIN[4:], "--out", sites / "RUN")
+    assert within.returncode in {0, 3}, within.stderr
+    for name, words in commands(sites).items():
+        done = localgd(*words)
+        assert done.returncode in {0, 3}, done.stderr
+        assert (done.stderr + done.stdout).count(said) == 1, name
+
+
+def test_a_folder_of_nothing_but_sub_folders_says_so(tmp_path):
+    (tmp_path / "berlin").mkdir()
+    (tmp_path / "berlin" / "rows.csv").write_text("age,outcome\n1,0\n")
+    with pytest.raises(
+        ValueError, match=r"no node files \(sub-folders are not read: 'berlin'\); put one file per node"
+    ):
+        load(tmp_path, label="outcome")

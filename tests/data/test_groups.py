@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 
-from localgd import LocalGDClassifier, LocalGDClassifierCV, LocalGDRegressor, from_arrays, load
+from localgd import LocalGDClassifier, LocalGDClassifierCV, LocalGDRegressor, from_arrays
 from localgd.data.groups import node_names
 from localgd.data.table import Table
 
@@ -116,10 +116,3 @@ def test_many_nodes_are_split_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(taken) == n
     assert [table.node_id for table in tables[:3]] == ["0", "1", "10"]
     assert tables[0].place(0) == "the arrays given (node '0'), row 3000"
-
-
-def test_nodes_that_differ_in_spelling_only_are_said(tmp_path: Any) -> None:
-    pl.DataFrame({"s": ["North", "north", "south"], "x": [1.0, 2.0, 3.0], "y": [0, 1, 1]}).write_csv(tmp_path / "a.csv")
-    tables = load(tmp_path / "a.csv", label="y", node="s")
-    assert len(tables) == 3
-    assert "nodes 'North' and 'north' differ in spelling only" in tables[0].notes

@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csr_array, issparse
 from sklearn.datasets import dump_svmlight_file
 
-import localgd.data.prepare as limits
+import localgd.data.kinds as limits
 from localgd import Model, Regularised, auto, train
 from localgd.data.arrays import from_arrays
 from localgd.data.encodings import Category, Number, Words

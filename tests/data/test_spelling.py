@@ -138,8 +138,6 @@ def test_the_model_of_nodes_that_spell_apart_is_that_of_nodes_that_do_not() -> N
         (["ill", "well"], ["sick", "healthy"]),
         ([1, 2], [3, 4]),
         (["true", "false"], [1, 2]),
-        ([-1, 1], [0, 1]),
-        ([0, 1], [1, 2]),
     ],
     ids=str,
 )
@@ -260,3 +258,15 @@ def test_a_mapped_column_is_one_of_categories_and_a_node_may_lack_one_that_is_fi
     filled = localgd("predict", out, sites / "c.csv", "--fill-missing-columns")
     assert filled.stderr == "column 'z' is not there, so its values are filled\n"
     assert len(filled.stdout.split()) == 41
+
+
+@pytest.mark.parametrize("more", [[], ["x", "X"]])
+def test_two_spellings_that_look_the_same_are_told_apart(more) -> None:
+    written = ascii(CAFE), ascii(DECOMPOSED)
+    values = [CAFE, DECOMPOSED, *more]
+    with pytest.raises(ValueError, match="a node has both") as error:
+        prepare(InProcess(from_arrays(pl.DataFrame({"c": values}), [0, 1] * (len(values) // 2))))
+    assert all(f"(in Unicode {one})" in str(error.value) for one in written)
+    tables = [Table(f"{k}", pl.DataFrame({"c": [word, "inn"]}), np.array([0, 1])) for k, word in enumerate(values[:2])]
+    said = f"(in Unicode {written[1]}) is taken for '{CAFE}' (in Unicode {written[0]})"
+    assert said in prepare(InProcess(tables))[1].summary

@@ -88,7 +88,7 @@ def test_what_only_rows_of_a_fold_have_is_told_by_node():
 
 
 def test_the_command_says_it_in_a_line(table, tmp_path):
-    said = "categories that training never met are read as none: of 'bed' in 3 rows of 'b', of 'ward' in 40 rows of 'c'"
+    said = "what training never met is read as none: of 'bed' in 3 rows of 'b', of 'ward' in 40 rows of 'c'"
     done = localgd("train", table, *READ, "--C", "1", "--leave-one-node-out", "--out", tmp_path / "RUN")
     assert said in done.stdout
     assert json.loads((tmp_path / "RUN" / "metrics.json").read_text())["unmet"]["c"] == {"ward": 40}

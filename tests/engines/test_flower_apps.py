@@ -188,15 +188,16 @@ def test_a_simulated_node_takes_its_part_of_the_apps_own_set():
 
 
 def test_the_run_config_says_what_values_mean():
-    said = {"label-map": "no=0,yes=1", "category-map": "ward:N=north;sex:male=m", "n-classes": 2}
+    said = {"label-map": "no=0,yes=1;north:1=0,2=1", "category-map": "ward:N=north;sex:male=m", "n-classes": 2}
     options = RunConfig(said)._preparation()
-    assert options["label_map"] == {"no": 0, "yes": 1}
+    assert options["label_map"] == {"no": 0, "yes": 1, "north": {"1": 0, "2": 1}}
     assert options["category_map"] == {"ward": {"N": "north"}, "sex": {"male": "m"}}
     assert options["n_classes"] == 2
 
 
 def test_the_node_config_says_how_a_file_is_written(tmp_path):
-    (tmp_path / "a.csv").write_bytes("größe;krank\n1,5;ja\n2,5;nein\n".encode("latin-1"))
+    (tmp_path / "a.csv").write_bytes("größe;krank\n1,5;ja\n2,5;nein\nk.A.;ja\n9;nein\n".encode("latin-1"))
     own = {"data-path": str(tmp_path / "a.csv"), "label": "krank", "decimal": ",", "encoding": "latin-1"}
+    own["missing-values"] = "k.A.;größe:9"
     table = rows(Context(run_id=1, node_id=1, node_config=own, state=RecordDict(), run_config={}))
-    assert table.features["größe"].to_list() == [1.5, 2.5]
+    assert table.features["größe"].to_list() == [1.5, 2.5, None, None]

@@ -17,7 +17,9 @@ from localgd.data.coding import said_weight
 from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Number, Unseen
-from localgd.data.load import load, node_names
+from localgd.data.gaps import said_values
+from localgd.data.label_maps import said_label_map
+from localgd.data.load import load, named_columns, node_names
 from localgd.data.model import Model
 from localgd.data.numbering import shifted
 from localgd.data.partition import partition
@@ -57,6 +59,12 @@ def tables_of(
     dates = [] if recipe is None else [c.name for c in recipe.columns if isinstance(c, Number) and c.dates]
     given |= {"dates": list(dict.fromkeys([*dates, *given.get("dates", ())]))} if dates else {}
     given |= {"may_lack": [*may_lack, *dates]} if dates or may_lack else {}
+    if source.node_map:
+        given["node_map"] = {one: f"{to}" for one, to in said_map(source.node_map, "--node-map").items()}
+    if gaps := _gaps(source, recipe):
+        given["missing_values"] = gaps
+        lacking = [] if recipe is None else [column for column, _ in recipe.gaps]
+        given["may_lack"] = [*given.get("may_lack", ()), *lacking]
     bundled = data in DATASETS and not Path(data).exists()
     categories = [] if bundled else declared(source.categorical, source.category_map)
     given |= {"categorical": categories} if categories else {}
@@ -74,6 +82,14 @@ def tables_of(
             )
         tables = partition(tables[0], how, n_nodes, seed=seed)
     return _share(tables, rank, n_processes)
+
+
+def _gaps(source: Source, recipe: Recipe | None) -> dict[str, list[str]]:
+    """Return what stands for a missing value, as was said, and as a recipe knows it of rows that may have such."""
+    found = said_values(source.missing_values or ())
+    for column, text in recipe.gaps if recipe is not None and named_columns(source.data) else ():
+        found.setdefault(column, []).append(text)
+    return found
 
 
 def _check_roles(source: Source, may_lack: Collection[str]) -> None:
@@ -143,8 +159,13 @@ def _share(nodes: list[Any], rank: int, n_processes: int) -> list[Any]:
     return nodes[rank::n_processes]
 
 
-def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any) -> tuple[AnyEngine, Recipe]:
-    """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe."""
+def prepared(
+    engine: AnyEngine, tables: list[Table], source: Source, nodes: Collection[str] | None = None, **how: Any
+) -> tuple[AnyEngine, Recipe]:
+    """Prepare the tables of a source, which an engine holds; return the federation of rows and the recipe.
+
+    Flags may name any of the `nodes`, by default those of the engine, from which some may be left out.
+    """
     data, scale = source.data, source.scale
     kinds = {"text": tuple(source.text_column or ()), "categorical": tuple(source.categorical or ())}
     of_files = {**kinds, "categorical": tuple(declared(source.categorical, source.category_map))}
@@ -156,7 +177,7 @@ def prepared(engine: AnyEngine, tables: list[Table], source: Source, **how: Any)
     if scale is not None:
         options["scale"] = None if scale == "none" else scale
     if source.label_map is not None:
-        options["label_map"] = said_map(source.label_map, "--label-map")
+        options["label_map"] = said_label_map(source.label_map, "--label-map", nodes or engine.node_ids)
     if source.category_map is not None:
         options["category_map"] = said_maps(source.category_map, "--category-map")
     if how.get("class_weight") is not None:
@@ -221,7 +242,7 @@ def doubts(tables: list[Table], recipe: Recipe | None, min_group: int = 1) -> li
     >>> recipe = Recipe((Category("ward", ("a", "b")),), (0, 1), True, False, "zeros")
     >>> found = doubts([Table("north", pl.DataFrame({"ward": ["a", "c"]}), np.zeros(0))], recipe)
     >>> found[0][:85]
-    "categories that training never met are read as none: of 'ward' in 1 row of 'north'; w"
+    "what training never met is read as none: of 'ward' in 1 row of 'north'; where one is "
     """
     if recipe is None:
         return []

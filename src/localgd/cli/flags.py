@@ -16,6 +16,9 @@ Node = Annotated[
     str | None,
     typer.Option("--node", "--node-column", help="Column that says which node a row of a single table belongs to."),
 ]
+NodeMap = Annotated[
+    str | None, typer.Option(help="What nodes that --node names are called, to join some: berlin=Berlin,B=Berlin.")
+]
 Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")]
 _DECIMAL = "What stands before the fraction of numbers in CSV files: a point, or with ',' a comma"
 _ENCODING = "Encoding of CSV files, such as utf-8, cp1252, latin-1 or utf-16"
@@ -32,6 +35,13 @@ Encodings = Annotated[
 FillMissing = Annotated[
     bool | None,
     typer.Option(help="Where nodes lack a column that others have, fill it; else that is an error."),
+]
+MissingValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing-values",
+        help="What stands for a missing value, beside blanks: k.A.,--; in one column: smoker:9; may be repeated.",
+    ),
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of what each row counts, at least 0.", show_default="1")]
 Text = Annotated[
@@ -52,7 +62,11 @@ Scale = Annotated[
     ),
 ]
 LabelMap = Annotated[
-    str | None, typer.Option(help="What labels mean, where nodes spell or call them unlike: no=0,yes=1.")
+    list[str] | None,
+    typer.Option(
+        help="What labels mean, where nodes spell or call them unlike: no=0,yes=1; at one node: north:1=0,2=1; may be "
+        "repeated."
+    ),
 ]
 CategoryMap = Annotated[
     list[str] | None, typer.Option(help="The same for categories: COLUMN:North=north,S=south; may be repeated.")
@@ -84,10 +98,12 @@ class Source:
     data: Data
     label: Label = None
     node: Node = None
+    node_map: NodeMap = None
     drop: Drop = None
     fill_missing_columns: FillMissing = None
     decimal: Decimals = None
     encoding: Encodings = None
+    missing_values: MissingValues = None
     weight: Weight = None
     text_column: Text = None
     categorical: Categorical = None

@@ -68,7 +68,7 @@ class Job:
             engine, tables, source = self._rows()
             judge = Judge.of(flags, engine, self.place.world)
             if recipe is None:
-                federation, recipe = self._prepared(judge.training, tables, source)
+                federation, recipe = self._prepared(judge.training, tables, source, judge.engine.node_ids)
             else:
                 federation = judge.training.map(recipe)
             progress.say(_introduction(federation, recipe, flags.method))
@@ -78,7 +78,9 @@ class Job:
             if out is not None and not resumed:
                 begun = record.begun(out, self._config(), recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
-            fit = self._fit((method, problem), goal, progress, tables, source) if flags.leave_one_node_out else None
+            nodes = judge.engine.node_ids
+            how = (method, problem), goal, progress, tables, source, nodes
+            fit = self._fit(*how) if flags.leave_one_node_out else None
             judge = replace(judge, engine=None, training=None) if fit is None else judge
             del engine, tables  # which else take as much room as the rows that are made of them
             run = self._trained(federation, (method, problem), goal, progress, reference)
@@ -98,12 +100,14 @@ class Job:
         policy = {name: getattr(flags, name) for name in ("on_failure", "min_nodes", "retries", "n_jobs")}
         return federation_of(tables, place, flags.timeout, **policy), tables, source
 
-    def _prepared(self, engine: Any, tables: list[Table], source: Source) -> tuple[Any, Recipe]:
-        """Prepare the rows of an engine; return the federation and how it was done."""
+    def _prepared(
+        self, engine: Any, tables: list[Table], source: Source, nodes: Sequence[str], **how: Any
+    ) -> tuple[Any, Recipe]:
+        """Prepare the rows of an engine, of all nodes or some; return the federation and how it was done."""
         flags = self.flags
-        how: dict[str, Any] = {"min_group": flags.min_group, "classes": flags.task == "classification"}
+        how |= {"min_group": flags.min_group, "classes": flags.task == "classification"}
         how["class_weight"] = flags.class_weight
-        return prepared(engine, tables, source, intercept=flags.fit_intercept, **how)
+        return prepared(engine, tables, source, nodes, intercept=flags.fit_intercept, **how)
 
     def _fit(
         self,
@@ -112,6 +116,7 @@ class Job:
         progress: Progress,
         tables: list[Table],
         source: Source,
+        nodes: Sequence[str],
     ) -> Callable[[Any], Model]:
         """Return what trains a model on some of the nodes, to be judged at others."""
         limits: dict[str, Any] = {"problem": how[1], "n_rounds": self.flags.n_rounds, "goal": goal}
@@ -120,7 +125,7 @@ class Job:
             limits |= {"max_seconds": self.flags.max_seconds, **stop}
 
         def fit(others: Any) -> Model:
-            rows, own = self._prepared(others, tables, source)
+            rows, own = self._prepared(others, tables, source, nodes, empty="leave-out")
             return train(rows, how[0], **limits).model(own)
 
         return fit

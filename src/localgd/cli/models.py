@@ -163,6 +163,7 @@ def predict_command(
     ] = None,
     decimal: flags.Decimal = None,
     encoding: flags.Encoding = None,
+    missing_values: flags.MissingValues = None,
     fill_missing_columns: Annotated[
         bool, typer.Option("--fill-missing-columns", help="Fill columns of training that FILE lacks; else an error.")
     ] = False,
@@ -176,6 +177,7 @@ def predict_command(
     from localgd.cli.data import doubts, left_out, predicted, taking, with_blanks
     from localgd.cli.places import check_free
     from localgd.data.columns import alike
+    from localgd.data.gaps import said_values
     from localgd.data.load import load_unlabelled
     from localgd.data.model import Model
     from localgd.report import text
@@ -183,7 +185,8 @@ def predict_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=file)
-    table, held = load_unlabelled(file, decimal=decimal or ".", encoding=encoding or "utf-8"), Model.load(model)
+    how = {"decimal": decimal or ".", "encoding": encoding or "utf-8"}
+    table, held = load_unlabelled(file, **how, missing_values=said_values(missing_values or ())), Model.load(model)
     if table.numbered and (away := remembered(model).flags.get("drop")):  # column 0 may be one that training left out
         table = alike([table], drop=away, may_lack=away)[0]
     if fill_missing_columns and held.recipe is not None:
@@ -223,7 +226,7 @@ def export_command(
     from localgd.cli.places import check_free
     from localgd.data.encodings import Number
     from localgd.data.model import Model
-    from localgd.errors import shown
+    from localgd.errors import listing, shown
 
     held = Model.load(model)
     if out is None:
@@ -247,6 +250,11 @@ def export_command(
             write_skops(held, out)
     typer.echo(f"written to {out}; {READS[to]}")
     dates = [] if held.recipe is None else [c.name for c in held.recipe.columns if isinstance(c, Number) and c.dates]
+    if held.recipe is not None and held.recipe.gaps:
+        texts = listing(shown(text) for _, text in held.recipe.gaps)
+        typer.echo(
+            f"values that stand for missing ones ({texts}) are no missing ones there: blank them first", err=True
+        )
     if dates:
         days = "are numbers there, days since 1970: convert them first"
         typer.echo(f"dates ({', '.join(map(shown, dates))}) {days}", err=True)

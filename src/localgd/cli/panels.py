@@ -19,8 +19,8 @@ from localgd.methods.options import OPTIONS
 
 PANELS = {
     "Data in": (
-        "label node drop fill_missing_columns decimal encoding weight categorical text_column scale dates",
-        "label_map category_map n_classes min_group unseen partition n_nodes",
+        "label node node_map drop fill_missing_columns decimal encoding missing_values weight categorical",
+        "text_column scale dates label_map category_map n_classes min_group unseen partition n_nodes",
     ),
     "The model asked for": (
         "task problem C Cs alpha fit_intercept class_weight",

@@ -16,8 +16,9 @@ from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Category, Number
 from localgd.data.files import format_of, stem_of
+from localgd.data.label_maps import said_label_map, split_map
 from localgd.data.meant import Meant
-from localgd.data.spelling import said_map, said_maps
+from localgd.data.spelling import said_maps
 from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from localgd.data.recipe import Recipe
     from localgd.data.table import Table
 
-PREPARING = frozenset({"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates"})
+PREPARING = frozenset(
+    {"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates", "missing_values"}
+)
 """Flags on how rows are prepared, which a model of a run says itself."""
 
 _LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}
@@ -63,13 +66,16 @@ class Recalled:
 
         A model without a recipe is prepared for, which does that.
         """
-        said = Meant()
-        if recipe is not None:
-            labels, categories = self.source.label_map, self.source.category_map or ()
-            mapped = {} if labels is None else said_map(labels, "--label-map")
-            said = Meant(mapped, said_maps(categories, "--category-map"))
-            said.check(recipe)
-        return [said(table) for table in self._read(recipe)]
+        tables = self._read(recipe)
+        if recipe is None:
+            return tables
+        nodes = [table.node_id for table in tables]
+        said = said_label_map(self.source.label_map or (), "--label-map", nodes)
+        everywhere, maps = split_map(said)
+        maps = tuple({**dict(recipe.label_maps), **dict(maps)}.items())
+        meant = Meant(everywhere, said_maps(self.source.category_map or (), "--category-map"), maps)
+        meant.check(recipe)
+        return [meant(table) for table in tables]
 
     def _read(self, recipe: Recipe | None) -> list[Table]:
         try:
@@ -139,7 +145,7 @@ def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
         return _same_data(data, flags)
     if data in DATASETS and not path.exists():
         return False
-    if name == "node":
+    if name in {"node", "node_map"}:
         return not path.is_dir()
     if name in {"decimal", "encoding"}:
         return path.is_dir() or format_of(path) == "csv"

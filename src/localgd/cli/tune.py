@@ -91,7 +91,7 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
         progress.say(f"reading {source.data}")
         tables = tables_of(source, given.seed, (here.rank, here.world))
         apart = Judge.apart(given, federation_of(tables, here, n_jobs=given.n_jobs))
-        engine = apart.training
+        engine, nodes = apart.training, apart.engine.node_ids
         for line in apart.counted():
             progress.say(line)
         folds = len(engine.node_ids) if given.cv == LEAVE_ONE_OUT else given.cv
@@ -100,7 +100,9 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
         how = {"intercept": given.fit_intercept, "min_group": given.min_group}
         found = tune(
             engine,
-            lambda part: prepared(part, tables, source, class_weight=given.class_weight, **how),
+            lambda part: prepared(
+                part, tables, source, nodes, class_weight=given.class_weight, empty="leave-out", **how
+            ),
             Cs=values,
             cv=int(given.cv) if given.cv.isdecimal() else given.cv,
             scoring=given.scoring,

@@ -12,12 +12,17 @@ import polars as pl
 from scipy.sparse import issparse
 
 from localgd.data.columns import alike
+from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.groups import node_names, one_per_row, plain_values, refuse_masked
+from localgd.data.spelling import plain_names
 from localgd.data.table import Table, refuse_twice
 from localgd.data.values import label_array
 from localgd.errors import check_kind, check_names, shown
 
 _LABELS = {str: "texts", int: "numbers or truth values", float: "numbers or truth values", date: "texts"}
+JOINED = "join them with node_map={python} (--node-map {flag})"
+"""How the nodes that a file names are joined."""
+
 _WEIGHTS = {int: "numbers", float: "numbers"}
 
 
@@ -29,6 +34,7 @@ def from_arrays(
     sample_weight: Any = None,
     categorical: Collection[str] = (),
     dates: Collection[str] = (),
+    missing_values: MissingValues = (),
     source: str = "the arrays given",
 ) -> list[Table]:
     """Return one table per group of rows.
@@ -47,6 +53,8 @@ def from_arrays(
         Columns of a frame to keep as text although their values look like numbers or dates.
     dates : collection of str
         Columns of dates of a frame to take as numbers, days since 1970 (`localgd.load`).
+    missing_values : collection of texts and numbers, or mapping from column to such
+        What stands for a missing value in a frame, beside what always does (`localgd.load`).
     source : str
         What error messages call the rows.
 
@@ -68,9 +76,9 @@ def from_arrays(
     check_names("categorical", categorical)
     check_names("dates", dates)
     check_kind("source", source, str, "a text")
-    rows = unlabelled(X, source=source)
-    if isinstance(rows.features, pl.DataFrame):
-        rows = alike([rows], categorical=categorical, dates=dates)[0]
+    rows, gaps = unlabelled(X, source=source), gaps_of(missing_values)
+    if isinstance(rows.features, pl.DataFrame) or gaps:
+        rows = alike([rows], categorical=categorical, dates=dates, gaps=gaps)[0]
     whole = replace(rows, labels=label_array(_listed(y, rows, "y", _LABELS)))
     if sample_weight is not None:
         weights = _listed(sample_weight, rows, "sample_weight", _WEIGHTS)
@@ -78,8 +86,8 @@ def from_arrays(
     return [whole] if groups is None else split_by(whole, groups)
 
 
-def split_by(table: Table, groups: Any) -> list[Table]:
-    """Return one table per distinct entry of `groups`, named by it, in sorted order.
+def split_by(table: Table, groups: Any, node_map: Mapping[str, str] | None = None) -> list[Table]:
+    """Return one table per distinct entry of `groups`, named by it, or as `node_map` says, in sorted order.
 
     Raises
     ------
@@ -92,7 +100,10 @@ def split_by(table: Table, groups: Any) -> list[Table]:
     >>> [(part.node_id, part.n_rows) for part in split_by(table, [2, 1, 2])]
     [('1', 1), ('2', 2)]
     """
-    return table.split(node_names(groups, table.n_rows, table.place))
+    names = node_names(groups, table.n_rows, table.place)
+    if node_map is None:
+        return table.split(names)
+    return table.split(np.array([node_map.get(name, name) for name in names.tolist()], dtype=np.str_), JOINED)
 
 
 def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
@@ -110,11 +121,14 @@ def unlabelled(X: Any, *, source: str = "the rows given") -> Table:
     """
     features = X
     refuse_masked(f"{source}: X", X)
-    if hasattr(X, "columns") and not isinstance(X, pl.DataFrame):
-        refuse_twice([str(name) for name in X.columns], source)
+    if hasattr(X, "columns"):
+        header = plain_names(X.columns)
+        refuse_twice(header, source)
         # Column by column: polars' own conversion from pandas needs pyarrow.
-        features = pl.DataFrame([_series(str(name), X[name]) for name in X.columns])
-    elif not hasattr(X, "columns") and not issparse(X):
+        own = X if isinstance(X, pl.DataFrame) else [_series(str(name), X[name]) for name in X.columns]
+        features = pl.DataFrame(own)
+        features.columns = header
+    elif not issparse(X):
         features = np.asarray(X)
     return Table("node-0", features, np.zeros(0), source=source)
 

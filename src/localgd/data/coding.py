@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localgd.core import Field, Message, Report, Schema
-from localgd.data.spelling import Label, Pairs, listed, places, plain_label
+from localgd.data.spelling import Label, LabelMaps, Pairs, Speller, listed, places, plain_label
 from localgd.data.table import Table
+from localgd.data.values import label_array
 from localgd.errors import cut, shown
 from localgd.limits import RefusedError
 from localgd.rounding import FloatArray, is_number
@@ -28,6 +29,27 @@ def check_labelled(table: Table) -> None:
     """Refuse a table without labels."""
     if table.labels.size == 0:
         raise ValueError(f"{table.source}: the rows have no labels; load them with their label column")
+
+
+def meant_labels(table: Table, mapping: Mapping[Any, Any]) -> Table:
+    """Return a table whose labels are what a mapping says that they mean.
+
+    Examples
+    --------
+    >>> meant_labels(Table("a", np.eye(2), np.array([1, 2])), {1: 0, 2: 1}).labels.tolist()
+    [0, 1]
+    """
+    if not mapping or not table.labels.size:
+        return table
+    speller = Speller("label", ("label_map", "--label-map "), mapping)
+    values, codes = np.unique(table.labels, return_inverse=True)
+    labels = label_array([speller.meant(plain_label(one)) for one in values])[codes]
+    return replace(table, labels=labels, told=True)
+
+
+def labels_at(table: Table, maps: LabelMaps) -> Table:
+    """Return a table whose labels are what those of its node mean, if anything was said of it, and not done before."""
+    return table if table.told else meant_labels(table, dict(dict(maps).get(table.node_id, ())))
 
 
 def codes_of(table: Table, classes: Sequence[Label], spellings: Pairs) -> NDArray[np.intp]:
@@ -45,9 +67,13 @@ def codes_of(table: Table, classes: Sequence[Label], spellings: Pairs) -> NDArra
     if strange.any():
         row = int(np.argmax(strange))
         label = plain_label(table.labels[row])
+        said, it = f"{shlex.quote(cut(str(label)))}=…", "it means"
+        if (found >= 0).any():  # perhaps they are all meant otherwise: 1 and 2 for 0 and 1
+            all_of = ",".join(f"{cut(str(plain_label(value)))}=…" for value in values[:10])
+            said, it = shlex.quote(f"{table.node_id}:{all_of}"), "the labels of the node mean"
         raise ValueError(
             f"{table.place(row)}: label {shown(label)} is none of the classes ({listed(classes)}); correct it, say "
-            f"what it means (--label-map {shlex.quote(cut(str(label)))}=…), or remove the row"
+            f"what {it} (--label-map {said}), or remove the row"
         )
     return found[codes]
 
@@ -62,6 +88,7 @@ class ClassCounts:
     classes: tuple[Label, ...]
     spellings: Pairs = ()
     min_group: int = 1
+    label_maps: LabelMaps = ()
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the counts."""
@@ -69,7 +96,7 @@ class ClassCounts:
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return the node's counts."""
-        codes = codes_of(shard, self.classes, self.spellings)
+        codes = codes_of(labels_at(shard, self.label_maps), self.classes, self.spellings)
         n_rows = np.bincount(codes, minlength=len(self.classes))
         if ((n_rows > 0) & (n_rows < self.min_group)).any():
             raise RefusedError(

@@ -12,6 +12,9 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
+from localgd.data.differ import differ, node_of
+from localgd.data.gaps import Gaps, remedy
+from localgd.data.spelling import plain_names
 from localgd.data.table import IntArray, Table
 from localgd.data.values import (
     as_days,
@@ -26,7 +29,7 @@ from localgd.data.values import (
     refuse_odd,
     spelled_labels,
 )
-from localgd.errors import MOST_NAMED, cut, listing, nearest, shown
+from localgd.errors import cut, nearest, shown
 from localgd.rounding import FloatArray
 
 _ROW_NUMBERS = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)*|\.\.\.1")
@@ -88,8 +91,11 @@ def option(parameter: str, column: str) -> str:
     return f"{parameter}=[{shown(column)}] (--{parameter} {shlex.quote(cut(column))})"
 
 
-def _tally(table: Table, names: Sequence[str]) -> IntArray:
-    """Return how many numbers, and how many texts, every column holds: shape (2, number of columns)."""
+def _tally(table: Table, names: Sequence[str], freed: Collection[str]) -> IntArray:
+    """Return how many numbers, and how many texts, every column holds: shape (2, number of columns).
+
+    Texts that spell numbers are numbers in files without types, and in columns that are `freed` of other texts.
+    """
     columns = table.series(names)
     if table.as_written:
         numbers = as_numbers(columns)
@@ -104,12 +110,16 @@ def _tally(table: Table, names: Sequence[str]) -> IntArray:
             away = f"drop it with {option('drop', column.name)}"
             raise ValueError(f"{table.source}: column {column.name!r} holds {column.dtype}; {what}, or {away}")
         tally[int(spelled), j] = column.len() - column.null_count()
+        if spelled and column.name in freed:
+            plain = [column.cast(pl.String)]
+            numbers = as_numbers(plain)
+            tally[:, j] = (~np.isnan(numbers)).sum(), not_numbers(plain, numbers).sum()
     return tally
 
 
-def _number_names(names: Sequence[str], tables: Sequence[Table]) -> frozenset[str]:
+def _number_names(names: Sequence[str], tables: Sequence[Table], freed: Collection[str]) -> frozenset[str]:
     """Return the columns that hold numbers at all nodes; raise if a column's values contradict each other."""
-    tallies = np.array([_tally(table, names) for table in tables])
+    tallies = np.array([_tally(table, names, freed) for table in tables])
     texts = tallies[:, 1].sum(axis=0)
     return frozenset(
         name for j, name in enumerate(names) if texts[j] == 0 or _is_number(name, tables, tallies[:, :, j])
@@ -133,10 +143,12 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
             f"look like {what}, drop the column with {option('drop', name)}, or {declare}"
         )
     if split:
+        words = {word for text in texts_of for word in text.drop_nulls().unique()}
+        none = f", or, if that stands for a missing value, say so with {remedy(*words)}" if len(words) == 1 else ""
         mapped = f"--category-map {shlex.quote(cut(name))}:…=…"
         raise ValueError(
-            f"column {name!r} holds numbers in {_named(pure[0])} but text in {_named(text[0])}; code it alike, or "
-            f"{declare}, and say what means the same: {mapped}"
+            f"column {name!r} holds numbers in {node_of(pure[0])} but text in {node_of(text[0])}; code it alike, or "
+            f"{declare}, and say what means the same: {mapped}{none}"
         )
     if numbers <= present / 2:
         return False
@@ -148,7 +160,8 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
             row = int(np.argmax(wrong))
             raise ValueError(
                 f"{table.place(row)}: column {name!r} holds {shown(column[row])} but {numbers} of {present} values are "
-                f"numbers; correct the value or leave it blank; or, if the column is no number, {declare}"
+                f"numbers; correct the value or leave it blank; if it stands for a missing value, say so with "
+                f"{remedy(plain[0][row])}; or, if the column is no number, {declare}"
             )
     return True
 
@@ -190,14 +203,16 @@ def alike(
     dates: Collection[str] = (),
     fill_missing_columns: bool = False,
     may_lack: Collection[str] = (),
+    gaps: Gaps = (),
 ) -> list[Table]:
     """Return tables with the same columns in the same order, less those to `drop` and those that number the rows.
 
     Frames lose their `label` column to the labels, that of the `weight` to the weights, and the types of all others are
     decided over all tables together; those declared `categorical` stay text although they may look like numbers, and
     those of `dates` become days since 1970. With
-    `fill_missing_columns` a column that some frames lack is missing in all of their rows. Of `drop`, `categorical` and
-    `dates`, those that the tables `may_lack` are passed over where no table has them.
+    `fill_missing_columns` a column that some frames lack is missing in all of their rows; so are values that `gaps`
+    names (`localgd.data.gaps`). Of `drop`, `categorical`, `dates` and the columns of `gaps`, those that the tables
+    `may_lack` are passed over where no table has them.
 
     Raises
     ------
@@ -206,10 +221,12 @@ def alike(
         not.
     """
     first, framed = tables[0], isinstance(tables[0].features, pl.DataFrame)
+    drop, categorical, dates, may_lack = map(plain_names, (drop, categorical, dates, may_lack))
+    label, weight = (None if name is None else plain_names([name])[0] for name in (label, weight))
     own = [name for name in (label, weight) if name is not None]
-    if (categorical or dates or fill_missing_columns) and not framed:
+    if (categorical or dates or gaps or fill_missing_columns) and not framed:
         given = f"categorical={list(categorical)}" if categorical else f"dates={list(dates)}" if dates else ""
-        given = given or "fill_missing_columns=True"
+        given = given or ("missing_values" if gaps else "fill_missing_columns=True")
         raise ValueError(f"{given}: {first.source} holds arrays, which have none; use CSV or Parquet for it")
     if weight is not None and not framed:
         raise ValueError(f"weight={weight!r} must be a column: {first.source} holds arrays; use CSV or Parquet for it")
@@ -223,10 +240,13 @@ def alike(
         "drop": drop,
         "categorical": categorical,
         "dates": dates,
+        "missing_values": [column for column, _ in gaps if column and column not in may_lack],
     }.items():
         check_known(parameter, columns, everywhere, first.source)
     check_known("weight", own[1 if label else 0 :], everywhere, first.source)
-    tables = [_without(table, drop, {*own, *categorical, *dates}) for table in tables]
+    free = [table.blanked(gaps) for table in tables]
+    freed = {name for pair in zip(tables, free, strict=True) if gaps for name in _fewer(*pair)}
+    tables = [_without(table, drop, {*own, *categorical, *dates}) for table in free]
     tables = _same_columns(tables, own, fill=fill_missing_columns)
     for table in tables if framed else ():
         refuse_odd(table.series([*own, *categorical]), table.source)
@@ -236,11 +256,17 @@ def alike(
     if not names:
         raise ValueError(f"{first.source}: no column is left for the features; drop fewer of {everywhere[:20]}")
     tables = [_dated(table, dates) for table in tables]
-    numbers = _number_names([name for name in names if name not in {*categorical, *dates}], tables).union(dates)
+    numbers = _number_names([name for name in names if name not in {*categorical, *dates}], tables, freed).union(dates)
     if label is not None:
         tables = _labelled(label, tables)
     weights = [table.weights if weight is None else _weights(weight, table) for table in tables]
     return [_typed(replace(table, weights=s), names, numbers) for table, s in zip(tables, weights, strict=True)]
+
+
+def _fewer(before: Table, after: Table) -> list[str]:
+    """Return the columns of which values were taken away."""
+    pairs = zip(before.series(before.names), after.series(before.names), strict=True)
+    return [old.name for old, new in pairs if new.null_count() > old.null_count()]
 
 
 def _without(table: Table, drop: Collection[str], asked: Collection[str]) -> Table:
@@ -294,7 +320,7 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
         lacks.append(lacking)
     refused = {name for lacking in lacks for name in lacking if not fill or name in own}
     if refused:
-        raise ValueError(_differ(tables, [name for name in everywhere if name in refused], own))
+        raise ValueError(differ(tables, [name for name in everywhere if name in refused], own))
     for table, lacking in zip(tables, lacks, strict=True):
         if not lacking:
             same.append(table)
@@ -315,47 +341,6 @@ def _weights(name: str, table: Table) -> FloatArray:
         row = int(np.argmax(np.isnan(numbers)))
         raise ValueError(f"{table.place(row)}: the weight in column {name!r} is {shown(column[row])}; give a number")
     return numbers
-
-
-def _named(table: Table) -> str:
-    node = f" (node {table.node_id!r})"
-    return table.source.removesuffix(node) + node
-
-
-def _differ(tables: Sequence[Table], names: Sequence[str], own: Collection[str]) -> str:
-    """Return which tables have these columns, and which lack them, for an error message; no default fills their own."""
-    held = {table.node_id: set(table.names) for table in tables}
-    if len(tables) == 2:
-        who = " and ".join(table.source for table in tables)
-        only = [(one, listing(_column(name) for name in names if name in held[one.node_id])) for one in tables]
-        parts = "; ".join(f"only {_named(one)} has {own}" for one, own in only if own)
-    else:
-        who = f"{len(tables):,} nodes"
-        groups: dict[str, list[str]] = {}
-        for name in names[:MOST_NAMED]:
-            groups.setdefault(_where(name, held), []).append(_column(name))
-        said = [f"{', '.join(own)} {'is' if len(own) == 1 else 'are'} {where}" for where, own in groups.items()]
-        said += [f"and {len(names) - MOST_NAMED:,} more columns"] if len(names) > MOST_NAMED else []
-        parts = "; ".join(said)
-    needed = " and ".join(shown(name) for name in names if name in own)
-    ways = [f"a node without {needed} cannot take part: add or rename the column there, or leave that node's file out"]
-    ways = ways if needed else ["give every node the same columns"]
-    if set(names) - set(own):
-        these = "the others" if needed else "them"
-        fill = "fill_missing_columns=True (--fill-missing-columns)"
-        ways += [f"leave {these} out with drop (--drop), or fill them with {fill}"]
-    return f"the columns of {who} differ: {parts}; {'; '.join(ways) if needed else ', '.join(ways)}"
-
-
-def _column(name: str) -> str:
-    return shown(name) if name.strip() else "a column without a name"
-
-
-def _where(name: str, held: Mapping[str, Collection[str]]) -> str:
-    """Return which nodes lack a column, or which alone have it, whichever are fewer."""
-    have = [shown(node) for node, columns in held.items() if name in columns]
-    lack = [shown(node) for node, columns in held.items() if name not in columns]
-    return f"only at {listing(have)}" if len(have) < len(lack) else f"not at {listing(lack)}"
 
 
 def _typed(table: Table, names: Sequence[str], numbers: Collection[str]) -> Table:

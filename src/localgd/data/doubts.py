@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localgd.errors import cut, shown
+from localgd.errors import cut, shown, told_apart
 
 MOST_PAIRS = 20
 """Pairs that a message asks about."""
@@ -45,7 +45,8 @@ class Doubt:
         """Return the flag that says what was said, and these pairs."""
         _, flag, column = self.remedy
         meanings = ",".join(f"{cut(one)}={cut(to)}" for one, to in {**self.said, **pairs}.items())
-        return f"{flag} {shlex.quote(column + meanings)}"
+        before = column or (":" if ":" in meanings.partition("=")[0] else "")  # a colon of the label's own
+        return f"{flag} {shlex.quote(before + meanings)}"
 
     @property
     def parameter(self) -> str:
@@ -81,15 +82,16 @@ def _one(doubt: Doubt) -> str:
     said = f"{doubt.flag(doubt.pairs)} for one, {doubt.flag({text: text, other: other})} for two (in Python "
     said = f"{said}{doubt.remedy[0]})" if doubt.writable else f"{doubt.parameter} (in Python: no flag can say it)"
     return (
-        f"{doubt.what}: a node has both {shown(other)} and {shown(text)}, which are two values or one in two "
+        f"{doubt.what}: a node has both {' and '.join(told_apart(other, text))}, which are two values or one in two "
         f"spellings; correct it, or say what is meant: {said}"
     )
 
 
 def _several(asked: Sequence[Doubt], n_pairs: int) -> str:
     columns = [
-        f"{doubt.what}: a node has {', and '.join(f'both {shown(b)} and {shown(a)}' for a, b in doubt.pairs.items())}"
+        f"{doubt.what}: a node has {', and '.join('both ' + ' and '.join(told_apart(b, a)) for a, b in pairs)}"
         for doubt in asked
+        if (pairs := doubt.pairs.items())
     ]
     more = n_pairs - sum(len(doubt.pairs) for doubt in asked)
     rest = f" (and {more:,} more such pairs, asked about next)" if more else ""

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 
+from localgd.data.gaps import remedy
 from localgd.data.spelling import places
 from localgd.data.table import Table
 from localgd.data.values import as_text
@@ -143,9 +144,11 @@ class Category:
             known = ", ".join(cut(one) for one in self.categories[:10]) + (", …" if len(self.categories) > 10 else "")
             held = table.text(column)[row]
             value = "nothing" if held is None else shown(held)
+            none = f"if it stands for a missing value, say so with {remedy(held)}; " if held else ""
+            none = "" if self.missing == "unseen" else none  # that would be refused, too
             raise ValueError(
                 f"{table.place(row)}: column {self.name!r} holds {value}, unseen in training (known: {known}); "
-                "correct it, or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
+                f"correct it; {none}or treat what is unseen as zeros with unseen='zeros' (--unseen zeros)"
             )
         rows = np.flatnonzero(code >= 0)
         shape = (column.len(), len(self.feature_names))

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, dia_array
 
-from localgd.data.arrays import split_by
+from localgd.data.arrays import JOINED, split_by
 from localgd.data.columns import check_known
+from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import missing_node
+from localgd.data.spelling import plain_names
 from localgd.data.table import IntArray, Table, check_width, refuse_twice
 from localgd.data.values import MISSING, as_text, refuse_odd, spelled_labels
 from localgd.errors import shown
@@ -154,11 +157,19 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
         ) from error
 
 
-def read(path: Path, label: str | None = None, node: str | None = None, writing: Writing = Writing()) -> list[Table]:
+def read(
+    path: Path,
+    label: str | None = None,
+    node: str | None = None,
+    writing: Writing = Writing(),
+    *,
+    gaps: Gaps = (),
+    node_map: Mapping[str, str] = MappingProxyType({}),
+) -> list[Table]:
     """Read a file of any kind: one table per entry of the column, or array, `node` if it is given, else one in all.
 
     Labels of CSV and Parquet are still among the columns, whose types are not decided yet: `localgd.data.columns.alike`
-    does both.
+    does both, and takes away what `gaps` names; here that names no node. Nodes are called as `node_map` says.
 
     `label` names the label array of an NPZ file, ``y`` by default. A ValueError if the file is unreadable, damaged or
     empty, or has no such array or column; it names the row where it can.
@@ -170,21 +181,29 @@ def read(path: Path, label: str | None = None, node: str | None = None, writing:
             raise ValueError(f"node={node!r}: {path} has no node column; give one svmlight file per node in a folder")
         case "npz":
             table, nodes = _npz(path, label, node)
-            return [table] if nodes is None else split_by(table, nodes)
+            return [table] if nodes is None else split_by(table, nodes, node_map)
         case None:
             raise ValueError(f"{path}: unknown kind of file; convert it to one of {', '.join(SUFFIXES)}")
         case kind:
             table = _csv(path, writing) if kind == "csv" else _parquet(path)
             if node is None:
                 return [table]
+            (node,) = plain_names([node])
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
             refuse_odd([frame[node]], table.source)
-            names = as_text(frame[node])
+            names = as_text(blanked(frame.select(node), gaps)[node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
-            if (odd := names.str.to_lowercase().is_in(MISSING).arg_true()).len():
-                raise ValueError(missing_node(table.place(int(odd[0])), names[int(odd[0])], f"column {node!r}"))
-            return replace(table, features=frame.drop(node), names=()).split(np.array(names.to_list(), dtype=np.str_))
+            strange = names.str.to_lowercase().is_in(MISSING) & ~names.is_in(list(node_map))
+            if (odd := strange.arg_true()).len():
+                name, place = names[int(odd[0])], table.place(int(odd[0]))
+                way = f" with node_map={{{shown(name)}: …}} (--node-map {shlex.quote(f'{name}=')}…)"
+                raise ValueError(missing_node(place, name, f"column {node!r}", way))
+            absent = [shown(one) for one in node_map if not (names == one).any()]
+            notes = [f"node_map: no row is of node {one}, which it names" for one in absent]
+            names = names.replace(dict(node_map))
+            left = replace(table, features=frame.drop(node), names=(), notes=(*table.notes, *notes))
+            return left.split(np.array(names.to_list(), dtype=np.str_), JOINED)
 
 
 def _csv(path: Path, writing: Writing) -> Table:
@@ -195,7 +214,7 @@ def _csv(path: Path, writing: Writing) -> Table:
     """
     text, separator, above = _separated(path, _text(path, writing.encoding))
     with _readable(path):
-        header = [" ".join(name.split()) for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
+        header = plain_names(next(csv.reader(io.StringIO(text), delimiter=separator), []))
     refuse_twice(header, f"{path}, row {above + 1}")
     if not header:
         raise ValueError(f"{path}: the file is empty; give it a header and rows, or remove it")
@@ -242,9 +261,12 @@ def _check_fields(path: Path, text: str, n_columns: int, separator: str, above: 
 
 
 def _parquet(path: Path) -> Table:
-    """Read a Parquet file; numbers, bools and text keep their types."""
+    """Read a Parquet file; numbers, bools and text keep their types, and columns are called as in CSV files."""
     with _readable(path):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()))
+    header = plain_names(frame.columns)
+    refuse_twice(header, str(path))
+    frame.columns = header
     return _framed(path, frame)
 
 
@@ -285,7 +307,7 @@ def _npz(path: Path, label: str | None, node: str | None) -> tuple[Table, NDArra
         raise ValueError(
             f"{path}: data, indices, indptr and shape are no {stored.upper()} matrix ({error}); save it again"
         ) from error
-    columns = tuple(str(name) for name in arrays.get("columns", ()))
+    columns = tuple(plain_names(arrays.get("columns", ())))
     labels = arrays.get(label or "y", np.zeros(0))
     return Table(stem_of(path), X, labels, columns, str(path)), None if node is None else arrays[node]
 

@@ -124,7 +124,7 @@ def node_names(groups: Any, n_rows: int, place: Callable[[int], str] = lambda ro
     return np.array(names, dtype=np.str_)
 
 
-def missing_node(place: str, name: str, where: str) -> str:
+def missing_node(place: str, name: str, where: str, way: str = ", in other words") -> str:
     """Return the error of a name that stands for a missing value: rows of unlike places would be one node.
 
     Examples
@@ -133,7 +133,7 @@ def missing_node(place: str, name: str, where: str) -> str:
     "a.csv, row 3: column 'site' holds 'NA', no name of a node; say which node it is, in other words, or remove the row"
     """
     what = f"{place}: {where} holds {shown(name)}, no name of a node"
-    return f"{what}; say which node it is, in other words, or remove the row"
+    return f"{what}; say which node it is{way}, or remove the row"
 
 
 def _named(value: Any, place: str) -> tuple[str, str]:

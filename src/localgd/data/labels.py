@@ -10,7 +10,7 @@ from localgd.core import Report
 from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
 from localgd.data.survey import FEW, MANY, no_classes, tallies
 from localgd.data.values import MISSING
-from localgd.errors import cut, shown
+from localgd.errors import MOST_NAMED, cut, shown
 
 _CODINGS = ((-1, 1), (0, 1), (1, 2))
 """How two classes are written as numbers."""
@@ -68,7 +68,8 @@ def classes_of(
     _check_number(joined.values, tally.n_rows, n_classes)
     held = [(set(places(values, joined.values, joined.spellings)), count) for values, count in nodes]
     if n_classes is None:
-        _check_shared(joined.values, [own for own, _ in held], drawn=drawn)
+        from_1 = [node for (node,), _ in tallies(tally, "from 1")]
+        _check_shared(joined.values, [own for own, _ in held], from_1, drawn=drawn)
     return joined, tuple(_notes(joined, held, tally))
 
 
@@ -90,7 +91,7 @@ def _check_number(classes: Sequence[Label], n_rows: int, n_classes: int | None) 
         )
 
 
-def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], *, drawn: bool) -> None:
+def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], from_1: Sequence[str], *, drawn: bool) -> None:
     """Refuse labels of nodes that have nothing to do with those of others: perhaps the same ones in other words."""
     apart: list[set[int]] = []
     for own in nodes:
@@ -104,12 +105,31 @@ def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], *, drawn:
     if (unlike or several or mixed) and not drawn:
         sets = {tuple(sorted(own)) for own in (apart if unlike or several else codings)}
         one, other = ([classes[at] for at in own] for own in sorted(sets, key=lambda own: (-len(own), own))[:2])
+        if {*one} & {*other}:
+            raise ValueError(_counted(classes, one, other, from_1))
         flag = shlex.quote(",".join(f"{cut(str(value))}=…" for value in one[:10]))
         raise ValueError(
             f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the "
             f"same classes in other words? Say what each means with label_map={{{shown(one[0])}: …}} (--label-map "
             f"{flag}), or that they are {len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
         )
+
+
+def _counted(classes: Sequence[Label], one: Sequence[Label], other: Sequence[Label], from_1: Sequence[str]) -> str:
+    """Return the error of two codings of two classes that have a number in common, with what says they are one."""
+    if [1, 2] in (one, other):  # 1 means one class here and the other one there: to be said of the nodes
+        low, high = other if one == [1, 2] else one
+        nodes = sorted(from_1)
+        flags = " ".join(f"--label-map {shlex.quote(f'{node}:1={low},2={high}')}" for node in nodes[:MOST_NAMED])
+        python = ", ".join(f"{shown(node)}: {{1: {low}, 2: {high}}}" for node in nodes[:MOST_NAMED])
+        more = f", and so of {len(nodes) - MOST_NAMED} more nodes" if len(nodes) > MOST_NAMED else ""
+    else:
+        flags, python, more = "--label-map -1=0", "-1: 0", ""
+    return (
+        f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the same classes? "
+        f"Say so with label_map={{{python}}} ({flags}){more}, or that they are {len(classes)} classes: "
+        f"n_classes={len(classes)} (--n-classes {len(classes)})"
+    )
 
 
 def _notes(joined: Joined, held: Sequence[tuple[set[int], int]], tally: Report) -> list[str]:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from localgd.data.columns import alike, check_known, one_role
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
+from localgd.data.gaps import MissingValues, gaps_of
 from localgd.data.numbering import same_width
-from localgd.data.table import Table
-from localgd.errors import check_flag, check_kind, check_names, listing, nearest, shown
+from localgd.data.table import Table, twins
+from localgd.errors import check_flag, check_kind, check_mapping, check_names, listing, nearest, shown
+
+_SHEETS = (".xlsx", ".xls", ".ods", ".txt")
+"""Endings of files that are not read, and may well be a table."""
+
+_LOOKED_AT = 1000
+"""Files of a sub-folder that are looked at."""
 
 _NO_DATA = (
     *(".md", ".txt", ".json", ".rst", ".yaml", ".yml", ".toml", ".html", ".log", ".py", ".ipynb", ".sh", ".r"),
@@ -39,6 +47,8 @@ def load(
     fill_missing_columns: bool = False,
     decimal: str | Mapping[str, str] = ".",
     encoding: str | Mapping[str, str] = "utf-8",
+    missing_values: MissingValues = (),
+    node_map: Mapping[str, str] | None = None,
 ) -> list[Table]:
     """Return one table per node from a folder, a file, or the name of a bundled data set.
 
@@ -77,6 +87,13 @@ def load(
         like ``{"north": ","}``, is of the files of a folder by their nodes; others have the default.
     encoding : str, or mapping from node to such, default "utf-8"
         Encoding of CSV files.
+    missing_values : collection of texts and numbers, or mapping from column to such
+        What stands for a missing value in CSV and Parquet files, in small or capital letters: ``["k.A.", "--"]`` in
+        all columns, the label and the node included, or ``{"smoker": [9], "": ["k.A."]}`` in one, and (``""``) in all.
+        It comes beside a blank cell, and beside the texts that are missing in columns of numbers and dates only: NA,
+        N/A, NaN, null, none, ? and -. Rows to come are read likewise: a recipe remembers it.
+    node_map : mapping from name to name, optional
+        What nodes are called, of those that `node` names: ``{"berlin": "Berlin"}`` makes one node of two.
 
     Returns
     -------
@@ -114,13 +131,14 @@ def load(
     _check_texts_of("encoding", encoding, "the name of an encoding, such as 'utf-8'")
     if not str(source).strip():
         raise ValueError("source is empty; give a folder, a file or the name of a bundled data set")
+    _check_node_map(node_map, node)
     one_role(
         {**_single(label=label, node=node, weight=weight), "drop": drop, "dates": dates, "categorical": categorical},
         may_lack,
     )
-    path = Path(source)
+    path, gaps = Path(source), gaps_of(missing_values)
     how: dict[str, Any] = {"drop": drop, "categorical": categorical, "weight": weight, "dates": dates}
-    how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack}
+    how |= {"fill_missing_columns": fill_missing_columns, "may_lack": may_lack, "gaps": gaps}
     if path.is_dir():
         if node is not None:
             raise ValueError(f"node={node!r}: {path} is a folder, where each file is one node; leave node out")
@@ -131,13 +149,16 @@ def load(
         elsewhere = () if nodes is None else drop  # what is to be dropped may be at other nodes
         how |= {"may_lack": [*may_lack, *elsewhere]}
         tables = _load_files(chosen, label, None, writings, how)
-        return [replace(table, notes=(*table.notes, *unread(path))) for table in tables]
+        notes = (*unread(path), *twins({table.node_id: table.n_rows for table in tables}, "put their rows in one file"))
+        return [replace(table, notes=(*table.notes, *notes)) for table in tables]
     if nodes is not None:
         raise ValueError(f"nodes={list(nodes)}: {source} is no folder, so all of it is read; leave nodes out")
     if path.is_file():
+        how |= {"node_map": node_map}
         return _load_files([path], label, node, _writings([path], decimal, encoding), how)
     if str(source) in DATASETS:
-        given = [name for name, value in {"label": label, "node": node, **how}.items() if value]
+        own = {"label": label, "node": node, **how}
+        given = [name.replace("gaps", "missing_values") for name, value in own.items() if value]
         given += ["decimal and encoding"] if (decimal, encoding) != (".", "utf-8") else []
         if given:
             raise ValueError(f"{str(source)!r} is bundled with its own columns; leave {given[0]} out")
@@ -150,6 +171,12 @@ def _single(**named: str | None) -> dict[str, list[str]]:
     for role, name in named.items():
         check_kind(role, "" if name is None else name, str, "the name of a column")
     return {role: [name] if name else [] for role, name in named.items()}
+
+
+def _check_node_map(node_map: Any, node: str | None) -> None:
+    check_mapping("node_map", node_map)
+    if node_map and node is None:
+        raise ValueError("node_map is for nodes that a column names, and node (--node) is not given; leave it out")
 
 
 def _check_texts_of(name: str, said: Any, what: str) -> None:
@@ -168,8 +195,22 @@ def node_names(folder: str | Path) -> list[str]:
     return list(_node_files(Path(folder)))
 
 
+def named_columns(source: str | Path) -> bool:
+    """Return whether a folder or a file holds tables with named columns, in which values may be missing.
+
+    Examples
+    --------
+    >>> named_columns("rows.csv"), named_columns("rows.npz")
+    (True, False)
+    """
+    path = Path(source)
+    return any(format_of(file) in {"csv", "parquet"} for file in (_files(path) if path.is_dir() else [path]))
+
+
 def unread(folder: str | Path) -> list[str]:
-    """Return in a line which files of a folder are not read, and might be meant as nodes; nothing if it has none.
+    """Return in a line each which files of a folder, and sub-folders, are not read, and might be meant as nodes.
+
+    Nothing if it has none. Sub-folders without a table, and those that a run left, are no nodes to anybody.
 
     Examples
     --------
@@ -183,7 +224,23 @@ def unread(folder: str | Path) -> list[str]:
     names = [path.name for path in files if format_of(path) is None]
     odd = [name for name in names if not name.lower().endswith(_OURS) and not name.lower().startswith("readme")]
     said = "files beside those of the nodes are not read, as they are of other kinds"
-    return [f"{said}: {listing(map(shown, odd))}"] if odd else []
+    inner = _inner(Path(folder)) if Path(folder).is_dir() else []
+    away = "sub-folders are not read; put the files of all nodes into the folder itself"
+    return [
+        *([f"{said}: {listing(map(shown, odd))}"] if odd else []),
+        *([f"{away}: {listing(map(shown, inner))}"] if inner else []),
+    ]
+
+
+def _inner(folder: Path) -> list[str]:
+    """Return the names of sub-folders that hold tables, or what may be some, at any depth; not those of runs."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith((".", "_")) and not (path / "config.json").is_file():
+            held = islice((one for one in path.rglob("*") if one.is_file()), _LOOKED_AT)
+            if any(format_of(one) is not None or one.suffix.lower() in _SHEETS for one in held):
+                found.append(path.name)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -202,6 +259,8 @@ def _node_files(folder: Path) -> dict[str, Path]:
     files = [p for p in found if format_of(p) is not None]
     if not files:
         held = f"no node files, only {', '.join(p.name for p in found[:5])}" if found else "no node files"
+        inner = _inner(folder)
+        held += f" (sub-folders are not read: {listing(map(shown, inner))})" if inner else ""
         raise ValueError(f"{folder}: {held}; put one file per node there, ending in {', '.join(SUFFIXES)}")
     for path in found:
         if format_of(path) is None and path.suffix.lower() not in _NO_DATA:
@@ -244,7 +303,11 @@ def _load_files(
             f"label={label!r}: {numbered[0]} has no names for columns, its label is the first entry of every row; "
             "leave label out"
         )
-    tables = [table for path in paths for table in read(path, label, node, writings[path])]
+    node_map = {f"{one}".strip(): f"{to}".strip() for one, to in (how.get("node_map") or {}).items()}
+    also: dict[str, Any] = {"gaps": how["gaps"], "node_map": node_map}
+    tables = [table for path in paths for table in read(path, label, node, writings[path], **also)]
+    how = {name: value for name, value in how.items() if name != "node_map"}
+    how["may_lack"] = [*how["may_lack"], *([] if node is None else [node])]
     if not framed:
         return _arrays_alike(tables, how)
     if label is None:
@@ -268,10 +331,13 @@ def _check_written(writings: Mapping[Path, Writing], formats: Mapping[Path, str 
         raise ValueError(f"decimal and encoding are for CSV files, and {next(iter(formats))} is none; leave them out")
 
 
-def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "utf-8") -> Table:
+def load_unlabelled(
+    path: str | Path, *, decimal: str = ".", encoding: str = "utf-8", missing_values: MissingValues = ()
+) -> Table:
     """Return a file's rows without labels, to predict on; a column of labels among them does no harm.
 
-    Columns of a CSV file stay as written, but for its `decimal`: the recipe knows which of them are numbers.
+    Columns of a CSV file stay as written, but for its `decimal` and `missing_values` (`load`): the recipe knows
+    which of them are numbers.
 
     Raises
     ------
@@ -283,4 +349,4 @@ def load_unlabelled(path: str | Path, *, decimal: str = ".", encoding: str = "ut
         raise ValueError(f"{file}: not a file that can be read; give one of {', '.join(SUFFIXES)}")
     writing = Writing(decimal, encoding)
     _check_written({file: writing}, {file: format_of(file)})
-    return read(file, writing=writing)[0]
+    return read(file, writing=writing)[0].blanked(gaps_of(missing_values))

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 
+from localgd.data.coding import labels_at, meant_labels
 from localgd.data.columns import check_known
 from localgd.data.encodings import Category
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Speller, listed, places, plain_label
+from localgd.data.spelling import LabelMaps, Speller, listed, places
 from localgd.data.table import Table
-from localgd.data.values import label_array
 from localgd.errors import shown
 
 
@@ -28,10 +27,13 @@ class Meant:
         Like ``{"no": 0, "yes": 1}``; what it does not name stays as it is.
     categories : mapping from column to such a mapping
         The same for columns of categories.
+    label_maps : tuple of (node, pairs)
+        What labels mean at one node only; `labels` is about what they mean there.
     """
 
     labels: Mapping[Any, Any] = field(default_factory=dict)
     categories: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
+    label_maps: LabelMaps = ()
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what a recipe has no class, column or category for.
@@ -47,9 +49,12 @@ class Meant:
         Traceback (most recent call last):
         ValueError: label_map maps 'yes' to 2, which is none of the model's classes (0, 1)
         """
-        if self.labels and not recipe.classes:
+        if (self.labels or self.label_maps) and not recipe.classes:
             raise ValueError("label_map is for classes, and the model predicts numbers; leave it out")
         _check("label_map", self.labels, recipe.classes, recipe.spellings, "classes")
+        known = (*recipe.classes, *self.labels)
+        for node, pairs in self.label_maps:
+            _check(f"label_map of node {node!r}", dict(pairs), known, recipe.spellings, "classes")
         own = {column.name: column for column in recipe.columns if isinstance(column, Category)}
         check_known("category_map", self.categories, list(own), "the model", "a column of categories")
         for name, mapping in self.categories.items():
@@ -61,16 +66,14 @@ class Meant:
 
         Examples
         --------
-        >>> table = Table("a", pl.DataFrame({"ward": ["N", None]}), np.array(["yes", "No"]))
+        >>> from numpy import array
+        >>> table = Table("a", pl.DataFrame({"ward": ["N", None]}), array(["yes", "No"]))
         >>> found = Meant({"no": 0, "yes": 1}, {"ward": {"n": "north"}})(table)
         >>> found.labels.tolist(), found.features["ward"].to_list()
         ([1, 0], ['north', None])
         """
         frame: Any = table.features
-        if self.labels and table.labels.size:
-            speller = Speller("label", ("label_map", "--label-map "), self.labels)
-            values, codes = np.unique(table.labels, return_inverse=True)
-            table = replace(table, labels=label_array([speller.meant(plain_label(one)) for one in values])[codes])
+        table = meant_labels(labels_at(table, self.label_maps), self.labels)
         for name, mapping in self.categories.items():
             if not isinstance(frame, pl.DataFrame) or name not in frame.columns:
                 continue  # the recipe says what is lacking

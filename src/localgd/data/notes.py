@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from localgd.core import Report
 from localgd.data.columns import option
 from localgd.data.encodings import Category, Encoding
+from localgd.data.gaps import remedy
 from localgd.data.numbering import doubt
-from localgd.data.spelling import Joined, key
+from localgd.data.spelling import Joined, key, listed
 from localgd.data.survey import tallies
 from localgd.data.values import MISSING
 from localgd.errors import shown
@@ -26,12 +27,31 @@ _YES_OR_NO = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t
 """Pairs of words for the same question; a column that has several is likely to ask it at unlike nodes."""
 
 
-_UNKNOWN = frozenset(MISSING) - {"none", "-"}
+_UNKNOWN = frozenset(MISSING) - {"none", "-"} | {
+    *("--", "---", ".", "n.a.", "#n/a", "#null!", "missing", "unknown", "not known", "unk", "n.d.", "not available"),
+    *("k.a.", "k. a.", "keine angabe", "unbekannt", "fehlt", "fehlend", "inconnu", "desconocido", "sconosciuto"),
+}
 """What seldom names a category: that there is none of something, or a sign, may."""
 
 
-def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, str]) -> list[str]:
-    """Return what nodes did while they read, what looks like an id or a node, and what was joined."""
+_NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:[.,]\d+)?\s*([^\W\d_].*|[%‰°€$£µ].*|)")
+"""A number, and the unit behind it; none of digits that are a code."""
+
+_MANY_NUMBERS, _NEARLY_ALL = 10, 0.9
+"""So many categories that are numbers, and such a share of all, are hardly meant as categories."""
+
+
+def notes_of(
+    survey: Report,
+    columns: Sequence[Encoding],
+    kinds: Mapping[str, str],
+    declared: Collection[str] = (),
+    mapped: Collection[str] = (),
+) -> list[str]:
+    """Return what nodes did while they read, what looks like an id or a node, and what was joined.
+
+    A column that was `declared` as one of categories may hold numbers, unless it is one as its values were `mapped`.
+    """
     told = {note: count for (note,), count in tallies(survey, "note")}
     spans = [(span, count) for span, count in tallies(survey, "numbered") if span[1] > 0]
     if apart := doubt((first, last) for (first, last), _ in spans):  # of files that nodes read by themselves
@@ -46,6 +66,13 @@ def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, st
     if survey.n_nodes == 1:
         notes.append(_forgotten(columns))
     notes += [note for column in columns if isinstance(column, Category) for note in _doubts(column)]
+    said = {*declared}.difference(mapped)
+    notes += [
+        note
+        for column in columns
+        if isinstance(column, Category) and column.name not in said
+        for note in _numbers(column, mapped=column.name in mapped)
+    ]
     joined = [(column.name, Joined((), column.spellings)) for column in columns if isinstance(column, Category)]
     notes += [f"column {name!r} in other spellings: {found.said}" for name, found in joined if found.spellings]
     return notes
@@ -53,9 +80,10 @@ def notes_of(survey: Report, columns: Sequence[Encoding], kinds: Mapping[str, st
 
 def _doubts(column: Category) -> Iterator[str]:
     """Yield what looks like a missing value, or like one thing in two words, and is taken for categories."""
-    if blanks := [shown(value) for value in column.categories if value.lower() in _UNKNOWN]:
-        words = " and ".join(blanks)
-        yield f"column {column.name!r}: {words} counts as a category; where it means a missing value, leave it blank"
+    if blanks := [value for value in column.categories if value.lower() in _UNKNOWN]:
+        counts = "counts as a category" if len(blanks) == 1 else "count as categories"
+        none = f"if that stands for a missing value, say so with {remedy(*blanks)}"
+        yield f"column {column.name!r}: {' and '.join(map(shown, blanks))} {counts}; {none}"
     own = {key(value) for value in column.categories}
     codings = [" and ".join(pair) for pair in _YES_OR_NO if own >= {*pair}]
     if len(codings) > 1:
@@ -63,6 +91,31 @@ def _doubts(column: Category) -> Iterator[str]:
             f"column {column.name!r} holds {', but also '.join(codings)}: where they mean the same, say so "
             f"(--category-map {shlex.quote(f'{column.name}:no=0,yes=1')})"
         )
+
+
+def _numbers(column: Category, *, mapped: bool) -> Iterator[str]:
+    """Yield that nearly all categories are numbers, with or without a unit, and how to have one number of them."""
+    found = {value: number[1].strip() for value in column.categories if (number := _NUMBER.fullmatch(value))}
+    units = {unit for unit in found.values() if unit}
+    if len(found) < max(_MANY_NUMBERS, _NEARLY_ALL * len(column.categories)) or not _one_unit(units):
+        return
+    example = next((value for value, unit in found.items() if unit), "")
+    behind = f", with a unit like {shown(example)}" if units else ""
+    ways = ["take the unit out of the values"] if units else []
+    ways += [f"leave --category-map {shlex.quote(column.name)}:… out and correct the values"] if mapped else []
+    others = [value for value in column.categories if value not in found]
+    stand = "stands" if len(others) == 1 else "stand"
+    ways += [f"if {listed(others)} {stand} for a missing value, say so with {remedy(*others)}"] if others else []
+    ways = ways or ["store them as numbers, not as texts"]
+    yield (
+        f"column {column.name!r}: {len(found)} of {len(column.categories)} categories are numbers{behind}, and each "
+        f"counts by itself; to have numbers, {'; '.join(ways)}"
+    )
+
+
+def _one_unit(units: Collection[str]) -> bool:
+    """Return whether all units are one, in the singular or the plural, or there is none."""
+    return all(unit.startswith(min(units, key=len)) for unit in units)
 
 
 def _forgotten(columns: Sequence[Encoding]) -> str:

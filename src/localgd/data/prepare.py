@@ -15,17 +15,17 @@ import numpy as np
 
 from localgd.core import Engine, Message, Report
 from localgd.data.coding import ClassCounts, ClassWeight, check_class_weight, class_weights
-from localgd.data.columns import check_known, one_role, option
+from localgd.data.columns import check_known, option
 from localgd.data.doubts import settled
 from localgd.data.encodings import Category, Encoding, Number, Unseen, Words
+from localgd.data.kinds import empty_columns, kinds_of, too_many
+from localgd.data.label_maps import known_maps, said_of, split_map
 from localgd.data.labels import classes_of, no_labels
 from localgd.data.notes import notes_of
-from localgd.data.numbering import doubt
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import Joined, Label, Pairs, Speller, check_map
-from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, tallies
-from localgd.data.table import MOST_COLUMNS, numbered
-from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, listing
+from localgd.data.spelling import Joined, Label, LabelMaps, Pairs, Speller, check_map, plain_names
+from localgd.data.survey import FEW, MANY, UNIQUE, Moments, Survey, Tally, no_classes, same_gaps, tallies
+from localgd.errors import check_flag, check_kind, check_mapping, check_names, check_whole, from_all, shown
 from localgd.rounding import FloatArray
 
 Missing: TypeAlias = Literal["category", "zeros", "most-frequent"]
@@ -49,6 +49,7 @@ def prepare(
     label_map: Mapping[Any, Any] | None = None,
     category_map: Mapping[str, Mapping[Any, Any]] | None = None,
     class_weight: ClassWeight | None = None,
+    empty: Literal["error", "leave-out"] = "error",
 ) -> tuple[AnyEngine, Recipe]:
     """Learn by rounds how to turn the nodes' tables into numbers, and do it on every node.
 
@@ -83,12 +84,17 @@ def prepare(
     n_classes : int, optional
         How many classes there are; needed for more than 30, and where some nodes share none with the others.
     label_map : mapping from label to class, optional
-        What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any.
+        What labels mean, like ``{"no": 0, "yes": 1}``; a label that maps to itself is no other spelling of any. What
+        those of one node mean is a mapping of its own, ``{"north": {1: 0, 2: 1}}``; a node that is not there is passed
+        over, as it may have been left out.
     category_map : mapping from column to such a mapping, optional
         The same for columns of categories.
     class_weight : "balanced" or mapping from class to float, optional
         What rows count in training by their class, beside weights of their own: as in scikit-learn, Σ n/(C n_c) if
         balanced, by one more round for the numbers n_c of rows, each by its weight; a class that is not named counts 1.
+    empty : "error" or "leave-out"
+        What a column is in which no row has a value: a mistake, or left out, as where the one node that has it is
+        held out.
 
     Returns
     -------
@@ -112,7 +118,11 @@ def prepare(
     >>> recipe.classes, recipe.columns
     (('no', 'yes'), (Number(name='x0', fill=2.0, center=2.0, scale=0.816496580927726, n_missing=0, dates=False),))
     """
-    for parameter, value, allowed in (("scale", scale, (None, "standard")), ("missing", missing, get_args(Missing))):
+    for parameter, value, allowed in (
+        ("scale", scale, (None, "standard")),
+        ("missing", missing, get_args(Missing)),
+        ("empty", empty, ("error", "leave-out")),
+    ):
         if value not in allowed:
             raise ValueError(f"{parameter} must be one of {allowed}, got {value!r}")
     check_kind("engine", engine, Engine, "an engine such as InProcess(tables)")
@@ -121,30 +131,32 @@ def prepare(
     check_flag("classes", classes)
     check_names("text", text)
     check_names("categorical", categorical)
-    check_mapping("label_map", label_map)
-    check_mapping("category_map", category_map)
+    everywhere, label_maps, category_map = _checked_maps(label_map, category_map)
     if n_classes is not None:
         check_whole("n_classes", n_classes, 2)
-    check_map("label_map", label_map or {})
-    for column, mapping in (category_map or {}).items():
-        check_map(f"category_map[{column!r}]", mapping)
     check_class_weight(class_weight)
     if not classes and (label_map or n_classes is not None or class_weight):
         raise ValueError("label_map, n_classes and class_weight are for classes; leave them out for numbers to fit")
+    text, categorical = plain_names(text), plain_names(categorical)
     survey = from_all(engine, Survey(), Message())
     if classes:
         _check_labels(survey)
-    kinds = _kinds(survey, tuple(text), tuple(categorical))
+    gaps = same_gaps(survey)
+    away = empty_columns(survey) if empty == "leave-out" else ()
+    text, categorical = ([name for name in names if name not in away] for names in (text, categorical))
+    category_map = {name: mapping for name, mapping in category_map.items() if name not in away}
+    kinds = kinds_of(survey, tuple(text), tuple(categorical), away)
     numbers, categories, words = (
         tuple(name for name, kind in kinds.items() if kind in among)
         for among in ({"number", "sparse"}, {"category"}, {"words"})
     )
-    tally = from_all(engine, Tally(numbers, categories, words, min_group, classes), Message())
-    if classes and (odd := no_labels(tally, label_map or {})):  # where they stand, the nodes know
-        from_all(engine, Tally((), (), (), min_group, no_labels=odd), Message())
+    task = Tally(numbers, categories, words, min_group, classes, label_maps=label_maps)
+    tally = from_all(engine, task, Message())
+    if classes and (odd := no_labels(tally, everywhere)):  # where they stand, the nodes know
+        from_all(engine, Tally((), (), (), min_group, no_labels=odd, label_maps=label_maps), Message())
     (labels, notes), coded = settled(
-        partial(classes_of, tally, label_map or {}, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
-        partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map or {}),
+        partial(classes_of, tally, everywhere, n_classes, drawn=_drawn(survey)) if classes else _no_classes,
+        partial(_category_columns, tally, categories, frozenset(categorical), missing, category_map),
     )
     encodings: dict[str, Encoding] = {
         **_number_columns(engine, numbers, tally, scale=scale, centered="sparse" not in kinds.values()),
@@ -156,15 +168,32 @@ def prepare(
     filled = sum(not isinstance(column, Words) for column in columns) + intercept
     width = sum(len(column.feature_names) for column in columns) + intercept
     sparse = bool({"sparse", "words"} & set(kinds.values())) or filled < _SPARSE_BELOW * width
-    notes = (*notes, *notes_of(survey, columns, kinds))
+    left = (f"column {shown(name)} is left out, as no row has a value of it" for name in away)
+    known = said_of(maps := known_maps(label_maps, labels))
+    notes = (*notes, *left, *known, *notes_of(survey, columns, kinds, categorical, category_map))
     del survey, kinds, tally, encodings  # of wide rows they would take room while nodes hold tables and rows
     unseen: Unseen = "error" if min_group == 1 else "zeros"
-    own, names = class_weights(class_weight, *_counting(engine, labels, min_group)), labels.values
-    if own:
-        said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
-        notes = (*notes, f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}")
-    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own)
+    own, names = class_weights(class_weight, *_counting(engine, labels, min_group, label_maps)), labels.values
+    notes = (*notes, *_weights_said(names, own))
+    recipe = Recipe(columns, names, intercept, sparse, unseen, labels.spellings, notes, own, gaps, maps, away)
     return engine.map(recipe), recipe
+
+
+def _checked_maps(label_map: Any, category_map: Any) -> tuple[dict[Any, Any], LabelMaps, dict[str, Mapping[Any, Any]]]:
+    """Return what labels mean everywhere and at nodes, and what categories do, by the names of columns."""
+    check_mapping("label_map", label_map)
+    check_mapping("category_map", category_map)
+    everywhere, label_maps = split_map(label_map or {})
+    for column, mapping in (category_map or {}).items():
+        check_map(f"category_map[{column!r}]", mapping)
+    categories = dict(zip(plain_names(category_map or ()), (category_map or {}).values(), strict=True))
+    return everywhere, label_maps, categories
+
+
+def _weights_said(names: Sequence[Label], own: Sequence[float]) -> list[str]:
+    """Return what to say of weights of classes."""
+    said = ", ".join(f"{name!r} as {weight:.4g}" for name, weight in zip(names[:10], own, strict=False))
+    return [f"in training a row counts by its class: {said}{', …' if len(own) > 10 else ''}"] if own else []
 
 
 def _no_classes() -> tuple[Joined, tuple[str, ...]]:
@@ -179,10 +208,10 @@ def _dated(columns: Sequence[Encoding], survey: Report) -> tuple[Encoding, ...]:
 
 
 def _counting(
-    engine: Engine, labels: Joined, min_group: int
+    engine: Engine, labels: Joined, min_group: int, label_maps: LabelMaps
 ) -> tuple[tuple[Label, ...], Pairs, Callable[[], FloatArray]]:
     """Return the classes, their spellings, and what counts the rows of each by a round."""
-    task = ClassCounts(labels.values, labels.spellings, min_group)
+    task = ClassCounts(labels.values, labels.spellings, min_group, label_maps)
     return labels.values, labels.spellings, lambda: from_all(engine, task, Message()).sums["by_class"]
 
 
@@ -193,94 +222,14 @@ def _check_labels(survey: Report) -> None:
             raise ValueError(no_classes(f"{n_rows}" if floor == UNIQUE else f"more than {floor}", f"{n_rows} rows"))
 
 
-def _kinds(survey: Report, text: tuple[str, ...], categorical: tuple[str, ...]) -> dict[str, str]:
-    """Return ``number``, ``sparse``, ``category`` or ``words`` for every column, in the order of the table."""
-    stored = _stored(survey)
-    for parameter, names in (("text", text), ("categorical", categorical)):
-        check_known(parameter, names, list(stored), "the tables")
-        for name in names:
-            if stored[name] == "sparse" or (parameter == "text" and stored[name] != "text"):
-                raise ValueError(f"{parameter}={name!r} is a column of numbers ({stored[name]}); leave it out")
-    one_role({"text": text, "categorical": categorical})
-    for (name, floor), n_rows in tallies(survey, "distinct"):
-        if name not in {*text, *categorical} and (floor == MANY or n_rows > survey.n_rows / 2):
-            raise ValueError(_too_many(name, f"more than {floor}"))
-    category = {name for name in stored if stored[name] == "text"} | set(categorical)
-    return {n: "words" if n in text else "category" if n in category else kind for n, kind in stored.items()}
-
-
-def _stored(survey: Report) -> dict[str, str]:
-    """Return how every column is stored, ``number``, ``sparse`` or ``text``: the same at all nodes that know."""
-    spans = list(tallies(survey, "numbered"))
-    if spans:
-        return _stored_by_number(survey, spans)
-    found: dict[tuple[int, str], dict[str, int]] = {}
-    for (width, kind), count in tallies(survey, "plain"):
-        if count == survey.n_nodes:
-            return dict.fromkeys(numbered(width), kind)
-        for at in enumerate(numbered(width)):
-            kinds = found.setdefault(at, {})
-            kinds[kind] = kinds.get(kind, 0) + count
-    for (place, name, kind), count in sorted(tallies(survey, "column")):
-        kinds = found.setdefault((place, name), {})
-        kinds[kind] = kinds.get(kind, 0) + count
-    stored, lacking = {}, []
-    for (place, name), nodes in found.items():
-        blank = nodes.pop("blank", 0)
-        kind, count = next(iter(nodes.items()), ("number", 0))
-        if len(nodes) > 1:
-            held = ", ".join(f"{kind} at {count}" for kind, count in nodes.items())
-            raise ValueError(
-                f"column {name!r} is stored in more than one way (nodes: {held}); code it alike, or, if it holds "
-                f"categories, declare it with {option('categorical', name)}"
-            )
-        if blank + count != survey.n_nodes:
-            lacking.append(f"column {name!r} (place {place}, {kind}) is at {blank + count}")
-        stored[name] = kind
-    if lacking:
-        where = f"{listing(lacking, noun='columns')} of {survey.n_nodes} nodes only"
-        raise ValueError(f"{where}; give all nodes the same columns in the same order, or drop those (--drop)")
-    return stored
-
-
-def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int]]) -> dict[str, str]:
-    """Return the columns of all svmlight nodes together: what a node does not reach is zero there."""
-    if sum(count for _, count in spans) != survey.n_nodes:
-        raise ValueError("some nodes hold svmlight files and others do not; give all nodes one format")
-    first, last = min(first for (first, _), _ in spans), max(last for (_, last), _ in spans)
-    if first < 0 or last >= MOST_COLUMNS:
-        raise ValueError(
-            f"a node numbers its columns from {first} to {last}; number them from 0 or 1, to less than {MOST_COLUMNS:,}"
-        )
-    doubt((begin, end) for (begin, end), _ in spans if end > 0)
-    dropped = {number: count for (number,), count in tallies(survey, "dropped")}
-    for number, count in dropped.items():
-        reach = sum(nodes for (begin, end), nodes in spans if begin <= number <= end)
-        if count < reach:
-            raise ValueError(
-                f"column 'x{number}' is left out at {count} of {reach} nodes that reach it; drop it at all of them"
-            )
-    names = enumerate(numbered(last + 1, first), start=first)  # the same texts as in the tables
-    return {name: "sparse" for number, name in names if number not in dropped}
-
-
-def _too_many(name: str, how_many: str) -> str:
-    return (
-        f"column {name!r} has {how_many} distinct values, in more than half the rows: it looks like text or an id; "
-        f"drop it with {option('drop', name)}, or declare it with {option('text', name)} or "
-        f"{option('categorical', name)}"
-    )
-
-
 def _number_columns(
     engine: Engine, names: tuple[str, ...], tally: Report, *, scale: str | None, centered: bool
 ) -> dict[str, Number]:
     present: FloatArray = tally.sums["present"]
     for name, count in zip(names, present, strict=True):
         if count == 0:
-            raise ValueError(
-                f"column {name!r} is missing in all rows of all nodes; drop it with {option('drop', name)}"
-            )
+            what = f"column {name!r} is missing in all rows of all nodes; drop it with {option('drop', name)}"
+            raise ValueError(f"{what}, or leave out all such columns (in Python empty='leave-out')")
     if not names or (scale is None and not centered):  # a sparse table has no missing values, nor have rows like it
         return {name: Number(name) for name in names}
     # Powers of two are exact: squares of values near 1e±150 neither overflow nor vanish, and no digit is lost.
@@ -334,7 +283,7 @@ def _category_columns(
         for value, count in met.items():
             known[meant.get(value, value)] += count
         if name not in declared and len(known) > max(FEW, tally.n_rows / 2):
-            raise ValueError(_too_many(name, str(len(known))))
+            raise ValueError(too_many(name, str(len(known))))
         if not known and name not in blank:
             raise ValueError(
                 f"column {name!r} has no value that min_group rows of a node share; drop it with "

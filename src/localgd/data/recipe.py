@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import count, groupby
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, hstack
 
 from localgd.data.arrays import unlabelled
 from localgd.data.classes import signed
-from localgd.data.coding import check_labelled, codes_of, weighed
+from localgd.data.coding import check_labelled, codes_of, labels_at, weighed
 from localgd.data.encodings import (
     KINDS,
     Category,
@@ -28,8 +28,9 @@ from localgd.data.encodings import (
     check_texts,
     scaled,
 )
+from localgd.data.gaps import Gaps, check_gaps
 from localgd.data.numbering import check_counted
-from localgd.data.spelling import Label, Pairs, plain_label
+from localgd.data.spelling import Label, LabelMaps, Pairs, plain_label
 from localgd.data.table import Table
 from localgd.data.values import as_days, finite_numbers, is_number_type, refuse_odd
 from localgd.errors import check_flag, check_kind, plain, shown
@@ -62,6 +63,12 @@ class Recipe:
         What a person should know of the preparation, a line each: what was joined, left out or looks odd.
     class_weights : tuple of float
         What a row of each class counts in training, beside its own weight; empty if that is 1 for all.
+    gaps : tuple of (column or "", text)
+        What stands for a missing value, as somebody said of the rows of training (`localgd.data.gaps`).
+    label_maps : tuple of (node, pairs of label as written and class)
+        What labels of one node mean, where `prepare` was told so of that node.
+    empty : tuple of str
+        Columns that training left out, as no row had a value there.
 
     Examples
     --------
@@ -83,6 +90,9 @@ class Recipe:
     spellings: Pairs = ()
     notes: tuple[str, ...] = ()
     class_weights: tuple[float, ...] = ()
+    gaps: Gaps = ()
+    label_maps: LabelMaps = ()
+    empty: tuple[str, ...] = ()
 
     @property
     def unweighted(self) -> Recipe:
@@ -106,6 +116,10 @@ class Recipe:
         if not right or len(self.class_weights) not in (0, len(self.classes)):
             raise ValueError(f"class_weights must be a number of at least 0 a class, got {self.class_weights!r:.100}")
         check_spellings("labels", self.spellings, self.classes)
+        check_gaps(self.gaps)
+        check_texts("empty", self.empty)
+        for node, pairs in self.label_maps:
+            check_spellings(f"labels of node {node!r:.100}", pairs, self.classes)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -168,7 +182,7 @@ class Recipe:
         unseen = self.unseen if unseen is None else unseen
         if unseen not in {"error", "zeros"}:
             raise ValueError(f"unseen must be 'error' or 'zeros', got {unseen!r}")
-        table = features if isinstance(features, Table) else unlabelled(features)
+        table = (features if isinstance(features, Table) else unlabelled(features)).blanked(self.gaps)
         frame = table.features
         if isinstance(frame, pl.DataFrame):
             _check_columns([c.name for c in self.columns], frame.columns, table.source)
@@ -233,7 +247,7 @@ class Recipe:
         ValueError
             If a label is none of the classes, or the table has no labels; names row and value.
         """
-        return codes_of(table, self.classes, self.spellings)
+        return codes_of(labels_at(table, self.label_maps), self.classes, self.spellings)
 
     def targets(self, table: Table) -> FloatArray:
         """Return every row's label as a number.
@@ -277,10 +291,7 @@ class Recipe:
         """Return the recipe as plain JSON-able values."""
         kinds = {kind: name for name, kind in KINDS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
-        rest = {
-            name: getattr(self, name)
-            for name in ("intercept", "sparse", "unseen", "spellings", "notes", "class_weights")
-        }
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"columns", "classes"}}
         return {"columns": columns, "classes": list(self.classes), **rest}
 
     @classmethod
@@ -295,12 +306,12 @@ class Recipe:
         try:
             columns = []
             for column in values["columns"]:
-                fields: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
-                columns.append(KINDS[column["kind"]](**fields))
+                own: dict[str, Any] = {k: _tupled(v) for k, v in column.items() if k != "kind"}
+                columns.append(KINDS[column["kind"]](**own))
             flags = values["intercept"], values["sparse"], values.get("unseen", "error")
             spellings, notes = _tupled(values.get("spellings", ())), tuple(map(plain, values.get("notes", ())))
-            weights = _tupled(values.get("class_weights", ()))
-            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, weights)
+            rest = (_tupled(values.get(name, ())) for name in ("class_weights", "gaps", "label_maps", "empty"))
+            return cls(tuple(columns), _tupled(values["classes"]), *flags, spellings, notes, *rest)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"values is no recipe ({type(error).__name__}: {error}); write it with to_dict") from error
 

@@ -18,10 +18,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from localgd.data.doubts import Doubt, InDoubtError
-from localgd.errors import shown
+from localgd.errors import shown, told_apart
 
-Label: TypeAlias = "str | int | float | bool"
-Pairs: TypeAlias = "tuple[tuple[Label, Label], ...]"
+Label: TypeAlias = str | int | float | bool
+Pairs: TypeAlias = tuple[tuple[Label, Label], ...]
+LabelMaps: TypeAlias = tuple[tuple[str, Pairs], ...]
+"""What labels mean at nodes, by their names, where that is not what they mean elsewhere."""
 
 _DECIMAL = re.compile(r"([-+]?)(0|[1-9]\d*|(?=\.\d))(?:\.(\d*))?", re.ASCII)
 _UNSEEN = " \t\u200b\u200e\u200f\u2060\ufeff"
@@ -40,6 +42,17 @@ def plain_label(value: Any) -> Label:
     """
     plain: Label = value.item() if isinstance(value, np.generic) else value
     return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+
+
+def plain_names(names: Iterable[Any]) -> list[str]:
+    """Return the names of columns, or what is said of them: in one Unicode form, blanks and line breaks as one blank.
+
+    Examples
+    --------
+    >>> plain_names(["blood  pressure ", "age", 3])
+    ['blood pressure', 'age', '3']
+    """
+    return [unicodedata.normalize("NFC", " ".join(str(name).split())) for name in names]
 
 
 def listed(values: Sequence[Label]) -> str:
@@ -205,8 +218,8 @@ class Joined:
         "'no' is taken for 0, 'yes' for 1"
         """
         parts = [
-            f"{shown(one)} {'' if at else 'is taken '}for {shown(meant)}"
-            for at, (one, meant) in enumerate(self.spellings)
+            f" {'' if at else 'is taken '}for ".join(told_apart(one, meant))
+            for at, (one, meant) in enumerate(self.spellings[:11])
         ]
         return ", ".join(parts[:10]) + (", …" if len(parts) > 10 else "")
 
@@ -321,7 +334,7 @@ class Speller:
         doubt = Doubt(self.what, (parameter, flag, column), pairs, said, writable=True)
         (text,) = shlex.split(doubt.flag(pairs))[1:]
         try:
-            mapping = said_maps([text], flag)[column[:-1]] if column else said_map(text, flag)
+            mapping = said_maps([text], flag)[column[:-1]] if column else said_map(text.removeprefix(":"), flag)
         except (ValueError, KeyError):
             return replace(doubt, writable=False)
         return replace(doubt, writable=not replace(self, mapping=mapping)._twins(together, group_of))  # noqa: SLF001  its own

@@ -16,7 +16,9 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from localgd.core import CountKey, Field, Message, Report, Schema
-from localgd.data.spelling import confusable, plain_label
+from localgd.data.coding import labels_at
+from localgd.data.gaps import Gaps
+from localgd.data.spelling import LabelMaps, confusable, plain_label
 from localgd.data.table import Table, numbered
 from localgd.data.values import as_text
 from localgd.errors import shown
@@ -37,7 +39,7 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain")
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain", "gap")
         return dict.fromkeys(names, Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
@@ -48,6 +50,7 @@ class Survey:
         counts |= {("drawn",): 1} if shard.drawn else {}
         counts |= {("note", note): 1 for note in shard.notes}
         counts |= {("date", name): 1 for name in shard.dates}
+        counts |= {("gap", *pair): 1 for pair in shard.gaps}
         plain = not shard.numbered and not isinstance(features, pl.DataFrame) and shard.names == numbered(len(columns))
         if plain:  # of wide rows, a word on each column would be more than the rows
             counts["plain", len(columns), "sparse" if isinstance(features, csr_array) else "number"] = 1
@@ -77,7 +80,8 @@ class Tally:
     A node says its classes together, and which categories it has that are spelled alike (`localgd.data.spelling`).
 
     A value or a word that fewer than `min_group` rows of the node have is not told, nor are labels, if there are more
-    than any classes would be, or they are no `classes`. A label that is one of `no_labels` is refused by its row.
+    than any classes would be, or they are no `classes`. They are told as `label_maps` say that they mean at the node;
+    one that has 1, 2, … says its name. A label that is one of `no_labels` is refused by its row.
     """
 
     numbers: tuple[str, ...]
@@ -86,24 +90,22 @@ class Tally:
     min_group: int = 1
     classes: bool = True
     no_labels: tuple[str, ...] = ()
+    label_maps: LabelMaps = ()
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return an entry for each number, and the tallies."""
         numbers = {"present": Field("sum", (len(self.numbers),)), "peak": Field("max", (len(self.numbers),))}
-        return {**numbers, **dict.fromkeys(("label", "uneven", "category", "alike", "missing", "word"), Field("count"))}
+        counts = ("label", "uneven", "category", "alike", "missing", "word", "from 1")
+        return {**numbers, **dict.fromkeys(counts, Field("count"))}
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return sums ``present``, maxima ``peak`` = max|x|, and what there is of each kind as counts."""
+        shard = labels_at(shard, self.label_maps)
         labels, sizes = np.unique(shard.labels if self.classes else np.zeros(0), return_counts=True)
         if len(labels) > MANY or len(labels) == shard.n_rows > FEW:
             raise ValueError(no_classes(f"{len(labels)}", f"{shard.n_rows} rows"))
         _refuse_labels(shard, labels, self.no_labels)
-        counts: dict[CountKey, int] = {}
-        if labels.size:
-            named = [part for value in map(plain_label, labels) for part in (type(value).__name__, value)]
-            counts["label", *named] = 1  # not how many rows of each
-        if labels.size > 1 and sizes.max() > EVEN * shard.n_rows:
-            counts["uneven",] = 1
+        counts = _of_labels(shard, labels, sizes)
         frame: Any = shard.features
         for name in self.categories:
             values = dict(shard.text(frame[name]).value_counts(name="count").iter_rows())
@@ -178,6 +180,25 @@ def tallies(report: Report, what: str) -> Iterator[tuple[tuple[Any, ...], int]]:
             yield tuple(parts), count
 
 
+def same_gaps(survey: Report) -> Gaps:
+    """Return what stands for a missing value at all nodes.
+
+    Raises
+    ------
+    ValueError
+        If it does at some of them only: rows to come could not be read as all of these were.
+    """
+    found = dict(tallies(survey, "gap"))
+    for (column, text), count in found.items():
+        if count < survey.n_nodes:
+            where = f" in column {shown(column)}" if column else ""
+            raise ValueError(
+                f"missing_values: {shown(text)}{where} stands for a missing value at {count} of {survey.n_nodes} "
+                "nodes; say the same of all of them"
+            )
+    return tuple(sorted(found))
+
+
 def _passed(n_distinct: int, n_rows: int) -> list[int]:
     """Return the numbers up to which distinct values would be few, and that so many in so many rows have passed."""
     return [floor for floor in (FEW, MANY) if n_distinct > max(floor, n_rows / 2)]
@@ -190,6 +211,19 @@ def no_classes(how_many: str, rows: str) -> str:
         f"another column, or merge values until {FEW} are left; to predict numbers is a regression: `localgd train "
         "--task regression`, in Python prepare(…, classes=False)"
     )
+
+
+def _of_labels(shard: Table, labels: Any, sizes: Any) -> dict[CountKey, int]:
+    """Return what there is to tell of a node's labels: which there are, and not how many rows of each."""
+    counts: dict[CountKey, int] = {}
+    plain = [plain_label(one) for one in labels]
+    if plain:
+        counts["label", *(part for value in plain for part in (type(value).__name__, value))] = 1
+    if len(plain) > 1 and plain == [*range(1, len(plain) + 1)]:
+        counts["from 1", shard.node_id] = 1
+    if len(plain) > 1 and sizes.max() > EVEN * shard.n_rows:
+        counts["uneven",] = 1
+    return counts
 
 
 def _refuse_labels(table: Table, labels: Any, refused: Collection[str]) -> None:

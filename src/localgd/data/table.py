@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,11 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from localgd.data.gaps import Gaps, blanked
 from localgd.data.groups import blocks, refuse_masked
 from localgd.data.spelling import confusable
 from localgd.data.values import as_numbers, as_text
+from localgd.errors import shown, told_apart
 from localgd.layouts.layout import Rows
 from localgd.limits import Limits
 from localgd.rounding import FloatArray, frozen, real_array
@@ -89,6 +92,10 @@ class Table:
         What may be told of the rows, as the node's operator says; anything by default.
     weights : (n,) float64 array, optional
         What each row counts in training, at least 0; 1 by default. Columns are prepared as if there were none.
+    gaps : tuple of (column or "", text)
+        What stood for a missing value, as somebody said, and is one now (`localgd.data.gaps`).
+    told : bool, default False
+        Whether labels are already what somebody said that they mean.
 
     Raises
     ------
@@ -117,6 +124,8 @@ class Table:
     dates: tuple[str, ...] = ()
     limits: Limits | None = None
     weights: FloatArray | None = None
+    gaps: Gaps = ()
+    told: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other and freeze the arrays."""
@@ -181,6 +190,21 @@ class Table:
         numbers: Any = self.row_numbers
         return f"{self.source}, row {numbers[row]}"
 
+    def blanked(self, gaps: Gaps) -> Table:
+        """Return the table with nothing where a value of its frame stands for nothing.
+
+        Examples
+        --------
+        >>> table = Table("a", pl.DataFrame({"ward": ["k.A.", "b"]}), np.zeros(0)).blanked((("", "k.a."),))
+        >>> table.features["ward"].to_list(), table.gaps
+        ([None, 'b'], (('', 'k.a.'),))
+        """
+        frame: Any = self.features
+        if not isinstance(frame, pl.DataFrame) or set(gaps) <= set(self.gaps):
+            return self
+        codes = {name: blanked(pl.DataFrame([column]), gaps)[name] for name, column in self.codes.items()}
+        return replace(self, features=blanked(frame, gaps), codes=codes, gaps=tuple(sorted({*self.gaps, *gaps})))
+
     def refuse_gaps(self, gaps: Any, what: str) -> None:
         """Raise a ValueError that names the first of the rows where something is missing, if there are any."""
         rows = np.flatnonzero(gaps)
@@ -239,12 +263,31 @@ class Table:
             weights=None if self.weights is None else self.weights[chosen],
         )
 
-    def split(self, names: NDArray[np.str_]) -> list[Table]:
-        """Return one table per distinct name, named by it, in sorted order."""
+    def split(self, names: NDArray[np.str_], remedy: str = "give them one name") -> list[Table]:
+        """Return one table per distinct name, named by it, in sorted order; the remedy is for names spelled alike."""
         parts = [(name, self.take(rows, name)) for name, rows in blocks(names)]
-        notes = [f"nodes {' and '.join(map(repr, group))} differ in spelling only" for group in confusable(dict(parts))]
-        said = (*self.notes, *notes)
+        said = (*self.notes, *twins({name: part.n_rows for name, part in parts}, remedy))
         return [replace(part, source=f"{self.source} (node {name!r})", notes=said) for name, part in parts]
+
+
+def twins(sizes: Mapping[str, int], remedy: str) -> list[str]:
+    """Return in a line each which names of nodes may be of one, with what joins them.
+
+    In the remedy, ``{python}`` and ``{flag}`` are what turns the others into the one of the most rows.
+
+    Examples
+    --------
+    >>> twins({"Bonn": 9, "bonn": 2, "Rome": 5}, "join them with --node-map {flag}")
+    ["nodes 'Bonn' and 'bonn' differ in spelling only: if they are one node, join them with --node-map bonn=Bonn"]
+    """
+    notes = []
+    for group in confusable(sizes):
+        most = max(group, key=lambda name: sizes[name])
+        others = [name for name in group if name != most]
+        python = f"{{{', '.join(f'{shown(name)}: {shown(most)}' for name in others)}}}"
+        how = remedy.format(python=python, flag=shlex.quote(",".join(f"{name}={most}" for name in others)))
+        notes.append(f"nodes {' and '.join(told_apart(*group))} differ in spelling only: if they are one node, {how}")
+    return notes
 
 
 def refuse_twice(names: Sequence[str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Values of columns of categories that training never met: they may be read as no category, and in how many rows."""
+"""Values that training never met, in columns of categories or such as were empty: read as none, in how many rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from localgd.core import CountKey, Engine, Field, Message, Report, Schema
 from localgd.data.encodings import Category
+from localgd.data.gaps import Gaps
 from localgd.data.recipe import Recipe
 from localgd.data.survey import tallies
 from localgd.data.table import Table
@@ -23,11 +24,14 @@ ByColumn: TypeAlias = "Mapping[str, Mapping[str, int | None]]"
 class Unmet:
     """Tell in how many rows each column holds a value that is none of its categories; of no value, which it is.
 
-    Tallies ``unmet`` by node and column, and ``few`` in place of a number below `min_group`.
+    So is any value of a column that training left out, as it was `empty`. Tallies ``unmet`` by node and column, and
+    ``few`` in place of a number below `min_group`.
     """
 
     columns: tuple[Category, ...]
     min_group: int = 1
+    gaps: Gaps = ()
+    empty: tuple[str, ...] = ()
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
@@ -35,16 +39,21 @@ class Unmet:
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return the node's tallies."""
-        frame, counts = shard.features, dict[CountKey, int]()
+        shard, counts = shard.blanked(self.gaps), dict[CountKey, int]()
+        frame = shard.features
         held = set(shard.names) if isinstance(frame, pl.DataFrame) else set()
-        for column in self.columns:
-            if column.name not in held:  # what reads the rows has words for that
-                continue
-            n_rows = int(column.codes(shard.series([column.name])[0], shard)[1].sum())
+        met_nowhere = {
+            column.name: int(column.codes(shard.series([column.name])[0], shard)[1].sum())
+            for column in self.columns
+            if column.name in held  # what reads the rows has words for others
+        }
+        values = shard.series([name for name in self.empty if name in held])
+        met_nowhere |= {column.name: column.len() - column.null_count() for column in values}
+        for name, n_rows in met_nowhere.items():
             if n_rows >= self.min_group:
-                counts["unmet", shard.node_id, column.name] = n_rows
+                counts["unmet", shard.node_id, name] = n_rows
             elif n_rows:
-                counts["few", shard.node_id, column.name] = 1
+                counts["few", shard.node_id, name] = 1
         return Report(1, shard.n_rows, counts=counts), None
 
 
@@ -69,9 +78,10 @@ def unmet(engine: Engine, recipe: Recipe | None, min_group: int = 1) -> dict[str
     ({'node-0': {'ward': 1}}, {})
     """
     columns = () if recipe is None else tuple(column for column in recipe.columns if isinstance(column, Category))
-    if not columns:
+    gaps, empty = ((), ()) if recipe is None else (recipe.gaps, recipe.empty)
+    if not (columns or empty):
         return {}
-    report = from_all(engine, Unmet(columns, min_group), Message())
+    report = from_all(engine, Unmet(columns, min_group, gaps, empty), Message())
     found: dict[str, dict[str, int | None]] = {}
     for what in ("unmet", "few"):
         for (node, column), n_rows in tallies(report, what):

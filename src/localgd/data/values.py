@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from localgd.data.gaps import remedy
 from localgd.errors import shown
 from localgd.rounding import FloatArray
 
@@ -109,11 +110,13 @@ def finite_numbers(columns: Sequence[pl.Series], place: Callable[[int], str]) ->
     wrong = np.isinf(numbers) | not_numbers(plain, numbers)
     if wrong.any():
         row, j = (int(i) for i in np.argwhere(wrong)[0])
-        comma = plain[j].dtype == pl.String and re.fullmatch(_COMMA, plain[j][row])
-        remedy = "if commas stand before fractions, say decimal=',' (--decimal ,); else " if comma else ""
+        spelled = plain[j].dtype == pl.String
+        comma = spelled and re.fullmatch(_COMMA, plain[j][row])
+        way = "if commas stand before fractions, say decimal=',' (--decimal ,); else " if comma else ""
+        none = f", or, if it stands for a missing value, say so with {remedy(plain[j][row])}" if spelled else ""
         raise ValueError(
-            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; {remedy}correct "
-            "it or leave it blank"
+            f"{place(row)}: column {columns[j].name!r} holds {shown(plain[j][row])}, no finite number; {way}correct "
+            f"it or leave it blank{none}"
         )
     return numbers
 
@@ -154,7 +157,8 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
         unclear = next((f", as nobody can tell here {what}" for p, what in _UNCLEAR if p.match(text[row])), "")
         raise ValueError(
             f"{place(row)}: column {column.name!r} holds {shown(text[row])}, no date; write it YYYY-MM-DD or "
-            f"DD.MM.YYYY, with or without a time HH:MM:SS{unclear}; correct it or leave it blank"
+            f"DD.MM.YYYY, with or without a time HH:MM:SS{unclear}; correct it or leave it blank, or, "
+            f"if it stands for a missing value, say so with {remedy(text[row])}"
         )
     return days.alias(column.name)
 
@@ -225,14 +229,14 @@ def lookalike(texts: Sequence[pl.Series]) -> tuple[int, int, str] | None:
     (0, 0, 'dates; take them as days since 1970 with dates=[…] (--dates COLUMN)')
     """
     present = sum(int((~text.str.to_lowercase().is_in(MISSING)).sum()) for text in texts)
-    for what, (pattern, remedy) in _LOOKS.items():
+    for what, (pattern, way) in _LOOKS.items():
         alike = [text.str.contains(pattern).fill_null(value=False) for text in texts]
         if sum(int(mask.sum()) for mask in alike) <= present / 2:
             continue
         for part, (text, mask) in enumerate(zip(texts, alike, strict=True)):
             rows = (mask & text.cast(pl.Float64, strict=False).is_null()).arg_true()
             if rows.len():
-                return part, int(rows[0]), f"{what}; {remedy}"
+                return part, int(rows[0]), f"{what}; {way}"
     return None
 
 

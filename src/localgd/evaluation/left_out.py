@@ -36,8 +36,8 @@ class LeftOut:
     n_rounds : int
         Rounds that all of it took.
     unmet : mapping from node to mapping from column to int or None
-        In how many of its rows a node has a category that none of the others has, which is read as none; None where
-        they are fewer than `min_group`.
+        In how many of its rows a node has a category that none of the others has, which is read as none, or a value of
+        a column that none of them has; None where they are fewer than `min_group`.
     """
 
     nodes: Mapping[str, Any]
@@ -111,7 +111,8 @@ def leave_one_node_out(engine: Engine, fit: Callable[[Any], Model], *, min_group
     """Train once without each node, and judge that model by the rows of the node that was left out.
 
     The trainings share their rounds. What they learn of columns, scales and categories comes from the other nodes
-    only; a category that none of those has is read as none, and in how many rows is told.
+    only; a category that none of those has is read as none, and in how many rows is told; so is a column that the node
+    alone has, if `fit` leaves it out (``prepare(…, empty="leave-out")``).
 
     Parameters
     ----------

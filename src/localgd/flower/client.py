@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from localgd.data.datasets import DATASETS, load_dataset
+from localgd.data.gaps import said_values
 from localgd.data.load import load
 from localgd.data.partition import partition
 from localgd.data.table import Table
@@ -86,11 +87,10 @@ def answer(
 def rows(context: Context) -> Table:
     """Return the rows that a node's own configuration names: nothing that the server says can lead to a file.
 
-    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``decimal``, ``encoding``, ``drop`` and
-    ``categorical`` (names between commas) as in `localgd.load`. Or ``data`` names a bundled set, of which
-    ``partition-id`` picks the node, as
-    simulations number them; only there the app's own configuration may name it. If it names no rows of one node, it is
-    a `RefusedError`.
+    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``decimal``, ``encoding``, ``missing-values``
+    (like ``k.A.,--;smoker:9``), ``drop`` and ``categorical`` (names between commas) as in `localgd.load`. Or
+    ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number them; only
+    there the app's own configuration may name it. If it names no rows of one node, it is a `RefusedError`.
     """
     config = context.node_config
     path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))
@@ -100,6 +100,7 @@ def rows(context: Context) -> Table:
         label, weight = (None if config.get(key) is None else str(config[key]) for key in ("label", "weight"))
         drop, categorical = (_names(config, key) for key in ("drop", "categorical"))
         own: dict[str, Any] = {key: str(config[key]) for key in ("decimal", "encoding") if key in config}
+        own["missing_values"] = said_values(str(config.get("missing-values", "")).split(";"))
         return load(str(path), label=label, drop=drop, categorical=categorical, weight=weight, **own)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:

@@ -15,9 +15,10 @@ from flwr.serverapp import Grid, ServerApp
 from localgd.core import Problem
 from localgd.data.coding import said_weight
 from localgd.data.datasets import DATASETS
+from localgd.data.label_maps import said_label_map
 from localgd.data.prepare import prepare
 from localgd.data.recipe import Recipe
-from localgd.data.spelling import said_map, said_maps
+from localgd.data.spelling import said_maps
 from localgd.engine.flower import FlowerEngine
 from localgd.methods.method import Choice, Method
 from localgd.methods.options import OPTIONS, meant
@@ -169,7 +170,7 @@ class RunConfig:
             if (said := self.given(key)) is not None:
                 options[key] = said if key == "missing" else tuple(name.strip() for name in said.split(","))
         if (said := self.given("label-map")) is not None:
-            options["label_map"] = said_map(said, "label-map")
+            options["label_map"] = said_label_map(said.split(";"), "label-map", None)
         if (said := self.given("category-map")) is not None:
             options["category_map"] = said_maps(said.split(";"), "category-map")
         if (said := self.given("class-weight")) is not None:

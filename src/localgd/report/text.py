@@ -193,20 +193,22 @@ def failures(found: Sequence[Failure]) -> list[str]:
 
 
 def unmet(found: Mapping[str, Mapping[str, int | None]]) -> list[str]:
-    """Return in a line where rows hold categories that training never met; nothing if none do.
+    """Return in a line where rows hold what training never met: categories, or columns without a value there.
+
+    Nothing if none do.
 
     Examples
     --------
     >>> print(*unmet({"north": {"ward": 12, "bed": None}}))
-    categories that training never met are read as none: of 'ward' in 12 rows of 'north', of 'bed' in some of 'north'...
+    what training never met is read as none: of 'ward' in 12 rows of 'north', of 'bed' in some of 'north'...
     """
     named = [
         f"of {shown(column)} in {'some' if n_rows is None else counted(n_rows, 'row')} of {shown(node)}"
         for node, by_column in found.items()
         for column, n_rows in by_column.items()
     ]
-    mend = "where one is another spelling of what is known, say so with --category-map"
-    said = f"categories that training never met are read as none: {listing(named, noun='columns of nodes')}; {mend}"
+    mend = "where one is another spelling of a known category, say so with --category-map"
+    said = f"what training never met is read as none: {listing(named, noun='columns of nodes')}; {mend}"
     return [plain(said)] if named else []
 
 
