@@ -186,16 +186,6 @@ def test_a_run_of_numbers_remembers_its_alpha(tmp_path):
     assert "compared with the pooled ridge solution with alpha=3" in said
 
 
-def test_that_rows_are_those_of_the_run_is_said(tmp_path):
-    whole, part = tmp_path / "WHOLE", tmp_path / "PART"
-    for run, more in ((whole, ()), (part, ("--holdout", "0.2"))):
-        assert localgd("train", "heart", "--C", "1", "--out", run, *more).returncode == 0
-    assert "trained on these rows, which flatter it" in localgd("evaluate", whole, "heart").stderr
-    assert "set aside (--holdout 0.2), too: of what" in localgd("evaluate", part, "heart").stderr
-    assert "flatter" not in localgd("certify", whole, "heart").stderr
-    assert "all rows count here" in localgd("certify", part, "heart").stderr
-
-
 def test_a_run_of_a_loss_of_its_own_is_not_compared_with_another_one_in_silence(tmp_path):
     engine, recipe = prepare(InProcess(load("heart")), scale="standard")
     out = train(engine, lbfgs(), problem=Regularised(Steeper(), C=0.5, intercept=True), n_rounds=3)

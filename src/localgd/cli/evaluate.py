@@ -13,6 +13,7 @@ from localgd.cli import flags
 from localgd.cli.options import with_source
 
 if TYPE_CHECKING:
+    from localgd.cli.trained_on import Use
     from localgd.data.encodings import Unseen
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
@@ -53,7 +54,7 @@ def evaluate_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=source.data)
-    held, engine = _held(model, source, seed, unseen, min_group)
+    held, engine = _held(model, source, (seed, unseen, min_group), "evaluate")
     cuts = tuple(threshold or ())
     found = evaluate(held, engine, thresholds=cuts, min_group=min_group, n_rounds=n_rounds, by_node=by_node)
     entries = json.dumps(found.to_dict(), indent=1, allow_nan=False)
@@ -89,7 +90,7 @@ def calibrate_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=source.data)
-    held, engine = _held(model, source, seed, unseen, min_group)
+    held, engine = _held(model, source, (seed, unseen, min_group), "calibrate")
     found = calibrate(held, engine, min_group=min_group)
     with whole(out) as fresh:
         fresh.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -97,18 +98,18 @@ def calibrate_command(
 
 
 def _held(
-    model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
+    model: Path, source: flags.Source, said: tuple[int | None, Unseen | None, int], use: Use
 ) -> tuple[Model, InProcess]:
-    """Return a model, with a recipe, and the tables that it is for."""
+    """Return a model, with a recipe, and the tables that it is for; what was said is seed, unseen and min_group."""
     from localgd.cli.data import doubts, prepared, taking
     from localgd.cli.remembered import check_brought, recalled
     from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
-    held = Model.load(model)
+    held, (seed, unseen, min_group) = Model.load(model), said
     check_brought(model, held.recipe, source)
-    how = recalled(model, source, seed, judging=True)
+    how = recalled(model, source, seed, use)
     tables = how.tables(held.recipe)
     engine = InProcess(tables)
     if held.recipe is None:

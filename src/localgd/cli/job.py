@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from localgd.cli.data import federation_of, prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
 from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
+from localgd.cli.trained_on import config_of
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
@@ -76,7 +78,7 @@ class Job:
                 progress.say(note)
             reference = self._reference(federation, method, progress)
             if out is not None and not resumed:
-                begun = record.begun(out, self._config(), recipe, force=flags.force)
+                begun = record.begun(out, self._config, recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
             fit = self._fit((method, problem), goal, progress, tables, source) if flags.leave_one_node_out else None
             judge = replace(judge, engine=None, training=None) if fit is None else judge
@@ -199,10 +201,10 @@ class Job:
             progress.say(f"no comparison: {error}")
             return None
 
+    @cached_property
     def _config(self) -> dict[str, Any]:
-        """Return how to do it again, from anywhere."""
-        data = str(Path(self.flags.data).resolve()) if Path(self.flags.data).exists() else self.flags.data
-        return {"flags": {**vars(self.flags), "data": data}, "versions": record.versions("localgd", "numpy")}
+        """How to do it again, from anywhere."""
+        return config_of(vars(self.flags))
 
     def _saved(self, run: Run, model: Model, judged: Judged | None) -> Path | None:
         """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""
@@ -211,12 +213,12 @@ class Job:
         try:
             if judged is not None:
                 judged.leave(record.partial(self.out))
-            record.write(self.out, run, model, self._config(), draw=convergence, force=self.flags.force)
+            record.write(self.out, run, model, self._config, draw=convergence, force=self.flags.force)
         except OSError as error:
             refuge = Path(tempfile.mkdtemp(prefix="localgd-")) / "run"
             typer.echo(f"error: could not write {self.out}: {error}", err=True)
             try:
-                record.write(refuge, run, model, self._config())
+                record.write(refuge, run, model, self._config)
             except OSError:
                 typer.echo(json.dumps(model.to_dict()))
                 typer.echo("the model is printed above, as there is no room anywhere; redirect it to a file", err=True)

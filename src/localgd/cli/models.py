@@ -75,7 +75,7 @@ def certify_command(
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     check_brought(model, held.recipe, source, class_weight)
-    how = recalled(model, source, seed, judging=False)
+    how = recalled(model, source, seed, "certify")
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe

@@ -141,6 +141,7 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     """Write the run folder: what a training leaves, and the scores."""
     import polars as pl
 
+    from localgd.cli.trained_on import config_of
     from localgd.report import tuned
     from localgd.report.figure import figure_of
     from localgd.report.plots import convergence
@@ -150,10 +151,7 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     place.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(tuned.columns(found)).write_csv(place / record.SCORES)
     figure_of(tuned.panels(found, given["scoring"])).savefig(place / record.SCORES_FIGURE, dpi=130)
-    data = str(Path(given["data"]).resolve()) if Path(given["data"]).exists() else given["data"]
-    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    config = {"flags": {**chosen, "data": data}, "versions": record.versions("localgd", "numpy")}
-    record.write(out, run, model, config, draw=convergence, force=force)
+    record.write(out, run, model, config_of(given), draw=convergence, force=force)
 
 
 def _tell(found: Tuned, scoring: str, out: Path | None, judging: Sequence[str], *, as_json: bool) -> None:
