@@ -46,6 +46,12 @@ def localgd(
     return subprocess.CompletedProcess(["localgd", *argv], code, *told)
 
 
+def found_in(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return what a command found, from its JSON: all of it but what is noted of how the rows were named and asked."""
+    assert done.returncode == 0, done.stderr
+    return {name: value for name, value in json.loads(done.stdout).items() if name not in {"notes", "goal_met"}}
+
+
 def spawned(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, where that process is what is asked about."""
     options = {"capture_output": True, "text": True, "timeout": 300} | options

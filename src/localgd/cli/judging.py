@@ -133,7 +133,7 @@ class Judge:
                     return None
                 return Judged("nodes left out, each judged by the model of all others", found)
         except (ValueError, NodeError) as error:
-            progress.say(f"the model is not judged: {error}")
+            progress.note(f"the model is not judged: {error}")
         return None
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
+from localgd.cli.notes import Notes
 from localgd.cli.options import check_flags
 from localgd.cli.trained_on import Use, doubt, same_data
 from localgd.data.columns import check_known
@@ -100,8 +99,8 @@ def check_brought(model: Path, recipe: Recipe | None, source: Source, class_weig
                 raise ValueError(f"--{flag} {name}: {model} takes it as a column of {what}; leave that out")
 
 
-def recalled(model: Path, source: Source, seed: int | None, use: Use) -> Recalled:
-    """Return how to read rows for a model, and say what is the run's, and what is in place of that.
+def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Notes) -> Recalled:
+    """Return how to read rows for a model, and note what is the run's, and what is in place of that.
 
     If they are rows of the run, that is said where it matters for what they are taken for.
 
@@ -120,13 +119,10 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use) -> Recalle
     taken = {name: value for name, value in run.items() if name not in given}
     if seed is None and "partition" in taken:
         seed = flags["seed"]
-    for name in given.keys() & run.keys():
-        if given[name] != run[name]:
-            typer.echo(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}", err=True)
-    if taken:
-        typer.echo(f"read as for the run: {_said(taken)}", err=True)
-    for line in doubt(source.data, held, use):
-        typer.echo(line, err=True)
+    instead = [name for name in given if name in run and given[name] != run[name]]
+    notes.say(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}" for name in instead)
+    notes.say([f"read as for the run: {_said(taken)}"] if taken else [])
+    notes.say(doubt(source.data, held, use))
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
     source = replace(source, **known)
     if seed is not None and source.partition is None:
