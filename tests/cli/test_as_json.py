@@ -69,7 +69,7 @@ def test_categories_that_rows_set_aside_alone_have_are_in_the_notes(table):
     assert any("set aside, to judge the model by" in line for line in found["notes"])
 
 
-def test_why_a_run_is_not_judged_or_compared_and_what_to_do_about_it(tmp_path):
+def test_what_to_do_about_a_run_is_in_its_notes(tmp_path):
     folder = write_sites(tmp_path / "sites")
     short = ("train", folder, "--label", "outcome", "--method", "local-gd", "--n-rounds", "1")
     found, said = told(*short, "--leave-one-node-out"), spoken(*short, "--leave-one-node-out")
@@ -78,8 +78,6 @@ def test_why_a_run_is_not_judged_or_compared_and_what_to_do_about_it(tmp_path):
     assert all(line in said for line in found["notes"])
     flat = told("train", "heart", "--n-rounds", "0", code=1)
     assert "the model is 0 in every entry: there is nothing to predict with" in flat["notes"]
-    apart = told("train", "heart", "--method", "local-gd", "--compare", "pooled", "--n-rounds", "2")
-    assert [line for line in apart["notes"] if line.startswith("no comparison: ")]
 
 
 def test_a_choice_of_c_says_what_was_set_aside_and_how_to_judge_by_it(table):

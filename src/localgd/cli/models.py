@@ -236,6 +236,7 @@ def export_command(
         typer.echo(held.coefficients().write_csv(), nl=False)
         return
     check_free(out, force=force, model=model)
+    out.parent.mkdir(parents=True, exist_ok=True)
     match to:
         case "csv":
             held.coefficients().write_csv(out)
