@@ -11,7 +11,7 @@ from command import localgd, patients, write_sites
 from localgd.evaluation.measures import NumberMetrics
 
 READ = ("--label", "outcome", "--node", "site")
-UNMET = "categories that training never met are read as none: of 'ward' in "
+UNMET = "read as none: of 'ward' in "
 
 
 def told(*words, code=0):
