@@ -10,7 +10,7 @@ import click
 import pytest
 import typer
 
-from command import TRAIN, localgd
+from command import TRAIN, instead, localgd
 from localgd.cli.app import app
 from localgd.cli.panels import EXAMPLES, PANELS, Command
 
@@ -92,7 +92,7 @@ def test_arguments_are_explained():
 
 def test_a_printed_command_can_be_copied_whatever_the_folder_is_called(table):
     out = table.with_name("O'Neil & sons") / "first run"
-    done = localgd("train", table, *TRAIN, "--n-rounds", "2", "--out", out)
+    done = localgd("train", table, *instead(TRAIN, n_rounds=2), "--out", out)
     further = next(line for line in done.stdout.splitlines() if "it can go on: " in line).partition(": ")[2]
     assert shlex.split(further) == ["localgd", "resume", str(out), "--n-rounds", "4"]
     assert localgd(*shlex.split(further)[1:]).returncode == 0
