@@ -76,6 +76,14 @@ def test_a_run_folder_keeps_a_digest_of_each_file_and_none_of_its_rows(sites, tm
     assert json.loads((tmp_path / "HEART" / "config.json").read_text())["files"] == {}
 
 
+def test_without_its_digests_a_run_folder_knows_rows_by_their_path_only(sites, tmp_path):
+    shutil.copytree(sites.parent / "RUN", tmp_path / "RUN")
+    path = tmp_path / "RUN" / "config.json"
+    path.write_text(json.dumps({name: of for name, of in json.loads(path.read_text()).items() if name != "files"}))
+    assert said("evaluate", tmp_path / "RUN", sites, tmp_path) == [f"the model was trained on these rows, {FLATTERED}"]
+    assert said("evaluate", tmp_path / "RUN", sites / "north.csv", tmp_path) == []
+
+
 def test_that_rows_are_those_of_the_run_is_said(tmp_path):
     whole, part = tmp_path / "WHOLE", tmp_path / "PART"
     for run, more in ((whole, ()), (part, ("--holdout", "0.2"))):
