@@ -156,6 +156,12 @@ def test_an_unknown_key_is_refused():
         main(LocalGrid(client, HEART), context({"local-step": 1}))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place where nobody can write, not even root")
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_node_is_asked():
+    with pytest.raises(PermissionError, match=r"out /proc/x: nothing can be written \(.*\) in /proc"):
+        main(LocalGrid(client, []), context({"out": "/proc/x"}))
+
+
 # a node's rows
 
 
