@@ -142,7 +142,7 @@ def plain_axis(axis: Any, values: FloatArray, *, log: bool) -> None:
     if whole and decades < 2:
         low, high = int(values.min()), int(values.max())
         few = [digit * 10**power for power in range(10) for digit in (1, 2, 5) if low <= digit * 10**power <= high]
-        steps = MaxNLocator(5, integer=True).tick_values(low, high) if len(few) < 3 else few
+        steps = MaxNLocator(5, integer=True).tick_values(low, high) if len(few) < 2 else few
         axis.set_major_locator(FixedLocator(list(range(low, high + 1)) if high - low < MOST_WHOLE else steps))
     else:
         axis.set_major_locator(plain)
