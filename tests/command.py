@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,20 @@ def localgd(
         code = cli.main(argv)
     told = [stream.buffer.getvalue().decode() for stream in (out, errors)]
     return subprocess.CompletedProcess(["localgd", *argv], code, *told)
+
+
+def instead(words: Sequence[str], **values: object) -> tuple[str, ...]:
+    """Return the words of a command with other values of its flags: `n_rounds=5` is of ``--n-rounds``."""
+    out = list(words)
+    for name, value in values.items():
+        out[out.index(f"--{name.replace('_', '-')}") + 1] = str(value)
+    return tuple(out)
+
+
+def found_in(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return what a command found, from its JSON: all of it but what is noted of how the rows were named and asked."""
+    assert done.returncode == 0, done.stderr
+    return {name: value for name, value in json.loads(done.stdout).items() if name not in {"notes", "goal_met"}}
 
 
 def spawned(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from command import LOCALGD, OPEN, TRAIN, localgd, spawned
+from command import LOCALGD, OPEN, TRAIN, found_in, localgd, spawned
 from common import SAME_ORDER
 
 COLUMNS = ["round", "loss", "accuracy", "low", "high", "angle_deg_max", "floats_up", "floats_down", "seconds"]
@@ -78,7 +78,7 @@ def test_a_run_with_a_penalty_is_held_against_its_own_minimiser_whether_or_not_a
     data = (table, "--label", "outcome", "--node", "site")
     assert localgd("train", *data, "--C", "0.5", "--out", tmp_path / "RUN").returncode == 0
     own, said, angle = (
-        json.loads(localgd("certify", tmp_path / "RUN", *data, *words, "--json").stdout)
+        found_in(localgd("certify", tmp_path / "RUN", *data, *words, "--json"))
         for words in ((), ("--C", "0.5"), ("--angle-tol-deg", "80"))
     )
     assert own == said == angle

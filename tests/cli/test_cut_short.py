@@ -10,7 +10,7 @@ import time
 
 import polars as pl
 
-from command import LOCALGD, OPEN, TRAIN, spawned
+from command import LOCALGD, OPEN, TRAIN, instead, spawned
 from localgd.data.model import Model
 
 
@@ -32,8 +32,8 @@ def test_a_full_disk_loses_neither_the_old_run_nor_the_new_model(run, table):
 
 
 def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
-    words += ["--local-steps", "10", "--out", str(tmp_path / "RUN")]
+    words = [*LOCALGD, "train", str(table), *instead(TRAIN, n_rounds=1_000_000, local_steps=10)]
+    words += ["--out", str(tmp_path / "RUN")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("round 50:"):
@@ -47,17 +47,7 @@ def test_ctrl_c_finishes_the_round_and_writes_the_run(table, tmp_path):
 
 
 def test_ctrl_c_while_nodes_are_left_out_keeps_the_run_and_judges_nothing(table, tmp_path):
-    words = [
-        *LOCALGD,
-        "train",
-        str(table),
-        *TRAIN,
-        "--n-rounds",
-        "300",
-        "--leave-one-node-out",
-        "--local-steps",
-        "2000",
-    ]
+    words = [*LOCALGD, "train", str(table), *instead(TRAIN, n_rounds=300, local_steps=2000), "--leave-one-node-out"]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("training once without each of 3 nodes"):
@@ -69,7 +59,7 @@ def test_ctrl_c_while_nodes_are_left_out_keeps_the_run_and_judges_nothing(table,
 
 
 def test_sigterm_writes_the_run_too(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--n-rounds", "1000000"]
+    words = [*LOCALGD, "train", str(table), *instead(TRAIN, n_rounds=1_000_000)]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("round 20:"):
@@ -81,7 +71,7 @@ def test_sigterm_writes_the_run_too(table, tmp_path):
 
 
 def test_an_interrupt_in_the_first_round_keeps_that_round(table, tmp_path):
-    words = [*LOCALGD, "train", str(table), *TRAIN, "--local-steps", "300000"]
+    words = [*LOCALGD, "train", str(table), *instead(TRAIN, local_steps=300_000)]
     with subprocess.Popen([*words, "--out", str(tmp_path / "RUN")], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "nodes," in line:

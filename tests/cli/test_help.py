@@ -10,7 +10,7 @@ import click
 import pytest
 import typer
 
-from command import TRAIN, localgd
+from command import TRAIN, instead, localgd
 from localgd.cli.app import app
 from localgd.cli.panels import EXAMPLES, PANELS, Command
 
@@ -56,6 +56,32 @@ def test_the_panels_are_those_of_the_work_in_its_order():
     assert re.findall(r"╭─ (.*?) ─+╮", shown) == ["Arguments", *PANELS]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_flag_that_takes_one_value_is_refused_where_it_is_given_twice(name):
+    command = COMMANDS[name]
+    for param in command.get_params(click.Context(command)):
+        if not isinstance(param, click.Option) or param.is_eager:
+            continue
+        both = [param.opts[-1], *(param.secondary_opts or param.opts)[:1]]
+        words = both if param.is_flag else [word for flag in both for word in (flag, "1")]
+        switch = param.is_flag and not param.secondary_opts
+        try:
+            said = f"{command.make_context(name, words)}"
+        except (click.UsageError, click.exceptions.Exit) as error:  # what is asked for is not all there
+            said = str(error)
+        assert ("is given twice, and takes one value" in said) is not (switch or param.multiple), words
+
+
+def test_the_command_line_says_which_flag_is_given_twice():
+    done = localgd("train", "heart", "--C", "1", "--fit-intercept", "--C", "2", "--C", "3", env=PLAIN)
+    assert done.returncode == 2
+    assert "--C is given 3 times, and takes one value: give it once" in done.stderr
+    pair = localgd("train", "heart", "--fit-intercept", "--no-fit-intercept", env=PLAIN)
+    assert "--fit-intercept/--no-fit-intercept is given twice" in pair.stderr
+    assert "Examples:" in localgd("train", "heart", "--C", "1", "--C", "2", "--help", env=PLAIN).stdout
+    assert localgd("datasets", "--json", "--json").returncode == 0
+
+
 def test_the_nearest_command_is_suggested_once():
     assert localgd("trian", env=PLAIN).stderr.count("Did you mean 'train'?") == 1
 
@@ -66,7 +92,7 @@ def test_arguments_are_explained():
 
 def test_a_printed_command_can_be_copied_whatever_the_folder_is_called(table):
     out = table.with_name("O'Neil & sons") / "first run"
-    done = localgd("train", table, *TRAIN, "--n-rounds", "2", "--out", out)
+    done = localgd("train", table, *instead(TRAIN, n_rounds=2), "--out", out)
     further = next(line for line in done.stdout.splitlines() if "it can go on: " in line).partition(": ")[2]
     assert shlex.split(further) == ["localgd", "resume", str(out), "--n-rounds", "4"]
     assert localgd(*shlex.split(further)[1:]).returncode == 0

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cli.test_torchrun import torchrun
-from command import localgd
+from command import localgd, patients
 from localgd import InProcess, Model, evaluate, hold_out, load
 from localgd.report import text
 
@@ -33,6 +33,18 @@ def test_rows_set_aside_judge_the_model_beside_the_most_frequent_class(tmp_path)
     assert (tmp_path / "RUN" / "metrics.png").stat().st_size > 10_000
     again = ("train", "heart", "--C", "1", "--holdout", "0.2", "--seed", "3", "--force", "--json")
     assert json.loads(localgd(*again, "--out", tmp_path / "RUN").stdout)["metrics"] == found
+
+
+def test_a_share_of_all_rows_or_of_none_is_refused_in_words(tmp_path):
+    patients().write_csv(tmp_path / "rows.csv")
+    for command, *more in (("train", "--C", "1"), ("tune", "--Cs", "0.1,1")):
+        words = (command, tmp_path / "rows.csv", "--label", "outcome", "--node", "site", *more, "--holdout")
+        much, little = localgd(*words, "0.999"), localgd(*words, "0.0001")
+        assert (much.returncode, little.returncode) == (2, 2)
+        assert "error: --holdout 0.999 leaves no node a row to train on; give a smaller share\n" in much.stderr
+        assert "error: --holdout 0.0001 sets no row of any node aside; give a larger share, or leave" in little.stderr
+    some = localgd("train", "heart", "--C", "1", "--holdout", "0.999", "--n-rounds", "5")
+    assert "no row is set aside at 3 nodes, as none would be left to train on: 'Cleveland', " in some.stderr
 
 
 def test_who_sets_nothing_aside_is_named_and_rows_of_one_class_have_no_area(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command import TRAIN, localgd, patients, write_sites
+from localgd.cli.demo import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,48 @@ def test_metrics_that_evaluate_left_in_a_run_are_no_part_of_it(place):
     assert "exists already; choose" in localgd(*words).stderr
     assert localgd(*words, "--force").returncode == 0
     assert json.loads((place / "RUN" / "metrics.json").read_text())["n_rows"] > 0
+
+
+def test_the_demo_replaces_no_figure_that_is_there(tmp_path):
+    drawn = ("demo", "--n-rounds", "1", "--out", tmp_path / "figures")
+    assert localgd(*drawn).returncode == 0
+    before = all_of(tmp_path)
+    assert before.keys() == {f"figures/{name}.png" for name in METHODS}
+    (tmp_path / "figures" / "local-gd.png").write_bytes(b"mine")
+    done = localgd(*drawn)
+    assert done.returncode == 2
+    assert "local-gd.png exists already; choose another name, or replace it with --force" in done.stderr
+    assert (tmp_path / "figures" / "local-gd.png").read_bytes() == b"mine"
+    assert localgd(*drawn, "--force").returncode == 0
+    assert (tmp_path / "figures" / "local-gd.png").read_bytes() != b"mine"
+    assert "--force replaces the file of --out" in localgd("demo", "--force").stderr
+
+
+@pytest.mark.parametrize("name", ["evaluate", "calibrate", "predict", "export"])
+def test_the_root_is_a_folder_and_a_folder_on_the_way_is_made(place, name):
+    done = localgd(*commands(place)[name], "--out", "/", "--force")
+    assert (done.returncode, "--out / is a folder; give the name of a file" in done.stderr) == (2, True), done.stderr
+    assert localgd(*commands(place)[name], "--out", place / "a" / "b" / "out.json").returncode == 0
+    assert (place / "a" / "b" / "out.json").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place where nobody can write, not even root")
+@pytest.mark.parametrize("name", ["train", "tune", "demo", "compare", "reproduce", "evaluate", "predict", "export"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(place, name):
+    words = {
+        "train": ("train", "heart", "--n-rounds", "3"),
+        "tune": ("tune", "heart"),
+        "compare": ("compare", "heart"),
+        "demo": ("demo",),
+        "reproduce": ("reproduce", "rate-law", "--quick"),
+    }
+    for out in ("/proc/x", "/proc/x/y"):
+        done = localgd(*(words.get(name) or commands(place)[name]), "--out", out)
+        assert done.returncode == 1, done.stdout
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: --out {out}")
+        assert "nothing can be written (" in line
+        assert line.endswith("in /proc; choose another place")
 
 
 def test_a_comparison_replaces_no_other_and_goes_beside_no_nodes(place):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from sklearn.preprocessing import StandardScaler
 
 from engines.flower_grid import LocalGrid
 from localgd import InProcess, load, local_gd, prepare, train
+from localgd.cli.flags import Source
 from localgd.data.datasets import DATASETS
 from localgd.data.model import Model
 from localgd.engine.flower import RefusedError
 from localgd.flower import server as app
-from localgd.flower.client import client, rows
+from localgd.flower.client import ELSEWHERE, READ, client, rows
 from localgd.flower.server import KEYS, RunConfig, main
 from localgd.methods.table import asked as method_asked
 
@@ -153,6 +156,12 @@ def test_an_unknown_key_is_refused():
         main(LocalGrid(client, HEART), context({"local-step": 1}))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a place where nobody can write, not even root")
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_node_is_asked():
+    with pytest.raises(PermissionError, match=r"out /proc/x: nothing can be written \(.*\) in /proc"):
+        main(LocalGrid(client, []), context({"out": "/proc/x"}))
+
+
 # a node's rows
 
 
@@ -193,6 +202,32 @@ def test_the_run_config_says_what_values_mean():
     assert options["label_map"] == {"no": 0, "yes": 1, "north": {"1": 0, "2": 1}}
     assert options["category_map"] == {"ward": {"N": "north"}, "sex": {"male": "m"}}
     assert options["n_classes"] == 2
+
+
+def test_a_node_config_has_every_option_on_how_rows_are_read_or_refuses_it_in_words(tmp_path):
+    """A new parameter of `load` or `prepare`, or a new flag, belongs in `READ` or `ELSEWHERE`."""
+    of_the_server = {"engine", "intercept", "classes", "min-group"}
+    names = {*signature(load).parameters, *signature(prepare).parameters, *(field.name for field in fields(Source))}
+    known = {name.replace("_", "-").removesuffix("-column") for name in names} - {"source", "data", *of_the_server}
+    assert known == READ.keys() | ELSEWHERE.keys()
+    assert READ.keys() <= {name.replace("_", "-") for name in signature(load).parameters}
+    (tmp_path / "a.csv").write_text("x,y\n1,a\n2,b\n")
+    for key in ELSEWHERE:
+        with pytest.raises(RefusedError, match=f"its node-config says {key}, but {ELSEWHERE[key]}"):
+            rows(context(data_path=str(tmp_path / "a.csv"), label="y", **{key: "x"}))
+    with pytest.raises(RefusedError, match="says data_path: it is called data-path there"):
+        rows(Context(run_id=1, node_id=1, node_config={"data_path": "a"}, state=RecordDict(), run_config={}))
+    with pytest.raises(RefusedError, match="says dates, which is about the file of data-path"):
+        rows(context(data="heart", partition_id=0, dates="x"))
+
+
+def test_the_node_config_says_which_columns_are_what(tmp_path):
+    (tmp_path / "a.csv").write_text("day,ward,note,of,ill\n02.01.1970,1,n,2,yes\n1970-01-03,2,n,1,no\n")
+    own = {"label": "ill", "dates": "day", "categorical": "ward", "drop": "note, ", "weight": "of"}
+    table = rows(context(data_path=str(tmp_path / "a.csv"), **own))
+    assert table.features["day"].to_list() == [1.0, 2.0]
+    assert table.features["ward"].to_list() == ["1", "2"]
+    assert (table.names, table.weights.tolist()) == (("day", "ward"), [2.0, 1.0])
 
 
 def test_the_node_config_says_how_a_file_is_written(tmp_path):

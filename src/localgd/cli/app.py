@@ -10,7 +10,7 @@ import typer
 
 from localgd.cli.compare import compare_command
 from localgd.cli.evaluate import calibrate_command, evaluate_command
-from localgd.cli.flags import Json
+from localgd.cli.flags import Force, Json
 from localgd.cli.models import certify_command, export_command, predict_command
 from localgd.cli.panels import LEARN, TRAIN, USE, Command, Group
 from localgd.cli.reproduce import EPILOG, reproduce_command
@@ -62,14 +62,14 @@ def datasets_command(as_json: Json = False) -> None:
 def demo_command(
     n_rounds: Annotated[int, typer.Option(help="Rounds of each method.")] = 500,
     out: Annotated[Path | None, typer.Option(help="Also draw each run into this folder.")] = None,
+    force: Force = False,
 ) -> None:
     """Mushrooms from 7 habitats: alone, together, and the proof of which model came out."""
-    from localgd.cli.demo import demo
+    from localgd.cli.demo import METHODS, demo
+    from localgd.cli.places import check_free_in
     from localgd.report.plots import convergence
-    from localgd.run.whole import check_place
 
-    if out is not None:
-        check_place(out / "auto.png")
+    check_free_in(out, *(f"{method}.png" for method in METHODS), force=force)
     for method, run in demo(n_rounds=n_rounds).items():
         if out is not None:
             convergence(run.columns(), out / f"{method}.png")

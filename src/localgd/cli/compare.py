@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +76,7 @@ def compare_command(
         tables = tables_of(source, seed)
         how: dict[str, Any] = {"intercept": fit_intercept, "class_weight": class_weight}
         federation, recipe = prepared(InProcess(tables, n_jobs=n_jobs), tables, source, **how)
-        progress.say(recipe.summary)
+        progress.note(recipe.summary)
         reference = pooled_direction(federation.shards.values()) if pooled else None
 
         def announced(name: str) -> None:
@@ -98,14 +99,19 @@ def compare_command(
         if any(row.angle_deg_max < 90 for run in runs.values() for row in run.history):
             save(panels(runs), out / "compare")
     if as_json:
-        typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
+        _print_rows(rows, progress.notes)
     else:
         Patient(highlight=False).print(_table(runs, rows, true=reference is not None))
-        for line in _said(runs, C):
-            typer.echo(line)
+        typer.echo("".join(f"{line}\n" for line in _said(runs, C)), nl=False)
         typer.echo(f"written to {out}" if out else "nothing written; add --out DIR to keep table and figure")
     if progress.interrupted is not None:
         raise typer.Exit(flags.SIGNALLED + progress.interrupted)
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> None:
+    """Print rows as a JSON list, and on standard error the notes, for which it has no place."""
+    typer.echo("".join(f"{line}\n" for line in notes), err=True, nl=False)
+    typer.echo(json.dumps([{k: None if v != v else v for k, v in row.items()} for row in rows], indent=1))  # noqa: PLR0124  NaN
 
 
 def _options(name: str, local_steps: str | None, seed: int) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from localgd.run.history import Run
 from localgd.run.loop import train
 
 LOCAL_STEPS = 100
+METHODS = {method.name: method for method in (local_gd(local_steps=LOCAL_STEPS), modified_local_gd(), auto())}
+"""What all habitats together are trained with."""
+
 ROUNDS_ALONE = 20
 """Rounds of a habitat on its own: 2,000 gradient steps."""
 
@@ -41,12 +44,10 @@ def demo(n_rounds: int = 500) -> dict[str, Run]:
     with Progress() as progress:
         progress.say("\nComputing the pooled model (only to compare with: this is what a federation cannot do).")
         reference = pooled_direction(federation.shards.values())
-        for method in (local_gd(local_steps=LOCAL_STEPS), modified_local_gd(), auto()):
-            progress.say(f"\n{method.name}, at most {n_rounds} rounds")
+        for name, method in METHODS.items():
+            progress.say(f"\n{name}, at most {n_rounds} rounds")
             progress.begin(n_rounds)
-            runs[method.name] = train(
-                federation, method, n_rounds=n_rounds, on_round=progress.on_round, reference=reference
-            )
+            runs[name] = train(federation, method, n_rounds=n_rounds, on_round=progress.on_round, reference=reference)
             if progress.interrupted is not None:
                 break
     console.print()

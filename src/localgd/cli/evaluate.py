@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localgd.cli import flags
+from localgd.cli.notes import Notes
 from localgd.cli.options import with_source
 
 if TYPE_CHECKING:
+    from localgd.cli.trained_on import Use
     from localgd.data.encodings import Unseen
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
@@ -53,10 +55,11 @@ def evaluate_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=source.data)
-    held, engine = _held(model, source, seed, unseen, min_group)
+    notes = Notes()
+    held, engine = _held(model, source, (seed, unseen, min_group), "evaluate", notes)
     cuts = tuple(threshold or ())
     found = evaluate(held, engine, thresholds=cuts, min_group=min_group, n_rounds=n_rounds, by_node=by_node)
-    entries = json.dumps(found.to_dict(), indent=1, allow_nan=False)
+    entries = json.dumps({**found.to_dict(), "notes": notes}, indent=1, allow_nan=False)
     if out is not None:
         with whole(out) as fresh:
             fresh.write_text(entries + "\n", encoding="utf-8")
@@ -89,7 +92,7 @@ def calibrate_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=source.data)
-    held, engine = _held(model, source, seed, unseen, min_group)
+    held, engine = _held(model, source, (seed, unseen, min_group), "calibrate", Notes())
     found = calibrate(held, engine, min_group=min_group)
     with whole(out) as fresh:
         fresh.write_text(json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -97,18 +100,18 @@ def calibrate_command(
 
 
 def _held(
-    model: Path, source: flags.Source, seed: int | None, unseen: Unseen | None, min_group: int
+    model: Path, source: flags.Source, said: tuple[int | None, Unseen | None, int], use: Use, notes: Notes
 ) -> tuple[Model, InProcess]:
-    """Return a model, with a recipe, and the tables that it is for."""
+    """Return a model, with a recipe, and the tables that it is for; what was said is seed, unseen and min_group."""
     from localgd.cli.data import doubts, prepared, taking
     from localgd.cli.remembered import check_brought, recalled
     from localgd.data.load import unread
     from localgd.data.model import Model
     from localgd.engine.inprocess import InProcess
 
-    held = Model.load(model)
+    held, (seed, unseen, min_group) = Model.load(model), said
     check_brought(model, held.recipe, source)
-    how = recalled(model, source, seed, judging=True)
+    how = recalled(model, source, seed, use, notes)
     tables = how.tables(held.recipe)
     engine = InProcess(tables)
     if held.recipe is None:
@@ -116,6 +119,5 @@ def _held(
         _, recipe = prepared(engine, tables, as_it_is, classes=held.classes != (), min_group=min_group)
         held = replace(held, recipe=recipe)
     held = taking(held, unseen)
-    for line in (*unread(source.data), *doubts(tables, held.recipe, min_group)):
-        typer.echo(line, err=True)
+    notes.say([*unread(source.data), *doubts(tables, held.recipe, min_group)])
     return held, engine

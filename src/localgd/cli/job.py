@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from localgd.cli.data import federation_of, prepared, tables_of
 from localgd.cli.flags import FAILED, SHORT, SIGNALLED, Source
 from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
+from localgd.cli.trained_on import config_of
 from localgd.core import Engine, Message, Problem
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
@@ -71,12 +74,12 @@ class Job:
                 federation, recipe = self._prepared(judge.training, tables, source, judge.engine.node_ids)
             else:
                 federation = judge.training.map(recipe)
-            progress.say(_introduction(federation, recipe, flags.method))
-            for note in (*recipe.notes, *judge.prepared(recipe)):
-                progress.say(note)
+            introduction = _introduction(federation, recipe, flags.method)
+            for note in (introduction, *recipe.notes, *judge.prepared(recipe)):
+                progress.note(note)
             reference = self._reference(federation, method, progress)
             if out is not None and not resumed:
-                begun = record.begun(out, self._config(), recipe, force=flags.force)
+                begun = record.begun(out, self._config, recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
             nodes = judge.engine.node_ids
             how = (method, problem), goal, progress, tables, source, nodes
@@ -88,7 +91,11 @@ class Job:
             if not self.place.leads:
                 return 0
             place = self._saved(run, run.model(recipe), judged)
-        self._tell(run, goal, place, judged)
+        if flags.as_json:
+            entries = self._entries(run, goal, place, judged) | {"notes": [*progress.notes, *self._odd(run)]}
+            typer.echo(json.dumps(entries, indent=1, allow_nan=False))
+        else:
+            self._tell(run, goal, place, judged)
         return _exit_code(run, goal, progress.interrupted)
 
     def _rows(self) -> tuple[InProcess | TorchDistributed, list[Table], Source]:
@@ -201,13 +208,13 @@ class Job:
             weighting = "num-examples" if isinstance(method, Choice) else method.task.weighted_by or "uniform"
             return pooled_direction(federation.shards.values(), weighting)
         except ValueError as error:
-            progress.say(f"no comparison: {error}")
+            progress.note(f"no comparison: {error}")
             return None
 
+    @cached_property
     def _config(self) -> dict[str, Any]:
-        """Return how to do it again, from anywhere."""
-        data = str(Path(self.flags.data).resolve()) if Path(self.flags.data).exists() else self.flags.data
-        return {"flags": {**vars(self.flags), "data": data}, "versions": record.versions("localgd", "numpy")}
+        """How to do it again, from anywhere."""
+        return config_of(vars(self.flags))
 
     def _saved(self, run: Run, model: Model, judged: Judged | None) -> Path | None:
         """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""
@@ -216,12 +223,12 @@ class Job:
         try:
             if judged is not None:
                 judged.leave(record.partial(self.out))
-            record.write(self.out, run, model, self._config(), draw=convergence, force=self.flags.force)
+            record.write(self.out, run, model, self._config, draw=convergence, force=self.flags.force)
         except OSError as error:
             refuge = Path(tempfile.mkdtemp(prefix="localgd-")) / "run"
             typer.echo(f"error: could not write {self.out}: {error}", err=True)
             try:
-                record.write(refuge, run, model, self._config())
+                record.write(refuge, run, model, self._config)
             except OSError:
                 typer.echo(json.dumps(model.to_dict()))
                 typer.echo("the model is printed above, as there is no room anywhere; redirect it to a file", err=True)
@@ -230,28 +237,35 @@ class Job:
             raise typer.Exit(FAILED) from error
         return self.out
 
+    def _entries(self, run: Run, goals: Sequence[Goal], place: Path | None, judged: Judged | None) -> dict[str, Any]:
+        """Return all that is told of a run, as plain values."""
+        last, failed = run.history[-1], Counter(failure.node_id for failure in run.failures)
+        entries = run.certificate.to_dict() | {"rounds": run.n_rounds, "loss": _known(last.loss)}
+        entries |= {"accuracy": _known(last.accuracy), "weighted": run.weighted}
+        entries |= {"floats_up": last.floats_up, "floats_down": last.floats_down}
+        entries |= {"seconds": last.seconds, "true_angle_deg": _known(last.true_angle_deg)}
+        entries |= {"goal_met": _met(run, goals) if goals else None, "unfinished": run.unfinished}
+        entries |= {"n_failures": len(run.failures), "failures": dict(failed)}
+        entries |= {} if judged is None else {"metrics": judged.to_dict()}
+        return entries | {"out": None if place is None else str(place)}
+
+    def _odd(self, run: Run) -> list[str]:
+        """Return what to know of a run beside its numbers, and what to do about it."""
+        said = text.next_step(run.certificate, unfinished=run.unfinished)
+        if not run.w.any() and run.method.problem.by_margins:
+            said.append("the model is 0 in every entry: there is nothing to predict with")
+        if run.n_rounds > self.flags.n_rounds:
+            said.append(f"it had done {run.n_rounds} rounds already, so --n-rounds {self.flags.n_rounds} adds none")
+        return said
+
     def _tell(self, run: Run, goals: Sequence[Goal], place: Path | None, judged: Judged | None) -> None:
-        last = run.history[-1]
-        if self.flags.as_json:
-            entries = run.certificate.to_dict() | {"rounds": run.n_rounds, "loss": _known(last.loss)}
-            entries |= {"accuracy": _known(last.accuracy), "floats_up": last.floats_up, "floats_down": last.floats_down}
-            entries |= {"seconds": last.seconds, "true_angle_deg": _known(last.true_angle_deg)}
-            entries |= {"goal_met": _met(run, goals) if goals else None}
-            entries |= {"n_failures": len(run.failures), "out": None if place is None else str(place)}
-            entries |= {} if judged is None else {"metrics": judged.to_dict()}
-            typer.echo(json.dumps(entries, indent=1, allow_nan=False))
-            return
         short = [f"not proved, as asked: {goal}" for goal in goals if not goal.met(run.certificate)]
-        came_out = text.verdict(run.certificate, last, weighted=run.weighted)
-        said = [*came_out, *short, *text.next_step(run.certificate, unfinished=run.unfinished)]
-        for line in (*said, *text.failures(run.failures)):
+        for line in (*text.verdict(run.certificate, run.history[-1], weighted=run.weighted), *short, *self._odd(run)):
+            typer.echo(line)
+        for line in text.failures(run.failures):
             typer.echo(line)
         for part in () if judged is None else judged.tell():
             typer.echo(part) if isinstance(part, str) else Patient(highlight=False).print(part)
-        if not run.w.any() and run.method.problem.by_margins:
-            typer.echo("the model is 0 in every entry: there is nothing to predict with")
-        if run.n_rounds > self.flags.n_rounds:
-            typer.echo(f"it had done {run.n_rounds} rounds already, so --n-rounds {self.flags.n_rounds} adds none")
         typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
         if place is not None and run.unfinished:
             further = text.command("resume", place, "--n-rounds", 2 * max(1, run.n_rounds))

@@ -111,7 +111,8 @@ class Judge:
         said = [f"{of} set aside, to judge the model by; they take no part"]
         if lacking := sorted(set(all_nodes) - set(there)):
             group = f", or fewer than {self.flags.min_group} of a class" if self.flags.min_group > 1 else ""
-            few = f"they are too few{group}"
+            much = self.flags.holdout > 0.5
+            few = f"{'none would be left to train on' if much else 'they are too few'}{group}"
             named = ", ".join(map(repr, lacking[:10])) + (", …" if len(lacking) > 10 else "")
             said.append(f"no row is set aside at {text.counted(len(lacking), 'node')}, as {few}: {named}")
         return said
@@ -133,7 +134,7 @@ class Judge:
                     return None
                 return Judged("nodes left out, each judged by the model of all others", found)
         except (ValueError, NodeError) as error:
-            progress.say(f"the model is not judged: {error}")
+            progress.note(f"the model is not judged: {error}")
         return None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from localgd.cli import flags
+from localgd.cli.notes import Notes
 from localgd.cli.options import with_source
 
 if TYPE_CHECKING:
@@ -75,28 +76,31 @@ def certify_command(
     if alpha is not None and not numbers:
         raise ValueError(f"{model} predicts classes: --alpha is for numbers; the penalty for classes is --C")
     check_brought(model, held.recipe, source, class_weight)
-    how = recalled(model, source, seed, judging=False)
+    notes = Notes()
+    how = recalled(model, source, seed, "certify", notes)
     tables, as_it_is = how.tables(held.recipe), replace(how.source, scale=source.scale or "none")
     if held.recipe is not None:
         federation, recipe = InProcess(tables).map(held.recipe), held.recipe
-        for line in (*unread(source.data), *doubts(tables, recipe)):
-            typer.echo(line, err=True)
+        notes.say([*unread(source.data), *doubts(tables, recipe)])
     else:
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
         )
-    typer.echo(recipe.summary if held.recipe is None else recipe.columns_said, err=True)  # notes are of training
+    notes.say([recipe.columns_said, *(recipe.notes if held.recipe is None else ())])  # those of a model are of training
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
-    problem = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
+    problem, instead = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)
+    notes.say(instead)
     found = certify(w, federation, problem=problem, goal=goal if isinstance(problem, HardMargin) else None)
+    entries = {**found.to_dict(), "compared_with": text.pooled(problem), "notes": notes}
     if numbers:
-        typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.status)
+        typer.echo(json.dumps(entries, indent=1) if as_json else found.status)
         return
     look = federation.round(Evaluate(), Message(0, w))
     accuracy = float(look.sums["correct"]) / total(look)
     if as_json:
-        typer.echo(json.dumps(found.to_dict() | {"accuracy": accuracy}, indent=1))
+        entries |= {"accuracy": accuracy, "n_rows": look.n_rows, "weighted": "total" in look.sums}
+        typer.echo(json.dumps(entries | {"goal_met": goal and goal.met(found)}, indent=1))
     else:
         typer.echo(found.status + "\n" + text.accuracy(accuracy, look.n_rows, weighted="total" in look.sums))
         if goal is not None and not goal.met(found):
@@ -114,8 +118,8 @@ def _compared(
     *,
     numbers: bool,
     intercept: bool,
-) -> Problem:
-    """Return what to certify a model against: what was said (C, loss, alpha), else what its run was, and say which."""
+) -> tuple[Problem, list[str]]:
+    """Return what to certify a model against, what was said (C, loss, alpha) or its run was, and a line of a run's."""
     from localgd.losses import loss_named
     from localgd.problems.hard_margin import HardMargin
     from localgd.problems.least_squares import LeastSquares
@@ -139,10 +143,10 @@ def _compared(
         wanted = Regularised(loss_named(loss or of_run), C, intercept)
     elif goal is not None and not (before is not None and before.penalised):  # else the angle is one to its minimiser
         wanted = HardMargin()
-    if own is not None:
-        instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
-        typer.echo(f"compared with the pooled {text.pooled(wanted or own)}{instead}", err=True)
-    return wanted or own or (LeastSquares(1.0, intercept) if numbers else HardMargin())
+    if own is None:
+        return wanted or (LeastSquares(1.0, intercept) if numbers else HardMargin()), []
+    instead = "" if wanted in (None, own) else f", in place of the run's {text.pooled(own)}"
+    return wanted or own, [f"compared with the pooled {text.pooled(wanted or own)}{instead}"]
 
 
 def predict_command(
@@ -235,6 +239,7 @@ def export_command(
         typer.echo(held.coefficients().write_csv(), nl=False)
         return
     check_free(out, force=force, model=model)
+    out.parent.mkdir(parents=True, exist_ok=True)
     match to:
         case "csv":
             held.coefficients().write_csv(out)

@@ -7,6 +7,7 @@ shows the examples that `EXAMPLES` has under its name.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from typing import Any, get_args
 
 import click
@@ -133,6 +134,18 @@ class _Panelled(click.Command):
             if isinstance(param, click.Argument):  # click 8.5 forgets what typer was told
                 shown.help = shown.help or said.get(_name(param))
         return sorted(params, key=_place)  # stable: arguments stay in the order in which they are given
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of a command; a flag that takes one value, said twice, is refused: the last would count."""
+        *_, said = self.make_parser(ctx).parse_args([*args])
+        for param, times in Counter(said).items():
+            switch = isinstance(param, click.Option) and param.is_flag and not param.secondary_opts
+            once = isinstance(param, click.Option) and not (switch or param.multiple)
+            if times > 1 and once and not any(one.is_eager for one in said):  # as --help is
+                flag = "/".join([flags_of([param])[param.name or ""], *param.secondary_opts])
+                often = "twice" if times == 2 else f"{times} times"
+                raise click.UsageError(f"{flag} is given {often}, and takes one value: give it once", ctx=ctx)
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the help, then the examples, unbroken and without a frame, so that a copy of them runs."""

@@ -50,14 +50,15 @@ def check_free(
         raise FileExistsError(f"--out {out} exists already; choose another name, or replace it with --force")
 
 
-def check_free_in(folder: Path | None, *names: str, force: bool, data: str | Path) -> None:
-    """Refuse a folder for these files, as `check_free` does each of them, or if other tables are in it.
+def check_free_in(folder: Path | None, *names: str, force: bool, data: str | Path | None = None) -> None:
+    """Refuse a folder for these files, as `check_free` does each of them, or if one is a table beside others.
 
-    A table beside tables would be read as one more node, or lie in a run folder.
+    It would be read as one more node, or lie in a run folder.
     """
     for name in names:
         check_free(None if folder is None else folder / name, force=force, data=data)
-    held = sorted(path.name for path in folder.iterdir()) if folder is not None and folder.is_dir() else []
+    tables = any(format_of(Path(name)) is not None for name in names)
+    held = sorted(path.name for path in folder.iterdir()) if tables and folder is not None and folder.is_dir() else []
     other = next((name for name in held if name not in names and format_of(Path(name)) is not None), None)
     if other is not None:
         raise FileExistsError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from localgd.cli.data import declared, tables_of
 from localgd.cli.flags import Source
+from localgd.cli.notes import Notes
 from localgd.cli.options import check_flags
+from localgd.cli.trained_on import Use, doubt, same_data
 from localgd.data.columns import check_known
 from localgd.data.datasets import DATASETS
 from localgd.data.encodings import Category, Number
@@ -105,16 +105,16 @@ def check_brought(model: Path, recipe: Recipe | None, source: Source, class_weig
                 raise ValueError(f"--{flag} {name}: {model} takes it as a column of {what}; leave that out")
 
 
-def recalled(model: Path, source: Source, seed: int | None, *, judging: bool) -> Recalled:
-    """Return how to read rows for a model, and say what is the run's, and what is in place of that.
+def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Notes) -> Recalled:
+    """Return how to read rows for a model, and note what is the run's, and what is in place of that.
 
-    If they are the rows of the run, that is said where they are not just those that it was trained on, and where they
-    are for `judging` it.
+    If they are rows of the run, that is said where it matters for what they are taken for.
 
     What has no meaning for the rows given is not the run's: a partition belongs to its rows, the name of the node to
     tables, and a bundled set needs nothing.
     """
-    flags, problem = remembered(model)
+    held = remembered(model)
+    flags, problem = held.flags, held.problem
     if flags:
         check_flags(flags, Source, f"{model}: config.json")
     reading = [field.name for field in fields(Source) if field.name not in PREPARING]
@@ -125,13 +125,10 @@ def recalled(model: Path, source: Source, seed: int | None, *, judging: bool) ->
     taken = {name: value for name, value in run.items() if name not in given}
     if seed is None and "partition" in taken:
         seed = flags["seed"]
-    for name in given.keys() & run.keys():
-        if given[name] != run[name]:
-            typer.echo(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}", err=True)
-    if taken:
-        typer.echo(f"read as for the run: {_said(taken)}", err=True)
-    if flags and _same_data(source.data, flags) and (doubt := _of_training(flags, judging=judging)):
-        typer.echo(doubt, err=True)
+    instead = [name for name in given if name in run and given[name] != run[name]]
+    notes.say(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}" for name in instead)
+    notes.say([f"read as for the run: {_said(taken)}"] if taken else [])
+    notes.say(doubt(source.data, held, use))
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
     source = replace(source, **known)
     if seed is not None and source.partition is None:
@@ -142,7 +139,7 @@ def recalled(model: Path, source: Source, seed: int | None, *, judging: bool) ->
 def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
     path = Path(data)
     if name in {"partition", "n_nodes"}:
-        return _same_data(data, flags)
+        return same_data(data, flags)
     if data in DATASETS and not path.exists():
         return False
     if name in {"node", "node_map"}:
@@ -161,20 +158,6 @@ def _of_run(flags: Mapping[str, Any], reading: list[str], data: str) -> dict[str
     if columns and _has_meaning("categorical", data, flags):
         run["categorical"] = columns
     return run
-
-
-def _same_data(data: str, flags: Mapping[str, Any]) -> bool:
-    return flags.get("data") in {data, str(Path(data).resolve())}
-
-
-def _of_training(flags: Mapping[str, Any], *, judging: bool) -> str:
-    """Return what to know of the rows of a run when they are taken again; nothing where all is as it was."""
-    if flags.get("holdout") is not None:
-        alone = "`localgd train --holdout` tells" if "cv" in flags else "see its metrics.json"  # tune judges by none
-        return f"all rows count here, those that the run set aside (--holdout {flags['holdout']}), too" + (
-            f": of what they say alone, {alone}" if judging else ""
-        )
-    return "the model was trained on these rows, which flatter it; judge by others" if judging else ""
 
 
 def _of_nodes(said: list[str], path: Path) -> list[str]:

@@ -63,7 +63,7 @@ def reproduce_command(
         with Bar() as bar:
             results = reproduce(chosen, out, quick=quick, n_jobs=n_jobs, progress=bar, leave=leave)
     except OSError as error:
-        if isinstance(error, FileExistsError | FileNotFoundError):
+        if isinstance(error, FileExistsError | FileNotFoundError) or error.errno is None:  # refused, in our own words
             raise
         raise OSError(f"--out {out}: {error.strerror or error}; finished cells are kept, run it again") from error
     except Interrupted as stop:

@@ -66,7 +66,7 @@ def tune_command(
     with process_group(None, None) as here:
         if out is not None:
             here.first(lambda: record.check_free(out, force=force))
-        found = _tuned(SimpleNamespace(**given), source, values, here)
+        found, notes = _tuned(SimpleNamespace(**given), source, values, here)
         if not here.leads:
             return
     chosen = float(values[found.best])
@@ -74,11 +74,16 @@ def tune_command(
         model = found.runs[found.best].model(found.recipe)
         _leave(out, found, model, {**given, "C": chosen, "task": "classification"}, force=force)
     judging = () if holdout is None else _judging(context.command.params, {**given, "C": chosen})
-    _tell(found, scoring, out, judging, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps(_entries(found, scoring, out, judging, notes), indent=1, allow_nan=False))
+    else:
+        _tell(found, scoring, out, judging)
 
 
-def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, here: ProcessGroup) -> Tuned:
-    """Return what cross-validation over this process's rows, and those of the others, has found."""
+def _tuned(
+    given: SimpleNamespace, source: flags.Source, values: FloatArray, here: ProcessGroup
+) -> tuple[Tuned, list[str]]:
+    """Return what cross-validation over this process's rows, and those of the others, found, and notes."""
     from localgd.cli.data import federation_of, prepared, tables_of
     from localgd.cli.judging import Judge
     from localgd.methods.table import asked
@@ -93,7 +98,7 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
         apart = Judge.apart(given, federation_of(tables, here, n_jobs=given.n_jobs))
         engine, nodes = apart.training, apart.engine.node_ids
         for line in apart.counted():
-            progress.say(line)
+            progress.note(line)
         folds = len(engine.node_ids) if given.cv == LEAVE_ONE_OUT else given.cv
         said = f"{text.counted(len(engine.node_ids), 'node')}, {folds} folds, {text.counted(len(values), 'value')} of C"
         progress.say(f"{said}; method {given.method}")
@@ -111,8 +116,8 @@ def _tuned(given: SimpleNamespace, source: flags.Source, values: FloatArray, her
             **how,
         )
         for note in () if found.recipe is None else found.recipe.notes:
-            progress.say(note)
-    return found
+            progress.note(note)
+    return found, progress.notes
 
 
 def _values(given: str) -> FloatArray:
@@ -143,6 +148,7 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     """Write the run folder: what a training leaves, and the scores."""
     import polars as pl
 
+    from localgd.cli.trained_on import config_of
     from localgd.report import tuned
     from localgd.report.figure import figure_of
     from localgd.report.plots import convergence
@@ -152,28 +158,35 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     place.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(tuned.columns(found)).write_csv(place / record.SCORES)
     figure_of(tuned.panels(found, given["scoring"])).savefig(place / record.SCORES_FIGURE, dpi=130)
-    data = str(Path(given["data"]).resolve()) if Path(given["data"]).exists() else given["data"]
-    chosen = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    config = {"flags": {**chosen, "data": data}, "versions": record.versions("localgd", "numpy")}
-    record.write(out, run, model, config, draw=convergence, force=force)
+    record.write(out, run, model, config_of(given), draw=convergence, force=force)
 
 
-def _tell(found: Tuned, scoring: str, out: Path | None, judging: Sequence[str], *, as_json: bool) -> None:
+def _entries(
+    found: Tuned, scoring: str, out: Path | None, judging: Sequence[str], notes: Sequence[str]
+) -> dict[str, Any]:
+    """Return all that is told, as plain values."""
+    from localgd.report import text, tuned
+
+    return {
+        "C": float(found.Cs[found.best]),
+        "scoring": scoring,
+        "n_rounds": found.n_rounds,
+        "doubt": found.doubt,
+        "scores": tuned.columns(found),
+        "unmet": {node: dict(columns) for node, columns in found.unmet.items()},
+        "notes": [*notes, *tuned.in_short(found, scoring)],
+        "judge": text.command(*judging) if judging else None,
+        "out": None if out is None else f"{out}",
+        "certificate": found.runs[found.best].certificate.to_dict(),
+    }
+
+
+def _tell(found: Tuned, scoring: str, out: Path | None, judging: Sequence[str]) -> None:
     from localgd.report import text, tuned
     from localgd.report.progress import Patient
 
-    run = found.runs[found.best]
-    if as_json:
-        entries = {"C": float(found.Cs[found.best]), "scoring": scoring, "n_rounds": found.n_rounds}
-        entries |= {
-            "doubt": found.doubt,
-            "scores": tuned.columns(found),
-            "out": None if out is None else f"{out}",
-        }
-        typer.echo(json.dumps(entries | {"certificate": run.certificate.to_dict()}, indent=1, allow_nan=False))
-        return
     Patient(highlight=False).print(tuned.table(found, scoring))
-    rows = "all other rows" if judging else "all rows"
+    rows, run = "all other rows" if judging else "all rows", found.runs[found.best]
     for line in (*tuned.in_short(found, scoring), f"on {rows}: {run.certificate.status}"):
         typer.echo(line)
     if judging:

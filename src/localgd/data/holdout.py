@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -168,7 +169,7 @@ def hold_out(
     Raises
     ------
     ValueError
-        If a parameter is out of its range, or no node sets a row aside.
+        If a parameter is out of its range, or no node sets a row aside, or keeps one if it does.
 
     Examples
     --------
@@ -187,10 +188,10 @@ def hold_out(
     check_whole("min_group", min_group, 1)
     check_flag("classes", classes)
 
-    def part(held: bool) -> Callable[[Any], Table | None]:
+    def part(held: bool, least: int = min_group) -> Callable[[Any], Table | None]:
         def taken(table: Any) -> Table | None:
             check_kind("engine", table, Table, "one whose nodes hold tables, not yet prepared")
-            aside = set_aside(table, float(share), seed=seed, min_group=min_group, classes=classes)
+            aside = set_aside(table, float(share), seed=seed, min_group=least, classes=classes)
             rows = np.flatnonzero(aside == held)
             return table.take(rows) if rows.size else None
 
@@ -200,7 +201,13 @@ def hold_out(
     try:
         return training, engine.map(part(True))
     except ValueError as error:
+        smaller = ""
+        with suppress(ValueError):
+            engine.map(part(True, least=1))
+            smaller = ", a smaller min_group"  # there are some, too few to be told of
+        if share > 0.5 and not smaller:
+            raise ValueError(f"share={share} leaves no node a row to train on; give a smaller share") from error
         raise ValueError(
-            f"share={share} sets no row of any node aside; give a larger share, a smaller min_group, or leave whole "
-            "nodes out instead (leave_one_node_out, --leave-one-node-out)"
+            f"share={share} sets no row of any node aside; give a larger share{smaller}, or leave whole nodes out "
+            "instead (leave_one_node_out, --leave-one-node-out)"
         ) from error

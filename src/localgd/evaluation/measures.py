@@ -324,7 +324,7 @@ class NumberMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         numbers = {name: plain(getattr(self, name)) for name in ("weight", "rmse", "mae", "r2")}
-        if not self.nodes:
+        if not self.n_rounds:  # it is of one node
             return numbers
         nodes = {name: node.to_dict() for name, node in self.nodes.items()}
         return {"n_rows": self.n_rows, "n_rounds": self.n_rounds, **numbers, "nodes": nodes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,30 @@ from localgd.methods.served import TASKS
 
 ENCODERS = (*served.ENCODERS, HeadRows)
 """What a node puts its rows through for a server elsewhere."""
+
+
+def _names(said: str) -> list[str]:
+    return [name.strip() for name in said.split(",") if name.strip()]
+
+
+READ: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("label", "weight", "decimal", "encoding"), str),
+    **dict.fromkeys(("drop", "categorical", "dates"), _names),
+    "missing-values": lambda said: said_values(said.split(";")),
+}
+"""What a node-config may say of its file, for the parameters of `localgd.load` of these names, and how it is read."""
+
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("node", "nodes", "node-map", "partition", "n-nodes"), "its file is of this node only: leave it out"
+    ),
+    **dict.fromkeys(("fill-missing-columns", "may-lack"), "one file lacks no column of its own: leave it out"),
+    **dict.fromkeys(
+        ("text", "scale", "missing", "empty", "label-map", "category-map", "n-classes", "class-weight"),
+        "it is one of all nodes: say it in the run-config",
+    ),
+}
+"""What else may be said of rows, and why a node-config may not."""
 
 PUBLIC = Limits(min_rows=1, min_batch=1, min_group=1)
 """Limits on work only: for rows that need no guard, as those of a bundled set or of a test."""
@@ -87,21 +111,19 @@ def answer(
 def rows(context: Context) -> Table:
     """Return the rows that a node's own configuration names: nothing that the server says can lead to a file.
 
-    ``data-path`` is a file of this node only, with ``label``, ``weight``, ``decimal``, ``encoding``, ``missing-values``
-    (like ``k.A.,--;smoker:9``), ``drop`` and ``categorical`` (names between commas) as in `localgd.load`. Or
-    ``data`` names a bundled set, of which ``partition-id`` picks the node, as simulations number them; only
-    there the app's own configuration may name it. If it names no rows of one node, it is a `RefusedError`.
+    ``data-path`` is a file of this node only, with what `READ` has (``label``, ``drop``, ``dates``, …, names between
+    commas; ``missing-values`` like ``k.A.,--;smoker:9``) as in `localgd.load`. Or ``data`` names a bundled set, of
+    which ``partition-id`` picks the node, as simulations number them; only there the app's own configuration may name
+    it. If it names no rows of one node, or says of them what it cannot, it is a `RefusedError`.
     """
     config = context.node_config
+    _check_said(config)
     path, bundled = config.get("data-path"), config.get("data", context.run_config.get("data", ""))
     if path is not None:
         if not Path(str(path)).is_file():
             raise RefusedError("its data-path is no file; correct its node-config")
-        label, weight = (None if config.get(key) is None else str(config[key]) for key in ("label", "weight"))
-        drop, categorical = (_names(config, key) for key in ("drop", "categorical"))
-        own: dict[str, Any] = {key: str(config[key]) for key in ("decimal", "encoding") if key in config}
-        own["missing_values"] = said_values(str(config.get("missing-values", "")).split(";"))
-        return load(str(path), label=label, drop=drop, categorical=categorical, weight=weight, **own)[0]
+        own = {key.replace("-", "_"): read(str(config[key])) for key, read in READ.items() if key in config}
+        return load(str(path), **own)[0]
     place = config.get("partition-id")
     if bundled and bundled not in DATASETS:
         raise RefusedError(f"data={bundled!r:.60} is no bundled set; known are {', '.join(DATASETS)}")
@@ -115,8 +137,16 @@ def rows(context: Context) -> Table:
     return tables[place]
 
 
-def _names(config: Any, key: str) -> list[str]:
-    return [name.strip() for name in str(config.get(key, "")).split(",") if name.strip()]
+def _check_said(config: Mapping[str, Any]) -> None:
+    """Refuse what a node-config says of rows that would not count; other keys may be for other apps."""
+    for key in config:
+        plain = key.replace("_", "-")
+        if key != plain and plain in {"data-path", *READ, *ELSEWHERE}:
+            raise RefusedError(f"its node-config says {key}: it is called {plain} there")
+        if key in ELSEWHERE:
+            raise RefusedError(f"its node-config says {key}, but {ELSEWHERE[key]}")
+        if key in READ and "data-path" not in config:
+            raise RefusedError(f"its node-config says {key}, which is about the file of data-path: name that, too")
 
 
 client = answer(ClientApp())

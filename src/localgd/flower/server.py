@@ -30,6 +30,7 @@ from localgd.run.checkpoint import Checkpoints
 from localgd.run.goals import Angle
 from localgd.run.history import RoundInfo, Run
 from localgd.run.loop import train
+from localgd.run.whole import check_place
 
 KEYS: dict[str, Any] = {
     "task": "classification",
@@ -96,6 +97,8 @@ class RunConfig:
         """Train, and leave what came out."""
         how, out = self.how(), None if self.given("out") is None else Path(self.given("out")).absolute()
         goal = [] if (angle := self.number("angle-tol-deg")) is None else [Angle(angle)]
+        if out is not None:
+            check_place(out, "out")
         with ExitStack() as hold:
             resumed: Recipe | None = None
             if out is not None and (record.partial(out).is_dir() or out.is_dir()):

@@ -80,8 +80,11 @@ def milestones(runs: Mapping[str, Run], angles: Sequence[float] = ANGLES) -> lis
                 "floats_sent": math.nan if row is None else row.floats_up + row.floats_down,
                 "seconds": math.nan if row is None else row.seconds,
                 "final_accuracy": run.history[-1].accuracy,
+                "weighted": run.weighted,
                 "final_certified_deg": run.history[-1].angle_deg_max,
+                "final_true_deg": run.history[-1].true_angle_deg,
                 "final_rounds": run.n_rounds,
+                "status": run.certificate.status,
             })  # fmt: skip
     return out
 

@@ -21,6 +21,9 @@ MOST_NODES = 50
 MOST_DRAWN = 40
 """Nodes of a figure, for the same reason."""
 
+FEW = 10
+"""Bins of a calibration with fewer rows are drawn otherwise: chance alone may move their share by 0.16 and more."""
+
 SAME = 1e-9
 """Bounds that are as near as this to each other are shown as one number."""
 
@@ -77,10 +80,13 @@ def parts(found: ClassMetrics | NumberMetrics) -> Iterator[Grid | str]:
 
 def _introduction(found: ClassMetrics) -> str:
     rows, nodes = text.counted(found.n_rows, "row"), text.counted(found.n_nodes, "node")
-    weighted = found.weights.sum() != found.n_rows
-    weight = f" of weight {found.weights.sum():,.6g}" if weighted else ""
+    weight = f" of weight {found.weights.sum():,.6g}" if _weighted(found) else ""
     positive = f"; positive is {name(found.classes[1])}" if len(found.classes) == 2 else ""
     return f"{rows}{weight} at {nodes}, in {found.n_rounds} rounds{positive}"
+
+
+def _weighted(found: ClassMetrics) -> bool:
+    return bool(found.weights.sum() != found.n_rows)
 
 
 def name(label: Any) -> str:
@@ -252,7 +258,7 @@ def panels(found: ClassMetrics | NumberMetrics | LeftOut) -> list[Panel]:
     if isinstance(found, ClassMetrics) and found.curve is not None and not math.isnan(found.auc.low):
         out.append(_roc(found.curve, found.auc))
         if found.calibration is not None:
-            out.append(_reliability(found.calibration))
+            out.append(_reliability(found.calibration, weighted=_weighted(found)))
     nodes = dict(list(found.nodes.items())[:MOST_DRAWN])
     if not nodes:
         return out
@@ -291,10 +297,17 @@ def _roc(curve: Curve, area: Interval) -> Panel:
     return Panel("ROC curve", "1 − specificity", "sensitivity", [line, chance])
 
 
-def _reliability(of: Calibration) -> Panel:
+def _reliability(of: Calibration, *, weighted: bool) -> Panel:
+    """Return a panel of what happens against what is said; bins of few rows are hollow, with what they hold above."""
     perfect = Line([0, 1], [0, 1], style="dotted")
     told = Line(of.predicted, of.observed, "", 1, style="line+points")
-    return Panel("Calibration", "mean probability", "share positive", [told, perfect])
+    few = (of.weights > 0) & (of.weights < FEW)
+    label, held = (
+        f"weight below {FEW}" if weighted else f"fewer than {FEW} rows",
+        [f"{one:.3g}" for one in of.weights[few]],
+    )
+    small = Line(of.predicted[few], of.observed[few], label, 1, style="hollow", notes=held)
+    return Panel("Calibration", "mean probability", "share positive", [told, perfect, small])
 
 
 def _beside(title: str, xlabel: str, nodes: Sequence[str] | Any, values: dict[str, Any]) -> Panel:

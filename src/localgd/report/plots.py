@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.report.figure import canvas, plain_log_axis
+from localgd.report.figure import canvas, plain_axis
 from localgd.rounding import FloatArray
 from localgd.run.whole import whole
 
@@ -51,8 +51,8 @@ def convergence(columns: Mapping[str, list[Any]], path: Path) -> None:
         axes.set_xlabel("rounds")
         if axes.lines:
             across, up = np.concatenate([line.get_xydata() for line in axes.lines]).T
-            plain_log_axis(axes.xaxis, across)
-            plain_log_axis(axes.yaxis, up)
+            plain_axis(axes.xaxis, across, log=True)
+            plain_axis(axes.yaxis, up, log=True)
     with whole(path) as fresh:
         figure.savefig(fresh, dpi=130, format="png")
 
@@ -65,5 +65,5 @@ def _line(axes: Any, x: FloatArray, y: FloatArray, color: str, label: str = "", 
     x, y = x[finite], y[finite]
     axes.plot(x, y, color=color, lw=1.8, marker="o" if x.size == 1 else None, ms=4)
     place: dict[str, Any] = {"ha": "left", "va": "bottom" if above else "top", "color": color}
-    axes.annotate(label, (x[-1], y[-1]), xytext=(5, -3 if above else 3), textcoords="offset points", **place)
+    axes.annotate(label, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", **place)
     return True

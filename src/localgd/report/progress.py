@@ -29,6 +29,8 @@ class Patient(Console):
 class Listener:
     """Print lines on standard error, and note Ctrl-C and SIGTERM in `interrupted`, the number of the signal, or None.
 
+    What is found out, and not just what goes on, is kept in `notes`, printed or not.
+
     Parameters
     ----------
     quiet : bool
@@ -40,6 +42,7 @@ class Listener:
         self._hold = ExitStack()
         self._pressed = 0.0
         self.interrupted: int | None = None
+        self.notes: list[str] = []
 
     def __enter__(self) -> Self:
         """Take over Ctrl-C and the polite request to end that schedulers send."""
@@ -53,6 +56,11 @@ class Listener:
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(line, markup=False, soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """Print a line, and keep it."""
+        self.say(line)
+        self.notes.append(line)
 
     def _asked_to_end(self, number: int) -> bool:
         """Note a signal; return whether all comes to an end by itself now, which it does unless asked again."""

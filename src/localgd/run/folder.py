@@ -1,6 +1,6 @@
 """Run folders: what a run leaves on disk, written whole or not at all.
 
-RUN/config.json        method, data, seed, versions: how to do it again
+RUN/config.json        method, data, seed, versions: how to do it again; digests of the files, none of their rows
     history.csv        one row per round (`localgd.run.history.Row`)
     model.json         coefficients, intercept, classes, feature names, preparation
     coefficients.csv   coefficients on the scale of the rows as given (`localgd.Model.coefficients`)
@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -238,10 +239,14 @@ def save(folder: Path, run: Run, recipe: Recipe, *, force: bool) -> None:
 
 
 class Remembered(NamedTuple):
-    """What a run folder says of how the run was made: its flags, if it was a command, and what it was proved to be."""
+    """What a run folder says of how the run was made: flags, if it was a command, what it was proved to be, files.
+
+    The files are those with its rows, each by its name and a digest.
+    """
 
     flags: Mapping[str, Any]
     problem: Problem | None
+    files: Mapping[str, Any] = MappingProxyType({})
 
 
 def remembered(model: Path) -> Remembered:
@@ -258,7 +263,7 @@ def remembered(model: Path) -> Remembered:
     config = read_json(path)
     try:
         flags, method = config.get("flags", {}), config["method"]
-        return Remembered({**flags}, _problem(method["problem"]))
+        return Remembered({**flags}, _problem(method["problem"]), {**config.get("files", {})})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}); take model.json in place of the folder"

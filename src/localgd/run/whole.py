@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 _BEGUN: set[Path] = set()
 
@@ -42,7 +43,7 @@ def check_place(path: Path, flag: str = "--out") -> None:
     Raises
     ------
     FileExistsError, PermissionError
-        If what lies on the way to it is no folder, or one that may not be written.
+        If what lies on the way to it is no folder, or one that cannot be written.
 
     Examples
     --------
@@ -50,11 +51,17 @@ def check_place(path: Path, flag: str = "--out") -> None:
     Traceback (most recent call last):
     FileExistsError: --out ...: ...whole.py is a file, not a folder; choose another name
     """
-    place = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
+    above = path.absolute().parents or [Path(path.absolute().anchor)]  # nothing is above /
+    place = next(folder for folder in above if folder.exists() or folder.is_symlink())
     if not place.is_dir():
         raise FileExistsError(f"{flag} {path}: {place} is a file, not a folder; choose another name")
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{flag} {path}: no permission to write in {place}")
+    try:
+        with TemporaryFile(dir=place):  # what is allowed may be impossible still, as in /proc
+            pass
+    except OSError as error:
+        allowed = os.access(place, os.W_OK)
+        why = f"nothing can be written ({error.strerror})" if allowed else "no permission to write"
+        raise PermissionError(f"{flag} {path}: {why} in {place}; choose another place") from error
 
 
 def discard_begun() -> None:
