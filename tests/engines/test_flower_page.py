@@ -1,17 +1,28 @@
-"""The programs of docs/flower.md: what they say is what runs."""
+"""The programs of docs/flower.md: what they say is what runs; and Flower finds the apps of every page."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from flwr.app import Context, RecordDict
+from flwr.supercore.object_ref import validate
 
 from engines.flower_grid import LocalGrid
 
-PAGE = Path(__file__).parents[2] / "docs" / "flower.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "flower.md"
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+APPS = {
+    f"{page.name}-{place}": block
+    for page in PAGES
+    for place, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    if "App()" in block
+}
 
 BLOCKS = re.findall(r"## ([^\n]+)\n(?:(?!\n## ).)*?```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -30,3 +41,22 @@ def test_a_program_of_the_page_runs_and_says_what_is_proved(title, block, capsys
     assert re.fullmatch(r"(certified: within|farther than asked: at least) [\d.]+° .*pooled max-margin model.*", said)
     verdict = said.partition(":")[0]
     assert f"prints `{verdict}: " in PAGE.read_text(encoding="utf-8")
+
+
+def test_every_program_with_an_app_is_looked_at():
+    assert {name.rpartition("-")[0] for name in APPS} == {"flower.md", "own-method.md"}
+    assert len(APPS) == 3
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_flower_finds_both_apps_of_a_program(name, tmp_path):
+    """It reads the file before it runs it, and knows plain assignments only: `client, server = …` it does not find."""
+    (tmp_path / "app_of_a_page.py").write_text(APPS[name])
+    found = {side: validate(f"app_of_a_page:{side}", project_dir=tmp_path) for side in ("client", "server")}
+    assert found == {"client": (True, None), "server": (True, None)}
+
+
+def test_flower_finds_the_ready_apps():
+    held = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())
+    for reference in held["tool"]["flwr"]["app"]["components"].values():
+        assert validate(reference) == (True, None)
