@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from flwr.app import Context, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.config_utils import load_and_validate
 from flwr.supercore.object_ref import validate
 
 from engines.flower_grid import LocalGrid
+from own_methods import BLOCKS as OWN
+from own_methods import PAGE as OWN_PAGE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "flower.md"
@@ -60,3 +66,21 @@ def test_flower_finds_the_ready_apps():
     held = tomllib.loads((ROOT / "examples" / "flower" / "pyproject.toml").read_text())
     for reference in held["tool"]["flwr"]["app"]["components"].values():
         assert validate(reference) == (True, None)
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's own
+def test_flower_takes_the_folder_of_an_app_with_a_method_of_ones_own(tmp_path):
+    """docs/own-method.md: own.py is its first program."""
+    (about,) = re.findall(r"```toml\n(.*?)```", OWN_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    files = {
+        "own.py": OWN[0],
+        "app.py": next(block for block in OWN if "ServerApp()" in block),
+        "pyproject.toml": about,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    config, warnings = load_and_validate(tmp_path / "pyproject.toml")
+    assert config["tool"]["flwr"]["app"]["components"] == {"serverapp": "app:server", "clientapp": "app:client"}
+    assert not warnings
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(tmp_path))) as bundle:
+        assert files.keys() <= set(bundle.namelist())
