@@ -38,8 +38,9 @@ def n_effective(shares: FloatArray) -> FloatArray:
 class Limits:
     """Limits that a node's operator sets, and no server can change.
 
-    A node's rows carry them, and every sum that may leave the node is held against them where
-    it is formed, whatever the task.
+    A node's rows carry them, and a sum for others is held against them where it is formed (`Shard.combination`,
+    `Shard.combine`, `Shard.second_moment`), whatever the server asks. They do not hold the code of a task: one that
+    makes what it sends of `Shard.own_sum`, or of the rows, can send anything.
 
     Parameters
     ----------

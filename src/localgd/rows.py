@@ -289,7 +289,7 @@ class Shard:
         return np.asarray(self.data.class_sum(shares))
 
     def own_sum(self, coefficients: FloatArray) -> FloatArray:
-        """Return Σ c_i z_i, shape (d,), for the node's own use: no report may hold it, or what shows it."""
+        """Return Σ c_i z_i, shape (d,), for what stays on the node: no limit holds it, so a report must not show it."""
         return np.asarray(self.data.sum(coefficients))
 
     def combination(self, coefficients: FloatArray) -> Any:

@@ -9,7 +9,8 @@ import pytest
 
 from engines.lost import TIMEOUT
 from engines.ranks import in_ranks
-from localgd import TorchDistributed, torch_processes
+from localgd import InProcess, TorchDistributed, load, prepare, torch_processes, train
+from own_methods import BLOCKS, PROGRAMS
 
 PROGRAM = ["tests/engines/lost.py"]
 
@@ -61,6 +62,16 @@ def test_a_lost_rank_ends_the_others_in_words_and_a_restart_goes_on_to_the_same_
     for rank in range(3):
         for name, values in model_and_history(tmp_path, rank).items():
             np.testing.assert_array_equal(values, whole[rank][name])
+
+
+def test_the_program_of_the_page_runs_in_two_ranks(tmp_path):
+    """docs/own-method.md: own.py is its first program."""
+    (tmp_path / "own.py").write_text(BLOCKS[0])
+    (tmp_path / "spread.py").write_text(next(block for block in BLOCKS if "TorchDistributed" in block))
+    first, second = in_ranks(2, [str(tmp_path / "spread.py")])
+    assert (first.code, second.code) == (0, 0), first.output + second.output
+    here = prepare(InProcess(load("heart")), scale="standard")[0]
+    assert first.output.splitlines()[-1] == train(here, PROGRAMS["heavy-ball"].method, n_rounds=20).certificate.status
 
 
 def test_without_torchrun_it_says_what_to_do(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,9 @@ from common import penalised
 from engines.flower_grid import LocalGrid
 from localgd import (
     InProcess,
+    Logistic,
     Message,
+    Method,
     NodeError,
     Regularised,
     Shard,
@@ -26,10 +28,13 @@ from localgd import (
     lbfgs,
     local_gd,
     local_sgd,
+    mean,
     modified_local_gd,
     newton,
     scaffold,
     train,
+    update_fields,
+    update_report,
 )
 from localgd.data.survey import Moments, Tally
 from localgd.data.table import Table
@@ -44,6 +49,7 @@ from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
 from localgd.rules.probes import TemperedDual
 from localgd.run.certify import certify
+from own_methods import PROGRAMS
 
 GUARD = Limits()
 D = 6
@@ -185,3 +191,42 @@ def test_rows_are_touched_past_the_limits_in_these_places_only():
         ("least_squares.py", "data"): 1,  # coefficients of a sum
         ("least_squares.py", "rows"): 1,  # whether a column is ones
     }
+
+
+# tasks of one's own
+
+
+@dataclass(frozen=True)
+class FirstRow:
+    """Sends the first row alone, by a name that a Shard has for a sum."""
+
+    by: str
+    loss: Logistic = Logistic()  # noqa: RUF009  frozen, so sharing one is safe
+    weighted_by: str = "uniform"
+
+    def schema(self, message):
+        return update_fields(message)
+
+    def run(self, message, shard, state):  # noqa: ARG002
+        update = getattr(shard, self.by)(np.eye(shard.n_rows)[0])
+        return update_report(shard, update, self.weighted_by), state
+
+
+def test_limits_hold_the_sums_for_others_and_not_the_code_of_a_task():
+    """As the pages say: what a task sends of its own sums is for whoever lists the task to know."""
+    held = honest()
+    for by in ("combine", "combination"):
+        with pytest.raises(NodeError, match="min-rows=8 of its rows"):
+            train(InProcess(held), Method("leak", FirstRow(by), mean()), n_rounds=1)
+    seen = train(InProcess(held[:1]), Method("leak", FirstRow("own_sum"), mean()), n_rounds=1)
+    np.testing.assert_array_equal(seen.w, held[0].rows[0])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_programs_of_the_page_send_no_sum_of_few_rows(name):
+    """Also those whose updates are bare vectors: all that they are made of may leave the node."""
+    runs = [train(InProcess(honest(limits=limits)), PROGRAMS[name].method, n_rounds=2) for limits in (GUARD, None)]
+    assert np.array_equal(runs[0].w, runs[1].w)
+    few = [replace(shard, data=shard.rows[:7]) for shard in honest()]
+    with pytest.raises(NodeError, match="min-rows=8 of its rows"):
+        train(InProcess(few), PROGRAMS[name].method, n_rounds=1)

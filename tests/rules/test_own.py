@@ -1,119 +1,34 @@
-"""Methods of one's own: the programs of the docs keep the contract, and what breaks it is told by name."""
+"""Methods of one's own: those of the library keep the contract, and what breaks it is told by name."""
 
 # ruff: noqa: ARG002  tasks and merges that are wrong in one thing do not use all that they are given
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
-from flwr.clientapp import ClientApp
 
-from common import METHODS, PENALISED, random_rows, stacked
-from cut import assert_same_run
-from engines.flower_grid import LocalGrid, grid_of
+from common import METHODS, PENALISED
 from localgd import (
-    InProcess,
-    Int8,
     LeastSquares,
     Logistic,
     Method,
-    NodeError,
     Regularised,
     ServerState,
-    Status,
     chain,
     check_method,
     conjugate_gradients,
     mean,
     normal_equations,
-    train,
     update_fields,
     update_report,
 )
 from localgd.core import Message
 from localgd.duals.dual import Dual
-from localgd.flower import FlowerEngine, answer
-from localgd.methods.served import TASKS
-from localgd.reference.max_margin import max_margin
-from localgd.rounding import angle_deg
-from localgd.rules.server import Extrapolation, Momentum
+from localgd.rules.server import Momentum
 from localgd.testing.check import MethodError
-from own_methods import BLOCKS, PROGRAMS
-
-programs = pytest.mark.parametrize("name", PROGRAMS)
-CONTEXT = Context(1, 1, {}, RecordDict(), {})
-
-PROVED = {"heavy-ball": True, "clipped": True, "scheduled": True, "local-adam": False, "signs": False, "noisy": False}
-
-
-def test_the_page_has_these_programs_of_at_most_forty_lines():
-    assert PROGRAMS.keys() == PROVED.keys()
-    assert max(len(block.splitlines()) for block in BLOCKS) <= 40
-
-
-@programs
-def test_a_program_of_the_page_keeps_the_contract_and_knows_what_it_proves(name):
-    found = check_method(PROGRAMS[name].method)
-    assert found.certified is PROVED[name]
-    assert str(found).startswith(f"{name}: the contract is kept; ")
-
-
-@programs
-@pytest.mark.parametrize("merge", [mean(), chain(mean(), Momentum(0.5)), chain(mean(), Extrapolation())], ids=repr)
-def test_its_certificates_hold_under_every_merge(name, merge):
-    for seed in range(3):
-        shards = random_rows(seed)
-        exact = max_margin(stacked(shards))
-        run = train(InProcess(shards), replace(PROGRAMS[name].method, merge=merge), n_rounds=60)
-        found = run.certificate
-        assert found.margin_low <= exact.margin_high
-        assert found.margin_high >= exact.margin_low
-        assert np.isnan(found.angle_deg_max) or angle_deg(run.w, exact.direction) <= found.angle_deg_max
-        if PROVED[name] and merge == mean():
-            assert found.verdict in (Status.CERTIFIED, Status.SEPARABLE)
-            assert found.angle_deg_max < 70
-
-
-@programs
-def test_it_runs_over_flower_where_it_is_on_the_list_and_is_refused_by_name_where_it_is_not(name):
-    shards, method = random_rows(2), PROGRAMS[name].method
-
-    def engine(*tasks: type) -> FlowerEngine:
-        held = {shard.node_id: shard for shard in shards}
-        app = answer(ClientApp(), lambda context: held[context.node_config["node-name"]], tasks=(*TASKS, *tasks))
-        configs = [{"node-name": name, "min-rows": 1, "min-batch": 1} for name in held]
-        return FlowerEngine(LocalGrid(app, configs), n_nodes=len(held), timeout=5.0, poll=1e-4)
-
-    here = train(InProcess(shards), method, n_rounds=8)
-    assert_same_run(train(engine(type(method.task)), method, n_rounds=8), here)
-    words = rf"{type(method.task).__name__}' is not on the list of this node .*answer\(app, tasks=…\)"
-    with pytest.raises(NodeError, match=words):
-        train(engine(), method, n_rounds=1)
-
-
-def test_the_page_has_both_sides_of_a_flower_app(monkeypatch, capsys):
-    """Four hospitals, a bundled set, of which anyone may read every row."""
-    (block,) = [block for block in BLOCKS if "ServerApp" in block]
-    monkeypatch.setitem(sys.modules, "own", PROGRAMS["heavy-ball"])
-    app = ModuleType("app")
-    exec(compile(block, "own-method.md", "exec"), app.__dict__)  # noqa: S102  our own page
-    app.server(LocalGrid(app.client, [{"data": "heart", "partition-id": i} for i in range(4)]), CONTEXT)
-    assert "the pooled margin, if any, is at most" in capsys.readouterr().out
-
-
-@programs
-def test_in_a_code_it_is_refused_over_flower_in_words_before_anything_is_sent(name):
-    method = PROGRAMS[name].method
-    engine = FlowerEngine(grid_of(random_rows(2), tasks=(*TASKS, type(method.task))), timeout=5.0, poll=1e-4)
-    words = rf"nodes read the fields of compressed.Compressed as they are declared, .*{type(method.task).__name__}\("
-    with pytest.raises(TypeError, match=rf"{words}.*; a task of your own .* leave compressed\(…\) out"):
-        train(engine, method.compressed(Int8()), n_rounds=1)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -69,7 +69,8 @@ def answer(
     load : callable, optional
         Returns the node's own `Table`, `Shard`, `Samples` or `Features` from its `Context`; `rows` by default.
     tasks, encoders : collection of type
-        What the node agrees to run; any other is refused.
+        What the node agrees to run; any other is refused. Limits do not hold the code of a task of your own, which has
+        the rows at hand: know what it sends.
     max_mb : float > 0
         Largest message that it takes.
     limits : Limits, optional
