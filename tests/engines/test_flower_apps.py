@@ -16,9 +16,15 @@ from sklearn.preprocessing import StandardScaler
 
 from engines.flower_grid import LocalGrid
 from localgd import InProcess, load, local_gd, prepare, train
+from localgd.data.coding import ClassCounts
 from localgd.data.datasets import DATASETS
+from localgd.data.encodings import Category, Number
 from localgd.data.model import Model
+from localgd.data.recipe import Recipe
+from localgd.data.survey import Tally
+from localgd.data.unmet import Unmet
 from localgd.engine.flower import RefusedError
+from localgd.engine.flower.records import made, told
 from localgd.flower import server as app
 from localgd.flower.client import client, rows
 from localgd.flower.server import KEYS, RunConfig, main
@@ -193,6 +199,17 @@ def test_the_run_config_says_what_values_mean():
     assert options["label_map"] == {"no": 0, "yes": 1, "north": {"1": 0, "2": 1}}
     assert options["category_map"] == {"ward": {"N": "north"}, "sex": {"male": "m"}}
     assert options["n_classes"] == 2
+
+
+def test_what_was_said_of_labels_gaps_and_columns_travels_to_the_nodes():
+    maps, gaps = (("north", (("1", 0), ("2", 1))),), (("", "k.a."), ("smoker", "9"))
+    for thing in (
+        Tally(("x",), ("c",), (), label_maps=maps),
+        ClassCounts((0, 1), (), 1, maps),
+        Unmet((Category("c", ("a",)),), 1, gaps, ("only",)),
+        Recipe((Number("x"),), (0, 1), True, False, gaps=gaps, label_maps=maps, empty=("only",)),
+    ):
+        assert made(told(thing), [type(thing)], "the task") == thing
 
 
 def test_the_node_config_says_how_a_file_is_written(tmp_path):
