@@ -19,9 +19,15 @@ from sklearn.preprocessing import StandardScaler
 from engines.flower_grid import LocalGrid
 from localgd import InProcess, load, local_gd, prepare, train
 from localgd.cli.flags import Source
+from localgd.data.coding import ClassCounts
 from localgd.data.datasets import DATASETS
+from localgd.data.encodings import Category, Number
 from localgd.data.model import Model
+from localgd.data.recipe import Recipe
+from localgd.data.survey import Tally
+from localgd.data.unmet import Unmet
 from localgd.engine.flower import RefusedError
+from localgd.engine.flower.records import made, told
 from localgd.flower import server as app
 from localgd.flower.client import ELSEWHERE, READ, client, rows
 from localgd.flower.server import KEYS, RunConfig, main
@@ -228,6 +234,15 @@ def test_the_node_config_says_which_columns_are_what(tmp_path):
     assert table.features["day"].to_list() == [1.0, 2.0]
     assert table.features["ward"].to_list() == ["1", "2"]
     assert (table.names, table.weights.tolist()) == (("day", "ward"), [2.0, 1.0])
+def test_what_was_said_of_labels_gaps_and_columns_travels_to_the_nodes():
+    maps, gaps = (("north", (("1", 0), ("2", 1))),), (("", "k.a."), ("smoker", "9"))
+    for thing in (
+        Tally(("x",), ("c",), (), label_maps=maps),
+        ClassCounts((0, 1), (), 1, maps),
+        Unmet((Category("c", ("a",)),), 1, gaps, ("only",)),
+        Recipe((Number("x"),), (0, 1), True, False, gaps=gaps, label_maps=maps, empty=("only",)),
+    ):
+        assert made(told(thing), [type(thing)], "the task") == thing
 
 
 def test_the_node_config_says_how_a_file_is_written(tmp_path):

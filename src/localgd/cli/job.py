@@ -82,8 +82,9 @@ class Job:
                 begun = record.begun(out, self._config, recipe, force=flags.force)
                 self.place.first(lambda: hold.enter_context(begun))
             nodes = judge.engine.node_ids
-            how = (method, problem), goal, progress, tables, source, nodes
-            fit = self._fit(*how) if flags.leave_one_node_out else None
+            fit = None
+            if flags.leave_one_node_out:
+                fit = self._fit((method, problem), goal, progress, tables, source, nodes)
             judge = replace(judge, engine=None, training=None) if fit is None else judge
             del engine, tables  # which else take as much room as the rows that are made of them
             run = self._trained(federation, (method, problem), goal, progress, reference)
