@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from cli.test_torchrun import torchrun
-from command import FILES, localgd
+from command import FILES, instead, localgd
 from localgd import load
 from localgd.data.holdout import set_aside
 
@@ -114,5 +114,5 @@ def test_rows_set_aside_take_no_part_in_the_choice_and_train_judges_by_just_them
     again = localgd("tune", sites, *choice, "--out", tmp_path / "AGAIN")
     assert again.stdout.replace("AGAIN", "RUN") == done.stdout
     assert (tmp_path / "AGAIN" / "model.json").read_text() == (tmp_path / "RUN" / "model.json").read_text()
-    judged, other = (json.loads(localgd(*command, *seed, "--json").stdout) for seed in ((), ("--seed", "6")))
+    judged, other = (json.loads(localgd(*instead(command, seed=seed), "--json").stdout) for seed in (5, 6))
     assert judged["metrics"]["log_loss"] != other["metrics"]["log_loss"]

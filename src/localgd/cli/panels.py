@@ -136,15 +136,17 @@ class _Panelled(click.Command):
         return sorted(params, key=_place)  # stable: arguments stay in the order in which they are given
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words of a command; a flag that takes one value, said twice, is refused: the last would count."""
+        """Read the words of a command; of a flag that takes one value, said twice, the last would count: refuse it."""
         *_, said = self.make_parser(ctx).parse_args([*args])
         for param, times in Counter(said).items():
-            switch = isinstance(param, click.Option) and param.is_flag and not param.secondary_opts
-            once = isinstance(param, click.Option) and not (switch or param.multiple)
-            if times > 1 and once and not any(one.is_eager for one in said):  # as --help is
-                flag = "/".join([flags_of([param])[param.name or ""], *param.secondary_opts])
-                often = "twice" if times == 2 else f"{times} times"
-                raise click.UsageError(f"{flag} is given {often}, and takes one value: give it once", ctx=ctx)
+            if isinstance(param, click.Option) and times > 1 and not any(one.is_eager for one in said):  # as --help is
+                yes, no = ([one for one in side if one in args] for side in (param.opts, param.secondary_opts))
+                if param.is_flag and yes and no:
+                    raise click.UsageError(f"{yes[0]} and {no[0]} are both given: leave one out", ctx=ctx)
+                if not param.is_flag and not param.multiple:
+                    often = "twice" if times == 2 else f"{times} times"
+                    flag = flags_of([param])[param.name or ""]
+                    raise click.UsageError(f"{flag} is given {often}, and takes one value: give it once", ctx=ctx)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
