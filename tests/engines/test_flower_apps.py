@@ -234,6 +234,8 @@ def test_the_node_config_says_which_columns_are_what(tmp_path):
     assert table.features["day"].to_list() == [1.0, 2.0]
     assert table.features["ward"].to_list() == ["1", "2"]
     assert (table.names, table.weights.tolist()) == (("day", "ward"), [2.0, 1.0])
+
+
 def test_what_was_said_of_labels_gaps_and_columns_travels_to_the_nodes():
     maps, gaps = (("north", (("1", 0), ("2", 1))),), (("", "k.a."), ("smoker", "9"))
     for thing in (
