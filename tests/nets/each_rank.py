@@ -250,3 +250,52 @@ def test_a_checkpoint_goes_on_to_the_same_bits(tmp_path_factory):
     run(7)
     for name, tensor in run(12, fresh=False).items():
         assert torch.equal(tensor, whole[name]), name
+
+
+@pytest.mark.parametrize("code", ["bf16", "int8", "int4"])
+def test_in_fewer_bits_ranks_still_hold_the_same_and_nothing_is_lost_for_good(code):
+    """The updates that were applied, with what is still kept back, are those that were made."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model = made("mlp", torch.float32)
+    start, made_so_far = flat(model.parameters()), 0
+    with LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), sync_every=1, compress=code) as local:
+        for k in range(20):
+            before = flat(model.parameters())
+            with torch.no_grad():
+                draws = torch.Generator().manual_seed(k + 50 * rank)
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.01)
+            update = flat(model.parameters()) - before
+            local.step(4)
+            made_so_far = made_so_far + update
+            assert_equal_over_ranks(model)
+    told = [None] * world
+    lost = local._exchange.coded.lost
+    dist.all_gather_object(told, (made_so_far, lost["own"].double(), lost["summed"].double()))
+    size = len(start)
+    wanted = sum(one for one, _, _ in told) / world
+    kept = (
+        sum(own for _, own, _ in told)[:size] + torch.cat([summed for _, _, summed in told])[:size]
+    ) / 4  # by weight
+    got = flat(model.parameters()) - start
+    torch.testing.assert_close(got + kept, wanted, rtol=0, atol=1e-6)
+    assert (got - wanted).norm() > 1e-6
+
+
+def test_a_checkpoint_in_fewer_bits_goes_on_to_the_same_bits():
+    data = batches(dist.get_rank(), 8, dtype=torch.float32)
+    states = []
+    for cut in (8, 4):
+        model = made("mlp", torch.float32)
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        local = LocalSGD(model, optimizer, sync_every=2, compress="int4", outer=slowmo())
+        trained(model, optimizer, data[:cut], local.step)
+        kept = copy.deepcopy(local.state_dict())
+        model = made("mlp", torch.float32, seed=3)
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        again = LocalSGD(model, optimizer, sync_every=2, compress="int4", outer=slowmo())
+        again.load_state_dict(kept)
+        trained(model, optimizer, data[cut:], again.step)
+        states.append(model.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from localgd.nets import LocalSGD, average, qsr, slowmo, until_drift
 from localgd.nets.buffers import Buffers
+from localgd.nets.codes import CodedSum, coded, read
 from localgd.nets.local_sgd import examples_in
 from localgd.nets.optimizer_state import KEYS, OptimizerState
 from localgd.nets.survey import parts_of
@@ -177,3 +179,23 @@ def test_a_program_that_is_set_up_wrong_is_told_what_to_mend(options, words):
     model = nn.Linear(2, 2)
     with pytest.raises((TypeError, ValueError, RuntimeError), match=words):
         LocalSGD(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+@pytest.mark.parametrize(("code", "times"), [("bf16", 2.0), ("int8", 3.8), ("int4", 7.5)])
+@pytest.mark.parametrize("world", [2, 4])
+def test_codes_save_what_they_are_said_to(code, times, world):
+    like = torch.empty(10**6)
+    assert 2 * like.nbytes / CodedSum(code, SimpleNamespace(world=world), like).n_bytes >= times * 0.999
+
+
+@pytest.mark.parametrize("code", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_codes_are_off_by_half_a_step_at_most(code, scale):
+    numbers = scale * torch.randn(3 * 256, generator=torch.Generator().manual_seed(0))
+    numbers[:256] = 0.0
+    back = torch.zeros_like(numbers)
+    read(code, coded(code, numbers), back)
+    steps = {"bf16": 256, "int8": 127, "int4": 7}[code]
+    largest = numbers.view(-1, 256).abs().amax(1, keepdim=True)
+    assert ((back - numbers).view(-1, 256).abs() <= (0.5 / steps + 2**-8) * largest).all()
+    assert not back[:256].any()

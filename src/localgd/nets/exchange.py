@@ -11,6 +11,7 @@ from typing import Any
 
 from localgd.errors import extra, listing, said
 from localgd.nets.buffers import Buffers
+from localgd.nets.codes import Code, CodedSum
 from localgd.nets.header import Header
 from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
@@ -58,6 +59,7 @@ class Exchange:
         state: Rule,
         rules: Mapping[str, str],
         settings: str,
+        compress: Code | None,
         idle: bool,
         skip: bool,
     ) -> None:
@@ -86,6 +88,7 @@ class Exchange:
         self.parameters = Parameters(parts.trained, outer, dtype, next(model.parameters()).device)
         self.header = Header([*WORDS, *self.statistics.names, *self.buffers.names], ranks.rank, ranks.world)
         sizes = [part.size for part in (self.parameters, self.state, self.statistics, self.buffers, self.header)]
+        self.coded = CodedSum(compress, ranks, self.parameters.anchor) if compress else None
         self._payload = torch.empty(sum(sizes), dtype=dtype, device=self.parameters.anchor.device)
         self._pieces = torch.split(self._payload, sizes)
 
@@ -96,6 +99,7 @@ class Exchange:
             "optimizer": self.optimizer.state_dict(),
             "parameters": self.parameters.state(),
             "statistics": self.statistics.state(),
+            "lost": self.coded.lost if self.coded else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -104,6 +108,8 @@ class Exchange:
         self.optimizer.load_state_dict(state["optimizer"])
         self.parameters.load(state["parameters"])
         self.statistics.load(state["statistics"])
+        if self.coded is not None:
+            self.coded.lost = state["lost"]
 
     @property
     def device(self) -> Any:
@@ -122,7 +128,7 @@ class Exchange:
         clock = [time.perf_counter()]
         self._pack(standing)
         clock.append(time.perf_counter())
-        self.ranks.add(self._payload)
+        self._add()
         clock.append(time.perf_counter())
         rows = self.header.unpack(self._pieces[-1])
         self._check(rows)
@@ -147,6 +153,20 @@ class Exchange:
         words = [standing.number, standing.steps, standing.weight, standing.finished, sound, length, self.lr]
         header_words = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
         self.header.pack(header, header_words)
+
+    def _add(self) -> None:
+        """Sum over the ranks: the updates in fewer bits, where these are asked for."""
+        if self.coded is None:
+            self.ranks.add(self._payload)
+        else:
+            self.ranks.add(self._payload[self.parameters.size :])
+            self.coded.add(self._pieces[0])
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes a rank gives to a sum, and gets back, halved."""
+        plain = self._payload.nbytes
+        return plain if self.coded is None else plain - self._pieces[0].nbytes + self.coded.n_bytes // 2
 
     def _check(self, rows: list[dict[str, float]]) -> None:
         """Refuse, in all ranks alike, what cannot be averaged; the model is still as it was."""
@@ -177,6 +197,8 @@ class Exchange:
         if any(steps):
             parameters.mul_(world / total)
             length = self.parameters.apply(parameters)
+            if self.coded is not None:
+                self.coded.commit()
         stepped = math.fsum(w for w, k in zip(weights, steps, strict=True) if k) / world
         if self.ranks.rank in left_out:
             self.optimizer.state.clear()  # it holds what is not finite
@@ -188,7 +210,7 @@ class Exchange:
         last = all(row["finished"] for row in rows)
         lengths = [row["length"] for row in heard]
         drift, agreement = spread([w / total for w in weights], lengths, length)
-        return Sync(0, steps, drift, length, agreement, left_out, self._payload.nbytes, lr, last=last)
+        return Sync(0, steps, drift, length, agreement, left_out, self.n_bytes, lr, last=last)
 
 
 def _weights(rows: list[dict[str, float]], *, idle: bool) -> list[float]:

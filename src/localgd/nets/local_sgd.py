@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from localgd.errors import check_kind, check_whole
 from localgd.nets.checkpoint import read, rng_state, set_rng_state, write
+from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
 from localgd.nets.outer import Outer, average
@@ -41,6 +42,10 @@ class LocalSGD:
         w_m: by the mean batch size of a rank, over all ranks, so that one that has no data left counts as standing
         still. "examples" weighs by examples since the last sync, which counts a rank with more steps twice: its update
         is already longer. "equal" looks at no batch. Sizes are known from ``step(batch)``; else all are alike.
+    compress : "bf16", "int8" or "int4", optional
+        Send updates in fewer bits, a scale for 256 numbers; what the codes lose is sent the next time. It takes two
+        to three more copies of the parameters, and time: it pays on slow links. Optimizer state travels in full: "keep"
+        sends none.
     warmup : int ≥ 0, default 0
         First steps, after each of which ranks sync.
     buffers : dict of str to "mean", "max" or "equal", optional
@@ -88,6 +93,7 @@ class LocalSGD:
         outer: Outer | None = None,
         optimizer_state: Rule = "average",
         weights: Literal["batch", "examples", "equal"] = "batch",
+        compress: Code | None = None,
         warmup: int = 0,
         buffers: Mapping[str, str] | None = None,
         on_failure: Literal["raise", "skip"] = "raise",
@@ -101,6 +107,8 @@ class LocalSGD:
         check_kind("outer", outer, Outer, "average(), slowmo(…) or diloco(…)")
         if weights not in {"batch", "examples", "equal"}:
             raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
+        if compress not in {None, "bf16", "int8", "int4"}:
+            raise ValueError(f"compress must be None, 'bf16', 'int8' or 'int4', got {compress!r}")
         if on_failure not in {"raise", "skip"}:
             raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")
         self._ranks = Ranks(timeout)
@@ -111,7 +119,8 @@ class LocalSGD:
             outer=outer,
             state=optimizer_state,
             rules=buffers or {},
-            settings=f"{period} {outer} {optimizer_state} {weights} {warmup} {on_failure}",
+            settings=f"{period} {outer} {optimizer_state} {weights} {compress} {warmup} {on_failure}",
+            compress=compress,
             idle=weights != "examples",
             skip=on_failure == "skip",
         )

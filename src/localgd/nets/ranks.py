@@ -13,6 +13,7 @@ from typing import Any
 from localgd.errors import check_positive, extra, listing, said
 
 with extra("torch", "torch"):
+    import torch
     from torch import distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
@@ -52,6 +53,18 @@ class Ranks:
     def add(self, numbers: Any) -> None:
         """Put the sum over all ranks in the place of every number."""
         self._call(dist.all_reduce, numbers, group=self._group)
+
+    def exchanged(self, rows: Any) -> Any:
+        """Return the row that each rank has for this one; row r of a (world, n) tensor is for rank r."""
+        held = torch.empty_like(rows)
+        self._call(dist.all_to_all_single, held, rows, group=self._group)
+        return held
+
+    def gathered(self, row: Any) -> Any:
+        """Return the row that each rank gives, (world, n)."""
+        held = row.new_empty((self.world, len(row)))
+        self._call(dist.all_gather, list(held.unbind()), row, group=self._group)
+        return held
 
     def first(self, tensors: list[Any]) -> None:
         """Put the numbers of rank 0 in the place of everyone's."""
