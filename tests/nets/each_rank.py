@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -299,3 +300,57 @@ def test_a_checkpoint_in_fewer_bits_goes_on_to_the_same_bits():
         states.append(model.state_dict())
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name])
+
+
+def rows_of(rank):
+    """Return batches of two rows with noisy labels, 70 in the first rank and 10 in each other, unlike by rank."""
+    draws = torch.Generator().manual_seed(rank)
+    out = []
+    for _ in range(70 if rank == 0 else 10):
+        x = torch.randn(2, 5, generator=draws, dtype=torch.float64) + 0.3 * rank
+        y = (torch.rand(2, generator=draws, dtype=torch.float64) < torch.sigmoid(x.sum(1) - rank)).double()
+        out.append((x, y))
+    return out
+
+
+def gone_to_rest(weights, sync_every, epochs=60):
+    """Return where a logistic regression comes to rest, its last rates small."""
+    model = nn.Linear(5, 1, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.2)
+    with LocalSGD(model, optimizer, sync_every=sync_every, weights=weights) as local:
+        for epoch in range(epochs):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + epoch / 2)
+            for x, y in rows_of(dist.get_rank()):
+                optimizer.zero_grad()
+                functional.binary_cross_entropy_with_logits(model(x)[:, 0], y).backward()
+                optimizer.step()
+                local.step(len(y))
+            local.finish()
+    return flat(model.parameters())
+
+
+def pooled_rest():
+    """Return where it would come to rest on all batches at once."""
+    rows = [batch for rank in range(dist.get_world_size()) for batch in rows_of(rank)]
+    x, y = torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
+    w = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = functional.binary_cross_entropy_with_logits(x @ w[:5] + w[5], y) + 0.1 * w.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return w.detach()
+
+
+@pytest.mark.parametrize("sync_every", [1, 8, 64] if os.environ.get("LOCALGD_TESTS") == "nightly" else [8, 64])
+def test_unlike_loaders_lead_to_the_pooled_optimum_and_weights_by_examples_do_not(sync_every):
+    wanted = pooled_rest()
+    assert apart([gone_to_rest("batch", sync_every)], [wanted]) <= 0.02
+    if sync_every == 8:
+        assert apart([gone_to_rest("examples", sync_every)], [wanted]) >= 0.1
