@@ -10,22 +10,25 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from common import METHODS, PENALISED
+from common import METHODS, PENALISED, random_rows
 from localgd import (
+    InProcess,
     LeastSquares,
     Logistic,
     Method,
     Regularised,
     ServerState,
+    Status,
     chain,
     check_method,
     conjugate_gradients,
     mean,
     normal_equations,
+    train,
     update_fields,
     update_report,
 )
-from localgd.core import Message
+from localgd.core import Field, Message
 from localgd.duals.dual import Dual
 from localgd.rules.server import Momentum
 from localgd.testing.check import MethodError
@@ -83,6 +86,44 @@ class Nameless(Sound):
 class WordsForSchema(Sound):
     def schema(self, message):
         return ["update"]
+
+
+class NoneForSchema(Sound):
+    schema = None
+
+
+@dataclass(frozen=True)
+class Coefficient(Sound):
+    first: float = 0.0
+
+    def run(self, message, shard, state):
+        a = np.ones(shard.n_rows)
+        a[0] = self.first
+        return update_report(shard, shard.combination(a), self.weighted_by), state
+
+
+class Infinite(Sound):
+    def run(self, message, shard, state):
+        return update_report(shard, np.full(shard.n_features, np.inf), self.weighted_by), state
+
+
+class Growing(Sound):
+    def run(self, message, shard, state):
+        return update_report(
+            shard, shard.combination(np.full(shard.n_rows, 1e200**message.round)), self.weighted_by
+        ), state
+
+
+class Two(Sound):
+    """Of one node, the second dual leaves float64, too."""
+
+    def schema(self, message):
+        return {**update_fields(message), "more": Field("dual", message.w.shape)}
+
+    def run(self, message, shard, state):
+        report = update_report(shard, np.full(shard.n_features, 1e300), self.weighted_by)
+        more = np.full(shard.n_features, 1.0 if shard.node_id == "node-0" else np.inf)
+        return replace(report, duals={**report.duals, "more": Dual(more)}), state
 
 
 class Undeclared(Sound):
@@ -193,6 +234,11 @@ class Bare(Server):
         return {"w": w0}
 
 
+class Raw(Server):
+    def init(self, w0):
+        return w0
+
+
 class Vector(Server):
     def init(self, w0):
         return replace(super().init(w0), model=w0)
@@ -229,11 +275,15 @@ class Early(Server):
         return Message(state.round + 1, state.w)
 
 
+LEAVES = (
+    "moves by an update that is not finite, or so long that its square is not a float64: look for a NaN, or take sm"
+)
+
 FAULTS = {
     "no schema": (Method("m", NoSchema(), mean()), "its task or merge lacks schema"),
     "no method": (Sound(), "give a localgd.Method of a task and a merge, not Sound"),
     "not frozen": (Method("m", Thawed(), mean()), "Thawed cannot be a key .*make it a frozen dataclass"),
-    "no repr": (Method("m", Nameless(), mean()), r"repr\(Nameless\) does not tell what it is set to"),
+    "no repr": (Method("m", Nameless(), mean()), r"repr\(Nameless\) does not tell what Nameless is set to"),
     "a merge that keeps a field quiet": (Method("m", Sound(), Mute()), r"repr\(Mute\) does not tell pace of Mute"),
     "a part that keeps a field quiet": (
         Method("m", Sound(), chain(mean(), Plain(2.0))),
@@ -241,8 +291,24 @@ FAULTS = {
     ),
     "a part that is a function": (
         Method("m", Sound(), chain(mean(), lambda *given: given[:2])),
-        r"repr\(Chain\) does not tell .* where Chain is in memory",
+        r"repr\(Chain\) does not tell what the function <lambda> is set to, .*: make the function <lambda> a frozen",
     ),
+    "a task that keeps a part quiet": (
+        Method("m", Sound(loss=Nameless()), mean()),
+        r"repr\(Sound\) does not tell what Nameless is set to, .*: make Nameless a frozen dataclass",
+    ),
+    "no schema but None": (Method("m", NoneForSchema(), mean()), "its task or merge lacks schema; see"),
+    "a coefficient that is NaN": (
+        Method("m", Coefficient(first=np.nan), mean()),
+        f"Coefficient.run on 9 rows .Dense. {LEAVES}",
+    ),
+    "one that is infinite": (
+        Method("m", Coefficient(first=np.inf), mean()),
+        f"Coefficient.run on 9 rows .Dense. {LEAVES}",
+    ),
+    "an infinite vector": (Method("m", Infinite(), mean()), f"Infinite.run on 9 rows .Dense. {LEAVES}"),
+    "steps that leave float64 later": (Method("m", Growing(), mean()), f"in round 1 Growing {LEAVES}"),
+    "another dual that leaves float64": (Method("m", Two(), mean()), f"Two.run on 9 rows .Dense. {LEAVES}"),
     "a schema of words": (Method("m", WordsForSchema(), mean()), "WordsForSchema.schema must return a mapping"),
     "undeclared": (Method("m", Undeclared(), mean()), "its report holds 'more', which Undeclared does not declare"),
     "only a report": (
@@ -263,12 +329,37 @@ FAULTS = {
     "memory elsewhere": (Method("m", Chatty(), mean()), "Chatty.run .*answers the same message in two ways"),
     "a round that stands": (Method("m", Sound(), Standing()), "after 1 rounds its state must say round=1"),
     "a server's state written to": (Method("m", Sound(), InPlace()), "InPlace.step writes to the state"),
-    "a bare server's state": (Method("m", Sound(), Bare()), "AttributeError|the state of Bare lacks model"),
+    "a bare server's state": (
+        Method("m", Sound(), Bare()),
+        r"Bare: its state \(dict\) lacks model, .*; derive it from",
+    ),
+    "an array for a state": (
+        Method("m", Sound(), Raw()),
+        r"Raw: its state \(ndarray\) lacks model, readout, w, done, end;",
+    ),
     "a model that is a vector": (Method("m", Sound(), Vector()), "model must be a Dual"),
     "a model of another width": (Method("m", Sound(), Wide()), r"Wide.step: its model has the shape \(9,\)"),
     "a message that is none": (Method("m", Sound(), Silent()), "Silent.message must return a Message"),
     "a message from elsewhere": (Method("m", Sound(), Early()), "Early.message says round 1 in round 0"),
 }
+
+
+@pytest.mark.parametrize(("task", "merge"), [(Sound, mean()), (Sound(), mean)])
+def test_what_was_not_called_is_refused_by_name(task, merge):
+    with pytest.raises(TypeError, match=r"(task|merge) must be what (Sound|mean)\(…\) makes, not \2 itself; call it"):
+        Method("m", task, merge)
+
+
+def test_another_dual_that_leaves_float64_is_no_fault_of_a_node():
+    run = train(InProcess(random_rows(0)), Method("m", Two(), mean()), n_rounds=3)
+    assert (run.certificate.verdict, run.certificate.reason) == (Status.DIVERGED, "round 0 left float64")
+
+
+def test_a_run_says_of_a_state_what_the_check_says():
+    with pytest.raises(
+        TypeError, match=r"^m: Raw: its state \(ndarray\) lacks model, readout, w, done, end; derive it from"
+    ):
+        train(InProcess(random_rows(0)), Method("m", Sound(), Raw()), n_rounds=1)
 
 
 @pytest.mark.parametrize("name", FAULTS)

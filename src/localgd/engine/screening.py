@@ -109,7 +109,8 @@ def not_finite(report: Report, schema: Schema) -> str:
     """Return the name of a quantity that is not a number, or infinite where that means nothing; "" if none is.
 
     A minimum may be −∞, which proves nothing, and an optional one +∞, which is none; a maximum the other way round. A
-    dual without a mass proves nothing, so NaN is in order there; an infinite mass is not.
+    dual without a mass proves nothing, so NaN is in order there; an infinite mass is not. A node that raises the flag
+    ``overflow`` has moved out of float64, whatever else it moved: the run ends there, and no node is to blame.
 
     Examples
     --------
@@ -117,6 +118,8 @@ def not_finite(report: Report, schema: Schema) -> str:
     >>> not_finite(Report(1, 1, {"loss": 0.1}, mins={"margin": np.inf, "margin_upper": np.inf}), schema)
     'margin'
     """
+    if report.flags.get("overflow", 0):
+        return ""
     with np.errstate(over="ignore", invalid="ignore"):
         for kind, name, value in _entries(report):
             values = value.values() if kind == "per_node" else (value,)

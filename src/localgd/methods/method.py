@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
 from localgd.core import Engine, Merge, Message, Problem, Task
@@ -92,7 +93,10 @@ class Method:
     fallbacks: Mapping[End, Fallback] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check every field but task and merge, which `bind` looks at."""
+        """Check every field; what task and merge must have, `bind` looks at."""
+        for name in ("task", "merge"):
+            if isinstance(value := getattr(self, name), type | FunctionType):
+                raise TypeError(f"{name} must be what {value.__name__}(…) makes, not {value.__name__} itself; call it")
         for name in ("name", "why", "remedy"):
             check_kind(name, getattr(self, name), str, "a text")
         check_kind("problem", self.problem, Problem, "a Problem such as HardMargin()")
@@ -164,8 +168,10 @@ class Method:
         ValueError
             If it has no meaning for the problem.
         """
-        lacks = [name for name in ("schema", "run", "loss", "weighted_by") if not hasattr(self.task, name)]
-        lacks += [name for name in ("init", "message", "step", "whole_rounds") if not hasattr(self.merge, name)]
+        lacks = [name for name in ("schema", "run") if not callable(getattr(self.task, name, None))]
+        lacks += [name for name in ("loss", "weighted_by") if not hasattr(self.task, name)]
+        lacks += [name for name in ("init", "message", "step") if not callable(getattr(self.merge, name, None))]
+        lacks += [] if hasattr(self.merge, "whole_rounds") else ["whole_rounds"]
         if lacks:
             raise TypeError(f"{self.name}: its task or merge lacks {', '.join(lacks)}; see localgd.core.Task and Merge")
         if problem.by_margins != self.problem.by_margins:

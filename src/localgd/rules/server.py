@@ -87,6 +87,19 @@ class ServerState:
         return max((tail for tail in self.tails if 2 * tail.round <= self.round), key=lambda tail: tail.round).model
 
 
+def lacking(state: Any) -> str:
+    """Return in words what the state of a merge lacks of what a run reads; "" if it has all of it.
+
+    Examples
+    --------
+    >>> lacking(np.zeros(2))
+    'its state (ndarray) lacks model, readout, w, done, end; derive it from localgd.ServerState'
+    """
+    lacks = [name for name in ("model", "readout", "w", "round", "done", "end") if not hasattr(state, name)]
+    what = f"its state ({type(state).__name__}) lacks {', '.join(lacks)}"
+    return f"{what}; derive it from localgd.ServerState" if lacks else ""
+
+
 State = TypeVar("State", bound=ServerState)
 
 

@@ -19,7 +19,7 @@ from localgd.problems.hard_margin import judged
 from localgd.rounding import FloatArray, at_most, read_only, vector
 from localgd.rules.late import Late
 from localgd.rules.probes import measured
-from localgd.rules.server import End, ServerState
+from localgd.rules.server import End, ServerState, lacking
 from localgd.run.checkpoint import Checkpoints, LoopState
 from localgd.run.goals import Goal, check_meaning
 from localgd.run.history import CommunicationLog, RoundInfo, Run
@@ -204,8 +204,8 @@ def _run_stages(method: Method, problem: Problem, context: RunContext, start: Du
 def _begun(method: Method, n_features: int, start: Dual | None, mark: str) -> Any:
     """Return the server's state before the first round, at a start, or at 0."""
     server = method.merge.init(np.zeros(n_features) if start is None else start.vector)
-    if lacks := [name for name in ("w", "round", "done", "end", "readout") if not hasattr(server, name)]:
-        raise TypeError(f"{method.name}: the state of its merge lacks {', '.join(lacks)}; see localgd.core.Merge")
+    if lacks := lacking(server):
+        raise TypeError(f"{method.name}: {type(method.merge).__name__}: {lacks}")
     if start is not None and start.known and isinstance(server, ServerState) and np.array_equal(server.w, start.vector):
         model = Dual.proved(start.vector, start.mass, start.error)
         server = replace(server, model=model if ours(method) else model.marked(mark))

@@ -9,7 +9,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import islice
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 from localgd.rows import Samples, Shard
 from localgd.rules.probes import measured
-from localgd.rules.server import End
+from localgd.rules.server import End, lacking
 from localgd.run.checkpoint import Checkpoints
 from localgd.run.loop import train
 from localgd.run.stage import ours
@@ -38,6 +40,9 @@ NOT_THEIRS = (Path(__file__).parents[1], *(Path(str(module.__file__)).parent for
 
 MARK = "toys"
 """What duals are known by that the toy nodes have reported."""
+
+BEYOND = "that is not finite, or so long that its square is not a float64"
+"""What the flag overflow of a report says."""
 
 SIZES, COLUMNS, ROUNDS = (9, 5, 1), 4, 6
 """Rows of the toy nodes, and their columns; rounds of a trial run."""
@@ -171,17 +176,22 @@ class Trial:
                 hash(part)
             except TypeError as error:
                 yield f"{type(part).__name__} cannot be a key ({error}): {remedy}"
-            if untold := next(_untold(part), ""):
-                yield f"repr({type(part).__name__}) does not tell {untold}, so no run of it can be resumed: {remedy}"
+            for untold, culprit in islice(_untold(part), 1):
+                why = f"repr({type(part).__name__}) does not tell {untold}, so no run of it can be resumed"
+                yield f"{why}: {remedy.replace('it', culprit, 1)}"
         engine = InProcess(toy_nodes(self.problem))
         self.bound = self.method.bind(self.problem, engine, measured(engine, zeros=not self.problem.by_margins))
 
     def task(self) -> Iterator[str]:
         """Ask whether the task answers as its schema says, every time alike, and leaves alone what it was given."""
-        task = self.bound.task
-        asked = self.bound.merge.message(self.bound.merge.init(np.zeros(COLUMNS)))
+        task, merge = self.bound.task, self.bound.merge
+        state = merge.init(np.zeros(COLUMNS))
+        if lacks := lacking(state):
+            yield f"{type(merge).__name__}: {lacks}"
+            return
+        asked = merge.message(state)
         if not isinstance(asked, Message):
-            raise TypeError(f"{type(self.bound.merge).__name__}.message must return a Message, got {asked!r}")
+            raise TypeError(f"{type(merge).__name__}.message must return a Message, got {asked!r}")
         name = type(task).__name__
         schema = task.schema(asked)
         if not (isinstance(schema, Mapping) and all(isinstance(field, Field) for field in schema.values())):
@@ -214,6 +224,8 @@ class Trial:
         if not _alike(again[0], report):
             yield f"{where} answers the same message in two ways: draw from default_rng([seed, message.round, …])"
         answer(task, asked, shard, None)  # raises in words what does not fit
+        if report.flags.get("overflow", 0):
+            yield f"{where} moves by an update {BEYOND}: look for a NaN, or take smaller steps"
         if init is not None:
             yield from _unkept(after, task, name)
         self._note(report, shard)
@@ -230,9 +242,8 @@ class Trial:
         engine = InProcess(toy_nodes(self.problem))
         state = merge.init(np.zeros(COLUMNS))
         for place in range(2):
-            lacks = [part for part in ("model", "readout", "w", "round", "done", "end") if not hasattr(state, part)]
-            if lacks:
-                yield f"the state of {name} lacks {', '.join(lacks)}; derive it from localgd.ServerState"
+            if lacks := lacking(state):
+                yield f"{name}: {lacks}"
                 return
             if not (isinstance(state.model, Dual) and isinstance(state.readout, Dual)):
                 yield f"{name}: model and readout of its state must be a localgd.Dual; Dual(w) proves nothing"
@@ -243,6 +254,10 @@ class Trial:
             if asked.round != state.round:
                 yield f"{name}.message says round {asked.round} in round {state.round}"
             report = engine.round(self.bound.task, asked)
+            if report.flags.get("overflow", 0):
+                task = type(self.bound.task).__name__
+                yield f"in round {place} {task} moves by an update {BEYOND}: look for a NaN, or take smaller steps"
+                return
             report = replace(report, duals={field: dual.marked(MARK) for field, dual in report.duals.items()})
             kept = serialize.pack(state)
             following = merge.step(state, report)
@@ -292,20 +307,21 @@ class Trial:
         return MethodCheck(self.method.name, not self.unproved, reason)
 
 
-def _untold(part: Any) -> Iterator[str]:
-    """Yield what the repr of a task, a merge or a part of one keeps quiet about: checkpoints know a run by it."""
+def _untold(part: Any) -> Iterator[tuple[str, str]]:
+    """Yield what the repr of a task, a merge or a part of one keeps quiet about, and of what: it is what runs go by."""
     if isinstance(part, tuple):
         for one in part:
             yield from _untold(one)
-    elif " at 0x" in repr(part):
-        yield f"what it is set to, but where {type(part).__name__} is in memory"
-    else:
-        known = [field.name for field in fields(part)] if is_dataclass(part) else list(getattr(part, "__dict__", ()))
-        for name in known:
-            value = getattr(part, name)
-            if repr(value) not in repr(part):
-                yield f"{name} of {type(part).__name__}"
-            yield from _untold(value)
+        return
+    known = [field.name for field in fields(part)] if is_dataclass(part) else list(getattr(part, "__dict__", ()))
+    for name in known:
+        yield from _untold(getattr(part, name))
+    if " at 0x" in repr(part):
+        name = f"the function {part.__name__}" if isinstance(part, FunctionType) else type(part).__name__
+        yield f"what {name} is set to, but where that is in memory", name
+    for name in known:
+        if repr(getattr(part, name)) not in repr(part):
+            yield f"{name} of {type(part).__name__}", type(part).__name__
 
 
 def _unkept(state: Any, task: Any, name: str) -> Iterator[str]:
