@@ -16,7 +16,10 @@ NEARLY = 1 - 1e-9
 
 
 class RefusedError(ValueError):
-    """What came over the network, or a node's own configuration, is not fit for use: why, and nothing of any row."""
+    """What came over the network, a node's own configuration, or what a task says of its rows, is not fit for use.
+
+    It says why, and nothing of any row, so that a node sends its words on.
+    """
 
 
 def n_effective(shares: FloatArray) -> FloatArray:

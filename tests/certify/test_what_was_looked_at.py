@@ -153,7 +153,8 @@ class Elsewhere:
         return Samples(*given, shard.targets[:half]) if isinstance(shard, Samples) else Shard(*given)
 
     def run(self, message, shard, state):
-        return self.task.run(replace(message, w=message.w + self.moved), self.own(shard), state)
+        report, state = self.task.run(replace(message, w=message.w + self.moved), self.own(shard), state)
+        return replace(report, n_rows=shard.n_samples), state
 
 
 @pytest.mark.parametrize("length", [0.5, 1.0, 2.0])

@@ -194,7 +194,7 @@ class Faulty:
                 del sums["runs"]
             else:
                 sums["total"] = wrong[self.how]
-        return Report(1, 1, sums, mins=mins, counts={("all",): 1}), state + 1
+        return Report(1, shard.n_rows, sums, mins=mins, counts={("all",): 1}), state + 1
 
     @property
     def asked(self) -> dict[str, int]:

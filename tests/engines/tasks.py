@@ -64,7 +64,7 @@ class FailOnce:
         if shard.node_id == self.node_id and not Path(self.mark).exists():
             Path(self.mark).touch()
             raise RuntimeError("try again")
-        return Report(1, 1, {"runs": state + 1.0}), state + 1
+        return Report(1, shard.n_rows, {"runs": state + 1.0}), state + 1
 
 
 @dataclass(frozen=True)

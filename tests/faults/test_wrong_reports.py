@@ -158,7 +158,8 @@ SCHEMA = {
     "colour": Field("count"),
     "forgotten": Field("flag"),
 }
-NODES = ("node-0", "node-1", "node-2", "node-3")
+ROWS = {shard.node_id: shard.n_rows for shard in random_rows(1)}
+NODES = tuple(ROWS)
 
 
 def sound(node, **changes):
@@ -172,7 +173,7 @@ def sound(node, **changes):
         "duals": {"move": np.zeros(2)},
         "per_node": {"told": {node: np.zeros(2, np.float32)}},
     }
-    whole = {"n_nodes": 1, "n_rows": 5} | {name: value for name, value in changes.items() if name not in parts}
+    whole = {"n_nodes": 1, "n_rows": ROWS[node]} | {name: value for name, value in changes.items() if name not in parts}
     held = {
         part: {name: value for name, value in (own | changes.get(part, {})).items() if value is not None}
         for part, own in parts.items()
@@ -217,7 +218,7 @@ WRONG = {
     "lacking a dual": ({"duals": {"move": None}}, "lacks move, which Declared declares"),
     "lacking without its reason": ({"maxs": {"hidden": None}}, "lacks hidden, which Declared declares"),
     "lacking what is listed": ({"per_node": {"told": None}}, "lacks told, which Declared declares"),
-    "two nodes": ({"n_nodes": 2}, "speaks for 2 nodes and 5 rows; a node speaks for itself only"),
+    "two nodes": ({"n_nodes": 2}, "speaks for 2 nodes and 9 rows; a node speaks for itself only"),
     "no rows": ({"n_rows": 0}, "speaks for 1 nodes and 0 rows"),
     "no node": ({"n_nodes": 0, "n_rows": 0}, "its report speaks for no node"),
     "forgotten, but a number": (

@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from flwr.clientapp import ClientApp
 
 from common import stacked
+from engines.flower_grid import LocalGrid
 from localgd import InProcess, Int8, Message, NodeError, Report, Shard, local_gd, mean, train
 from localgd.core import Field
 from localgd.duals.compressors import Compressor
+from localgd.flower import FlowerEngine, answer
 from localgd.methods.method import Method
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
@@ -125,6 +128,39 @@ class OfOtherRows:
 def test_a_dual_of_other_rows_is_refused_even_if_it_is_0():
     with pytest.raises(NodeError, match="no combination of its own rows"):
         InProcess(nodes()).round(OfOtherRows(), Message(0, np.zeros(2)))
+
+
+@dataclass(frozen=True)
+class Boasting:
+    """A task that says of a node that it holds other rows than it does."""
+
+    n_rows: int = 1000
+
+    def schema(self, message):  # noqa: ARG002  the same on any
+        return {"weight": Field("sum")}
+
+    def run(self, message, shard, state):  # noqa: ARG002
+        return Report(1, self.n_rows, {"weight": 1.0}), state
+
+
+WORDS = {
+    OfOtherRows: "its report's update is no combination of its own rows: make it by shard",
+    Boasting: "its report speaks for 1000 rows, and the node holds 2: make it by update_report",
+}
+
+
+def test_a_node_speaks_for_the_rows_that_it_holds():
+    with pytest.raises(NodeError, match=WORDS[Boasting]):
+        InProcess(nodes()).round(Boasting(), Message(0, np.zeros(2)))
+    assert InProcess(nodes()).round(Boasting(2), Message(0, np.zeros(2))).n_rows == 4
+
+
+@pytest.mark.parametrize("task", WORDS)
+def test_over_flower_words_that_quote_no_row_are_told_whatever_the_operator_shares(task):
+    app = answer(ClientApp(), lambda context: nodes()[0], tasks=[task])  # noqa: ARG005
+    engine = FlowerEngine(LocalGrid(app, [{"share-errors": False}]), timeout=5.0, poll=1e-4)
+    with pytest.raises(NodeError, match=f"RefusedError: {WORDS[task]}"):
+        engine.round(task(), Message(0, np.zeros(2)))
 
 
 def test_what_is_compressed_twice_is_still_a_strangers():

@@ -22,6 +22,7 @@ from localgd.engine.held import Held
 from localgd.engine.policy import Answer
 from localgd.engine.screening import misfit
 from localgd.errors import NodeError, check_whole
+from localgd.limits import RefusedError
 from localgd.many.reports import Reports, alone
 from localgd.many.stack import Stack
 from localgd.rows import Shard
@@ -192,7 +193,8 @@ class Nodes:
 def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) -> tuple[Report, NodeStore | None]:
     """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
 
-    What is no report is a TypeError, and one that the task does not declare a ValueError.
+    What is no report is a TypeError, one that the task does not declare a ValueError, and one that is not of the node's
+    rows a RefusedError, which quotes none of them: over a network it is told in words.
     """
     if known is None or message.round == 0:
         init = getattr(task, "init", None)
@@ -208,7 +210,13 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
     for field, dual in report.duals.items():
         nothing = math.isnan(dual.parts[0]) or not (dual.parts[0] > 0 or dual.vector.any())  # NaN proves nothing
         if not nothing and dual.of is not shard.token:
-            raise ValueError(f"its report's {field} is no combination of its own rows: make it by shard.combination(…)")
+            raise RefusedError(
+                f"its report's {field} is no combination of its own rows: make it by shard.combination(…)"
+            )
+    held = getattr(shard, "n_samples", getattr(shard, "n_rows", report.n_rows))
+    if report.n_nodes and report.n_rows != held:
+        why = f"its report speaks for {report.n_rows} rows, and the node holds {held}"
+        raise RefusedError(f"{why}: make it by update_report(shard, …) or Report(1, shard.n_samples, …)")
     return report, NodeStore(message.round, before, after) if hasattr(task, "init") else None
 
 
