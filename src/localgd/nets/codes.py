@@ -136,6 +136,11 @@ class CodedSum:
             read(self.code, each, part)
         numbers.copy_(self._vector[: len(numbers)])
 
+    def rescale(self, factor: float) -> None:
+        """Go on in units of which what was lost is `factor` times as many."""
+        for lost in self.lost.values():
+            lost.mul_(factor)
+
     def commit(self) -> None:
         """Keep back what the last sum lost, now that it was used."""
         self.lost = self._following

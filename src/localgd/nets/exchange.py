@@ -64,6 +64,7 @@ class Exchange:
         skip: bool,
     ) -> None:
         self.ranks, self.model, self.optimizer, self.idle, self.skip = ranks, model, optimizer, idle, skip
+        self.scale = 1.0
         trouble, layout = None, ""
         try:
             parts = parts_of(model, rules)
@@ -100,6 +101,7 @@ class Exchange:
             "parameters": self.parameters.state(),
             "statistics": self.statistics.state(),
             "lost": self.coded.lost if self.coded else {},
+            "scale": self.scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,6 +110,7 @@ class Exchange:
         self.optimizer.load_state_dict(state["optimizer"])
         self.parameters.load(state["parameters"])
         self.statistics.load(state["statistics"])
+        self.scale = state["scale"]
         if self.coded is not None:
             self.coded.lost = state["lost"]
 
@@ -141,7 +144,7 @@ class Exchange:
     def _pack(self, standing: Standing) -> None:
         """Write this rank's part of the sum: nothing but its row, if its numbers are not finite."""
         parameters, state, statistics, buffers, header = self._pieces
-        share = (standing.weight or 1.0) / self.ranks.world
+        share = (standing.weight or self.scale) / self.scale
         length = self.parameters.pack(parameters, share)
         self.state.pack(state, share if standing.steps else 0.0)
         self.buffers.pack(buffers, share)
@@ -192,25 +195,33 @@ class Exchange:
         heard = [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
         steps = tuple(int(row["steps"]) for row in heard)
         found = self.statistics.pooled(statistics, heard, self.ranks.rank, self.ranks.add)
-        world, total = self.ranks.world, math.fsum(weights)
+        total = math.fsum(weights)
         length = 0.0
         if any(steps):
-            parameters.mul_(world / total)
-            length = self.parameters.apply(parameters)
+            length = self.parameters.apply(parameters, self.scale / total)
             if self.coded is not None:
                 self.coded.commit()
-        stepped = math.fsum(w for w, k in zip(weights, steps, strict=True) if k) / world
+        stepped = math.fsum(w for w, k in zip(weights, steps, strict=True) if k)
         if self.ranks.rank in left_out:
             self.optimizer.state.clear()  # it holds what is not finite
-        self.state.apply(state, stepped)
-        self.buffers.apply(buffers, total / world, rows)
+        self.state.apply(state, stepped / self.scale)
+        self.buffers.apply(buffers, total / self.scale, rows)
         for layer, mean, var, batches in found:
             layer.put(mean, var, batches)
+        self._rescale(weights)
         lr = max(row["lr"] for row in rows)
         last = all(row["finished"] for row in rows)
         lengths = [row["length"] for row in heard]
         drift, agreement = spread([w / total for w in weights], lengths, length)
         return Sync(0, steps, drift, length, agreement, left_out, self.n_bytes, lr, last=last)
+
+    def _rescale(self, weights: list[float]) -> None:
+        """Make weights like these count 1 in the next sum, which saves a pass; what codes have lost counts likewise."""
+        heard = [weight for weight in weights if weight]
+        scale = math.fsum(heard) / len(heard)
+        if self.coded is not None and scale != self.scale:
+            self.coded.rescale(self.scale / scale)
+        self.scale = scale
 
 
 def _weights(rows: list[dict[str, float]], *, idle: bool) -> list[float]:

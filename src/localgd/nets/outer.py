@@ -40,16 +40,17 @@ class Outer:
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, or updates never fade; got {self.momentum!r}")
 
-    def step(self, mean: Any, memory: Any) -> None:
-        """Turn the mean update into the outer step in place, and the memory u, a vector of its size, too."""
+    def step(self, total: Any, memory: Any, factor: float) -> None:
+        """Turn a sum of updates, of which the mean is `factor` times as long, into the outer step; u, too, in place."""
         if self.momentum:
-            memory.mul_(self.momentum).add_(mean)
+            memory.mul_(self.momentum).add_(total, alpha=factor)
             if self.nesterov:
-                mean.add_(memory, alpha=self.momentum)
+                total.mul_(factor).add_(memory, alpha=self.momentum)
             else:
-                mean.copy_(memory)
-        if self.lr != 1.0:
-            mean.mul_(self.lr)
+                total.copy_(memory)
+        length = self.lr if self.momentum else self.lr * factor
+        if length != 1.0:
+            total.mul_(length)
 
 
 def average() -> Outer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from localgd.errors import extra
@@ -28,22 +27,23 @@ class Parameters:
 
     def pack(self, out: Any, share: float) -> float:
         """Write ``share·(x − anchor)``; return the length of the update, NaN or infinite where it is not finite."""
-        squares = 0.0
-        for (tensor, at), (_, anchor) in zip(self.places.views(out), self.places.views(self.anchor), strict=True):
+        lengths = []
+        for tensor, at, anchor in self.places.pieces(out, self.anchor):
             begin = anchor if tensor.dtype == anchor.dtype else anchor.to(tensor.dtype)  # as the model rounded it
             torch.sub(tensor.to(at.dtype), begin, out=at)
-            squares += float(torch.linalg.vector_norm(at)) ** 2
-        out.mul_(share)
-        return math.sqrt(squares) if math.isfinite(squares) else squares
+            lengths.append(torch.linalg.vector_norm(at))
+            if share != 1.0:
+                at.mul_(share)
+        return _length(lengths)
 
-    def apply(self, mean: Any) -> float:
-        """Move the anchor, and the model with it, by the outer step of this mean update; return its length."""
-        length = float(torch.linalg.vector_norm(mean))
-        self.outer.step(mean, self.memory)
-        self.anchor.add_(mean)
-        for tensor, at in self.places.views(self.anchor):
-            tensor.copy_(at)
-        return length
+    def apply(self, total: Any, factor: float) -> float:
+        """Move the anchor, and the model with it, by the outer step of factor times a sum; return the mean's length."""
+        lengths = []
+        for tensor, at, anchor, memory in self.places.pieces(total, self.anchor, self.memory):
+            lengths.append(torch.linalg.vector_norm(at))
+            self.outer.step(at, memory, factor)
+            tensor.copy_(anchor.add_(at))
+        return factor * _length(lengths)
 
     def stay(self) -> None:
         """Put the model back to the anchor."""
@@ -60,3 +60,8 @@ class Parameters:
         if self.memory is not None:
             self.memory.copy_(state["memory"])
         self.stay()
+
+
+def _length(parts: list[Any]) -> float:
+    """Return the length of a vector, given those of its parts."""
+    return float(torch.linalg.vector_norm(torch.stack(parts).double()))

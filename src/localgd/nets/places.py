@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+PIECE = 2**16
+"""Numbers worked on at once: several passes over so many are one over the memory."""
+
 
 class Places:
     """Named tensors, each once, and where each lies in a vector of all of them.
@@ -30,6 +33,18 @@ class Places:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def pieces(self, *vectors: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield parts that fit a cache: of each tensor, and of vectors that it has a place in, in the same shape."""
+        for _, tensor, begin, end in self._held:
+            here = tensor.detach()
+            if not here.is_contiguous():
+                yield here, *(None if each is None else each[begin:end].view(here.shape) for each in vectors)
+                continue
+            flat = here.view(-1)
+            for at in range(0, end - begin, PIECE):
+                to = min(at + PIECE, end - begin)
+                yield flat[at:to], *(None if each is None else each[begin + at : begin + to] for each in vectors)
 
     def views(self, vector: Any) -> Iterator[tuple[Any, Any]]:
         """Yield each tensor, detached, with its part of the vector in the same shape."""
