@@ -16,7 +16,7 @@ def pytest_in_ranks(world, *words):
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_trains_the_same_network(world):
-    pytest_in_ranks(world, "tests/nets/each_rank.py")
+    pytest_in_ranks(world, "tests/nets/each_rank.py", "tests/nets/each_rank_peers.py")
 
 
 PROGRAM = ["tests/nets/lost.py"]
