@@ -192,7 +192,7 @@ def read(
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
             refuse_odd([frame[node]], table.source)
-            names = as_text(blanked(frame.select(node), gaps)[node])
+            names = as_text(blanked(frame.select(node), gaps)[0][node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
             strange = names.str.to_lowercase().is_in(MISSING) & ~names.is_in(list(node_map))
             if (odd := strange.arg_true()).len():

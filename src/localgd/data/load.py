@@ -90,6 +90,7 @@ def load(
     missing_values : collection of texts and numbers, or mapping from column to such
         What stands for a missing value in CSV and Parquet files, in small or capital letters: ``["k.A.", "--"]`` in
         all columns, the label and the node included, or ``{"smoker": [9], "": ["k.A."]}`` in one, and (``""``) in all.
+        A number is meant however it is written: -9 is -9.0, too.
         It comes beside a blank cell, and beside the texts that are missing in columns of numbers and dates only: NA,
         N/A, NaN, null, none, ? and -. Rows to come are read likewise: a recipe remembers it.
     node_map : mapping from name to name, optional

@@ -53,10 +53,15 @@ def notes_of(
     A column that was `declared` as one of categories may hold numbers, unless it is one as its values were `mapped`.
     """
     told = {note: count for (note,), count in tallies(survey, "note")}
+    never = {pair for pair, _ in tallies(survey, "gap")}.difference(pair for pair, _ in tallies(survey, "met"))
     spans = [(span, count) for span, count in tallies(survey, "numbered") if span[1] > 0]
     if apart := doubt((first, last) for (first, last), _ in spans):  # of files that nodes read by themselves
         told.setdefault(apart, sum(count for (first, _), count in spans if first == 0))
     notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for note, count in sorted(told.items())]
+    notes += [
+        f"missing_values: no value{f' of column {shown(name)}' if name else ''} of any node is {shown(text)}"
+        for name, text in sorted(never)
+    ]
     rows = {name: count for (name,), count in tallies(survey, "id")}
     for name in (name for name, kind in kinds.items() if kind == "number"):
         unlike = rows.get(name, 0) > survey.n_rows / 2
