@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.differ import differ, node_of
+from localgd.data.differ import differ, node_of, respelled
 from localgd.data.gaps import Gaps, remedy
 from localgd.data.spelling import plain_names
 from localgd.data.table import IntArray, Table
@@ -318,7 +318,9 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
             here = set(table.names)
             lacking = [name for name in everywhere if name not in here]
         lacks.append(lacking)
-    refused = {name for lacking in lacks for name in lacking if not fill or name in own}
+    away = dict.fromkeys(name for lacking in lacks for name in lacking)
+    spelled = respelled(away, [table.names for table in tables]) if away else []  # filled, they would be two columns
+    refused = {name for name in away if not fill or name in own}.union(*spelled)
     if refused:
         raise ValueError(differ(tables, [name for name in everywhere if name in refused], own))
     for table, lacking in zip(tables, lacks, strict=True):
