@@ -23,6 +23,7 @@ from localgd.data.values import (
     finite_numbers,
     is_date_type,
     is_number_type,
+    like_ids,
     lookalike,
     loses_digits,
     not_numbers,
@@ -91,6 +92,17 @@ def option(parameter: str, column: str) -> str:
     return f"{parameter}=[{shown(column)}] (--{parameter} {shlex.quote(cut(column))})"
 
 
+def if_id(name: str) -> str:
+    """Return what to do first about a column of which nearly every value is another.
+
+    Examples
+    --------
+    >>> if_id("pid")
+    "nearly every value is another: if it is an id, leave it out with drop=['pid'] (--drop pid); else "
+    """
+    return f"nearly every value is another: if it is an id, leave it out with {option('drop', name)}; else "
+
+
 def _tally(table: Table, names: Sequence[str], freed: Collection[str]) -> IntArray:
     """Return how many numbers, and how many texts, every column holds: shape (2, number of columns).
 
@@ -145,10 +157,11 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     if split:
         words = {word for text in texts_of for word in text.drop_nulls().unique()}
         none = f", or, if that stands for a missing value, say so with {remedy(*words)}" if len(words) == 1 else ""
+        first = if_id(name) if like_ids([table.series([name])[0] for table in tables]) else ""
         mapped = f"--category-map {shlex.quote(cut(name))}:…=…"
         raise ValueError(
-            f"column {name!r} holds numbers in {node_of(pure[0])} but text in {node_of(text[0])}; code it alike, or "
-            f"{declare}, and say what means the same: {mapped}{none}"
+            f"column {name!r} holds numbers in {node_of(pure[0])} but text in {node_of(text[0])}; {first}code it "
+            f"alike, or {declare}, and say what means the same: {mapped}{none}"
         )
     if numbers <= present / 2:
         return False

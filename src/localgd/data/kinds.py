@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from localgd.core import Report
-from localgd.data.columns import check_known, one_role, option
+from localgd.data.columns import check_known, if_id, one_role, option
 from localgd.data.differ import RENAME, respelled
 from localgd.data.numbering import doubt
-from localgd.data.survey import MANY, tallies
+from localgd.data.survey import MANY, likely_ids, tallies
 from localgd.data.table import MOST_COLUMNS, numbered
 from localgd.errors import listing, told_apart
 
@@ -62,9 +62,10 @@ def _stored(survey: Report) -> dict[str, str]:
         kind, count = next(iter(nodes.items()), ("number", 0))
         if len(nodes) > 1:
             held = ", ".join(f"{kind} at {count}" for kind, count in nodes.items())
+            first = if_id(name) if 2 * likely_ids(survey).get(name, 0) > survey.n_rows else ""
             raise ValueError(
-                f"column {name!r} is stored in more than one way (nodes: {held}); code it alike, or, if it holds "
-                f"categories, declare it with {option('categorical', name)}"
+                f"column {name!r} is stored in more than one way (nodes: {held}); {first}code it alike, or, if it "
+                f"holds categories, declare it with {option('categorical', name)}"
             )
         if blank + count != survey.n_nodes:
             lacking.append((place, name, kind, blank + count))

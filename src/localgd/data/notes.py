@@ -12,7 +12,7 @@ from localgd.data.encodings import Category, Encoding
 from localgd.data.gaps import remedy
 from localgd.data.numbering import doubt
 from localgd.data.spelling import Joined, key, listed
-from localgd.data.survey import tallies
+from localgd.data.survey import likely_ids, tallies
 from localgd.data.values import MISSING
 from localgd.errors import shown
 
@@ -68,6 +68,10 @@ def notes_of(
         if unlike or _ID.fullmatch(name):
             why = "holds another whole number in every row" if unlike else "has the name of one"
             notes.append(f"column {name!r} {why}: if it is an id, leave it out with {option('drop', name)}")
+    likely = likely_ids(survey)
+    for column in (one for one in columns if isinstance(one, Category) and likely.get(one.name, 0) > survey.n_rows / 2):
+        many = f"column {column.name!r}: {len(column.categories):,} categories in {survey.n_rows:,} rows"
+        notes.append(f"{many}, most in a row each: if it is an id, leave it out with {option('drop', column.name)}")
     if survey.n_nodes == 1:
         notes.append(_forgotten(columns))
     notes += [note for column in columns if isinstance(column, Category) for note in _doubts(column)]

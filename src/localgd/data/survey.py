@@ -181,6 +181,14 @@ def tallies(report: Report, what: str) -> Iterator[tuple[tuple[Any, ...], int]]:
             yield tuple(parts), count
 
 
+def likely_ids(survey: Report) -> dict[str, int]:
+    """Return the rows of nodes where most values of a column differ, by its name."""
+    found = {name: n_rows for (name, floor), n_rows in tallies(survey, "distinct") if floor == FEW}
+    for (name,), n_rows in tallies(survey, "id"):
+        found[name] = found.get(name, 0) + n_rows
+    return found
+
+
 def same_gaps(survey: Report) -> Gaps:
     """Return what stands for a missing value at all nodes.
 
