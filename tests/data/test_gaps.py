@@ -198,3 +198,11 @@ def test_what_no_value_of_any_node_is_is_said():
         "missing_values: no value of any node is 'n.b.'",
         "missing_values: no value of column 'x' of any node is '999'",
     ]
+
+
+@pytest.mark.parametrize("word", ["-", "None"])
+def test_a_sign_or_what_python_writes_for_nothing_is_said_where_it_counts_as_a_category(word):
+    _, recipe = prepare(InProcess(from_arrays(pl.DataFrame({"icd": ["I10", "E11", word, "I10"]}), [0, 1, 0, 1])))
+    assert f"'{word}' counts as a category; if that stands for a missing value, say so with" in recipe.summary
+    honest = pl.DataFrame({"test": ["+", "-", "+", "-"], "allergy": ["none", "nuts", "none", "nuts"]})
+    assert "counts as" not in prepare(InProcess(from_arrays(honest, [0, 1, 0, 1])))[1].summary

@@ -31,7 +31,7 @@ _UNKNOWN = frozenset(MISSING) - {"none", "-"} | {
     *("--", "---", ".", "n.a.", "#n/a", "#null!", "missing", "unknown", "not known", "unk", "n.d.", "not available"),
     *("k.a.", "k. a.", "keine angabe", "unbekannt", "fehlt", "fehlend", "inconnu", "desconocido", "sconosciuto"),
 }
-"""What seldom names a category: that there is none of something, or a sign, may."""
+"""What seldom names a category, in any case: that there is none of something, or a sign, may."""
 
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:[.,]\d+)?\s*([^\W\d_].*|[%‰°€$£µ].*|)")
@@ -89,7 +89,7 @@ def notes_of(
 
 def _doubts(column: Category) -> Iterator[str]:
     """Yield what looks like a missing value, or like one thing in two words, and is taken for categories."""
-    if blanks := [value for value in column.categories if value.lower() in _UNKNOWN]:
+    if blanks := [value for value in column.categories if _unknown(value, column.categories)]:
         counts = "counts as a category" if len(blanks) == 1 else "count as categories"
         none = f"if that stands for a missing value, say so with {remedy(*blanks)}"
         yield f"column {column.name!r}: {' and '.join(map(shown, blanks))} {counts}; {none}"
@@ -100,6 +100,11 @@ def _doubts(column: Category) -> Iterator[str]:
             f"column {column.name!r} holds {', but also '.join(codings)}: where they mean the same, say so "
             f"(--category-map {shlex.quote(f'{column.name}:no=0,yes=1')})"
         )
+
+
+def _unknown(value: str, beside: Collection[str]) -> bool:
+    """Return whether a category is likely to be no value: "None" as Python writes it, and "-" that is no sign."""
+    return value.lower() in _UNKNOWN or value == "None" or (value == "-" and "+" not in beside)
 
 
 def _numbers(column: Category, *, mapped: bool) -> Iterator[str]:
