@@ -162,3 +162,47 @@ def test_a_word_of_categories_that_may_be_missing_is_said_and_stays_one_unless_i
     )
     _, recipe = prepare(InProcess(from_arrays(frame, [0, 1, 0, 1], missing_values=["k.A."])))
     assert recipe.columns[0].levels == ("DE", "NA", "?")
+
+
+@pytest.mark.parametrize("how", ["-9", "-9.0", " -9.00 ", "-9e0", "-9,0"])
+def test_a_number_is_missing_however_it_is_written(tmp_path, how):
+    cells = ["120", "131", how, "118", "140", "127"]
+    frame = pl.DataFrame({"sbp": cells, "ward": list("abcabc"), "y": [0, 1, 0, 1, 0, 1]})
+    frame.write_csv(tmp_path / "a.csv", separator=";")
+    numbers = [float(cell.replace(",", ".")) for cell in cells]
+    frame.with_columns(sbp=pl.Series(numbers)).write_parquet(tmp_path / "b.parquet")
+    tables = load(tmp_path, label="y", decimal={"a": ","} if "," in how else ".", missing_values={"sbp": [-9]})
+    expected = [120.0, 131.0, None, 118.0, 140.0, 127.0]
+    assert [table.features["sbp"].to_list() for table in tables] == [expected] * 2
+    _, recipe = prepare(InProcess(tables))
+    assert recipe.columns[0].n_missing == 2
+    new = load_unlabelled(tmp_path / "a.csv", decimal="," if "," in how else ".")
+    np.testing.assert_array_equal(recipe.matrix(new), recipe.matrix(tables[1]))
+
+
+def test_it_is_so_of_categories_and_labels_whatever_kind_their_file_alone_suggests(tmp_path):
+    (tmp_path / "a.csv").write_text("smoker,y\n0.0,0\n9.0,1\n1.0,0\n")  # as pandas writes whole numbers with gaps
+    (tmp_path / "b.csv").write_text("smoker,y\n0,0\n9,1\nno,0\n")
+    tables = load(tmp_path, label="y", categorical=["smoker"], missing_values={"smoker": ["9"]})
+    assert [table.features["smoker"].null_count() for table in tables] == [1, 1]
+    with pytest.raises(ValueError, match=r"a\.csv, row 3: no label in column 'smoker'"):
+        load(tmp_path, label="smoker", missing_values=[9])
+
+
+def test_what_no_value_of_any_node_is_is_said():
+    here, there = pl.DataFrame({"x": [1.0, -9.0], "w": ["a", "b"]}), pl.DataFrame({"x": [1.0, 2.0], "w": ["--", "b"]})
+    said = {"": [-9, "--", "n.b."], "x": [999], "w": ["b"]}
+    tables = [from_arrays(frame, [0, 1], missing_values=said)[0] for frame in (here, there)]
+    _, recipe = prepare(InProcess([tables[0], replace(tables[1], node_id="b")]))
+    assert [line for line in recipe.notes if line.startswith("missing_values")] == [
+        "missing_values: no value of any node is 'n.b.'",
+        "missing_values: no value of column 'x' of any node is '999'",
+    ]
+
+
+@pytest.mark.parametrize("word", ["-", "None"])
+def test_a_sign_or_what_python_writes_for_nothing_is_said_where_it_counts_as_a_category(word):
+    _, recipe = prepare(InProcess(from_arrays(pl.DataFrame({"icd": ["I10", "E11", word, "I10"]}), [0, 1, 0, 1])))
+    assert f"'{word}' counts as a category; if that stands for a missing value, say so with" in recipe.summary
+    honest = pl.DataFrame({"test": ["+", "-", "+", "-"], "allergy": ["none", "nuts", "none", "nuts"]})
+    assert "counts as" not in prepare(InProcess(from_arrays(honest, [0, 1, 0, 1])))[1].summary

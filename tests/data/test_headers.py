@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -78,3 +80,44 @@ def test_two_headers_that_differ_in_a_line_break_only_are_one_name(tmp_path):
     for make in (lambda: load(tmp_path / "rows.parquet", label="y"), lambda: from_arrays(twice, [0])):
         with pytest.raises(ValueError, match="two columns are called 'a b'; rename one"):
             make()
+
+
+def sites(folder, **headers: str):
+    for name, header in headers.items():
+        rows = "".join(f"{place}.5,{place % 3},{place % 2}\n" for place in range(6))
+        (folder / f"{name}.csv").write_text(f"{header},y\n{rows}")
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("other", ["krea", "KREA", "Kr ea", "kr_ea", "KR.EA"])
+def test_columns_of_nodes_that_differ_in_case_or_blanks_are_to_be_renamed(tmp_path, other, *, fill):
+    sites(tmp_path, a="Krea,age", b=f"{other},age", c="Krea,age")
+    with pytest.raises(ValueError, match="columns differ in spelling: ") as refused:
+        load(tmp_path, label="y", fill_missing_columns=fill)
+    said = f"columns differ in spelling: 'Krea' (at 'a', 'c') and '{other}' (at 'b'); rename them, so that what is one"
+    assert str(refused.value).startswith(said)
+    assert "fill" not in str(refused.value)
+    (tmp_path / "c.csv").unlink()
+    nodes = [load(tmp_path, label="y", nodes=[name])[0] for name in "ab"]  # each reads its own file
+    with pytest.raises(ValueError, match=rf"from those of others: .*'{re.escape(other)}'.*; rename them"):
+        prepare(InProcess(nodes))
+
+
+def test_what_else_differs_is_said_behind_and_what_one_node_tells_apart_is_two_columns(tmp_path):
+    sites(tmp_path, a="Krea,age", b="krea,weight")
+    with pytest.raises(ValueError, match=r"in spelling: 'Krea' .*; the columns of .* differ: only .*'age'.* fill them"):
+        load(tmp_path, label="y")
+    sites(tmp_path, a="Krea,krea", b="krea,age")
+    with pytest.raises(ValueError, match=r"the columns of .* differ: only .*'Krea'.* fill them"):
+        load(tmp_path, label="y")
+    assert load(tmp_path, label="y", fill_missing_columns=True)[1].names == ("Krea", "krea", "age")
+    sites(tmp_path, a="x1,1.0", b="x1,10")  # numbers are no spellings of each other
+    assert len(load(tmp_path, label="y", fill_missing_columns=True)) == 2
+
+
+def test_so_is_a_label_that_a_node_spells_apart(tmp_path):
+    sites(tmp_path, a="x,age", b="x,age")
+    (tmp_path / "b.csv").write_text((tmp_path / "b.csv").read_text().replace("age,y", "age,Y"))
+    for fill in (False, True):
+        with pytest.raises(ValueError, match=r"in spelling: 'y' \(at 'a'\) and 'Y' \(at 'b'\); rename them"):
+            load(tmp_path, label="y", fill_missing_columns=fill)

@@ -270,3 +270,14 @@ def test_two_spellings_that_look_the_same_are_told_apart(more) -> None:
     tables = [Table(f"{k}", pl.DataFrame({"c": [word, "inn"]}), np.array([0, 1])) for k, word in enumerate(values[:2])]
     said = f"(in Unicode {written[1]}) is taken for '{CAFE}' (in Unicode {written[0]})"
     assert said in prepare(InProcess(tables))[1].summary
+
+
+def test_double_blanks_within_a_category_are_another_spelling(tmp_path):
+    for name, ward in (("a", "West wing"), ("b", "West  wing"), ("c", "west\u00a0 wing "), ("d", "West wing")):
+        pl.DataFrame({"ward": [ward, "Nord"] * 4, "y": [0, 1, 1, 0] * 2}).write_csv(tmp_path / f"{name}.csv")
+    tables = load(tmp_path, label="y")
+    _, recipe = prepare(InProcess(tables))
+    assert recipe.columns[0].categories == ("Nord", "West wing")
+    assert "'West  wing' is taken for 'West wing'" in recipe.summary
+    rows = [recipe.matrix(pl.DataFrame({"ward": [ward]})) for ward in ("West wing", "WEST   WING")]
+    np.testing.assert_array_equal(*rows)

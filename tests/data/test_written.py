@@ -102,3 +102,24 @@ def test_the_command_line_trains_and_predicts_on_such_files(tmp_path: Path) -> N
     labels = localgd("predict", out, path, *written).stdout.split()[1:]
     assert np.mean([label == right for label, (_, right) in zip(labels, rows, strict=True)]) > 0.9
     assert prepare(InProcess(load(path, label="krank", decimal=",", encoding="latin-1")))[1].classes == ("ja", "nein")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ISO-8859-15", "cp437"])
+def test_a_file_in_utf_8_is_not_read_in_an_encoding_of_single_bytes(tmp_path: Path, encoding: str) -> None:
+    text = "ward,y\nNord,0\nSüd,1\n"
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    (tmp_path / "b.csv").write_bytes(text.encode())
+    (tmp_path / "c.csv").write_bytes(text.replace("ü", "u").encode())  # the same bytes in both
+    wrong = "Süd".encode().decode(encoding)
+    said = (
+        rf"b\.csv, row 3: the file is UTF-8, .* {wrong!r} of 'Süd'; .*--encoding NODE={encoding} .*--encoding b=utf-8"
+    )
+    with pytest.raises(ValueError, match=said):
+        load(tmp_path, label="y", encoding=encoding)
+    with pytest.raises(ValueError, match=said):
+        load_unlabelled(tmp_path / "b.csv", encoding=encoding)
+    tables = load(tmp_path, label="y", encoding={"a": encoding, "c": encoding})
+    assert [table.features["ward"][1] for table in tables] == ["Süd", "Süd", "Sud"]
+    (tmp_path / "b.csv").write_bytes("ward,y\nÁvila,0\nNord,1\n".encode())  # a byte of it is no letter of cp1252
+    with pytest.raises(ValueError, match=r"b\.csv, row 2: the file is UTF-8, .* of 'Ávila'; "):
+        load(tmp_path, label="y", encoding=encoding)

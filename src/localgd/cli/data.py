@@ -16,6 +16,7 @@ from localgd.cli.processes import ProcessGroup
 from localgd.data.coding import said_weight
 from localgd.data.columns import check_known, one_role
 from localgd.data.datasets import DATASETS
+from localgd.data.differ import respelled
 from localgd.data.encodings import Number, Unseen
 from localgd.data.gaps import said_values
 from localgd.data.label_maps import said_label_map
@@ -29,7 +30,7 @@ from localgd.data.spelling import said_map, said_maps
 from localgd.data.table import Table
 from localgd.data.unmet import unmet
 from localgd.engine.inprocess import InProcess
-from localgd.errors import shown
+from localgd.errors import listing, shown, told_apart
 
 if TYPE_CHECKING:
     from localgd.engine.torchdist import TorchDistributed
@@ -195,11 +196,19 @@ def with_blanks(table: Table, recipe: Recipe) -> Table:
     >>> found = with_blanks(Table("a", pl.DataFrame({"x": [1.0]}), np.zeros(0)), recipe)
     >>> found.names, found.notes
     (('x', 'z'), ("column 'z' is not there, so its values are filled",))
+    >>> with_blanks(Table("a", pl.DataFrame({"x": [1.0], "Z": [2.0]}), np.zeros(0), source="a.csv"), recipe)
+    Traceback (most recent call last):
+    ValueError: a.csv: columns differ from the model's in spelling: 'Z' here is 'z' there; rename them
     """
     frame = table.features
     if not isinstance(frame, pl.DataFrame):
         return table
-    lacking = [column.name for column in recipe.columns if column.name not in frame.columns]
+    known = [column.name for column in recipe.columns]
+    lacking = [name for name in known if name not in frame.columns]
+    others = [name for name in frame.columns if name not in known]
+    if spelled := respelled([*others, *lacking], [frame.columns, known]):
+        apart = listing(" here is ".join(told_apart(*pair)) + " there" for pair in spelled)
+        raise ValueError(f"{table.source}: columns differ from the model's in spelling: {apart}; rename them")
     blank = pl.lit(None, pl.String if table.as_written else pl.Null)
     notes = (f"column {name!r} is not there, so its values are filled" for name in lacking)
     frame = frame.with_columns(blank.alias(name) for name in lacking)

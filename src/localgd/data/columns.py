@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import issparse
 
-from localgd.data.differ import differ, node_of
+from localgd.data.differ import differ, node_of, respelled
 from localgd.data.gaps import Gaps, remedy
 from localgd.data.spelling import plain_names
 from localgd.data.table import IntArray, Table
@@ -23,6 +23,7 @@ from localgd.data.values import (
     finite_numbers,
     is_date_type,
     is_number_type,
+    like_ids,
     lookalike,
     loses_digits,
     not_numbers,
@@ -91,6 +92,17 @@ def option(parameter: str, column: str) -> str:
     return f"{parameter}=[{shown(column)}] (--{parameter} {shlex.quote(cut(column))})"
 
 
+def if_id(name: str) -> str:
+    """Return what to do first about a column of which nearly every value is another.
+
+    Examples
+    --------
+    >>> if_id("pid")
+    "nearly every value is another: if it is an id, leave it out with drop=['pid'] (--drop pid); else "
+    """
+    return f"nearly every value is another: if it is an id, leave it out with {option('drop', name)}; else "
+
+
 def _tally(table: Table, names: Sequence[str], freed: Collection[str]) -> IntArray:
     """Return how many numbers, and how many texts, every column holds: shape (2, number of columns).
 
@@ -145,10 +157,11 @@ def _is_number(name: str, tables: Sequence[Table], tallies: IntArray) -> bool:
     if split:
         words = {word for text in texts_of for word in text.drop_nulls().unique()}
         none = f", or, if that stands for a missing value, say so with {remedy(*words)}" if len(words) == 1 else ""
+        first = if_id(name) if like_ids([table.series([name])[0] for table in tables]) else ""
         mapped = f"--category-map {shlex.quote(cut(name))}:…=…"
         raise ValueError(
-            f"column {name!r} holds numbers in {node_of(pure[0])} but text in {node_of(text[0])}; code it alike, or "
-            f"{declare}, and say what means the same: {mapped}{none}"
+            f"column {name!r} holds numbers in {node_of(pure[0])} but text in {node_of(text[0])}; {first}code it "
+            f"alike, or {declare}, and say what means the same: {mapped}{none}"
         )
     if numbers <= present / 2:
         return False
@@ -318,7 +331,9 @@ def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) 
             here = set(table.names)
             lacking = [name for name in everywhere if name not in here]
         lacks.append(lacking)
-    refused = {name for lacking in lacks for name in lacking if not fill or name in own}
+    away = dict.fromkeys(name for lacking in lacks for name in lacking)
+    spelled = respelled(away, [table.names for table in tables]) if away else []  # filled, they would be two columns
+    refused = {name for name in away if not fill or name in own}.union(*spelled)
     if refused:
         raise ValueError(differ(tables, [name for name in everywhere if name in refused], own))
     for table, lacking in zip(tables, lacks, strict=True):

@@ -143,8 +143,10 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
     """
     with _readable(path):
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    plain = codecs.lookup(encoding).name == "utf-8" or raw.startswith(codecs.BOM_UTF8)
+    if not plain:
+        _refuse_utf8(path, encoding, raw)
     try:
-        plain = codecs.lookup(encoding).name == "utf-8" or raw.startswith(codecs.BOM_UTF8)
         return raw.decode("utf-8-sig" if plain else encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -155,6 +157,21 @@ def _text(path: Path, encoding: str = "utf-8") -> str:
             "encoding, or say which it has, like encoding='cp1252' (--encoding cp1252; of this file alone "
             f"--encoding {shlex.quote(stem_of(path))}=cp1252)"
         ) from error
+
+
+def _refuse_utf8(path: Path, encoding: str, raw: bytes) -> None:
+    """Refuse a file in UTF-8 that is read in an encoding of one byte per letter, as any bytes are text in such."""
+    meant = raw.decode("utf-8", "replace")
+    if raw.isascii() or meant.encode() != raw or len(raw.decode(encoding, "replace")) != len(raw):
+        return
+    row, line = next((row, line) for row, line in enumerate(meant.splitlines(), start=1) if not line.isascii())
+    word = next(word for word in re.findall(r"\w+|\S", line) if not word.isascii())
+    wrong, node = word.encode().decode(encoding, "replace"), shlex.quote(stem_of(path))
+    raise ValueError(
+        f"{path}, row {row}: the file is UTF-8, and encoding={encoding!r} would make {wrong!r} of {word!r}; say which "
+        f"files are {encoding.upper()}, each by its node, and leave this one out: --encoding NODE={encoding} (of this "
+        f"one --encoding {node}=utf-8)"
+    )
 
 
 def read(
@@ -192,7 +209,7 @@ def read(
             check_known("node", (node,), table.names, table.source)
             frame: Any = table.features
             refuse_odd([frame[node]], table.source)
-            names = as_text(blanked(frame.select(node), gaps)[node])
+            names = as_text(blanked(frame.select(node), gaps)[0][node])
             table.refuse_gaps(names.is_null(), f"no node in column {node!r}")
             strange = names.str.to_lowercase().is_in(MISSING) & ~names.is_in(list(node_map))
             if (odd := strange.arg_true()).len():

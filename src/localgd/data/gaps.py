@@ -75,33 +75,40 @@ def said_values(texts: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def blanked(frame: pl.DataFrame, gaps: Gaps) -> pl.DataFrame:
-    """Return a frame with nothing where a value stands for nothing: texts by their letters, numbers by their value.
+def blanked(frame: pl.DataFrame, gaps: Gaps) -> tuple[pl.DataFrame, Gaps]:
+    """Return a frame with nothing where a value stands for nothing, and the pairs of the gaps that such values met.
+
+    A text that spells a number is every value that is that number, however it is written, in a column of text, too,
+    as a file without types tells no other: what kind a column is, all nodes decide together, and later.
 
     Examples
     --------
-    >>> frame = pl.DataFrame({"age": [62, 9], "smoker": [9, 1], "ward": [" K.A.", "b"]})
-    >>> blanked(frame, gaps_of({"": ["k.a."], "smoker": ["9"]})).rows()
-    [(62, None, None), (9, 1, 'b')]
+    >>> frame = pl.DataFrame({"age": [62, 9], "smoker": ["9.0", "1"], "ward": [" K.A.", "b"]})
+    >>> frame, met = blanked(frame, gaps_of({"": ["k.a.", "unknown"], "smoker": ["9"]}))
+    >>> frame.rows(), met
+    ([(62, None, None), (9, '1', 'b')], (('', 'k.a.'), ('smoker', '9')))
     """
-    everywhere = {text for name, text in gaps if not name}
-    own: dict[str, set[str]] = {}
-    for name, text in gaps:
-        own.setdefault(name, set()).add(text)
-    changed = []
+    changed, met = [], set[tuple[str, str]]()
     for column in frame.get_columns() if gaps else ():
-        values, gone = _gone(column, everywhere | own.get(column.name, set()))
+        own = [(name, text) for name, text in gaps if name in {"", column.name}]
+        values, gone = _gone(column, {text for _, text in own})
         if gone is not None and gone.any():
             changed.append(values.set(gone, None))
-    return frame.with_columns(changed) if changed else frame
+            distinct = values.filter(gone).unique()
+            met |= {pair for pair in own if (at := _gone(distinct, {pair[1]})[1]) is not None and at.any()}
+    return frame.with_columns(changed) if changed else frame, tuple(sorted(met))
 
 
 def _gone(column: pl.Series, texts: set[str]) -> tuple[pl.Series, pl.Series | None]:
     """Return a column, of a kind in which a value can be taken away, and where its values are among the texts."""
+    numbers = pl.Series(sorted(texts), dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls().drop_nans()
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         values = column.cast(pl.String)
-        return values, values.str.strip_chars().str.to_lowercase().is_in(texts).fill_null(value=False)
-    numbers = pl.Series(sorted(texts)).cast(pl.Float64, strict=False).drop_nulls().drop_nans()
+        plain = values.str.strip_chars().str.to_lowercase()
+        gone = plain.is_in(texts).fill_null(value=False)
+        if numbers.len():
+            gone |= plain.cast(pl.Float64, strict=False).is_in(numbers.to_list()).fill_null(value=False)
+        return values, gone
     if not column.dtype.is_numeric() or not numbers.len():
         return column, None
     values = column.cast(pl.Float64) if column.dtype.is_decimal() else column

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from localgd.core import Report
-from localgd.data.columns import check_known, one_role, option
+from localgd.data.columns import check_known, if_id, one_role, option
+from localgd.data.differ import RENAME, respelled
 from localgd.data.numbering import doubt
-from localgd.data.survey import MANY, tallies
+from localgd.data.survey import MANY, likely_ids, tallies
 from localgd.data.table import MOST_COLUMNS, numbered
-from localgd.errors import listing
+from localgd.errors import listing, told_apart
 
 
 def empty_columns(survey: Report) -> tuple[str, ...]:
@@ -54,23 +56,37 @@ def _stored(survey: Report) -> dict[str, str]:
     for (place, name, kind), count in sorted(tallies(survey, "column")):
         kinds = found.setdefault((place, name), {})
         kinds[kind] = kinds.get(kind, 0) + count
-    stored, lacking = {}, []
+    stored, lacking = dict[str, str](), list[tuple[int, str, str, int]]()
     for (place, name), nodes in found.items():
         blank = nodes.pop("blank", 0)
         kind, count = next(iter(nodes.items()), ("number", 0))
         if len(nodes) > 1:
             held = ", ".join(f"{kind} at {count}" for kind, count in nodes.items())
+            first = if_id(name) if 2 * likely_ids(survey).get(name, 0) > survey.n_rows else ""
             raise ValueError(
-                f"column {name!r} is stored in more than one way (nodes: {held}); code it alike, or, if it holds "
-                f"categories, declare it with {option('categorical', name)}"
+                f"column {name!r} is stored in more than one way (nodes: {held}); {first}code it alike, or, if it "
+                f"holds categories, declare it with {option('categorical', name)}"
             )
         if blank + count != survey.n_nodes:
-            lacking.append(f"column {name!r} (place {place}, {kind}) is at {blank + count}")
+            lacking.append((place, name, kind, blank + count))
         stored[name] = kind
     if lacking:
-        where = f"{listing(lacking, noun='columns')} of {survey.n_nodes} nodes only"
-        raise ValueError(f"{where}; give all nodes the same columns in the same order, or drop those (--drop)")
+        raise ValueError(_lacking(lacking, survey.n_nodes))
     return stored
+
+
+def _lacking(columns: Sequence[tuple[int, str, str, int]], n_nodes: int) -> str:
+    """Return the error of columns, each with its place, its kind and the number of nodes, that some nodes lack."""
+    at = Counter[str]()
+    for _, name, _, count in columns:
+        at[name] += count
+    spelled = [group for group in respelled(sorted(at)) if sum(at[name] for name in group) <= n_nodes]
+    if spelled:
+        apart = listing(" and ".join(told_apart(*group)) for group in spelled)
+        return f"columns of some nodes differ in spelling from those of others: {apart}; {RENAME}"
+    said = [f"column {name!r} (place {place}, {kind}) is at {count}" for place, name, kind, count in columns]
+    where = f"{listing(said, noun='columns')} of {n_nodes} nodes only"
+    return f"{where}; give all nodes the same columns in the same order, or drop those (--drop)"
 
 
 def _stored_by_number(survey: Report, spans: Sequence[tuple[tuple[int, ...], int]]) -> dict[str, str]:

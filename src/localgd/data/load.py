@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from localgd.data.columns import alike, check_known, one_role
+from localgd.data.copies import copies_said
 from localgd.data.datasets import DATASETS, load_dataset
 from localgd.data.files import SUFFIXES, Writing, format_of, read, stem_of
 from localgd.data.gaps import MissingValues, gaps_of
@@ -90,6 +91,7 @@ def load(
     missing_values : collection of texts and numbers, or mapping from column to such
         What stands for a missing value in CSV and Parquet files, in small or capital letters: ``["k.A.", "--"]`` in
         all columns, the label and the node included, or ``{"smoker": [9], "": ["k.A."]}`` in one, and (``""``) in all.
+        A number is meant however it is written: -9 is -9.0, too.
         It comes beside a blank cell, and beside the texts that are missing in columns of numbers and dates only: NA,
         N/A, NaN, null, none, ? and -. Rows to come are read likewise: a recipe remembers it.
     node_map : mapping from name to name, optional
@@ -309,11 +311,11 @@ def _load_files(
     how = {name: value for name, value in how.items() if name != "node_map"}
     how["may_lack"] = [*how["may_lack"], *([] if node is None else [node])]
     if not framed:
-        return _arrays_alike(tables, how)
+        return copies_said(_arrays_alike(tables, how))
     if label is None:
         listed = ", ".join(tables[0].names[:20]) + (", …" if len(tables[0].names) > 20 else "")
         raise ValueError(f"{tables[0].source}: which column is the label? Give label (--label), one of: {listed}")
-    return alike(tables, label, **how)
+    return copies_said(alike(tables, label, **how))
 
 
 def _arrays_alike(tables: Sequence[Table], how: Mapping[str, Any]) -> list[Table]:

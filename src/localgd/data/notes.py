@@ -12,7 +12,7 @@ from localgd.data.encodings import Category, Encoding
 from localgd.data.gaps import remedy
 from localgd.data.numbering import doubt
 from localgd.data.spelling import Joined, key, listed
-from localgd.data.survey import tallies
+from localgd.data.survey import likely_ids, tallies
 from localgd.data.values import MISSING
 from localgd.errors import shown
 
@@ -31,7 +31,7 @@ _UNKNOWN = frozenset(MISSING) - {"none", "-"} | {
     *("--", "---", ".", "n.a.", "#n/a", "#null!", "missing", "unknown", "not known", "unk", "n.d.", "not available"),
     *("k.a.", "k. a.", "keine angabe", "unbekannt", "fehlt", "fehlend", "inconnu", "desconocido", "sconosciuto"),
 }
-"""What seldom names a category: that there is none of something, or a sign, may."""
+"""What seldom names a category, in any case: that there is none of something, or a sign, may."""
 
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:[.,]\d+)?\s*([^\W\d_].*|[%‰°€$£µ].*|)")
@@ -53,16 +53,25 @@ def notes_of(
     A column that was `declared` as one of categories may hold numbers, unless it is one as its values were `mapped`.
     """
     told = {note: count for (note,), count in tallies(survey, "note")}
+    never = {pair for pair, _ in tallies(survey, "gap")}.difference(pair for pair, _ in tallies(survey, "met"))
     spans = [(span, count) for span, count in tallies(survey, "numbered") if span[1] > 0]
     if apart := doubt((first, last) for (first, last), _ in spans):  # of files that nodes read by themselves
         told.setdefault(apart, sum(count for (first, _), count in spans if first == 0))
     notes = [f"{note} (at {count} of {survey.n_nodes} nodes)" for note, count in sorted(told.items())]
+    notes += [
+        f"missing_values: no value{f' of column {shown(name)}' if name else ''} of any node is {shown(text)}"
+        for name, text in sorted(never)
+    ]
     rows = {name: count for (name,), count in tallies(survey, "id")}
     for name in (name for name, kind in kinds.items() if kind == "number"):
         unlike = rows.get(name, 0) > survey.n_rows / 2
         if unlike or _ID.fullmatch(name):
             why = "holds another whole number in every row" if unlike else "has the name of one"
             notes.append(f"column {name!r} {why}: if it is an id, leave it out with {option('drop', name)}")
+    likely = likely_ids(survey)
+    for column in (one for one in columns if isinstance(one, Category) and likely.get(one.name, 0) > survey.n_rows / 2):
+        many = f"column {column.name!r}: {len(column.categories):,} categories in {survey.n_rows:,} rows"
+        notes.append(f"{many}, most in a row each: if it is an id, leave it out with {option('drop', column.name)}")
     if survey.n_nodes == 1:
         notes.append(_forgotten(columns))
     notes += [note for column in columns if isinstance(column, Category) for note in _doubts(column)]
@@ -80,7 +89,7 @@ def notes_of(
 
 def _doubts(column: Category) -> Iterator[str]:
     """Yield what looks like a missing value, or like one thing in two words, and is taken for categories."""
-    if blanks := [value for value in column.categories if value.lower() in _UNKNOWN]:
+    if blanks := [value for value in column.categories if _unknown(value, column.categories)]:
         counts = "counts as a category" if len(blanks) == 1 else "count as categories"
         none = f"if that stands for a missing value, say so with {remedy(*blanks)}"
         yield f"column {column.name!r}: {' and '.join(map(shown, blanks))} {counts}; {none}"
@@ -91,6 +100,11 @@ def _doubts(column: Category) -> Iterator[str]:
             f"column {column.name!r} holds {', but also '.join(codings)}: where they mean the same, say so "
             f"(--category-map {shlex.quote(f'{column.name}:no=0,yes=1')})"
         )
+
+
+def _unknown(value: str, beside: Collection[str]) -> bool:
+    """Return whether a category is likely to be no value: "None" as Python writes it, and "-" that is no sign."""
+    return value.lower() in _UNKNOWN or value == "None" or (value == "-" and "+" not in beside)
 
 
 def _numbers(column: Category, *, mapped: bool) -> Iterator[str]:

@@ -58,9 +58,9 @@ def prepare(
     not centered. Categories become one column each. Text becomes TF-IDF, idf = log((1 + n)/(1 + df)) + 1, rows of
     norm 1. Each equals what scikit-learn gives on the pooled rows.
 
-    Labels and categories that nodes spell apart (case, outer blanks, Unicode form; 1 and 1.0; 1 and true) are joined,
-    by a rule that the recipe keeps, and `Recipe.summary` says so. What one node spells in two ways, and labels of some
-    nodes that have nothing in common with those of others, are refused unless mapped.
+    Labels and categories that nodes spell apart (case, outer or double blanks, Unicode form; 1 and 1.0; 1 and true) are
+    joined, by a rule that the recipe keeps, and `Recipe.summary` says so. What one node spells in two ways, and labels
+    of some nodes that have nothing in common with those of others, are refused unless mapped.
 
     Parameters
     ----------

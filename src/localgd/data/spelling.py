@@ -1,8 +1,8 @@
 """One value in several spellings: which mean the same at other nodes, and which must be asked about.
 
-Two values mean the same if they differ in case, outer blanks or Unicode form only, or are the same number; where all of
-a column are, 0 and false are one, and 1 and true. Codes are not numbers: 01 is not 1. Nodes spell apart; what one node
-has in two spellings is two values to it, so somebody has to say what is meant.
+Two values mean the same if they differ in case, outer or double blanks or Unicode form only, or are the same number;
+where all of a column are, 0 and false are one, and 1 and true. Codes are not numbers: 01 is not 1. Nodes spell apart;
+what one node has in two spellings is two values to it, so somebody has to say what is meant.
 """
 
 from __future__ import annotations
@@ -73,10 +73,13 @@ def key(value: Label) -> str:
     --------
     >>> key(1), key("1.00"), key("01"), key(2**53 + 1), key("CAF" + chr(0xC9)) == key("cafe" + chr(0x301) + " ")
     ('1', '1', '01', '9007199254740993', True)
+    >>> key("West  wing")
+    'west wing'
     """
     text = str(value).strip()
     if not text.isascii():
         text = "".join(map(_plain_form, text)).strip(_UNSEEN)
+    text = " ".join(text.split())
     number = _DECIMAL.fullmatch(text)
     if number:
         sign, whole, rest = number.groups()

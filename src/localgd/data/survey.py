@@ -39,8 +39,8 @@ class Survey:
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the tallies."""
-        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain", "gap")
-        return dict.fromkeys(names, Field("count"))
+        names = ("column", "distinct", "id", "labels", "numbered", "dropped", "drawn", "note", "date", "plain")
+        return dict.fromkeys((*names, "gap", "met"), Field("count"))
 
     def run(self, message: Message, shard: Table, state: None) -> tuple[Report, None]:  # noqa: ARG002
         """Return ``column``, and ``distinct``, ``id`` and ``labels``, the rows of nodes where those look like ids."""
@@ -51,6 +51,7 @@ class Survey:
         counts |= {("note", note): 1 for note in shard.notes}
         counts |= {("date", name): 1 for name in shard.dates}
         counts |= {("gap", *pair): 1 for pair in shard.gaps}
+        counts |= {("met", *pair): 1 for pair in shard.met}
         plain = not shard.numbered and not isinstance(features, pl.DataFrame) and shard.names == numbered(len(columns))
         if plain:  # of wide rows, a word on each column would be more than the rows
             counts["plain", len(columns), "sparse" if isinstance(features, csr_array) else "number"] = 1
@@ -178,6 +179,14 @@ def tallies(report: Report, what: str) -> Iterator[tuple[tuple[Any, ...], int]]:
     for (head, *parts), count in report.counts.items():
         if head == what:
             yield tuple(parts), count
+
+
+def likely_ids(survey: Report) -> dict[str, int]:
+    """Return the rows of nodes where most values of a column differ, by its name."""
+    found = {name: n_rows for (name, floor), n_rows in tallies(survey, "distinct") if floor == FEW}
+    for (name,), n_rows in tallies(survey, "id"):
+        found[name] = found.get(name, 0) + n_rows
+    return found
 
 
 def same_gaps(survey: Report) -> Gaps:

@@ -94,6 +94,8 @@ class Table:
         What each row counts in training, at least 0; 1 by default. Columns are prepared as if there were none.
     gaps : tuple of (column or "", text)
         What stood for a missing value, as somebody said, and is one now (`localgd.data.gaps`).
+    met : tuple of (column or "", text)
+        Those of the `gaps` that some value was.
     told : bool, default False
         Whether labels are already what somebody said that they mean.
 
@@ -125,6 +127,7 @@ class Table:
     limits: Limits | None = None
     weights: FloatArray | None = None
     gaps: Gaps = ()
+    met: Gaps = ()
     told: bool = False
 
     def __post_init__(self) -> None:
@@ -195,15 +198,17 @@ class Table:
 
         Examples
         --------
-        >>> table = Table("a", pl.DataFrame({"ward": ["k.A.", "b"]}), np.zeros(0)).blanked((("", "k.a."),))
-        >>> table.features["ward"].to_list(), table.gaps
-        ([None, 'b'], (('', 'k.a.'),))
+        >>> table = Table("a", pl.DataFrame({"ward": ["k.A.", "b"]}), np.zeros(0)).blanked((("", "k.a."), ("", "none")))
+        >>> table.features["ward"].to_list(), table.gaps, table.met
+        ([None, 'b'], (('', 'k.a.'), ('', 'none')), (('', 'k.a.'),))
         """
         frame: Any = self.features
         if not isinstance(frame, pl.DataFrame) or set(gaps) <= set(self.gaps):
             return self
-        codes = {name: blanked(pl.DataFrame([column]), gaps)[name] for name, column in self.codes.items()}
-        return replace(self, features=blanked(frame, gaps), codes=codes, gaps=tuple(sorted({*self.gaps, *gaps})))
+        codes = {name: blanked(pl.DataFrame([column]), gaps)[0][name] for name, column in self.codes.items()}
+        frame, met = blanked(frame, gaps)
+        gaps, met = (tuple(sorted({*one, *other})) for one, other in ((self.gaps, gaps), (self.met, met)))
+        return replace(self, features=frame, codes=codes, gaps=gaps, met=met)
 
     def refuse_gaps(self, gaps: Any, what: str) -> None:
         """Raise a ValueError that names the first of the rows where something is missing, if there are any."""

@@ -17,6 +17,9 @@ from localgd.rounding import FloatArray
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a missing value among numbers written as text, in any case; in text only the blank does."""
 
+_SOME, _NEARLY_ALL = 20, 0.9
+"""A column of more values than a few, of which more than such a share differ, is likely to be an id."""
+
 CODE = r"^\s*[-+]?0\d"
 """Digits that are a code: as a number they would lose the 0."""
 
@@ -218,6 +221,23 @@ def as_text(column: pl.Series) -> pl.Series:
         return pl.Series(column.name, texts, dtype=pl.String)
     plain = column.cast(pl.String).str.strip_chars()
     return plain.set(plain == "", None)
+
+
+def like_ids(columns: Sequence[pl.Series]) -> bool:
+    """Return whether nearly every value of a column, per node, is another, and none a number with a fraction.
+
+    Examples
+    --------
+    >>> [like_ids([pl.Series(range(50)), pl.Series([f"P{i % most}" for i in range(50)])]) for most in (50, 9)]
+    [True, False]
+    >>> like_ids([pl.Series([i + 0.5 for i in range(50)])])
+    False
+    """
+    present = [column.drop_nulls() for column in map(as_text, columns)]
+    n_values, n_distinct = (sum(sizes) for sizes in zip(*((len(c), c.n_unique()) for c in present), strict=True))
+    numbers = [column.cast(pl.Float64, strict=False).drop_nulls().drop_nans() for column in present]
+    broken = any((column % 1 != 0).any() for column in numbers)
+    return n_values > _SOME and n_distinct > _NEARLY_ALL * n_values and not broken
 
 
 def lookalike(texts: Sequence[pl.Series]) -> tuple[int, int, str] | None:
