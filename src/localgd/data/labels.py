@@ -82,10 +82,11 @@ def _of_other_nodes(both: tuple[Label, Label], mapping: Mapping[Any, Any], from_
     one, other = map(shown, both)
     pairs = ",".join(f"{cut(str(one))}={cut(str(to))}" for one, to in [*mapping.items()][:10])
     named = [shlex.quote(f"{node}:{pairs}") for node in from_1[:MOST_NAMED]] or [f"NODE:{pairs}"]
+    flags = " ".join(f"--label-map {text}" for text in named)
     whole = shlex.quote(f"{cut(str(both[1]))}={cut(str(both[1]))},{pairs}")
     return (
-        f"label: a node has {other} and {one}, and what is said makes both {other}, as it takes {one} for {other}; say of "
-        f"which nodes that is ({' '.join(f'--label-map {text}' for text in named)}), or, if they are one class, what "
+        f"label: a node has {other} and {one}, and what is said makes both {other}, as it takes {one} for {other}; say "
+        f"which nodes it is of ({flags}), or, if they are one class, what "
         f"{other} means, too (--label-map {whole})"
     )
 
