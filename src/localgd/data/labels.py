@@ -105,7 +105,8 @@ def _check_number(classes: Sequence[Label], n_rows: int, n_classes: int | None) 
     if n_classes is None and len(classes) > MOST_CLASSES:
         raise ValueError(
             f"label: {len(classes)} classes ({listed(classes)}); if these are classes and no numbers, say so with "
-            f"n_classes={len(classes)} (--n-classes {len(classes)}); numbers are for a regression (--task regression)"
+            f"n_classes={len(classes)} (--n-classes {len(classes)}); numbers are for a regression "
+            "(`localgd train --task regression`)"
         )
 
 
