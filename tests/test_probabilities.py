@@ -128,9 +128,10 @@ def test_what_has_no_meaning_is_refused_in_words(run, tmp_path):
     assert "did you mean 'age'" in refused(run, tmp_path / "new.csv", "--id", "aged")
     assert "did you mean 'age'" in refused(run, tmp_path / "new.csv", "--id", "sex", "--id", "aged")
     localgd("train", "heart", "--loss", "squared_hinge", "--C", "1", "--out", tmp_path / "HINGE")
-    assert "--C 1, and the logistic loss, or fit some" in refused(tmp_path / "HINGE", tmp_path / "new.csv", "--proba")
+    hinge = refused(tmp_path / "HINGE", tmp_path / "new.csv", "--proba")
+    assert "and the logistic loss (`localgd train --C 1`), or fit some" in hinge
     localgd("train", "mushroom", "--n-rounds", "3", "--out", tmp_path / "HARD")
     load("mushroom")[0].features.write_csv(tmp_path / "mushroom.csv")
-    assert "no probabilities: train with a penalty, --C 1" in refused(
+    assert "no probabilities: train with a penalty and the logistic loss (`localgd train --C 1`)" in refused(
         tmp_path / "HARD", tmp_path / "mushroom.csv", "--proba"
     )

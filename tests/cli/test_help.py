@@ -99,6 +99,13 @@ def test_a_printed_command_can_be_copied_whatever_the_folder_is_called(table):
     assert localgd(*shlex.split(further)[1:]).returncode == 0
 
 
+def test_a_run_that_ended_before_its_rounds_goes_on_to_those_that_it_was_begun_with(table):
+    out = table.with_name("CUT")
+    words = ("train", table, *instead(TRAIN, n_rounds=10**6), "--out", out)
+    done = localgd(*words, "--max-seconds", "0.1")
+    assert f"it can go on: localgd resume {out}\n" in done.stdout
+
+
 def test_a_book_in_a_cell_is_no_book_in_the_error(tmp_path):
     lines = [f"{row},{row % 2}" for row in range(50)]
     (tmp_path / "rows.csv").write_text("\n".join(["x,y", *lines, f"{'war and peace ' * 100_000},1"]))

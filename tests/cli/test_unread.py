@@ -65,7 +65,8 @@ def test_a_model_from_elsewhere_is_told_too(sites):
         assert (done.stderr + done.stdout).count(f"{SAID}'berlin.xls'") == 1, name
 
 
-def test_sub_folders_that_hold_tables_are_named_by_every_command_and_those_of_runs_are_not(sites):
+def test_sub_folders_that_hold_tables_are_named_by_every_command_and_none_trains_without_them(sites):
+    assert localgd(*commands(sites)["train"]).returncode in {0, 3}
     said = "sub-folders are not read; put the files of all nodes into the folder itself: 'berlin', 'north east'"
     for name in ("berlin/2024", "north east", "empty", "figures", ".git"):
         (sites / name).mkdir(parents=True)
@@ -73,12 +74,36 @@ def test_sub_folders_that_hold_tables_are_named_by_every_command_and_those_of_ru
     (sites / "north east" / "rows.xlsx").write_bytes(b"PK")
     (sites / "figures" / "one.png").write_bytes(b"?")
     (sites / ".git" / "rows.csv").write_text("?")
-    within = localgd("train", sites, *READ, *TRAIN[4:], "--out", sites / "RUN")
-    assert within.returncode in {0, 3}, within.stderr
+    refused = (
+        "sub-folders are not read, and hold tables: 'berlin', 'north east'; a node is one file of the folder itself"
+    )
     for name, words in commands(sites).items():
         done = localgd(*words)
+        if name in {"train", "tune"}:  # a model of fewer nodes than are there
+            assert done.returncode == 2, name
+            assert refused in done.stderr
+            assert "('berlin.csv')" in done.stderr
+            continue
         assert done.returncode in {0, 3}, done.stderr
         assert (done.stderr + done.stdout).count(said) == 1, name
+
+
+def test_what_the_refusal_of_sub_folders_says_mends_it(sites):
+    parts = [sites / "berlin" / f"{year}.csv" for year in (2023, 2024)]
+    rows = (sites / "north.csv").read_text().splitlines(keepends=True)
+    parts[0].parent.mkdir()
+    for place, path in enumerate(parts):
+        path.write_text("".join([rows[0], *rows[1 + place :: 2]]))
+    words = commands(sites)
+    assert localgd(*words["train"]).returncode == 2
+    (sites / "berlin.csv").write_text("".join([rows[0], *rows[1::2], *rows[2::2]]))
+    parts[0].parent.rename(sites.parent / "berlin")
+    done = localgd(*words["train"])
+    assert done.returncode in {0, 3}, done.stderr
+    assert "4 nodes, " in done.stderr
+    within = localgd(*words["train"][:-1], sites / "RUN")  # a run in the folder is no node
+    assert within.returncode in {0, 3}, within.stderr
+    assert localgd(*words["tune"]).returncode == 0
 
 
 def test_a_folder_of_nothing_but_sub_folders_says_so(tmp_path):

@@ -67,7 +67,7 @@ def test_an_interrupted_run_is_whole_and_can_go_on(sites, tmp_path):
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "it can go on: localgd resume" in output
+    assert f"it can go on: localgd resume {run}\n" in output
     assert pl.read_csv(run / "history.csv").height < 1000
     assert localgd("predict", run, sites / "north.csv").returncode == 0
     resumed = localgd("resume", run)

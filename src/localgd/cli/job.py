@@ -22,6 +22,7 @@ from localgd.cli.judging import Judge, Judged
 from localgd.cli.processes import ProcessGroup
 from localgd.cli.trained_on import config_of
 from localgd.core import Engine, Message, Problem
+from localgd.data.load import check_flat
 from localgd.data.model import Model
 from localgd.data.recipe import Recipe
 from localgd.data.table import Table
@@ -64,6 +65,8 @@ class Job:
         flags, resumed = self.flags, recipe is not None
         (method, problem), goal = self._how(), self._goal()
         out = self.out
+        if not resumed:
+            check_flat(flags.data)
         if out is not None and not resumed:
             self.place.first(lambda: record.check_free(out, force=flags.force))
         with ExitStack() as hold, Progress(quiet=flags.as_json or not self.place.leads) as progress:
@@ -269,7 +272,8 @@ class Job:
             typer.echo(part) if isinstance(part, str) else Patient(highlight=False).print(part)
         typer.echo(f"written to {place}" if place else "nothing written; add --out RUN to keep the model")
         if place is not None and run.unfinished:
-            further = text.command("resume", place, "--n-rounds", 2 * max(1, run.n_rounds))
+            more = ["--n-rounds", 2 * max(1, run.n_rounds)] if run.n_rounds >= self.flags.n_rounds else []
+            further = text.command("resume", place, *more)
             typer.echo(f"it can go on: {further}")
 
 

@@ -23,6 +23,7 @@ def certify_command(
     model: Annotated[Path, typer.Argument(help="Run folder, model.json, or JSON/NPZ with coef and intercept.")],
     source: flags.Source,
     class_weight: flags.ClassWeight = None,
+    unseen: flags.OfUnseen = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the partition.", show_default="0")] = None,
     angle_tol_deg: flags.AngleTol = None,
     C: Annotated[
@@ -57,7 +58,7 @@ def certify_command(
     angle that is asked of a run with C is one to the minimiser of its loss, of which one
     round proves what there is to prove.
     """
-    from localgd.cli.data import doubts, prepared
+    from localgd.cli.data import doubts, prepared, taking
     from localgd.cli.remembered import check_brought, recalled
     from localgd.core import Message
     from localgd.data.load import unread
@@ -69,7 +70,7 @@ def certify_command(
     from localgd.run.certify import certify
     from localgd.run.goals import Angle
 
-    held = Model.load(model)
+    held = taking(Model.load(model), unseen)
     numbers = held.classes == () or (held.classes is None and alpha is not None)
     if numbers and not (C is None and loss is None and angle_tol_deg is None):
         raise ValueError(f"{model} predicts numbers: --C, --loss and --angle-tol-deg are for classes; there is --alpha")
@@ -86,7 +87,8 @@ def certify_command(
         federation, recipe = prepared(
             InProcess(tables), tables, as_it_is, classes=not numbers, class_weight=class_weight
         )
-    notes.say([recipe.columns_said, *(recipe.notes if held.recipe is None else ())])  # those of a model are of training
+    n_missing = sum(map(recipe.n_missing_in, tables))  # notes and numbers of a model are of its training
+    notes.say([recipe.columns_with(n_missing), *(recipe.notes if held.recipe is None else ())])
     w = held.balanced.aligned(recipe, f"{model}")
     goal = None if angle_tol_deg is None else Angle(angle_tol_deg)
     problem, instead = _compared(how.problem, (C, loss, alpha), goal, numbers=numbers, intercept=recipe.intercept)

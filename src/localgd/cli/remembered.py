@@ -18,7 +18,7 @@ from localgd.data.encodings import Category, Number
 from localgd.data.files import format_of, stem_of
 from localgd.data.label_maps import said_label_map, split_map
 from localgd.data.meant import Meant
-from localgd.data.spelling import said_maps
+from localgd.data.spelling import Pairs, places, said_maps
 from localgd.run.folder import remembered
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ PREPARING = frozenset(
     {"data", "scale", "text_column", "label_map", "category_map", "n_classes", "dates", "missing_values"}
 )
 """Flags on how rows are prepared, which a model of a run says itself."""
+
+_OF_VALUES = ("label_map", "category_map", "node_map", "dates", "missing_values")
+"""Those on what values mean, of which a model knows what was said: what is given counts beside that, and before it."""
 
 _LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}
 """Those that cannot be said of other rows."""
@@ -70,12 +73,17 @@ class Recalled:
         if recipe is None:
             return tables
         nodes = [table.node_id for table in tables]
-        said = said_label_map(self.source.label_map or (), "--label-map", nodes)
-        everywhere, maps = split_map(said)
-        maps = tuple({**dict(recipe.label_maps), **dict(maps)}.items())
-        meant = Meant(everywhere, said_maps(self.source.category_map or (), "--category-map"), maps)
-        meant.check(recipe)
-        return [meant(table) for table in tables]
+        everywhere, own = split_map(said_label_map(self.source.label_map or (), "--label-map", nodes))
+        categories, said = said_maps(self.source.category_map or (), "--category-map"), dict(own)
+        Meant(everywhere, categories, tuple({**dict(recipe.label_maps), **said}.items())).check(recipe)
+        meant = Meant(everywhere, categories, own)
+        known = {node: pairs for node, pairs in recipe.label_maps if node not in said}
+        return [
+            replace(meant, labels={}, label_maps=((one.node_id, _beside(known[one.node_id], everywhere)),))(one)
+            if one.node_id in known
+            else meant(one)
+            for one in tables
+        ]
 
     def _read(self, recipe: Recipe | None) -> list[Table]:
         try:
@@ -86,6 +94,14 @@ class Recalled:
             raise ValueError(
                 f"{error} (read as for the run: {_said(self.taken)}; give another value, or '' for none)"
             ) from error
+
+
+def _beside(remembered: Pairs, said: Mapping[Any, Any]) -> Pairs:
+    """Return what labels of a node mean: as was said of all nodes, and for the rest as is remembered of it."""
+    kept = [
+        pair for pair, at in zip(remembered, places([one for one, _ in remembered], [*said]), strict=True) if at < 0
+    ]
+    return (*kept, *((str(one), to) for one, to in said.items()))
 
 
 def check_brought(model: Path, recipe: Recipe | None, source: Source, class_weight: str | None = None) -> None:
@@ -127,7 +143,14 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Not
         seed = flags["seed"]
     instead = [name for name in given if name in run and given[name] != run[name]]
     notes.say(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}" for name in instead)
-    notes.say([f"read as for the run: {_said(taken)}"] if taken else [])
+    learned = _of_values(flags, source.data)
+    beside = {name: own for name, own in learned.items() if name not in reading and getattr(source, name)}
+    notes.say(
+        f"{_said({name: getattr(source, name)})} counts before the run's {_said({name: own})}"
+        for name, own in beside.items()
+    )
+    as_it_was = taken | {name: own for name, own in learned.items() if name not in {**beside, **given}}
+    notes.say([f"read as for the run: {_said(as_it_was)}"] if as_it_was else [])
     notes.say(doubt(source.data, held, use))
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
     source = replace(source, **known)
@@ -158,6 +181,16 @@ def _of_run(flags: Mapping[str, Any], reading: list[str], data: str) -> dict[str
     if columns and _has_meaning("categorical", data, flags):
         run["categorical"] = columns
     return run
+
+
+def _of_values(flags: Mapping[str, Any], data: str) -> dict[str, list[str]]:
+    """Return what a run was told of values, of the nodes that are here."""
+    run = {name: list(flags[name]) for name in _OF_VALUES if flags.get(name) and _has_meaning(name, data, flags)}
+    if Path(data).is_dir() and "label_map" in run:
+        names = {stem_of(file) for file in Path(data).iterdir()}
+        pairs = ((one.partition("=")[0].rpartition(":")[0], one) for one in run["label_map"])
+        run["label_map"] = [one for node, one in pairs if not node or one.startswith(":") or node in names]
+    return {name: said for name, said in run.items() if said}
 
 
 def _of_nodes(said: list[str], path: Path) -> list[str]:

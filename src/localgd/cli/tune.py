@@ -86,11 +86,13 @@ def _tuned(
     """Return what cross-validation over this process's rows, and those of the others, found, and notes."""
     from localgd.cli.data import federation_of, prepared, tables_of
     from localgd.cli.judging import Judge
+    from localgd.data.load import check_flat
     from localgd.methods.table import asked
     from localgd.report import text
     from localgd.report.progress import Progress
     from localgd.run.tune import LEAVE_ONE_OUT, tune
 
+    check_flat(source.data)
     method = asked(given.method, C=1.0, intercept=given.fit_intercept)[0]
     with Progress(quiet=given.as_json or not here.leads) as progress:
         progress.say(f"reading {source.data}")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.core import Field, Message, Report, Schema
-from localgd.data.spelling import Label, LabelMaps, Pairs, Speller, listed, places, plain_label
+from localgd.data.label_maps import merged
+from localgd.data.spelling import Label, LabelMaps, Pairs, Speller, key, listed, places, plain_label
 from localgd.data.table import Table
 from localgd.data.values import label_array
 from localgd.errors import cut, shown
@@ -34,6 +35,11 @@ def check_labelled(table: Table) -> None:
 def meant_labels(table: Table, mapping: Mapping[Any, Any]) -> Table:
     """Return a table whose labels are what a mapping says that they mean.
 
+    Raises
+    ------
+    ValueError
+        If it makes one class of two labels that it names both as classes (`localgd.data.label_maps.merged`).
+
     Examples
     --------
     >>> meant_labels(Table("a", np.eye(2), np.array([1, 2])), {1: 0, 2: 1}).labels.tolist()
@@ -43,8 +49,22 @@ def meant_labels(table: Table, mapping: Mapping[Any, Any]) -> Table:
         return table
     speller = Speller("label", ("label_map", "--label-map "), mapping)
     values, codes = np.unique(table.labels, return_inverse=True)
+    _refuse_merged(table, [plain_label(one) for one in values], mapping)
     labels = label_array([speller.meant(plain_label(one)) for one in values])[codes]
     return replace(table, labels=labels, told=True)
+
+
+def _refuse_merged(table: Table, met: Sequence[Label], mapping: Mapping[Any, Any]) -> None:
+    if (both := merged(met, mapping)) is None:
+        return
+    classes = {key(plain_label(to)) for to in mapping.values()}
+    own = ",".join(f"{cut(str(one))}={cut(str(one)) if key(one) in classes else '…'}" for one in met[:10])
+    one, other = map(shown, both)
+    raise ValueError(
+        f"{table.source}: node {shown(table.node_id)} has labels {other} and {one}, and what is said of labels makes "
+        f"both {other}, as it takes {one} for {other}: it seems to be of other rows; say what the labels of these mean "
+        f"(--label-map {shlex.quote(f'{table.node_id}:{own}')})"
+    )
 
 
 def labels_at(table: Table, maps: LabelMaps) -> Table:

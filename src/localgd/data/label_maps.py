@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from localgd.data.spelling import Joined, Label, LabelMaps, check_map, places, plain_label, said_map
+from localgd.data.spelling import Joined, Label, LabelMaps, check_map, key, places, plain_label, said_map
 from localgd.errors import nearest, shown
 
 
@@ -86,3 +86,25 @@ def said_label_map(texts: Iterable[str], flag: str, nodes: Collection[str] | Non
             raise ValueError(f"{flag} names {shown(node)}, which is no node{nearest(node, nodes)}; {whole}")
         found.setdefault(node, {}).update(meant)
     return found
+
+
+def merged(met: Iterable[Any], mapping: Mapping[Any, Any]) -> tuple[Label, Label] | None:
+    """Return two labels of one node that a map makes one class although it names both as such; None if there are none.
+
+    The first is one that the map takes for another, and is itself what it takes a third one for; the second it does not
+    name. A map of labels from 1 on makes one class of 0 and 1: it is for other rows. Labels that it names are as it
+    says.
+
+    Examples
+    --------
+    >>> merged([0, 1], {1: 0, 2: 1}), merged([1, 2], {1: 0, 2: 1}), merged([0, 1], {0: 0, 1: 0, 2: 1})
+    ((1, 0), None, None)
+    >>> merged(["ill", "NA", "well"], {"NA": "ill"})
+    """
+    to = {key(plain_label(one)): key(plain_label(meant)) for one, meant in mapping.items()}
+    labels = {key(plain_label(one)): plain_label(one) for one in met}
+    for own, label in labels.items():
+        other = to.get(own, own)
+        if other != own and own in to.values() and other in labels and other not in to:
+            return label, labels[other]
+    return None

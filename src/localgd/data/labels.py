@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localgd.core import Report
+from localgd.data.label_maps import merged
 from localgd.data.spelling import Joined, Label, Speller, key, listed, places, plain_label
 from localgd.data.survey import FEW, MANY, no_classes, tallies
 from localgd.data.values import MISSING
 from localgd.errors import MOST_NAMED, cut, shown
 
-_CODINGS = ((-1, 1), (0, 1), (1, 2))
-"""How two classes are written as numbers."""
+_CODINGS = (("-1", "1"), ("0", "1"), ("1", "2"))
+"""How two classes are written as numbers, by their keys."""
 
 MOST_CLASSES = 30
 """More are asked for: a column of more is seldom one of classes."""
@@ -60,6 +61,10 @@ def classes_of(
     labels = [value for _, value in met]
     met_by_none = [one for one in mapping if places([one], labels) == [-1] and not _written(one, labels)]
     meant = {str(plain_label(to)) for one, to in mapping.items() if one not in met_by_none} | set(map(str, labels))
+    from_1 = sorted(node for (node,), _ in tallies(tally, "from 1"))
+    for values, _ in nodes:
+        if both := merged(values, mapping):
+            raise ValueError(_of_other_nodes(both, mapping, from_1))
     # one spelling more of a class that is there may be that of a node left out
     if unknown := [one for one in met_by_none if str(plain_label(mapping[one])) not in meant]:
         raise ValueError(f"label_map={shown(unknown[0])} is no label of any node; there are {listed(labels)}")
@@ -68,9 +73,22 @@ def classes_of(
     _check_number(joined.values, tally.n_rows, n_classes)
     held = [(set(places(values, joined.values, joined.spellings)), count) for values, count in nodes]
     if n_classes is None:
-        from_1 = [node for (node,), _ in tallies(tally, "from 1")]
         _check_shared(joined.values, [own for own, _ in held], from_1, drawn=drawn)
     return joined, tuple(_notes(joined, held, tally))
+
+
+def _of_other_nodes(both: tuple[Label, Label], mapping: Mapping[Any, Any], from_1: Sequence[str]) -> str:
+    """Return the error of a map of all labels that is about those of some nodes only."""
+    one, other = map(shown, both)
+    pairs = ",".join(f"{cut(str(one))}={cut(str(to))}" for one, to in [*mapping.items()][:10])
+    named = [shlex.quote(f"{node}:{pairs}") for node in from_1[:MOST_NAMED]] or [f"NODE:{pairs}"]
+    flags = " ".join(f"--label-map {text}" for text in named)
+    whole = shlex.quote(f"{cut(str(both[1]))}={cut(str(both[1]))},{pairs}")
+    return (
+        f"label: a node has {other} and {one}, and what is said makes both {other}, as it takes {one} for {other}; say "
+        f"which nodes it is of ({flags}), or, if they are one class, what "
+        f"{other} means, too (--label-map {whole})"
+    )
 
 
 def _written(source: Any, labels: Sequence[Label]) -> bool:
@@ -87,7 +105,8 @@ def _check_number(classes: Sequence[Label], n_rows: int, n_classes: int | None) 
     if n_classes is None and len(classes) > MOST_CLASSES:
         raise ValueError(
             f"label: {len(classes)} classes ({listed(classes)}); if these are classes and no numbers, say so with "
-            f"n_classes={len(classes)} (--n-classes {len(classes)}); numbers are for a regression (--task regression)"
+            f"n_classes={len(classes)} (--n-classes {len(classes)}); numbers are for a regression "
+            "(`localgd train --task regression`)"
         )
 
 
@@ -100,34 +119,47 @@ def _check_shared(classes: Sequence[Label], nodes: Sequence[set[int]], from_1: S
     words = [{key(classes[at])[:1].isalpha() for at in own} for own in apart]
     unlike = {True} in words and {False} in words
     several = len(apart) > 1 and max(map(len, apart)) > 1
-    codings = [own for own in nodes if tuple(classes[at] for at in sorted(own)) in _CODINGS]
-    mixed = len({frozenset(own) for own in codings}) > 1 and max(map(len, nodes)) == 2
+    codings = {keys for own in nodes if (keys := tuple(key(classes[at]) for at in sorted(own))) in _CODINGS}
+    mixed = len(codings) > 1 and max(map(len, nodes)) == 2
     if (unlike or several or mixed) and not drawn:
-        sets = {tuple(sorted(own)) for own in (apart if unlike or several else codings)}
-        one, other = ([classes[at] for at in own] for own in sorted(sets, key=lambda own: (-len(own), own))[:2])
-        if {*one} & {*other}:
-            raise ValueError(_counted(classes, one, other, from_1))
-        flag = shlex.quote(",".join(f"{cut(str(value))}=…" for value in one[:10]))
-        raise ValueError(
-            f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the "
-            f"same classes in other words? Say what each means with label_map={{{shown(one[0])}: …}} (--label-map "
-            f"{flag}), or that they are {len(classes)} classes: n_classes={len(classes)} (--n-classes {len(classes)})"
-        )
+        sets = {frozenset(own) for own in nodes}
+        largest = sorted((sorted(own) for own in sets if not any(own < other for other in sets)), key=_by_size)
+        raise ValueError(_in_words(classes, [[classes[at] for at in own] for own in largest], from_1))
 
 
-def _counted(classes: Sequence[Label], one: Sequence[Label], other: Sequence[Label], from_1: Sequence[str]) -> str:
-    """Return the error of two codings of two classes that have a number in common, with what says they are one."""
-    if [1, 2] in (one, other):  # 1 means one class here and the other one there: to be said of the nodes
-        low, high = other if one == [1, 2] else one
-        nodes = sorted(from_1)
-        flags = " ".join(f"--label-map {shlex.quote(f'{node}:1={low},2={high}')}" for node in nodes[:MOST_NAMED])
-        python = ", ".join(f"{shown(node)}: {{1: {low}, 2: {high}}}" for node in nodes[:MOST_NAMED])
-        more = f", and so of {len(nodes) - MOST_NAMED} more nodes" if len(nodes) > MOST_NAMED else ""
-    else:
-        flags, python, more = "--label-map -1=0", "-1: 0", ""
+def _by_size(own: Sequence[int]) -> tuple[int, Sequence[int]]:
+    return -len(own), own
+
+
+def _in_words(classes: Sequence[Label], groups: Sequence[Sequence[Label]], from_1: Sequence[str]) -> str:
+    """Return the error of groups of labels, each of some nodes, that may be the same classes, with what would say so.
+
+    Where 1 means one class at some nodes and the other one elsewhere, that is to be said of the nodes.
+    """
+    coded = {keys: group for group in groups if (keys := tuple(map(key, group))) in _CODINGS}
+    base = coded.get(("0", "1"), coded.get(("-1", "1")))
+    flags, python, more = list[str](), list[str](), ""
+    counted = base is not None and len(coded) > 1
+    for group in groups if counted else groups[:-1]:
+        match tuple(map(key, group)):
+            case _ if group is base and counted:
+                continue
+            case ("1", "2") if base is not None:
+                flags += [shlex.quote(f"{node}:1={base[0]},2={base[1]}") for node in from_1[:MOST_NAMED]]
+                python += [f"{shown(node)}: {{1: {base[0]}, 2: {base[1]}}}" for node in from_1[:MOST_NAMED]]
+                more = f", and so of {len(from_1) - MOST_NAMED} more nodes" if len(from_1) > MOST_NAMED else ""
+            case ("-1", "1") if counted:
+                flags, python = [*flags, "-1=0"], [*python, "-1: 0"]
+            case _:
+                flags.append(shlex.quote(",".join(f"{cut(str(value))}=…" for value in group[:10])))
+                python.append(f"{shown(group[0])}: …")
+    said = " ".join(f"--label-map {flag}" for flag in flags)
+    others = [*map(listed, groups[1:6]), *(["…"] if len(groups) > 6 else [])]
+    alone = counted and len(coded) == len(groups)
+    ask = "the same classes? Say so" if alone else "the same classes in other words? Say what each means"
     return (
-        f"label: some nodes have {listed(one)} and others {listed(other)}, but none all of these: the same classes? "
-        f"Say so with label_map={{{python}}} ({flags}){more}, or that they are {len(classes)} classes: "
+        f"label: some nodes have {listed(groups[0])} and others {' and others '.join(others)}, but none all of these: "
+        f"{ask} with label_map={{{', '.join(python)}}} ({said}){more}, or that they are {len(classes)} classes: "
         f"n_classes={len(classes)} (--n-classes {len(classes)})"
     )
 

@@ -226,7 +226,7 @@ def unread(folder: str | Path) -> list[str]:
     names = [path.name for path in files if format_of(path) is None]
     odd = [name for name in names if not name.lower().endswith(_OURS) and not name.lower().startswith("readme")]
     said = "files beside those of the nodes are not read, as they are of other kinds"
-    inner = _inner(Path(folder)) if Path(folder).is_dir() else []
+    inner = _inner(Path(folder))
     away = "sub-folders are not read; put the files of all nodes into the folder itself"
     return [
         *([f"{said}: {listing(map(shown, odd))}"] if odd else []),
@@ -234,10 +234,32 @@ def unread(folder: str | Path) -> list[str]:
     ]
 
 
+def check_flat(folder: str | Path) -> None:
+    """Refuse a folder of node files whose sub-folders hold tables: a node would be left out of what is trained.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     check_flat(place)
+    ...     Path(place, "rome").mkdir()
+    ...     Path(place, "rome", "2024.csv").touch()
+    ...     check_flat(place)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...: sub-folders are not read, and hold tables: 'rome'; a node is one file of the folder itself: ...
+    """
+    if inner := _inner(Path(folder)):
+        raise ValueError(
+            f"{folder}: sub-folders are not read, and hold tables: {listing(map(shown, inner))}; a node is one file of "
+            f"the folder itself: put the rows of each of them in one file there ({shown(f'{inner[0]}.csv')}), or, if "
+            "they are not to be trained on, move them away"
+        )
+
+
 def _inner(folder: Path) -> list[str]:
     """Return the names of sub-folders that hold tables, or what may be some, at any depth; not those of runs."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir() and not path.name.startswith((".", "_")) and not (path / "config.json").is_file():
             held = islice((one for one in path.rglob("*") if one.is_file()), _LOOKED_AT)
             if any(format_of(one) is not None or one.suffix.lower() in _SHEETS for one in held):

@@ -363,8 +363,8 @@ class Model:
         if self.probabilities is None:
             raise ValueError(
                 none_there(
-                    "train with a penalty, --C 1, and the logistic loss, or fit some on rows that it has not seen: "
-                    "localgd calibrate"
+                    "train with a penalty and the logistic loss (`localgd train --C 1`), or fit some on rows that "
+                    "it has not seen (`localgd calibrate`)"
                 )
             )
         return self.probabilities

@@ -139,13 +139,42 @@ class Recipe:
         """What the columns are, in one line, and the notes below it."""
         return "\n".join([self.columns_said, *self.notes])
 
-    @property
-    def columns_said(self) -> str:
-        """What the columns are, in one line.
+    def n_missing_in(self, table: Table) -> int:
+        """Return how many values the rows of a table lack that the recipe fills.
 
         Examples
         --------
-        >>> Recipe((Number("age", n_missing=3), Category("sex", ("f", "m"))), (0, 1), True, False).columns_said
+        >>> recipe = Recipe((Number("age"), Category("sex", ("f", "m"), "category")), (0, 1), True, False)
+        >>> frame = pl.DataFrame({"age": [60.0, None, 50.0], "sex": ["f", None, None], "bed": [None, None, None]})
+        >>> recipe.n_missing_in(Table("a", frame, np.zeros(0)))
+        3
+        """
+        table = table.blanked(self.gaps)
+        frame: Any = table.features
+        if not isinstance(frame, pl.DataFrame):
+            return int(np.isnan(frame.data if isinstance(frame, csr_array) else frame).sum())
+        filled = [
+            c for c in self.columns if isinstance(c, Number) or (isinstance(c, Category) and c.missing != "unseen")
+        ]
+        missing = 0
+        for column, values in zip(filled, table.series([c.name for c in filled]), strict=True):
+            dated = isinstance(column, Number) and column.dates and not is_number_type(values.dtype)
+            plain = as_days(values, table.place) if dated else values
+            number = isinstance(column, Number)
+            missing += int(np.isnan(finite_numbers([plain], table.place)).sum()) if number else values.null_count()
+        return missing
+
+    @property
+    def columns_said(self) -> str:
+        """What the columns are, in one line, and how many missing values training filled."""
+        return self.columns_with(self.n_missing)
+
+    def columns_with(self, n_missing: int) -> str:
+        """Return what the columns are, in one line, and that so many missing values are filled.
+
+        Examples
+        --------
+        >>> Recipe((Number("age"), Category("sex", ("f", "m"))), (0, 1), True, False).columns_with(3)
         '1 number, 1 column of 2 categories; 3 missing values filled'
         """
         numbers = sum(isinstance(column, Number) for column in self.columns)
@@ -157,7 +186,7 @@ class Recipe:
             f"{_count(len(words), 'text column')} of {_count(sum(words), 'word')}",
         ]
         said = ", ".join(part for part, found in zip(parts, (numbers, categories, words), strict=True) if found)
-        return f"{said}; {_count(self.n_missing, 'missing value')} filled" if self.n_missing else said
+        return f"{said}; {_count(n_missing, 'missing value')} filled" if n_missing else said
 
     def matrix(self, features: Any, *, unseen: Unseen | None = None) -> Rows:
         """Return rows ready for ``@ w``, without the sign of a label.

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from localgd.core import CountKey, Field, Message, Report, Schema
 from localgd.data.coding import labels_at
 from localgd.data.gaps import Gaps
-from localgd.data.spelling import LabelMaps, confusable, plain_label
+from localgd.data.spelling import LabelMaps, confusable, key, plain_label
 from localgd.data.table import Table, numbered
 from localgd.data.values import as_text
 from localgd.errors import shown
@@ -228,7 +228,7 @@ def _of_labels(shard: Table, labels: Any, sizes: Any) -> dict[CountKey, int]:
     plain = [plain_label(one) for one in labels]
     if plain:
         counts["label", *(part for value in plain for part in (type(value).__name__, value))] = 1
-    if len(plain) > 1 and plain == [*range(1, len(plain) + 1)]:
+    if len(plain) > 1 and {key(one) for one in plain} == {f"{number}" for number in range(1, len(plain) + 1)}:
         counts["from 1", shard.node_id] = 1
     if len(plain) > 1 and sizes.max() > EVEN * shard.n_rows:
         counts["uneven",] = 1

@@ -93,7 +93,9 @@ def asked(
     if alpha is not None:
         raise ValueError("alpha is for real targets: say so, by the task regression; the penalty for classes is C")
     if not method_named(name).problem.by_margins:
-        raise ValueError(f"{name} fits real targets, not classes: say so (--task regression), or take auto")
+        raise ValueError(
+            f"{name} fits real targets, not classes: say so (`localgd train --task regression`), or take auto"
+        )
     if problem == "svm" and C is None:
         return method_named(name, **given), HardMargin()
     minimises = C is not None or loss == SquaredHinge.name or isinstance(method_named(name).problem, Regularised)

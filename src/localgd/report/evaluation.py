@@ -69,7 +69,8 @@ def parts(found: ClassMetrics | NumberMetrics) -> Iterator[Grid | str]:
     if not math.isnan(found.log_loss):
         yield f"log loss {number(found.log_loss)}, Brier score {number(found.brier)}"
     else:
-        yield "no log loss, Brier score or calibration: scores are no log-odds (--C 1 or localgd calibrate)"
+        ways = "(`localgd train --C 1` or `localgd calibrate`)"
+        yield f"no log loss, Brier score or calibration: scores are no log-odds {ways}"
     if found.calibration is not None:
         yield _calibration(found.calibration)
         yield _in_short(found.calibration)
