@@ -129,3 +129,31 @@ def test_utf_16_is_seen_and_named(tmp_path):
     with pytest.raises(ValueError, match=r"is UTF-16; say so with encoding='utf-16'"):
         load(tmp_path / "a.csv", label="y")
     assert load(tmp_path / "a.csv", label="y", encoding="utf-16")[0].n_rows == 2
+
+
+@pytest.mark.parametrize("odd", ["9999-12-31", "1900-01-01", "2999-01-01"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "datetime"])
+def test_a_date_that_stands_for_none_is_said_and_can_be_taken_away(tmp_path, odd, kind):
+    seen = ["2023-05-01", odd, "2022-01-31", "2024-02-29"]
+    frame = pl.DataFrame({"seen": seen, "y": [0, 1, 0, 1]})
+    if kind == "csv":
+        frame.write_csv(tmp_path / "a.csv")
+    else:
+        dates = pl.col("seen").str.to_date()
+        frame.with_columns(dates.cast(pl.Datetime) if kind == "datetime" else dates).write_parquet(
+            tmp_path / "a.parquet"
+        )
+    (table,) = load(tmp_path, label="y", dates=["seen"])
+    said = f"column 'seen' holds '{odd}', which seldom is a date: if it stands for a missing value, say so with"
+    assert table.notes == (f"{said} missing_values=['{odd}'] (--missing-values {odd})",)
+    assert table.features["seen"].null_count() == 0
+    (table,) = load(tmp_path, label="y", dates=["seen"], missing_values=[odd])
+    assert table.notes == ()
+    assert table.features["seen"].is_null().to_list() == [False, True, False, False]
+    assert table.met == (("", odd),)
+
+
+def test_of_any_other_date_nothing_is_said_as_that_would_be_a_value_of_a_row(tmp_path):
+    seen = ["2203-05-01", "1900-01-02", "9999-12-31 13:37"]
+    pl.DataFrame({"seen": seen, "y": [0, 1, 0]}).write_csv(tmp_path / "a.csv")
+    assert load(tmp_path, label="y", dates=["seen"])[0].notes == ()

@@ -29,6 +29,7 @@ from localgd.data.values import (
     not_numbers,
     refuse_odd,
     spelled_labels,
+    stand_ins,
 )
 from localgd.errors import cut, nearest, shown
 from localgd.rounding import FloatArray
@@ -313,8 +314,16 @@ def _dated(table: Table, dates: Collection[str]) -> Table:
     if not dates:
         return table
     frame: Any = table.features
-    days = [as_days(column, table.place).alias(column.name) for column in table.series(list(dates))]
-    return replace(table, features=frame.with_columns(days), dates=tuple(dates))
+    columns = table.series(list(dates))
+    days = [as_days(column, table.place).alias(column.name) for column in columns]
+    found = [(c.name, stand_ins(c, day)) for c, day in zip(columns, days, strict=True)]
+    notes = [
+        f"column {name!r} holds {' and '.join(map(shown, odd))}, which seldom is a date: if it stands for a missing "
+        f"value, say so with {remedy(*odd)}"
+        for name, odd in found
+        if odd
+    ]
+    return replace(table, features=frame.with_columns(days), dates=tuple(dates), notes=(*table.notes, *notes))
 
 
 def _same_columns(tables: Sequence[Table], own: Collection[str], *, fill: bool) -> list[Table]:

@@ -79,7 +79,8 @@ def blanked(frame: pl.DataFrame, gaps: Gaps) -> tuple[pl.DataFrame, Gaps]:
     """Return a frame with nothing where a value stands for nothing, and the pairs of the gaps that such values met.
 
     A text that spells a number is every value that is that number, however it is written, in a column of text, too,
-    as a file without types tells no other: what kind a column is, all nodes decide together, and later.
+    as a file without types tells no other: what kind a column is, all nodes decide together, and later. A value of a
+    type of dates is the text YYYY-MM-DD.
 
     Examples
     --------
@@ -109,6 +110,8 @@ def _gone(column: pl.Series, texts: set[str]) -> tuple[pl.Series, pl.Series | No
         if numbers.len():
             gone |= plain.cast(pl.Float64, strict=False).is_in(numbers.to_list()).fill_null(value=False)
         return values, gone
+    if isinstance(column.dtype, pl.Date | pl.Datetime):
+        return column, column.dt.strftime("%Y-%m-%d").is_in(texts).fill_null(value=False)
     if not column.dtype.is_numeric() or not numbers.len():
         return column, None
     values = column.cast(pl.Float64) if column.dtype.is_decimal() else column

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,15 @@ _UNCLEAR = (
 
 _COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 """A number as half of Europe writes it, if a comma groups no digits by three."""
+
+_NO_DATES = [
+    float((date.fromisoformat(day) - date(1970, 1, 1)).days)
+    for day in (
+        *("0001-01-01", "1753-01-01", "1800-01-01", "1899-12-30", "1899-12-31", "1900-01-01"),
+        *("2099-12-31", "2199-12-31", "2999-01-01", "2999-12-31", "9999-01-01", "9999-12-31"),
+    )
+]
+"""Days that hardly any row means; no others, as what is said of them leaves a node."""
 
 _DAY = 24 * 3600 * 1_000_000
 """Microseconds of a day."""
@@ -164,6 +174,20 @@ def as_days(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
             f"if it stands for a missing value, say so with {remedy(text[row])}"
         )
     return days.alias(column.name)
+
+
+def stand_ins(column: pl.Series, days: pl.Series) -> list[str]:
+    """Return, as they are written, the dates of a column that programs write where they know none.
+
+    Examples
+    --------
+    >>> column = pl.Series(["1.1.1900", "2023-05-01", "9999-12-31", None])
+    >>> stand_ins(column, as_days(column, str))
+    ['1.1.1900', '9999-12-31']
+    """
+    odd = days.is_in(_NO_DATES).fill_null(value=False)
+    text = column.dt.strftime("%Y-%m-%d") if is_date_type(column.dtype) else as_text(column)
+    return sorted(text.filter(odd).unique())
 
 
 def loses_digits(column: pl.Series) -> bool:
