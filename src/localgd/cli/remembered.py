@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localgd.cli.data import declared, tables_of
+from localgd.cli.data import by_node, declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.notes import Notes
 from localgd.cli.options import check_flags
@@ -157,6 +157,31 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Not
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     return Recalled(source, seed or 0, taken, problem)
+
+
+def writing_of(
+    model: Path, file: Path, given: Mapping[str, str | None], *, fill: bool
+) -> tuple[dict[str, str], bool, list[str]]:
+    """Return how a file to predict on is written, whether what it lacks is filled, and what to say of the run's part.
+
+    That is as was `given`, of its file or by the name of its node, and for the rest as for the run.
+    """
+    flags = remembered(model).flags
+    if flags:
+        check_flags(flags, Source, f"{model}: config.json")
+    run = _of_run(flags, [*given, "fill_missing_columns"], str(file))
+    said = {name: [value] for name, value in given.items() if value is not None}
+    taken = {name: value for name, value in run.items() if name in given and name not in said}
+    fill_too = bool(run.get("fill_missing_columns")) and not fill
+    writing: dict[str, str] = {}
+    for name, values in {**taken, **said}.items():
+        found = by_node(values, name)
+        if not isinstance(found, str):
+            check_known(name, found, [stem_of(file)], f"{file}", "a node")
+            found = found[stem_of(file)]
+        writing[name] = found
+    as_it_was = taken | ({"fill_missing_columns": True} if fill_too else {})
+    return writing, fill or fill_too, [f"read as for the run: {_said(as_it_was)}"] if as_it_was else []
 
 
 def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:
