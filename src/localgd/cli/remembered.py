@@ -31,7 +31,7 @@ PREPARING = frozenset(
 )
 """Flags on how rows are prepared, which a model of a run says itself."""
 
-_OF_VALUES = ("label_map", "category_map", "node_map", "dates", "missing_values")
+_OF_VALUES = ("label_map", "category_map", "dates", "missing_values")
 """Those on what values mean, of which a model knows what was said: what is given counts beside that, and before it."""
 
 _LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}
@@ -144,12 +144,12 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Not
     instead = [name for name in given if name in run and given[name] != run[name]]
     notes.say(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}" for name in instead)
     learned = _of_values(flags, source.data)
-    beside = {name: own for name, own in learned.items() if name not in reading and getattr(source, name)}
+    beside = {name: own for name, own in learned.items() if getattr(source, name)}
     notes.say(
         f"{_said({name: getattr(source, name)})} counts before the run's {_said({name: own})}"
         for name, own in beside.items()
     )
-    as_it_was = taken | {name: own for name, own in learned.items() if name not in {**beside, **given}}
+    as_it_was = taken | {name: own for name, own in learned.items() if name not in beside}
     notes.say([f"read as for the run: {_said(as_it_was)}"] if as_it_was else [])
     notes.say(doubt(source.data, held, use))
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
