@@ -10,8 +10,11 @@ import pytest
 
 from cli.test_torchrun import torchrun
 from command import localgd, patients
-from localgd import InProcess, Model, evaluate, hold_out, load
+from localgd import InProcess, Model, Regularised, auto, evaluate, from_arrays, hold_out, load, prepare, train
+from localgd.cli.judging import Judged
+from localgd.evaluation.left_out import leave_one_node_out
 from localgd.report import text
+from localgd.report.figure import figure_of
 
 
 def metrics(run):
@@ -33,6 +36,22 @@ def test_rows_set_aside_judge_the_model_beside_the_most_frequent_class(tmp_path)
     assert (tmp_path / "RUN" / "metrics.png").stat().st_size > 10_000
     again = ("train", "heart", "--C", "1", "--holdout", "0.2", "--seed", "3", "--force", "--json")
     assert json.loads(localgd(*again, "--out", tmp_path / "RUN").stdout)["metrics"] == found
+
+
+def test_the_figure_says_which_rows_it_is_of_and_why_a_node_has_no_area():
+    rng = np.random.default_rng(0)
+    X, y, groups = rng.normal(size=(90, 2)), rng.integers(2, size=90), np.repeat(["a", "b", "c"], 30)
+    tables = from_arrays(X, np.where(groups == "b", 1, y), groups)
+    rows, recipe = prepare(InProcess(tables))
+    model = train(rows, auto(), problem=Regularised(C=1.0, intercept=True), n_rounds=20).model(recipe)
+    aside = Judged("rows set aside", evaluate(model, InProcess(tables))).panels()
+    left = Judged("nodes left out", leave_one_node_out(InProcess(tables), lambda _: model)).panels()
+    assert {panel.title.rpartition(", ")[2] for panel in aside} == {"rows set aside"}
+    assert {panel.title.rpartition(", ")[2] for panel in left} == {"nodes left out"}
+    for panels in (aside, left):
+        by_node = {panel.title.partition(",")[0]: list(panel.categories) for panel in panels if panel.categories}
+        assert by_node == {"Accuracy by node": ["a", "b", "c"], "AUC by node": ["a", "b (one class)", "c"]}
+        figure_of(panels)
 
 
 def test_a_share_of_all_rows_or_of_none_is_refused_in_words(tmp_path):

@@ -122,6 +122,51 @@ def test_columns_of_categories_and_dates_that_other_rows_lack_are_filled_or_miss
     assert done.returncode == 0, done.stderr
 
 
+def test_predict_reads_a_file_as_that_of_its_name_was_read_for_the_run(tmp_path):
+    """With a comma, 1.234 is a thousand and more: read with a point, the same rows are predicted otherwise."""
+    frame = patients(n=300).with_columns(pl.col("age") * 100)
+    (tmp_path / "sites").mkdir()
+    for (name,), part in frame.partition_by("site", as_dict=True, include_key=False).items():
+        part.write_csv(tmp_path / "sites" / f"{name}.csv")
+    south = tmp_path / "sites" / "south.csv"
+    rows = pl.read_csv(south)
+    german = rows.drop("smoker").with_columns(pl.col("age").round().cast(pl.Int64), ort=pl.lit("Köln"))
+    points = pl.col("age").cast(pl.String).str.replace(r"(\d)(\d{3})$", "$1.$2")
+    commas = pl.col("marker").cast(pl.String).str.replace(".", ",", literal=True)
+    german.with_columns(points, commas).write_csv(south, separator=";")
+    south.write_bytes(south.read_text().encode("cp1252"))
+    how = ("--decimal", "south=,", "--encoding", "south=cp1252", "--fill-missing-columns", "--drop", "ort")
+    run = tmp_path / "RUN"
+    assert localgd("train", south.parent, "--label", "outcome", *how, "--C", "1", "--out", run).returncode == 0
+    found = localgd("predict", run, south, "--proba")
+    assert found.returncode == 0, found.stderr
+    line = "read as for the run: --decimal south=, --encoding south=cp1252 --fill-missing-columns"
+    assert line in found.stderr
+    said = ("--decimal", ",", "--encoding", "south=cp1252", "--fill-missing-columns")
+    again = localgd("predict", run, south, "--proba", *said)
+    assert "read as for the run" not in again.stderr
+    german.write_csv(tmp_path / "plain.csv")
+    plain = localgd("predict", run, tmp_path / "plain.csv", "--proba")
+    assert "read as for the run: --fill-missing-columns\n" in plain.stderr
+    assert found.stdout == again.stdout == plain.stdout
+    accuracy = json.loads(localgd("evaluate", run, south.parent, "--json").stdout)["nodes"]["south"]["decisions"][0]
+    labels = pl.read_csv(found.stdout.encode())["prediction"]
+    assert (labels == rows["outcome"]).mean() == pytest.approx(accuracy["accuracy"][0], rel=1e-12)
+    wrong = localgd("predict", run, tmp_path / "plain.csv", "--encoding", "south=cp1252")
+    assert wrong.returncode == 2
+    assert "'south' is not a node of" in wrong.stderr
+
+
+def test_a_model_of_a_run_that_was_cut_short_names_what_there_is(table, tmp_path):
+    (tmp_path / "my RUN.partial").mkdir()
+    for name in ("predict", "evaluate"):
+        done = localgd(name, tmp_path / "my RUN", table)
+        assert done.returncode == 2
+        assert f"{tmp_path / 'my RUN.partial'} is what there is of it" in done.stderr
+        assert f"`localgd resume '{tmp_path / 'my RUN'}'` goes on" in done.stderr
+    assert "cut short" not in localgd("predict", tmp_path / "OTHER", table).stderr
+
+
 def test_a_partition_belongs_to_its_rows(tmp_path):
     split = ("--partition", "by_label", "--n-nodes", "5")
     assert localgd("train", "golub", *split, "--n-rounds", "3", "--out", tmp_path / "RUN").returncode == 0

@@ -98,8 +98,10 @@ def test_the_command_line_trains_and_predicts_on_such_files(tmp_path: Path) -> N
     written = ("--decimal", ",", "--encoding", "latin-1")
     done = localgd("train", path, "--label", "krank", "--C", "1", "--out", out, *written)
     assert done.returncode == 0
-    assert localgd("predict", out, path).returncode == 2
-    labels = localgd("predict", out, path, *written).stdout.split()[1:]
+    (tmp_path / "copy.json").write_text((out / "model.json").read_text())
+    assert localgd("predict", tmp_path / "copy.json", path).returncode == 2
+    labels = localgd("predict", tmp_path / "copy.json", path, *written).stdout.split()[1:]
+    assert localgd("predict", out, path).stdout.split()[1:] == labels
     assert np.mean([label == right for label, (_, right) in zip(labels, rows, strict=True)]) > 0.9
     assert prepare(InProcess(load(path, label="krank", decimal=",", encoding="latin-1")))[1].classes == ("ja", "nein")
 

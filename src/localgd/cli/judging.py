@@ -19,7 +19,7 @@ from localgd.errors import NodeError, from_all
 from localgd.evaluation.evaluate import evaluate
 from localgd.evaluation.left_out import LeftOut, leave_one_node_out
 from localgd.report import evaluation, text
-from localgd.report.figure import figure_of
+from localgd.report.figure import Panel, figure_of
 from localgd.report.progress import Progress
 from localgd.rules.probes import Sizes
 from localgd.run import folder as record
@@ -41,11 +41,16 @@ class Judged:
         tables: Any = evaluation.left_out if isinstance(self.found, LeftOut) else evaluation.set_aside
         return [*tables(self.found), f"{self.of}: {evaluation.in_short(self.found)}"]
 
+    def panels(self) -> list[Panel]:
+        """Return the figure: each panel says which rows it is of."""
+        which = "nodes left out" if isinstance(self.found, LeftOut) else "rows set aside"
+        return [replace(one, title=f"{one.title}, {which}") for one in evaluation.panels(self.found)]
+
     def leave(self, folder: Path) -> None:
         """Write all of it, and draw it."""
         entries = json.dumps(self.to_dict(), indent=1, allow_nan=False)
         (folder / record.METRICS).write_text(entries + "\n", encoding="utf-8")
-        if panels := evaluation.panels(self.found):
+        if panels := self.panels():
             figure_of(panels).savefig(folder / record.METRICS_FIGURE, dpi=130)
 
 

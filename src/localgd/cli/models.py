@@ -178,10 +178,12 @@ def predict_command(
     """Label the rows of a file with a trained model; with numbers, if it is one of a regression.
 
     Columns that the model does not know are ignored, and every row of the file gets a line, in its order. Blank lines
-    are no rows, and if there are any between rows, that is said.
+    are no rows, and if there are any between rows, that is said. Of a run folder, the file is written as that of its
+    name was for the run, and columns that it lacks are filled if they were, unless flags say otherwise.
     """
     from localgd.cli.data import doubts, left_out, predicted, taking, with_blanks
     from localgd.cli.places import check_free
+    from localgd.cli.remembered import writing_of
     from localgd.data.columns import alike
     from localgd.data.gaps import said_values
     from localgd.data.load import load_unlabelled
@@ -191,11 +193,14 @@ def predict_command(
     from localgd.run.whole import whole
 
     check_free(out, force=force, model=model, data=file)
-    how = {"decimal": decimal or ".", "encoding": encoding or "utf-8"}
-    table, held = load_unlabelled(file, **how, missing_values=said_values(missing_values or ())), Model.load(model)
+    held, given = Model.load(model), {"decimal": decimal, "encoding": encoding}
+    how, filled, as_for_run = writing_of(model, file, given, fill=fill_missing_columns)
+    for line in as_for_run:
+        typer.echo(line, err=True)
+    table = load_unlabelled(file, **how, missing_values=said_values(missing_values or ()))
     if table.numbered and (away := remembered(model).flags.get("drop")):  # column 0 may be one that training left out
         table = alike([table], drop=away, may_lack=away)[0]
-    if fill_missing_columns and held.recipe is not None:
+    if filled and held.recipe is not None:
         table = with_blanks(table, held.recipe)
     for note in (*left_out(table), *table.notes):
         typer.echo(note, err=True)

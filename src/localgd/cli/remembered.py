@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localgd.cli.data import declared, tables_of
+from localgd.cli.data import by_node, declared, tables_of
 from localgd.cli.flags import Source
 from localgd.cli.notes import Notes
 from localgd.cli.options import check_flags
@@ -31,7 +31,7 @@ PREPARING = frozenset(
 )
 """Flags on how rows are prepared, which a model of a run says itself."""
 
-_OF_VALUES = ("label_map", "category_map", "node_map", "dates", "missing_values")
+_OF_VALUES = ("label_map", "category_map", "dates", "missing_values")
 """Those on what values mean, of which a model knows what was said: what is given counts beside that, and before it."""
 
 _LEARNED = {"scale": "--scale", "text_column": "--text", "n_classes": "--n-classes"}
@@ -144,12 +144,12 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Not
     instead = [name for name in given if name in run and given[name] != run[name]]
     notes.say(f"{_said({name: given[name]})}, in place of the run's {_said({name: run[name]})}" for name in instead)
     learned = _of_values(flags, source.data)
-    beside = {name: own for name, own in learned.items() if name not in reading and getattr(source, name)}
+    beside = {name: own for name, own in learned.items() if getattr(source, name)}
     notes.say(
         f"{_said({name: getattr(source, name)})} counts before the run's {_said({name: own})}"
         for name, own in beside.items()
     )
-    as_it_was = taken | {name: own for name, own in learned.items() if name not in {**beside, **given}}
+    as_it_was = taken | {name: own for name, own in learned.items() if name not in beside}
     notes.say([f"read as for the run: {_said(as_it_was)}"] if as_it_was else [])
     notes.say(doubt(source.data, held, use))
     known = {name: _none_if_blank(value) for name, value in {**taken, **given}.items()}
@@ -157,6 +157,31 @@ def recalled(model: Path, source: Source, seed: int | None, use: Use, notes: Not
     if seed is not None and source.partition is None:
         raise ValueError("--seed is for --partition, and nothing else is drawn here; leave it out")
     return Recalled(source, seed or 0, taken, problem)
+
+
+def writing_of(
+    model: Path, file: Path, given: Mapping[str, str | None], *, fill: bool
+) -> tuple[dict[str, str], bool, list[str]]:
+    """Return how a file to predict on is written, whether what it lacks is filled, and what to say of the run's part.
+
+    That is as was `given`, of its file or by the name of its node, and for the rest as for the run.
+    """
+    flags = remembered(model).flags
+    if flags:
+        check_flags(flags, Source, f"{model}: config.json")
+    run = _of_run(flags, [*given, "fill_missing_columns"], str(file))
+    said = {name: [value] for name, value in given.items() if value is not None}
+    taken = {name: value for name, value in run.items() if name in given and name not in said}
+    fill_too = bool(run.get("fill_missing_columns")) and not fill
+    writing: dict[str, str] = {}
+    for name, values in {**taken, **said}.items():
+        found = by_node(values, name)
+        if not isinstance(found, str):
+            check_known(name, found, [stem_of(file)], f"{file}", "a node")
+            found = found[stem_of(file)]
+        writing[name] = found
+    as_it_was = taken | ({"fill_missing_columns": True} if fill_too else {})
+    return writing, fill or fill_too, [f"read as for the run: {_said(as_it_was)}"] if as_it_was else []
 
 
 def _has_meaning(name: str, data: str, flags: Mapping[str, Any]) -> bool:

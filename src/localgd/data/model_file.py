@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -28,6 +29,13 @@ def parts_of(path: Path) -> dict[str, Any]:
     try:
         content = content_of(path)
     except FileNotFoundError:
+        run = path.parent if path.name == "model.json" else path
+        begun = run.parent / f"{run.name}.partial"
+        if run.name and begun.is_dir():
+            raise ValueError(
+                f"{path}: no such model file, as the run is at work, or was cut short: {begun} is what there is of it; "
+                f"`localgd resume {shlex.quote(str(run))}` goes on with it and writes the model"
+            ) from None
         raise ValueError(f"{path}: no such model file; give a run folder, a model.json or an .npz with coef") from None
     try:
         entries = arrays_of(content, path) if path.suffix == ".npz" else parsed(content, path)

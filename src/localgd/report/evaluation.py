@@ -273,8 +273,16 @@ def panels(found: ClassMetrics | NumberMetrics | LeftOut) -> list[Panel]:
         _middle(one.auc) if isinstance(one, ClassMetrics) else np.mean([*one.areas.values()]) for one in nodes.values()
     ]
     if np.isfinite(areas).any():
-        out.append(_beside("AUC by node", "area under the ROC curve", nodes, {"": areas}))
+        why = [_without(one, area) for one, area in zip(nodes.values(), areas, strict=True)]
+        out.append(_beside("AUC by node", "area under the ROC curve", nodes, {"": areas}, why))
     return out
+
+
+def _without(of: Any, area: float) -> str:
+    """Return why a node has no area under the curve, if it has none."""
+    if np.isfinite(area):
+        return ""
+    return " (one class)" if int((of.decisions[0].weights > 0).sum()) == 1 else " (no AUC)"
 
 
 def _of_mean(of: NumberMetrics) -> float:
@@ -311,9 +319,14 @@ def _reliability(of: Calibration, *, weighted: bool) -> Panel:
     return Panel("Calibration", "mean probability", "share positive", [told, perfect, small])
 
 
-def _beside(title: str, xlabel: str, nodes: Sequence[str] | Any, values: dict[str, Any]) -> Panel:
-    """Return a panel with a line of the names of nodes: points of the first quantity, rings of what it is held to."""
-    names = [plain(node)[:24] for node in nodes]
+def _beside(
+    title: str, xlabel: str, nodes: Sequence[str] | Any, values: dict[str, Any], why: Sequence[str] | None = None
+) -> Panel:
+    """Return a panel with a line of the names of nodes: points of the first quantity, rings of what it is held to.
+
+    `why` is said behind each name: of a node without a point, why it has none.
+    """
+    names = [plain(node)[:24] + said for node, said in zip(nodes, why or [""] * len(nodes), strict=True)]
     lines = [
         Line(of, range(len(names)), label, 1 - place, style="rings" if place else "points")
         for place, (label, of) in enumerate(values.items())
