@@ -21,6 +21,7 @@ from localgd import (
     train,
 )
 from localgd.data.table import Table
+from localgd.data.unmet import unmet
 from localgd.problems.certificate import Certificate
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import Squares
@@ -205,4 +206,4 @@ def encoded(recipe, _):
     shard = recipe(TABLES[0])
     rows, weights = shard.rows, shard.weights
     kept = rows.toarray() if hasattr(rows, "toarray") else rows
-    return type(rows).__name__, kept, weights, matrix, codes, recipe.summary
+    return type(rows).__name__, kept, weights, matrix, codes, recipe.summary, unmet(InProcess(TABLES), recipe)

@@ -93,6 +93,7 @@ TABLE = {
             "min_group": 2,
             "classes": False,
             "no_labels": ("0",),
+            "label_maps": (("0", ((0, 2),)),),
         },
     ),
     ColumnMoments: (
@@ -103,7 +104,7 @@ TABLE = {
     ClassCounts: (
         answered(TABLES),
         ClassCounts((0, 5), ((1, 5),)),
-        {"classes": (5, 0), "spellings": ((1, 0),), "min_group": 2},
+        {"classes": (5, 0), "spellings": ((1, 0),), "min_group": 2, "label_maps": (("0", ((0, 5), (1, 0))),)},
     ),
     Recipe: (
         encoded,
@@ -117,6 +118,9 @@ TABLE = {
             "spellings": (("uno", 1),),
             "notes": ("a node has no rows of class 0",),
             "class_weights": (1.0, 2.0),
+            "gaps": (("c", "z"),),
+            "label_maps": (("0", (("uno", 1),)),),
+            "empty": ("d",),
         },
     ),
     Decisions: (
