@@ -42,10 +42,16 @@ def in_ranks(world: int, arguments: list[str], *, seconds: float = 120.0, until:
     codes: dict[int, int] = {}
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(world)]
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        rooms = [
+            own / f"{rank}" for rank in range(world)
+        ]  # of one for all, pytests would tidy up each other's
+        for room in rooms:
+            room.mkdir()
         started = [
             subprocess.Popen(
                 [sys.executable, *arguments],
-                env={**environment, "RANK": str(rank)},
+                env={**environment, "RANK": str(rank), "PYTEST_DEBUG_TEMPROOT": f"{rooms[rank]}"},
                 stdout=files[rank],
                 stderr=subprocess.STDOUT,
                 cwd=TESTS.parent,
