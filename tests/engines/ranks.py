@@ -43,9 +43,7 @@ def in_ranks(world: int, arguments: list[str], *, seconds: float = 120.0, until:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(world)]
         own = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        rooms = [
-            own / f"{rank}" for rank in range(world)
-        ]  # of one for all, pytests would tidy up each other's
+        rooms = [own / f"{rank}" for rank in range(world)]  # of one for all, pytests would tidy up each other's
         for room in rooms:
             room.mkdir()
         started = [
