@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from common import OTHER_ORDER
 from engines.fleet import Fleet, write_node_key
 from engines.over_flower import assert_kept
 from localgd import InProcess, load, local_gd, prepare, train
+from localgd.run.checkpoint import folder_lock
 
 pytestmark = pytest.mark.deployed
 
@@ -111,6 +113,15 @@ def test_a_node_that_is_stopped_comes_back_and_the_model_is_the_same(fleet, here
     assert history["n_nodes"].to_list() == [3] * 6
 
 
+def wait_until_left(folder, seconds=60.0):
+    """Wait until the process of a stopped run has ended, which Flower's word for its run does not say."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(FileExistsError), folder_lock(folder):
+            return
+        time.sleep(0.2)
+
+
 def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path):
     out = tmp_path / "RUN"
     job = CALM | {"method": "local-gd", "local-steps": 20, "lr": 0.1, "n-rounds": 5, "out": str(out)}
@@ -118,6 +129,7 @@ def test_a_server_run_that_is_stopped_goes_on_in_a_new_one(fleet, here, tmp_path
     wait_for(out, 2)
     fleet.flwr("stop", str(run), "lab")
     fleet.wait(run, 60, out)
+    wait_until_left(out.with_name("RUN.partial"))
     time.sleep(3)
     begun = rounds(out)
     assert begun >= 2
