@@ -97,3 +97,13 @@ def test_ranks_that_give_no_batch_while_others_do_are_named():
     local = LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), sync_every=1)
     with pytest.raises(RankError, match="rank 1 gave step"):
         local.step(None if dist.get_rank() == 1 else 4)
+
+
+def test_a_block_that_ends_without_finish_waits_for_ranks_with_steps_of_their_own():
+    rank, model = dist.get_rank(), made("cnn with batch normalisation")
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    with LocalSGD(model, optimizer, sync_every=2) as local:
+        trained(model, optimizer, batches(rank, 4 if rank else 5), local.step)
+    assert_equal_over_ranks(model)
+    assert [max(sync.steps) for sync in local.history] == [2, 2, 1]
+    assert not model.norm._forward_pre_hooks

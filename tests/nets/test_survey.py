@@ -66,7 +66,7 @@ def test_every_tensor_of_a_state_has_one_rule(name):
 def test_instance_statistics_take_a_rule_that_is_given():
     model = nn.Sequential(nn.Conv1d(1, 2, 1), nn.InstanceNorm1d(2, track_running_stats=True))
     rules = {"1.running_*": "mean"}
-    assert Buffers(parts_of(model, rules).others, rules, torch.float32).size == 4
+    assert Buffers(parts_of(model, rules).others, rules).size == 4
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_instance_statistics_take_a_rule_that_is_given():
 )
 def test_rules_that_mean_nothing_are_refused(rules, words):
     with pytest.raises(ValueError, match=words):
-        Buffers({"scale": torch.ones(2)}, rules, torch.float32)
+        Buffers({"scale": torch.ones(2)}, rules)
 
 
 def stepped(model, kind, **options):

@@ -26,7 +26,7 @@ class Buffers:
     ``rules`` says otherwise, by the name or a pattern of names such as ``"ema.*"``.
     """
 
-    def __init__(self, tensors: Mapping[str, Any], rules: Mapping[str, str], dtype: Any) -> None:
+    def __init__(self, tensors: Mapping[str, Any], rules: Mapping[str, str]) -> None:
         used = set[str]()
         kinds: dict[str, str] = {}
         for name, tensor in tensors.items():
@@ -42,7 +42,7 @@ class Buffers:
             raise ValueError(f"buffers names {listing(sorted(unknown))}, and the model has {listing(sorted(tensors))}")
         of = {rule: [(name, tensors[name]) for name, kind in kinds.items() if kind == rule] for rule in RULES}
         self.means, self.peaks, self.constants = Places(of["mean"]), Places(of["max"]), of["equal"]
-        self.dtype, self.size = dtype, self.means.size
+        self.size = self.means.size
         self._seen: dict[str, tuple[int, int, int]] = {}
 
     @property

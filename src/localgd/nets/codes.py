@@ -111,8 +111,7 @@ class CodedSum:
     def __init__(self, code: Code, ranks: Ranks, like: Any) -> None:
         self.code, self.ranks = code, ranks
         self.part = -(-len(like) // (BLOCK * ranks.world)) * BLOCK
-        self._vector = like.new_zeros(self.part * ranks.world)
-        self.lost = {"own": torch.zeros_like(self._vector), "summed": like.new_zeros(self.part)}
+        self.lost = {"own": like.new_zeros(self.part * ranks.world), "summed": like.new_zeros(self.part)}
         self._following = dict(self.lost)
         self.n_bytes = 2 * ranks.world * sum(n_bytes(code, end - begin) for begin, end in _pieces(self.part))
 
@@ -131,10 +130,10 @@ class CodedSum:
         content = coded(self.code, total)
         read(self.code, content, total, -1.0)
         self._following = {"own": vector, "summed": total}
-        parts = self._vector.zero_().view(world, -1)
-        for part, each in zip(parts, self.ranks.gathered(content), strict=True):
+        decoded = torch.zeros_like(vector)
+        for part, each in zip(decoded.view(world, -1), self.ranks.gathered(content), strict=True):
             read(self.code, each, part)
-        numbers.copy_(self._vector[: len(numbers)])
+        numbers.copy_(decoded[: len(numbers)])
 
     def rescale(self, factor: float) -> None:
         """Go on in units of which what was lost is `factor` times as many."""

@@ -70,7 +70,7 @@ class Exchange:
             parts = parts_of(model, rules)
             dtype = torch.float64 if any(t.dtype == torch.float64 for _, t, _, _ in parts.trained) else torch.float32
             self.state = OptimizerState(optimizer, parts.trained, state)
-            self.buffers = Buffers(parts.others, rules, dtype)
+            self.buffers = Buffers(parts.others, rules)
             tensors = [f"{name}{tuple(t.shape)}{t.dtype}" for name, t in model.state_dict(keep_vars=True).items()]
             layout = f"{settings} {type(optimizer).__name__} {self.state.size} {sorted(rules.items())} {tensors}"
         except (TypeError, ValueError) as error:
@@ -113,6 +113,10 @@ class Exchange:
         self.scale = state["scale"]
         if self.coded is not None:
             self.coded.lost = state["lost"]
+
+    def close(self) -> None:
+        """Leave the model as it was found, without hooks."""
+        self.statistics.close()
 
     @property
     def device(self) -> Any:

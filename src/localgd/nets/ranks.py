@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from localgd.errors import check_positive, extra, listing, said
+from localgd.engine.processes import Processes
+from localgd.errors import extra, listing, said
 
 with extra("torch", "torch"):
     import torch
@@ -23,6 +26,12 @@ PATIENCE = 10.0
 STORE = "the rank that keeps torch's store ended, or hangs (rank 0, unless torchrun keeps it)"
 
 _RUNS = itertools.count()
+
+
+@cache
+def _group(timeout: float, whole: Any) -> Any:  # noqa: ARG001  a program may join, leave and join again
+    """Return a group of this timeout that adds up where the model lies, one for all: each holds threads."""
+    return dist.new_group(timeout=timedelta(seconds=timeout))
 
 
 class RankError(RuntimeError):
@@ -39,16 +48,11 @@ class Ranks:
     """
 
     def __init__(self, timeout: float) -> None:
-        check_positive("timeout", timeout)
-        if not dist.is_initialized():
-            raise RuntimeError(
-                "there is no process group; call torch.distributed.init_process_group first, or use "
-                "`with localgd.torch_processes():`, and start with torchrun"
-            )
-        self.timeout, self.rank, self.world = timeout, dist.get_rank(), dist.get_world_size()
+        self._processes = Processes(timeout)
+        self.timeout, (self.rank, self.world) = timeout, self._processes.place
         self.doing, self._patience = "start", min(PATIENCE, timeout)
         self._store = PrefixStore(f"localgd/nets/{next(_RUNS)}", _get_default_store())
-        self._group = self._call(dist.new_group, timeout=timedelta(seconds=timeout))
+        self._group = self._call(_group, timeout, dist.group.WORLD)
 
     def add(self, numbers: Any) -> None:
         """Put the sum over all ranks in the place of every number."""
@@ -72,10 +76,9 @@ class Ranks:
             self._call(dist.broadcast, tensor, src=0, group=self._group)
 
     def everyone(self, value: Any) -> list[Any]:
-        """Return what each rank gives: plain values only."""
-        held = [None] * self.world
-        self._call(dist.all_gather_object, held, value, group=self._group)
-        return held
+        """Return what each rank gives: values that JSON has."""
+        told = self._call(self._processes.everyone, json.dumps(value).encode())
+        return [json.loads(words) for words in told]
 
     def leave(self, error: BaseException) -> None:
         """Tell the others, when they ask, that this rank left, and why."""

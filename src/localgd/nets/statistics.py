@@ -99,19 +99,20 @@ class Layer:
     shift: Any
     size: float = 0.0
     batches: int = 0
+    hook: Any = None
 
     @classmethod
     def of(cls, name: str, module: Any) -> Layer:
         """Begin where a layer stands; notice how many numbers its batches have per channel."""
         self = cls(name, module, *_held(module), int(module.num_batches_tracked), _held(module)[0])
-
-        def seen(module: Any, inputs: tuple[Any, ...]) -> None:
-            if module.training and not torch.compiler.is_compiling():
-                self.size += inputs[0].numel() / inputs[0].shape[1]
-                self.batches += 1
-
-        module.register_forward_pre_hook(seen)
+        self.hook = module.register_forward_pre_hook(self.seen)
         return self
+
+    def seen(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        """Count a batch of training; compiled code is left alone, as what changes would have it compiled again."""
+        if module.training and not torch.compiler.is_compiling():
+            self.size += inputs[0].numel() / inputs[0].shape[1]
+            self.batches += 1
 
     @property
     def steps(self) -> int:
@@ -167,6 +168,11 @@ class Statistics:
     def __init__(self, modules: dict[str, Any]) -> None:
         self.layers = [Layer.of(name, module) for name, module in modules.items()]
         self.size = sum(SUMS * len(layer.mean) for layer in self.layers)
+
+    def close(self) -> None:
+        """Count no more batches."""
+        for layer in self.layers:
+            layer.hook.remove()
 
     def words(self) -> list[float]:
         """Return what the header says of this rank's layers: batches, and numbers in one."""
