@@ -43,8 +43,8 @@ class LocalSGD:
         still. "examples" weighs by examples since the last sync, which counts a rank with more steps twice: its update
         is already longer. "equal" looks at no batch. Sizes are known from ``step(batch)``; else all are alike.
     compress : "bf16", "int8" or "int4", optional
-        Send updates in fewer bits, a scale for 256 numbers; what the codes lose is sent the next time. It takes
-        a copy of the parameters, three in a sync, and time: it pays on slow links. Optimizer state travels in full: "keep"
+        Send updates in fewer bits, a scale for 256 numbers; what the codes lose is sent the next time. It takes a copy
+        of the parameters, three in a sync, and time: it pays on slow links. Optimizer state travels in full: "keep"
         sends none.
     warmup : int ≥ 0, default 0
         First steps, after each of which ranks sync.
