@@ -9,9 +9,12 @@ import subprocess
 import time
 
 import polars as pl
+import pytest
 
 from command import LOCALGD, OPEN, TRAIN, instead, spawned
 from localgd.data.model import Model
+
+pytestmark = pytest.mark.processes
 
 
 def small_files():

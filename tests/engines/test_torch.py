@@ -22,10 +22,6 @@ def pytest_in_ranks(world, *words):
     assert [rank.code for rank in ended] == [0] * world, "\n".join(rank.output for rank in ended if rank.code)
 
 
-def test_two_ranks_keep_the_contract():
-    pytest_in_ranks(2, *CONTRACT, "-k", "torch")
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_rank_keeps_the_contract(world):

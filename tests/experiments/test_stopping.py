@@ -56,6 +56,7 @@ def started(out):
     return process
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, number):
     process = started(tmp_path / "OUT")
