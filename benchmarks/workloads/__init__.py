@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from workloads import averaging, commands, penalised, separable
+from workloads import averaging, commands, penalised, separable, softmax
 from workloads.workload import Workload
 
 WORKLOADS: dict[str, Workload] = {
-    work.name: work for room in (averaging, penalised, separable, commands) for work in room.WORKLOADS
+    work.name: work for room in (averaging, softmax, penalised, separable, commands) for work in room.WORKLOADS
 }

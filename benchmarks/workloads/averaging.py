@@ -292,7 +292,7 @@ def away(a: Any, b: Any) -> float:
 
 
 def averaging(
-    name: str, limits: tuple[Limit, ...], contenders: dict[str, Contender], slow: tuple[str, ...]
+    name: str, limits: tuple[Limit, ...], contenders: dict[str, Contender], slow: tuple[str, ...] = ()
 ) -> Workload:
     """Return a workload of full-batch local steps on dense rows."""
     size = SIZES[name]
@@ -329,7 +329,7 @@ WORKLOADS = [
         f"sparse, 80 in a row by Zipf's law: {SPARSE}",
         zipf_rows,
         {
-            "localgd": lambda nodes: ours(SPARSE, local_gd(local_steps=SPARSE.local_steps, lr=LR))(nodes),
+            "localgd": ours(SPARSE, local_gd(local_steps=SPARSE.local_steps, lr=LR)),
             "C, CSR": sparse_loop(c_steps, csr_parts),
             "Numba, CSR": sparse_loop(numba_csr_steps, csr_parts),
             "SciPy loop": sparse_loop(scipy_steps, lambda x: (x, x.T)),
@@ -349,5 +349,5 @@ WORKLOADS = [
         (Limit(1.3, ("Numba",)),),
         away,
     ),
-    averaging("W6", (Limit(1.5, ("NumPy, Gram",)),), {"NumPy, Gram": batched(SIZES["W6"])}, ()),
+    averaging("W6", (Limit(1.5, ("NumPy, Gram",)),), {"NumPy, Gram": batched(SIZES["W6"])}),
 ]

@@ -101,6 +101,7 @@ def separable(
     what: str,
     rows: Callable[[], list[Shard]],
     deg: float,
+    *,
     limits: tuple[Limit, ...],
     others: tuple[str, ...],
 ) -> Workload:
@@ -112,10 +113,12 @@ def separable(
 
 BOTH = ("LinearSVC", "working set, Clarabel")
 WORKLOADS = [
-    separable("W7", "rows of W2, pooled margin 0.002", w2, 0.01, (Limit(1.0, BOTH[1:]),), BOTH[1:]),
+    separable("W7", "rows of W2, pooled margin 0.002", w2, 0.01, limits=(Limit(1.0, BOTH[1:]),), others=BOTH[1:]),
     *(
-        separable(name, name, bundled(name), 0.01, (Limit(3.0, BOTH),), BOTH)
+        separable(name, name, bundled(name), 0.01, limits=(Limit(3.0, BOTH),), others=BOTH)
         for name in ("bladder", "golub", "mushroom")
     ),
-    separable("text", "sparse text 6,000 × 13,000, 8 nodes", text, 1.0, (Limit(50.0, BOTH[:1]),), BOTH[:1]),
+    separable(
+        "text", "sparse text 6,000 × 13,000, 8 nodes", text, 1.0, limits=(Limit(50.0, BOTH[:1]),), others=BOTH[:1]
+    ),
 ]
