@@ -68,7 +68,7 @@ def serve(pipe: Connection, work_name: str, contender: str) -> None:
     except ImportError as lack:
         pipe.send(f"not here: {lack}")
     except Exception:  # noqa: BLE001  whatever it is, the others go on
-        pipe.send(f"failed: {traceback.format_exc().strip().splitlines()[-1]}")
+        pipe.send(f"failed: {traceback.format_exc().strip().splitlines()[-1]:.120}")
 
 
 class Running:

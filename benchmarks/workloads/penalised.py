@@ -67,6 +67,7 @@ def sparse(n: int, d: int) -> Callable[[], Pooled]:
         columns = rng.choice(d, size=(n, 50), p=law / law.sum())
         x = csr_array((np.ones(columns.size), (np.repeat(np.arange(n), 50), columns.ravel())), shape=(n, d))
         x.sum_duplicates()
+        x.indices, x.indptr = x.indices.astype(np.int32), x.indptr.astype(np.int32)  # liblinear takes no others
         y = (x @ rng.standard_normal(d) + rng.standard_normal(n) > 0).astype(int)
         return Pooled(x, y, 2)
 
@@ -75,7 +76,7 @@ def sparse(n: int, d: int) -> Callable[[], Pooled]:
 
 def proved(pooled: Pooled, w: Any) -> float:
     """Return the gap that is proved of coefficients, whoever found them."""
-    found = certify(np.ravel(w), InProcess(pooled.shards(1)), Regularised(C=1.0))
+    found = certify(np.ravel(w), InProcess(pooled.shards(1)), problem=Regularised(C=1.0))
     return float(found.gap / found.objective_low)
 
 

@@ -48,6 +48,8 @@ def linear_svc(shards: list[Shard]) -> Run:
     y = np.ones(z.shape[0])
     y[::2] = -1  # rows are signed; half of them the other way round, as it wants two classes
     x = z.multiply(y[:, None]).tocsr() if hasattr(z, "tocsr") else z * y[:, None]
+    if hasattr(x, "indices"):  # it takes no others
+        x.indices, x.indptr = x.indices.astype(np.int32), x.indptr.astype(np.int32)
 
     def run() -> Any:
         model = LinearSVC(loss="hinge", C=1e6, tol=1e-6, fit_intercept=False, max_iter=1_000_000)
