@@ -4,7 +4,10 @@ PYTEST := .venv/bin/python -m pytest
 FAST := OMP_NUM_THREADS=1 $(PYTEST) -m "not processes and not deployed" --numprocesses auto --dist loadfile
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo reproduce test test-processes test-deployed test-nightly lint build clean
+# one thread: `make bench` compares programs, not how well they share two cores; BENCH="W1 text" for some
+BENCH ?=
+
+.PHONY: bench demo reproduce test test-processes test-deployed test-nightly lint build clean
 
 demo: .venv/.runtime
 	.venv/bin/localgd demo
@@ -12,6 +15,9 @@ demo: .venv/.runtime
 reproduce: .venv/.runtime
 	mkdir -p runs
 	.venv/bin/localgd reproduce --out runs/reproduce
+
+bench: .venv/.dev
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv/bin/python benchmarks/bench.py $(BENCH) --out runs/bench
 
 test: lint
 	$(FAST)
