@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from localgd.errors import check_kind, check_whole
-from localgd.nets.checkpoint import read, rng_state, set_rng_state, write
+from localgd.nets.checkpoint import check_plain, read, rng_state, set_rng_state, write
 from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
@@ -204,7 +204,9 @@ class LocalSGD:
         set_rng_state(state["generators"], self._exchange.device)
 
     def save(self, folder: str | Path, extra_state: Any = None) -> None:
-        """Write this rank's checkpoint of the last sync; the two last ones are kept.
+        """Write this rank's checkpoint of the last sync, once for a sync; the two last ones are kept.
+
+        It is there whole or not at all, whenever the process is killed; older files of other runs are taken away.
 
         Parameters
         ----------
@@ -212,11 +214,17 @@ class LocalSGD:
             The same for all ranks, or one in each; it is made.
         extra_state : optional
             Of the program's own, such as the epoch and the state of a sampler: plain values and tensors.
+
+        Raises
+        ------
+        TypeError
+            If `extra_state` holds anything else, which could not be read again.
         """
+        check_plain(extra_state)
         write(Path(folder), {**self.state_dict(), "extra": extra_state}, self._ranks)
 
     def resume(self, folder: str | Path) -> tuple[int, Any] | None:
-        """Go on, in all ranks, from the last sync that all of them have a checkpoint of.
+        """Go on, in all ranks, from the last sync that all of them have a whole checkpoint of.
 
         Returns
         -------
@@ -226,7 +234,7 @@ class LocalSGD:
         Raises
         ------
         RankError
-            If there are some, but none that all ranks have, or of different runs, or damaged ones.
+            If there are some, but none that all ranks have whole, or of different runs, or of more or fewer ranks.
         """
         state = read(Path(folder), self._ranks)
         if state is None:
