@@ -13,6 +13,7 @@ from localgd.errors import extra, listing, said
 from localgd.nets.buffers import Buffers
 from localgd.nets.codes import Code, CodedSum
 from localgd.nets.header import Header
+from localgd.nets.layout import Layout
 from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
 from localgd.nets.parameters import Parameters
@@ -24,7 +25,7 @@ from localgd.nets.survey import parts_of
 with extra("torch", "torch"):
     import torch
 
-WORDS = ["number", "steps", "weight", "finished", "finite", "length", "lr"]
+WORDS = ["number", "steps", "weight", "finished", "changed", "finite", "length", "lr"]
 """What each rank says of itself in every sync."""
 
 
@@ -85,6 +86,7 @@ class Exchange:
                 f"{_ranks(odd)} had another model, optimizer or settings than rank 0; start the same program"
             )
         ranks.first([tensor.detach() for tensor in (*model.parameters(), *model.buffers())])
+        self.layout, self._changed = Layout(model, optimizer), ""
         self.statistics = Statistics(parts.layers)
         self.parameters = Parameters(parts.trained, outer, dtype, next(model.parameters()).device)
         self.header = Header([*WORDS, *self.statistics.names, *self.buffers.names], ranks.rank, ranks.world)
@@ -146,18 +148,21 @@ class Exchange:
         return replace(sync, number=standing.number, seconds=seconds)
 
     def _pack(self, standing: Standing) -> None:
-        """Write this rank's part of the sum: nothing but its row, if its numbers are not finite."""
+        """Write this rank's part of the sum: nothing but its row, if a number is not finite, or has no place in it."""
         parameters, state, statistics, buffers, header = self._pieces
-        share = (standing.weight or self.scale) / self.scale
-        length = self.parameters.pack(parameters, share)
-        self.state.pack(state, share if standing.steps else 0.0)
-        self.buffers.pack(buffers, share)
+        share, length = (standing.weight or self.scale) / self.scale, math.nan
+        self._changed = self.layout.changed()
+        if not self._changed:
+            length = self.parameters.pack(parameters, share)
+            self.state.pack(state, share if standing.steps else 0.0)
+            self.buffers.pack(buffers, share)
         sound = math.isfinite(length) and all(bool(torch.isfinite(piece.sum())) for piece in (state, buffers))
         sound = sound and self.statistics.finite()
         if not sound:
             self._payload.zero_()
         self.statistics.pack(statistics, sound=sound)
-        words = [standing.number, standing.steps, standing.weight, standing.finished, sound, length, self.lr]
+        words = [standing.number, standing.steps, standing.weight, standing.finished]
+        words = [*words, bool(self._changed), sound, length, self.lr]
         header_words = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
         self.header.pack(header, header_words)
 
@@ -181,6 +186,10 @@ class Exchange:
             raise RankError(
                 f"ranks are at syncs {[int(row['number']) for row in rows]}; call step and finish alike in all"
             )
+        if any(row["changed"] for row in rows):
+            told = self.ranks.everyone(self._changed)
+            lines = "; ".join(f"rank {rank}: {words}" for rank, words in enumerate(told) if words)
+            raise RankError(f"{self.ranks.doing}: {lines}; make another LocalSGD after such a change, in all ranks")
         self.buffers.check(rows, self.ranks.everyone)
         blank = [rank for rank, row in enumerate(rows) if not row["finite"]]
         if blank and (not self.skip or len(blank) == len(rows)):
