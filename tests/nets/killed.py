@@ -34,6 +34,7 @@ WORLD, SYNCS, EVERY = 2, 30, 2
 RECIPES = [
     ("cnn with batch normalisation", "momentum", {"outer": diloco()}),
     ("group normalisation and dropout", "adam", {"outer": slowmo(), "compress": "int4"}),
+    ("cnn with batch normalisation", "momentum", {"outer": diloco(), "overlap": True}),
 ]
 """What is trained in turn; dropout, noise and batches draw from every generator that a checkpoint holds."""
 
