@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 
 import pytest
@@ -27,12 +28,14 @@ def _group():
     dist.destroy_process_group()
 
 
-def trained(model, optimizer, data, after=id, seed=0):
-    """Train on each batch in turn, dropout drawn alike whoever wraps the model."""
-    torch.manual_seed(seed + dist.get_rank())
+def trained(model, optimizer, data, after=id, *, clip=math.inf):
+    """Train on each batch in turn, dropout drawn alike whoever wraps the model; no gradient longer than `clip`."""
+    torch.manual_seed(dist.get_rank())
     for x, y in data:
         optimizer.zero_grad()
         functional.cross_entropy(model(x), y).backward()
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         after((x, y))
 
@@ -51,14 +54,14 @@ def buffers_of(optimizer):
     return [state["momentum_buffer"] for state in optimizer.state.values() if state.get("momentum_buffer") is not None]
 
 
-def beside_ddp(name, how, dtype, **options):
+def beside_ddp(name, how, dtype, clip=math.inf, **options):
     """Return parameters and momentum of one local step at a time, and DDP's."""
     data = batches(dist.get_rank(), STEPS, dtype=dtype)
     model, theirs = made(name, dtype), made(name, dtype)
     optimizer, other = OPTIMIZERS[how](model.parameters()), OPTIMIZERS[how](theirs.parameters())
     with LocalSGD(model, optimizer, sync_every=1, **options) as local:
-        trained(model, optimizer, data, local.step)
-    trained(DistributedDataParallel(theirs), other, data)
+        trained(model, optimizer, data, local.step, clip=clip)
+    trained(DistributedDataParallel(theirs), other, data, clip=clip)
     return (list(model.parameters()), buffers_of(optimizer)), (list(theirs.parameters()), buffers_of(other))
 
 
@@ -81,7 +84,9 @@ def test_one_local_step_at_a_time_is_ddp(name, how, dtype, within):
         assert apart(momenta, their_momenta) <= within
 
 
-@pytest.mark.parametrize(("how", "options"), [("adam", {}), ("momentum", {"optimizer_state": "reset"})])
+@pytest.mark.parametrize(
+    ("how", "options"), [("adam", {}), ("momentum", {"optimizer_state": "reset"}), ("sgd", {"clip": 0.1})]
+)
 def test_what_is_not_linear_in_the_gradient_is_not_ddp(how, options):
     (parameters, _), (others, _) = beside_ddp("mlp", how, torch.float64, **options)
     assert apart(parameters, others) > 1e-4

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from engines.ranks import in_ranks
+from engines.ranks import TESTS, in_ranks
 
 
 def pytest_in_ranks(world, *words):
@@ -15,7 +19,8 @@ def pytest_in_ranks(world, *words):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("file", "world"), [("each_rank", 2), ("each_rank", 4), ("each_rank_peers", 2), ("each_rank_schedules", 2)]
+    ("file", "world"),
+    [("each_rank", 2), ("each_rank", 4), ("each_rank_peers", 2), ("each_rank_schedules", 2), ("each_rank_overlap", 2)],
 )
 def test_every_rank_trains_the_same_network(file, world):
     pytest_in_ranks(world, f"tests/nets/{file}.py")
@@ -56,3 +61,12 @@ def test_a_lost_rank_is_named_and_a_restart_goes_on_to_the_same_bits(fault, lost
         assert state.keys() == whole.keys()
         for name, tensor in whole.items():
             assert torch.equal(tensor, state[name]), name
+
+
+@pytest.mark.processes
+def test_killed_thirty_times_at_any_moment_a_training_ends_with_the_same_bits():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    words = [sys.executable, "tests/nets/killed.py", "30"]
+    done = subprocess.run(words, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "30 kills" in done.stdout, done.stdout

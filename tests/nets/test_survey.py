@@ -172,6 +172,8 @@ def test_settings_out_of_range_are_refused(make):
         ({"weights": "rows"}, "weights must be 'batch'"),
         ({"on_failure": "go"}, "on_failure must be"),
         ({"warmup": -1}, "warmup must be"),
+        ({"overlap": "yes"}, "overlap must be True or False"),
+        ({"overlap": True, "compress": "int8"}, "overlap=True goes with compress=None, got 'int8'"),
         ({"outer": average()}, "there is no process group"),
     ],
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
 import re
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from localgd.errors import extra
+import numpy as np
+
+from localgd.errors import extra, listing, plain
 from localgd.nets.ranks import RankError, Ranks
 from localgd.run.whole import whole
 
@@ -19,54 +25,120 @@ KEPT = 2
 
 
 def rng_state(device: Any) -> dict[str, Any]:
-    """Return the states of torch's and Python's generators."""
+    """Return the states of torch's, Python's and NumPy's generators."""
     own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"torch": torch.get_rng_state(), "device": own, "python": random.getstate()}
+    kind, words, *rest = np.random.get_state()  # noqa: NPY002  what programs draw from without naming it
+    held = [kind, np.asarray(words).tolist(), *rest]
+    return {"torch": torch.get_rng_state(), "device": own, "python": random.getstate(), "numpy": held}
 
 
 def set_rng_state(state: dict[str, Any], device: Any) -> None:
     """Put these generators where they were."""
     torch.set_rng_state(state["torch"])
     random.setstate(state["python"])
+    np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
     if state["device"] is not None:
         torch.cuda.set_rng_state(state["device"], device)
 
 
+def check_plain(extra_state: Any) -> None:
+    """Refuse what would be written, and not be read again.
+
+    Examples
+    --------
+    >>> check_plain({"epoch": 3, "sampler": torch.Generator().get_state()})
+    >>> check_plain(random.Random())
+    Traceback (most recent call last):
+    TypeError: extra_state must be made of plain values and tensors, as nothing else is read again; got Random ...
+    """
+    held = io.BytesIO()
+    try:
+        torch.save(extra_state, held)
+        held.seek(0)
+        torch.load(held, weights_only=True)
+    except Exception as error:
+        raise TypeError(
+            "extra_state must be made of plain values and tensors, as nothing else is read again; "
+            f"got {type(extra_state).__name__} ({plain(str(error).splitlines()[0])})"
+        ) from error
+
+
 def write(folder: Path, state: dict[str, Any], ranks: Ranks) -> None:
-    """Write this rank's file of a sync, whole or not at all, and take away those before the last two."""
-    with whole(_path(folder, state["number"], ranks)) as path:
-        torch.save(state, path)
-    for number in sorted(_numbers(folder, ranks))[:-KEPT]:
-        _path(folder, number, ranks).unlink(missing_ok=True)
+    """Write this rank's file of a sync, whole or not at all, and take away all but it and the last one before.
+
+    Whether there was none before is kept: a first one that not all ranks have is no loss.
+    """
+    number = state["number"]
+    first = _numbers(folder, ranks) <= {number}
+    with whole(_path(folder, number, ranks)) as fresh, fresh.open("wb") as file:
+        torch.save({**state, "first": first}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    _tidy(folder, number, ranks)
 
 
 def read(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
-    """Return this rank's file of the last sync that all ranks have, None if no rank has any.
+    """Return this rank's file of the last sync that all ranks have whole, None if there is none yet.
+
+    Files of later syncs, which some ranks have, are taken away: those to come under their names are of this run.
 
     Raises
     ------
     RankError
-        In all ranks, if there is none that all of them have, or files are of different runs, or one cannot be read.
+        In all ranks, if there is none that all of them have whole, or files are of different runs, or of a program of
+        more or fewer ranks.
     """
-    told = ranks.everyone(sorted(_numbers(folder, ranks)))
-    if not any(told):
+    own = sorted(_numbers(folder, ranks))
+    begun = not own or (len(own) == 1 and bool(_loaded(_path(folder, own[0], ranks))[0].get("first")))
+    told = ranks.everyone((own, begun, _worlds(folder)))
+    common = sorted(set.intersection(*(set(numbers) for numbers, _, _ in told)), reverse=True)
+    if not any(numbers for numbers, _, _ in told) and (odd := {world for _, _, worlds in told for world in worlds}):
+        raise RankError(
+            f"{folder}: its checkpoints are of {listing(map(str, sorted(odd)))} ranks, and there are {ranks.world}; "
+            "start as many, or give another folder"
+        )
+    if not common and all(first for _, first, _ in told):
+        _tidy(folder, -1, ranks)
         return None
-    common = set.intersection(*map(set, told))
-    if not common:
-        lists = "; ".join(f"rank {rank} has {numbers}" for rank, numbers in enumerate(told))
-        raise RankError(f"{folder}: no checkpoint that all ranks have ({lists}); give the folder of one run")
-    path = _path(folder, max(common), ranks)
-    state, trouble = None, ""
+    failed: list[str] = []
+    for number in common:
+        state, trouble = _loaded(_path(folder, number, ranks))
+        words = ranks.everyone((trouble, str(state.get("session"))))
+        if any(said for said, _ in words):
+            failed += [said for said, _ in words if said]
+            continue
+        if len({session for _, session in words}) > 1:
+            raise RankError(f"{folder}: the ranks' files are of different runs; give the folder of one run")
+        _tidy(folder, number, ranks)
+        if number < common[0]:
+            warnings.warn(f"{'; '.join(failed)}: this goes on from sync {number}", RuntimeWarning, stacklevel=3)
+        return state
+    lists = "; ".join(f"rank {rank} has {numbers}" for rank, (numbers, _, _) in enumerate(told))
+    raise RankError(
+        f"{folder}: no checkpoint that all ranks have whole ({'; '.join([lists, *failed])}); "
+        "give the folder of one run, or begin in another"
+    )
+
+
+def _loaded(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what is in a file, or why it cannot be read."""
     try:
-        state = torch.load(path, weights_only=True)
+        with zipfile.ZipFile(path) as held:
+            if held.testzip() is not None:  # torch does not look at the sums that it writes
+                return {}, f"{path} cannot be read: its sums are wrong"
+        return dict(torch.load(path, weights_only=True)), ""
     except Exception as error:  # noqa: BLE001  torch raises any kind for a damaged file; all ranks are told
-        trouble = f"{path} cannot be read ({type(error).__name__}); delete it to go on from the one before"
-    words = ranks.everyone((trouble, "" if state is None else str(state["session"])))
-    if failed := [said for said, _ in words if said]:
-        raise RankError("; ".join(failed))
-    if len({session for _, session in words}) > 1:
-        raise RankError(f"{folder}: the ranks' files are of different runs; give the folder of one run")
-    return state
+        return {}, f"{path} cannot be read: {type(error).__name__}"
+
+
+def _tidy(folder: Path, upto: int, ranks: Ranks) -> None:
+    """Take away all files of this rank but the last of syncs up to this one, with what a killed process left."""
+    known = sorted(_numbers(folder, ranks))
+    kept = [number for number in known if number <= upto][-KEPT:]
+    for number in set(known) - set(kept):
+        _path(folder, number, ranks).unlink(missing_ok=True)
+    for left in folder.glob(f".sync-*-rank-{ranks.rank}-of-{ranks.world}.pt.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _path(folder: Path, number: int, ranks: Ranks) -> Path:
@@ -77,3 +149,9 @@ def _numbers(folder: Path, ranks: Ranks) -> set[int]:
     pattern = re.compile(rf"sync-(\d+)-rank-{ranks.rank}-of-{ranks.world}\.pt")
     names = (pattern.fullmatch(path.name) for path in folder.glob("sync-*.pt"))
     return {int(name[1]) for name in names if name}
+
+
+def _worlds(folder: Path) -> list[int]:
+    """Return of how many ranks the programs were that wrote here."""
+    names = (re.fullmatch(r"sync-\d+-rank-\d+-of-(\d+)\.pt", path.name) for path in folder.glob("sync-*.pt"))
+    return sorted({int(name[1]) for name in names if name})

@@ -13,6 +13,7 @@ from localgd.errors import extra, listing, said
 from localgd.nets.buffers import Buffers
 from localgd.nets.codes import Code, CodedSum
 from localgd.nets.header import Header
+from localgd.nets.layout import Layout
 from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
 from localgd.nets.parameters import Parameters
@@ -24,7 +25,7 @@ from localgd.nets.survey import parts_of
 with extra("torch", "torch"):
     import torch
 
-WORDS = ["number", "steps", "weight", "finished", "finite", "length", "lr"]
+WORDS = ["number", "steps", "weight", "finished", "changed", "finite", "length", "lr"]
 """What each rank says of itself in every sync."""
 
 
@@ -39,7 +40,7 @@ class Standing:
 
 
 class Exchange:
-    """The parts of a model and its optimizer, laid out in one vector: parameters, state, statistics, buffers, header.
+    """The parts of a model and its optimizer, laid out in one vector: parameters, header, state, statistics, buffers.
 
     Raises
     ------
@@ -85,13 +86,15 @@ class Exchange:
                 f"{_ranks(odd)} had another model, optimizer or settings than rank 0; start the same program"
             )
         ranks.first([tensor.detach() for tensor in (*model.parameters(), *model.buffers())])
+        self.layout, self._changed = Layout(model, optimizer), ""
         self.statistics = Statistics(parts.layers)
         self.parameters = Parameters(parts.trained, outer, dtype, next(model.parameters()).device)
         self.header = Header([*WORDS, *self.statistics.names, *self.buffers.names], ranks.rank, ranks.world)
-        sizes = [part.size for part in (self.parameters, self.state, self.statistics, self.buffers, self.header)]
+        sizes = [part.size for part in (self.parameters, self.header, self.state, self.statistics, self.buffers)]
         self.coded = CodedSum(compress, ranks, self.parameters.anchor) if compress else None
         self._payload = torch.empty(sum(sizes), dtype=dtype, device=self.parameters.anchor.device)
         self._pieces = torch.split(self._payload, sizes)
+        self._apart = [0] * ranks.world  # local steps of each, of which parameters alone were brought together
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a rank needs to go on from here, where all ranks stand at one point."""
@@ -102,6 +105,7 @@ class Exchange:
             "statistics": self.statistics.state(),
             "lost": self.coded.lost if self.coded else {},
             "scale": self.scale,
+            "apart": self._apart,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -110,7 +114,7 @@ class Exchange:
         self.optimizer.load_state_dict(state["optimizer"])
         self.parameters.load(state["parameters"])
         self.statistics.load(state["statistics"])
-        self.scale = state["scale"]
+        self.scale, self._apart = state["scale"], state["apart"]
         if self.coded is not None:
             self.coded.lost = state["lost"]
 
@@ -137,29 +141,44 @@ class Exchange:
         clock.append(time.perf_counter())
         self._add()
         clock.append(time.perf_counter())
-        rows = self.header.unpack(self._pieces[-1])
+        rows = self.header.unpack(self._pieces[1])
         self._check(rows)
-        left_out = tuple(rank for rank, row in enumerate(rows) if not row["finite"])
-        sync = self._apply(rows, left_out)
+        self.buffers.check(rows, self.ranks.everyone)
+        sync = self._apply(rows)
         clock.append(time.perf_counter())
-        seconds = dict(zip(("pack", "wire", "apply"), (b - a for a, b in pairwise(clock)), strict=True))
-        return replace(sync, number=standing.number, seconds=seconds)
+        return replace(sync, number=standing.number, seconds=seconds_of(clock, "pack", "wire", "apply"))
+
+    def pass_on(self, standing: Standing) -> Sync | None:
+        """Do what a sync among local steps does: here, all of it."""
+        return self.sync(standing)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether parameters alone were brought together since the last sync of everything."""
+        return any(self._apart)
 
     def _pack(self, standing: Standing) -> None:
-        """Write this rank's part of the sum: nothing but its row, if its numbers are not finite."""
-        parameters, state, statistics, buffers, header = self._pieces
-        share = (standing.weight or self.scale) / self.scale
-        length = self.parameters.pack(parameters, share)
-        self.state.pack(state, share if standing.steps else 0.0)
-        self.buffers.pack(buffers, share)
+        """Write this rank's part of the sum: nothing but its row, if a number is not finite, or has no place in it."""
+        parameters, _, state, statistics, buffers = self._pieces
+        share, length = (standing.weight or self.scale) / self.scale, math.nan
+        self._changed = self.layout.changed()
+        if not self._changed:
+            length = self.parameters.pack(parameters, share)
+            self.state.pack(state, share if standing.steps or self._apart[self.ranks.rank] else 0.0)
+            self.buffers.pack(buffers, share)
         sound = math.isfinite(length) and all(bool(torch.isfinite(piece.sum())) for piece in (state, buffers))
         sound = sound and self.statistics.finite()
         if not sound:
             self._payload.zero_()
         self.statistics.pack(statistics, sound=sound)
-        words = [standing.number, standing.steps, standing.weight, standing.finished, sound, length, self.lr]
-        header_words = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
-        self.header.pack(header, header_words)
+        self._write_row(standing, length, sound=sound)
+
+    def _write_row(self, standing: Standing, length: float, *, sound: bool) -> None:
+        """Say where this rank stands, in its row of the header."""
+        words = [standing.number, standing.steps, standing.weight, standing.finished]
+        words = [*words, bool(self._changed), sound, length, self.lr]
+        row = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
+        self.header.pack(self._pieces[1], row)
 
     def _add(self) -> None:
         """Sum over the ranks: the updates in fewer bits, where these are asked for."""
@@ -181,7 +200,10 @@ class Exchange:
             raise RankError(
                 f"ranks are at syncs {[int(row['number']) for row in rows]}; call step and finish alike in all"
             )
-        self.buffers.check(rows, self.ranks.everyone)
+        if any(row["changed"] for row in rows):
+            told = self.ranks.everyone(self._changed)
+            lines = "; ".join(f"rank {rank}: {words}" for rank, words in enumerate(told) if words)
+            raise RankError(f"{self.ranks.doing}: {lines}; make another LocalSGD after such a change, in all ranks")
         blank = [rank for rank, row in enumerate(rows) if not row["finite"]]
         if blank and (not self.skip or len(blank) == len(rows)):
             raise RankError(
@@ -192,32 +214,44 @@ class Exchange:
         if silent := [rank for rank, row in enumerate(rows) if known and row["steps"] and not row["weight"]]:
             raise RankError(f"{_ranks(silent)} gave step() no batch, and others did; give it in all ranks, or in none")
 
-    def _apply(self, rows: list[dict[str, float]], left_out: tuple[int, ...]) -> Sync:
+    def _apply(self, rows: list[dict[str, float]]) -> Sync:
         """Move everything to what the sum says; return what it says of the ranks."""
-        parameters, state, statistics, buffers, _ = self._pieces
-        weights = _weights(rows, idle=self.idle)
-        heard = [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
-        steps = tuple(int(row["steps"]) for row in heard)
+        parameters, _, state, statistics, buffers = self._pieces
+        weights = weights_of(rows, idle=self.idle)
+        heard = _heard(rows)
         found = self.statistics.pooled(statistics, heard, self.ranks.rank, self.ranks.add)
         total = math.fsum(weights)
         length = 0.0
-        if any(steps):
+        if any(row["steps"] for row in heard):
             length = self.parameters.apply(parameters, self.scale / total)
             if self.coded is not None:
                 self.coded.commit()
-        stepped = math.fsum(w for w, k in zip(weights, steps, strict=True) if k)
-        if self.ranks.rank in left_out:
+        stepped = math.fsum(w for w, row, k in zip(weights, heard, self._apart, strict=True) if row["steps"] or k)
+        if not rows[self.ranks.rank]["finite"]:
             self.optimizer.state.clear()  # it holds what is not finite
         self.state.apply(state, stepped / self.scale)
         self.buffers.apply(buffers, total / self.scale, rows)
         for layer, mean, var, batches in found:
             layer.put(mean, var, batches)
         self._rescale(weights)
-        lr = max(row["lr"] for row in rows)
-        last = all(row["finished"] for row in rows)
-        lengths = [row["length"] for row in heard]
-        drift, agreement = spread([w / total for w in weights], lengths, length)
-        return Sync(0, steps, drift, length, agreement, left_out, self.n_bytes, lr, last=last)
+        self._apart = [0] * self.ranks.world
+        return self._said(rows, weights, length, self.n_bytes)
+
+    def _said(self, rows: list[dict[str, float]], weights: list[float], update: float, n_bytes: int) -> Sync:
+        """Return what a sync says: its sums had these weights, and moved the parameters by so much."""
+        heard, total = _heard(rows), math.fsum(weights)
+        drift, agreement = spread([w / total for w in weights], [row["length"] for row in heard], update)
+        return Sync(
+            number=0,
+            steps=tuple(int(row["steps"]) for row in heard),
+            drift=drift,
+            update=update,
+            agreement=agreement,
+            left_out=tuple(rank for rank, row in enumerate(rows) if not row["finite"]),
+            bytes_up=n_bytes,
+            lr=max(row["lr"] for row in rows),
+            last=all(row["finished"] for row in rows),
+        )
 
     def _rescale(self, weights: list[float]) -> None:
         """Make weights like these count 1 in the next sum, which saves a pass; what codes have lost counts likewise."""
@@ -228,7 +262,23 @@ class Exchange:
         self.scale = scale
 
 
-def _weights(rows: list[dict[str, float]], *, idle: bool) -> list[float]:
+def seconds_of(clock: list[float], *phases: str) -> dict[str, float]:
+    """Return how long each phase took, given when it began and the last one ended.
+
+    Examples
+    --------
+    >>> seconds_of([1.0, 3.0, 3.5], "wire", "apply")
+    {'wire': 2.0, 'apply': 0.5}
+    """
+    return dict(zip(phases, (b - a for a, b in pairwise(clock)), strict=True))
+
+
+def _heard(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return what ranks said, 0 of those that are left out."""
+    return [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
+
+
+def weights_of(rows: list[dict[str, float]], *, idle: bool) -> list[float]:
     """Return w_m, up to a factor: 0 for ranks that are left out, the mean of the others where none is known.
 
     Whether one that stood still counts, too, is the question of `idle`.

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from localgd.errors import check_kind, check_whole
-from localgd.nets.checkpoint import read, rng_state, set_rng_state, write
+from localgd.errors import check_flag, check_kind, check_whole
+from localgd.nets.checkpoint import check_plain, read, rng_state, set_rng_state, write
 from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
 from localgd.nets.outer import Outer, average
+from localgd.nets.overlap import Overlapping
 from localgd.nets.ranks import Ranks
 from localgd.nets.record import Sync
 from localgd.nets.schedule import Every, Period
@@ -46,6 +47,11 @@ class LocalSGD:
         Send updates in fewer bits, a scale for 256 numbers; what the codes lose is sent the next time. It takes a copy
         of the parameters, three in a sync, and time: it pays on slow links. Optimizer state travels in full: "keep"
         sends none.
+    overlap : bool, default False
+        Go on with local steps while a sync's sum is on its way, and use it at the next one: ``anchor ← anchor +
+        outer(Σ w_m p_m)``, then ``x_m ← anchor + p'_m``, of p_m, what rank m did in one period, and p'_m in the next.
+        `step` returns what the sync before said. All else, the optimizer's state included, is each rank's own until
+        `finish`, after which all hold the same bits. It takes one more copy of the parameters, and goes with no code.
     warmup : int ≥ 0, default 0
         First steps, after each of which ranks sync.
     buffers : dict of str to "mean", "max" or "equal", optional
@@ -94,6 +100,7 @@ class LocalSGD:
         optimizer_state: Rule = "average",
         weights: Literal["batch", "examples", "equal"] = "batch",
         compress: Code | None = None,
+        overlap: bool = False,
         warmup: int = 0,
         buffers: Mapping[str, str] | None = None,
         on_failure: Literal["raise", "skip"] = "raise",
@@ -101,6 +108,7 @@ class LocalSGD:
         callback: Callable[[Sync], object] | None = None,
     ) -> None:
         check_whole("warmup", warmup, 0)
+        check_flag("overlap", overlap)
         period = Every(sync_every) if isinstance(sync_every, int) else sync_every
         check_kind("sync_every", period, "next", "a number of steps, or a rule such as qsr(4, 0.02)")
         outer = average() if outer is None else outer
@@ -109,17 +117,22 @@ class LocalSGD:
             raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
         if compress not in {None, "bf16", "int8", "int4"}:
             raise ValueError(f"compress must be None, 'bf16', 'int8' or 'int4', got {compress!r}")
+        if overlap and compress:
+            raise ValueError(
+                f"overlap=True goes with compress=None, got {compress!r}: codes are made, summed and made again, which "
+                "local steps cannot go on beside"
+            )
         if on_failure not in {"raise", "skip"}:
             raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")
         self._ranks = Ranks(timeout)
-        self._exchange = Exchange(
+        self._exchange = (Overlapping if overlap else Exchange)(
             model,
             optimizer,
             self._ranks,
             outer=outer,
             state=optimizer_state,
             rules=buffers or {},
-            settings=f"{period} {outer} {optimizer_state} {weights} {compress} {warmup} {on_failure}",
+            settings=f"{period} {outer} {optimizer_state} {weights} {compress} {overlap} {warmup} {on_failure}",
             compress=compress,
             idle=weights != "examples",
             skip=on_failure == "skip",
@@ -148,7 +161,7 @@ class LocalSGD:
         Returns
         -------
         Sync or None
-            What the sync said, if there was one.
+            What the sync said, if there was one; with `overlap` the one before, if there was.
         """
         self._examples += 0 if batch is None else examples_in(batch)
         self._steps += 1
@@ -159,18 +172,27 @@ class LocalSGD:
 
         Call it at the end of every epoch, in all ranks.
         """
-        while not self._sync(finished=True).last:
+        while (sync := self._sync(finished=True)) is None or not sync.last:
             pass
+        if self._exchange.is_behind:
+            self._exchange.sync(self._standing(finished=True))
 
-    def _sync(self, *, finished: bool) -> Sync:
+    def _standing(self, *, finished: bool) -> Standing:
+        """Return where this rank stands, and count a sync."""
         steps, examples = self._steps, self._examples
         if steps:
             self._batch = examples / steps
         weight = {"batch": self._batch, "examples": float(examples), "equal": 0.0}[self._weights]
-        sync = self._exchange.sync(Standing(self._number, steps, weight, finished=finished))
+        standing = Standing(self._number, steps, weight, finished=finished)
         self._number += 1
         self._steps, self._examples = 0, 0
-        if any(sync.steps):
+        return standing
+
+    def _sync(self, *, finished: bool) -> Sync | None:
+        warm = self._done < self._warmup
+        standing = self._standing(finished=finished)
+        sync = self._exchange.sync(standing) if warm else self._exchange.pass_on(standing)
+        if sync is not None and any(sync.steps):
             self._done += max(sync.steps)
             self.history.append(sync)
             self._left = self._next(max(sync.steps), sync.lr, sync.relative)
@@ -204,7 +226,9 @@ class LocalSGD:
         set_rng_state(state["generators"], self._exchange.device)
 
     def save(self, folder: str | Path, extra_state: Any = None) -> None:
-        """Write this rank's checkpoint of the last sync; the two last ones are kept.
+        """Write this rank's checkpoint of the last sync, once for a sync; the two last ones are kept.
+
+        It is there whole or not at all, whenever the process is killed; older files of other runs are taken away.
 
         Parameters
         ----------
@@ -212,11 +236,17 @@ class LocalSGD:
             The same for all ranks, or one in each; it is made.
         extra_state : optional
             Of the program's own, such as the epoch and the state of a sampler: plain values and tensors.
+
+        Raises
+        ------
+        TypeError
+            If `extra_state` holds anything else, which could not be read again.
         """
+        check_plain(extra_state)
         write(Path(folder), {**self.state_dict(), "extra": extra_state}, self._ranks)
 
     def resume(self, folder: str | Path) -> tuple[int, Any] | None:
-        """Go on, in all ranks, from the last sync that all of them have a checkpoint of.
+        """Go on, in all ranks, from the last sync that all of them have a whole checkpoint of.
 
         Returns
         -------
@@ -226,7 +256,7 @@ class LocalSGD:
         Raises
         ------
         RankError
-            If there are some, but none that all ranks have, or of different runs, or damaged ones.
+            If there are some, but none that all ranks have whole, or of different runs, or of more or fewer ranks.
         """
         state = read(Path(folder), self._ranks)
         if state is None:

@@ -30,6 +30,23 @@ ASKED = {"momentum_buffer": "momentum", "max_exp_avg_sq": "amsgrad", "grad_avg":
 """Settings of a group without which there is no such tensor."""
 
 
+def kept_by(optimizer: Any) -> list[tuple[Any, list[str]]]:
+    """Return each parameter of an optimizer, and names of the tensors that its settings have it keep.
+
+    Examples
+    --------
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> [keys for _, keys in kept_by(optim.SGD([weight], lr=0.1, momentum=0.9))]
+    [['momentum_buffer']]
+    """
+    known = KEYS.get(type(optimizer), ())
+    return [
+        (parameter, [key for key in known if key not in ASKED or group.get(ASKED[key])])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+
+
 class OptimizerState:
     """The tensors that an optimizer keeps, in a layout that its type fixes, whichever of them a rank has by now.
 
@@ -49,11 +66,9 @@ class OptimizerState:
         trained = {id(tensor): name for name, tensor, _, _ in places}
         self._slots: list[tuple[str, Any, str]] = []
         strangers = 0
-        for group in optimizer.param_groups:
-            keys = [key for key in KEYS.get(type(optimizer), ()) if key not in ASKED or group.get(ASKED[key])]
-            for parameter in group["params"]:
-                strangers += id(parameter) not in trained and parameter.requires_grad
-                self._slots += [(trained.get(id(parameter), ""), parameter, key) for key in keys]
+        for parameter, keys in kept_by(optimizer):
+            strangers += id(parameter) not in trained and parameter.requires_grad
+            self._slots += [(trained.get(id(parameter), ""), parameter, key) for key in keys]
         if strangers:
             raise ValueError(
                 f"optimizer trains {strangers} parameters that are not of the model; put all of them in one module"

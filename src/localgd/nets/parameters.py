@@ -34,7 +34,7 @@ class Parameters:
             lengths.append(torch.linalg.vector_norm(at))
             if share != 1.0:
                 at.mul_(share)
-        return _length(lengths)
+        return length_of(lengths)
 
     def apply(self, total: Any, factor: float) -> float:
         """Move the anchor, and the model with it, by the outer step of factor times a sum; return the mean's length."""
@@ -43,7 +43,7 @@ class Parameters:
             lengths.append(torch.linalg.vector_norm(at))
             self.outer.step(at, memory, factor)
             tensor.copy_(anchor.add_(at))
-        return factor * _length(lengths)
+        return factor * length_of(lengths)
 
     def stay(self) -> None:
         """Put the model back to the anchor."""
@@ -62,6 +62,6 @@ class Parameters:
         self.stay()
 
 
-def _length(parts: list[Any]) -> float:
+def length_of(parts: list[Any]) -> float:
     """Return the length of a vector, given those of its parts."""
     return float(torch.linalg.vector_norm(torch.stack(parts).double()))

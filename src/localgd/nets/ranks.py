@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from localgd.engine.processes import Processes
@@ -57,6 +57,11 @@ class Ranks:
     def add(self, numbers: Any) -> None:
         """Put the sum over all ranks in the place of every number."""
         self._call(dist.all_reduce, numbers, group=self._group)
+
+    def begin(self, numbers: Any) -> Callable[[], object]:
+        """Have the sum over all ranks come into the place of every number, and go on; return what waits for it."""
+        work = self._call(dist.all_reduce, numbers, group=self._group, async_op=True)
+        return partial(self._call, work.wait)
 
     def exchanged(self, rows: Any) -> Any:
         """Return the row that each rank has for this one; row r of a (world, n) tensor is for rank r."""

@@ -21,6 +21,9 @@ with extra("torch", "torch"):
 SUMS = 4
 """Vectors that are summed per layer: of means, squared means, variances, and variances over their sample size."""
 
+KEPT = ("mean", "var", "tracked", "shift", "size", "batches")
+"""What of a layer a checkpoint keeps."""
+
 FAR = 100.0
 """Standard deviations between mean and shift from which float32 sums are made again about a better shift."""
 
@@ -232,13 +235,13 @@ class Statistics:
 
     def state(self) -> list[Any]:
         """Return what a checkpoint keeps, beside the model's own buffers."""
-        return [layer.shift for layer in self.layers]
+        return [{name: getattr(layer, name) for name in KEPT} for layer in self.layers]
 
     def load(self, state: list[Any]) -> None:
-        """Go on from what a checkpoint kept, once the model's buffers are loaded."""
-        for layer, shift in zip(self.layers, state, strict=True):
-            layer.shift = shift
-            layer.begin()
+        """Go on from what a checkpoint kept."""
+        for layer, kept in zip(self.layers, state, strict=True):
+            for name, value in kept.items():
+                setattr(layer, name, value)
 
 
 def _far(sums: Any, weight: float) -> bool:
