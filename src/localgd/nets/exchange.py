@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from localgd.errors import extra, listing, said
 from localgd.nets.buffers import Buffers
@@ -17,7 +17,7 @@ from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
 from localgd.nets.parameters import Parameters
 from localgd.nets.ranks import RankError, Ranks
-from localgd.nets.record import Sync, spread
+from localgd.nets.record import Against, Sync, spread
 from localgd.nets.statistics import Statistics
 from localgd.nets.survey import parts_of
 
@@ -36,6 +36,19 @@ class Standing:
     steps: int
     weight: float
     finished: bool
+
+
+class Reached(NamedTuple):
+    """What a sync has summed, before anything moves: ``factor·total`` is the mean update, of these weights."""
+
+    steps: tuple[int, ...]
+    weights: list[float]
+    total: Any
+    factor: float
+
+
+Beside = Callable[[Reached], Against | None]
+"""What is done beside a sync, in all ranks; if it fails, the model is as it was."""
 
 
 class Exchange:
@@ -129,7 +142,7 @@ class Exchange:
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     @torch.no_grad()
-    def sync(self, standing: Standing) -> Sync:
+    def sync(self, standing: Standing, beside: Beside | None = None) -> Sync:
         """Bring all ranks to one model; return what there is to say of it."""
         self.ranks.doing = f"sync {standing.number}"
         clock = [time.perf_counter()]
@@ -140,10 +153,18 @@ class Exchange:
         rows = self.header.unpack(self._pieces[-1])
         self._check(rows)
         left_out = tuple(rank for rank, row in enumerate(rows) if not row["finite"])
-        sync = self._apply(rows, left_out)
+        weights = _weights(rows, idle=self.idle)
+        heard = [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
+        against = beside(self._reached(heard, weights)) if beside else None
         clock.append(time.perf_counter())
-        seconds = dict(zip(("pack", "wire", "apply"), (b - a for a, b in pairwise(clock)), strict=True))
-        return replace(sync, number=standing.number, seconds=seconds)
+        sync = self._apply(rows, heard, weights, left_out)
+        clock.append(time.perf_counter())
+        seconds = dict(zip(("pack", "wire", "beside", "apply"), (b - a for a, b in pairwise(clock)), strict=True))
+        return replace(sync, number=standing.number, against_synchronous=against, seconds=seconds)
+
+    def _reached(self, heard: list[dict[str, float]], weights: list[float]) -> Reached:
+        steps, total = tuple(int(row["steps"]) for row in heard), math.fsum(weights)
+        return Reached(steps, [w / total for w in weights], self._pieces[0], self.scale / total)
 
     def _pack(self, standing: Standing) -> None:
         """Write this rank's part of the sum: nothing but its row, if its numbers are not finite."""
@@ -192,11 +213,15 @@ class Exchange:
         if silent := [rank for rank, row in enumerate(rows) if known and row["steps"] and not row["weight"]]:
             raise RankError(f"{_ranks(silent)} gave step() no batch, and others did; give it in all ranks, or in none")
 
-    def _apply(self, rows: list[dict[str, float]], left_out: tuple[int, ...]) -> Sync:
+    def _apply(
+        self,
+        rows: list[dict[str, float]],
+        heard: list[dict[str, float]],
+        weights: list[float],
+        left_out: tuple[int, ...],
+    ) -> Sync:
         """Move everything to what the sum says; return what it says of the ranks."""
         parameters, state, statistics, buffers, _ = self._pieces
-        weights = _weights(rows, idle=self.idle)
-        heard = [dict(row) if row["finite"] else dict.fromkeys(row, 0.0) for row in rows]
         steps = tuple(int(row["steps"]) for row in heard)
         found = self.statistics.pooled(statistics, heard, self.ranks.rank, self.ranks.add)
         total = math.fsum(weights)
