@@ -250,6 +250,16 @@ def test_a_step_without_its_batch_is_refused_where_it_is_needed(batch):
         local.step(batch)
 
 
+def test_rank_0_writes_the_report(tmp_path):
+    model = made("mlp")
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    with wrapped(model, optimizer, every=2, shadow=True, probe=PROBE, compare_every=2) as local:
+        trained(model, optimizer, batches(dist.get_rank(), 8), local.step)
+    local.report(tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").glob("*")}
+    assert names == ({"history.csv", "history.png", "history.svg"} if dist.get_rank() == 0 else set())
+
+
 def test_without_a_shadow_there_is_no_distance():
     model = made("mlp")
     with (

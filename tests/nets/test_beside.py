@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from localgd.nets import Against, Apart, Distance, Sync, plot
 from localgd.nets.beside import check_asked
 from localgd.nets.compare import against
 from localgd.nets.places import Places
+from localgd.nets.plots import write
 from localgd.nets.shadow import MOST_KEPT, Redrawn, _again, head_deg, inputs_of, predicted
 from localgd.nets.twin import Twin, adopt, aside, settings_of
 
@@ -141,3 +144,50 @@ def test_predictions_leave_the_model_training_as_it_did():
 
 def test_a_model_without_a_linear_layer_has_no_head():
     assert math.isnan(head_deg(nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1)))
+
+
+APART = (Apart(0.01, 1.0, 2.0, 0.0), Apart(0.03, 2.0, 3.0, 0.0))
+
+
+def history(*, beside):
+    return [
+        Sync(
+            k,
+            (8, 8 - k),
+            0.1,
+            1.0,
+            0.9,
+            bytes_up=4000,
+            against_synchronous=Against(0.9, 1.1) if beside and k % 2 else None,
+            distance=Distance(100, *APART) if beside else None,
+            seconds={"pack": 0.1, "wire": 0.2, "beside": 1.0 if beside else 0.0, "apply": 0.1},
+        )
+        for k in range(4)
+    ]
+
+
+def test_what_there_is_of_a_history_is_drawn():
+    titles = [axes.get_title(loc="left") for axes in plot(history(beside=False)).axes]
+    assert titles == ["Ranks apart, over the mean update", "Agreement of updates", "Sent by a rank", "Time of a sync"]
+    figure = plot(history(beside=True))
+    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == [
+        "Predictions unlike synchronous ones",
+        "Mean update over synchronous one",
+    ]
+    yardstick, run = figure.axes[0].lines[:2]
+    assert list(run.get_ydata()) == [1.0] * 4
+    assert list(yardstick.get_ydata()) == [3.0] * 4
+    assert list(run.get_xdata()) == [8, 16, 24, 32]
+    assert list(figure.axes[1].lines[0].get_xdata()) == [16, 32]
+    with pytest.raises(ValueError, match="there was no sync yet"):
+        plot([])
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_history_is_written_as_a_table_too(beside, tmp_path):
+    write(history(beside=beside), tmp_path / "run")
+    with (tmp_path / "run" / "history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["steps"] for row in rows] == ["8 8", "8 7", "8 6", "8 5"]
+    assert [row["cosine"] for row in rows] == (["", "0.9"] * 2 if beside else [""] * 4)
+    assert [row["yardstick_disagreement"] for row in rows] == (["0.03"] * 4 if beside else [""] * 4)

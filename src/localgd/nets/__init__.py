@@ -2,6 +2,7 @@
 
 from localgd.nets.local_sgd import LocalSGD
 from localgd.nets.outer import Outer, average, diloco, slowmo
+from localgd.nets.plots import plot
 from localgd.nets.ranks import RankError
 from localgd.nets.record import Against, Apart, Distance, Sync
 from localgd.nets.schedule import qsr, until_drift
@@ -16,6 +17,7 @@ __all__ = [
     "Sync",
     "average",
     "diloco",
+    "plot",
     "qsr",
     "slowmo",
     "until_drift",

@@ -17,6 +17,7 @@ from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
 from localgd.nets.outer import Outer, average
+from localgd.nets.plots import write as write_report
 from localgd.nets.ranks import Ranks
 from localgd.nets.record import Distance, Sync
 from localgd.nets.schedule import Every, Period
@@ -246,6 +247,17 @@ class LocalSGD:
         if found is None:
             raise RuntimeError("there is no synchronous run to compare with; ask for it with shadow=True")
         return found
+
+    def report(self, folder: str | Path) -> None:
+        """Write the history as ``history.csv``, and drawn as ``history.png`` and ``.svg``: in rank 0, which knows all.
+
+        Parameters
+        ----------
+        folder : path
+            It is made.
+        """
+        if self._ranks.rank == 0:
+            write_report(self.history, Path(folder))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that this rank needs to go on: model, optimizer, anchor, outer momentum, counters, generators.
