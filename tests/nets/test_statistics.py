@@ -12,10 +12,10 @@ from torch import nn
 from localgd.nets.statistics import Statistics
 
 
-def batch_of(rank, step, size, channels, *, centre=0.0, spread=1.0, dtype=torch.float64):
+def batch_of(rank, step, size, channels, *, length=(), centre=0.0, spread=1.0, dtype=torch.float64):
     """Return a batch whose mean and spread differ by rank."""
     draws = torch.Generator().manual_seed(100 * rank + step)
-    x = torch.randn(size, channels, generator=draws, dtype=torch.float64)
+    x = torch.randn(size, channels, *length, generator=draws, dtype=torch.float64)
     return (centre + spread * ((1 + 0.5 * rank) * x + rank)).to(dtype)
 
 
@@ -127,3 +127,36 @@ def test_the_mean_of_running_variances_would_be_wrong():
     naive = sum(layer.running_var + layer.running_mean**2 for layer in layers) / 2
     naive -= (sum(layer.running_mean for layer in layers) / 2) ** 2
     assert (naive.sum() / union.running_var.sum() - 1).abs() > 0.01
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5])
+@pytest.mark.parametrize("steps", [(1, 1, 1), (9, 9, 9)])
+def test_those_of_instance_normalisations_are_the_unions_own_however_many_batches(steps, momentum):
+    sizes = (4, 12, 7)
+    layers = [nn.InstanceNorm1d(3, momentum=momentum, track_running_stats=True, dtype=torch.float64) for _ in sizes]
+    union = nn.InstanceNorm1d(3, momentum=momentum, track_running_stats=True, dtype=torch.float64)
+    for _ in range(3):
+        assert pooled(layers, steps, sizes, length=(6,)) == 1
+        of_union(union, steps, sizes, length=(6,))
+    for layer in layers:
+        for name, tensor in union.state_dict().items():
+            torch.testing.assert_close(layer.state_dict()[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+def test_those_of_instance_normalisations_with_unlike_steps_are_nearly_the_unions():
+    layers = [nn.InstanceNorm1d(50, track_running_stats=True, dtype=torch.float64) for _ in range(2)]
+    union = nn.InstanceNorm1d(50, track_running_stats=True, dtype=torch.float64)
+    assert pooled(layers, (10, 30), (32, 32), length=(6,)) == 2
+    of_union(union, (10, 30), (32, 32), length=(6,))
+    for layer in layers:
+        assert (layer.running_var.sum() / union.running_var.sum() - 1).abs() <= 0.02
+        assert torch.equal(layer.running_var, layers[0].running_var)
+
+
+def test_an_instance_normalisation_that_nobody_counted_for_is_named():
+    layer = nn.InstanceNorm1d(2, track_running_stats=True)
+    own = Statistics({"norm": layer})
+    own.close()
+    layer(torch.randn(3, 2, 5))
+    with pytest.raises(ValueError, match=r"norm took steps that nobody could count.*'norm.running_\*': 'mean'"):
+        own.words()

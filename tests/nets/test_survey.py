@@ -39,10 +39,6 @@ REFUSED = {
     "complex": (lambda: Odd(turn=torch.ones(2, dtype=torch.complex64)), "parameter turn is torch.complex64; only real"),
     "meta": (lambda: nn.Linear(2, 2, device="meta"), "on the meta device, without numbers"),
     "frozen": (lambda: nn.Linear(2, 2).requires_grad_(False), "no parameter that requires a gradient"),
-    "instance": (
-        lambda: nn.Sequential(nn.Conv1d(1, 2, 1), nn.InstanceNorm1d(2, track_running_stats=True)),
-        r"1.running_mean, 1.running_var are running statistics .* buffers=\{'1.running_mean': 'mean', …\}",
-    ),
 }
 
 

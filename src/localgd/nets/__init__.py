@@ -2,8 +2,23 @@
 
 from localgd.nets.local_sgd import LocalSGD
 from localgd.nets.outer import Outer, average, diloco, slowmo
+from localgd.nets.plots import plot
 from localgd.nets.ranks import RankError
-from localgd.nets.record import Sync
+from localgd.nets.record import Against, Apart, Distance, Sync
 from localgd.nets.schedule import qsr, until_drift
 
-__all__ = ["LocalSGD", "Outer", "RankError", "Sync", "average", "diloco", "qsr", "slowmo", "until_drift"]
+__all__ = [
+    "Against",
+    "Apart",
+    "Distance",
+    "LocalSGD",
+    "Outer",
+    "RankError",
+    "Sync",
+    "average",
+    "diloco",
+    "plot",
+    "qsr",
+    "slowmo",
+    "until_drift",
+]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from localgd.errors import extra, listing, said
 from localgd.nets.buffers import Buffers
@@ -18,7 +18,7 @@ from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
 from localgd.nets.parameters import Parameters
 from localgd.nets.ranks import RankError, Ranks
-from localgd.nets.record import Sync, spread
+from localgd.nets.record import Against, Sync, spread
 from localgd.nets.statistics import Statistics
 from localgd.nets.survey import parts_of
 
@@ -37,6 +37,19 @@ class Standing:
     steps: int
     weight: float
     finished: bool
+
+
+class Reached(NamedTuple):
+    """What a sync has summed, before anything moves: ``factor·total`` is the mean update, of these weights."""
+
+    steps: tuple[int, ...]
+    weights: list[float]
+    total: Any
+    factor: float
+
+
+Beside = Callable[[Reached], Against | None]
+"""What is done beside a sync, in all ranks; if it fails, the model is as it was."""
 
 
 class Exchange:
@@ -133,7 +146,7 @@ class Exchange:
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     @torch.no_grad()
-    def sync(self, standing: Standing) -> Sync:
+    def sync(self, standing: Standing, beside: Beside | None = None) -> Sync:
         """Bring all ranks to one model; return what there is to say of it."""
         self.ranks.doing = f"sync {standing.number}"
         clock = [time.perf_counter()]
@@ -144,18 +157,26 @@ class Exchange:
         rows = self.header.unpack(self._pieces[1])
         self._check(rows)
         self.buffers.check(rows, self.ranks.everyone)
-        sync = self._apply(rows)
+        weights, heard = weights_of(rows, idle=self.idle), _heard(rows)
+        against = beside(self._reached(heard, weights)) if beside else None
         clock.append(time.perf_counter())
-        return replace(sync, number=standing.number, seconds=seconds_of(clock, "pack", "wire", "apply"))
+        sync = self._apply(rows, heard, weights)
+        clock.append(time.perf_counter())
+        seconds = seconds_of(clock, "pack", "wire", "beside", "apply")
+        return replace(sync, number=standing.number, against_synchronous=against, seconds=seconds)
 
-    def pass_on(self, standing: Standing) -> Sync | None:
+    def pass_on(self, standing: Standing, beside: Beside | None = None) -> Sync | None:
         """Do what a sync among local steps does: here, all of it."""
-        return self.sync(standing)
+        return self.sync(standing, beside)
 
     @property
     def is_behind(self) -> bool:
         """Whether parameters alone were brought together since the last sync of everything."""
         return any(self._apart)
+
+    def _reached(self, heard: list[dict[str, float]], weights: list[float]) -> Reached:
+        steps, total = tuple(int(row["steps"]) for row in heard), math.fsum(weights)
+        return Reached(steps, [w / total for w in weights], self._pieces[0], self.scale / total)
 
     def _pack(self, standing: Standing) -> None:
         """Write this rank's part of the sum: nothing but its row, if a number is not finite, or has no place in it."""
@@ -214,11 +235,9 @@ class Exchange:
         if silent := [rank for rank, row in enumerate(rows) if known and row["steps"] and not row["weight"]]:
             raise RankError(f"{_ranks(silent)} gave step() no batch, and others did; give it in all ranks, or in none")
 
-    def _apply(self, rows: list[dict[str, float]]) -> Sync:
+    def _apply(self, rows: list[dict[str, float]], heard: list[dict[str, float]], weights: list[float]) -> Sync:
         """Move everything to what the sum says; return what it says of the ranks."""
         parameters, _, state, statistics, buffers = self._pieces
-        weights = weights_of(rows, idle=self.idle)
-        heard = _heard(rows)
         found = self.statistics.pooled(statistics, heard, self.ranks.rank, self.ranks.add)
         total = math.fsum(weights)
         length = 0.0

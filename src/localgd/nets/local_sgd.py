@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from localgd.errors import check_flag, check_kind, check_whole
+from localgd.nets.beside import Beside, Loss
 from localgd.nets.checkpoint import check_plain, read, rng_state, set_rng_state, write
 from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
 from localgd.nets.outer import Outer, average
 from localgd.nets.overlap import Overlapping
+from localgd.nets.plots import write as write_report
 from localgd.nets.ranks import Ranks
-from localgd.nets.record import Sync
+from localgd.nets.record import Distance, Sync
 from localgd.nets.schedule import Every, Period
 
 
@@ -63,6 +67,26 @@ class LocalSGD:
         Seconds to wait in a sync for the other ranks before the run ends, with words that name who is missing.
     callback : callable, optional
         Called with each `Sync`.
+    loss : callable, optional
+        ``loss(model, batch)``, the mean loss of a batch as the loop computes it: for `compare_every` and `shadow`,
+        which train copies of the model on copies of the batches that ``step(batch)`` is given. Neither changes a bit of
+        the run. They know of gradients, the optimizer and its settings, and of nothing else that a loop may do, as
+        clipping.
+    compare_every : int ≥ 1, optional
+        At every so many syncs, take the ranks' steps once more from the anchor, synchronously, as
+        DistributedDataParallel does, and say in `Sync.against_synchronous` how the mean update compares with that. It
+        takes a copy of model and optimizer and the batches since the anchor, and the time of these steps with a sum
+        over the ranks in each.
+    shadow : bool, default False
+        Run synchronous training on the same batches beside, and, as a yardstick, on other batches; say at every sync in
+        `Sync.distance` how far the run is from it. It takes two copies of model and optimizer, and twice the time of
+        all steps with a sum over the ranks in each.
+    probe : tensor or (inputs, …), optional
+        What `shadow` asks the models about; with labels, a batch as `loss` takes it. Ranks may give parts of their own.
+    other : iterable of batches, optional
+        What the yardstick trains on, in each rank: best a second loader of the same data with another seed; it is begun
+        again where it ends. Else batches are drawn at random, with replacement, from the last 256 that the rank
+        trained on, which are kept.
 
     Attributes
     ----------
@@ -106,6 +130,11 @@ class LocalSGD:
         on_failure: Literal["raise", "skip"] = "raise",
         timeout: float = 300.0,
         callback: Callable[[Sync], object] | None = None,
+        loss: Loss | None = None,
+        compare_every: int | None = None,
+        shadow: bool = False,
+        probe: Any = None,
+        other: Iterable[Any] | None = None,
     ) -> None:
         check_whole("warmup", warmup, 0)
         check_flag("overlap", overlap)
@@ -113,18 +142,19 @@ class LocalSGD:
         check_kind("sync_every", period, "next", "a number of steps, or a rule such as qsr(4, 0.02)")
         outer = average() if outer is None else outer
         check_kind("outer", outer, Outer, "average(), slowmo(…) or diloco(…)")
-        if weights not in {"batch", "examples", "equal"}:
-            raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
-        if compress not in {None, "bf16", "int8", "int4"}:
-            raise ValueError(f"compress must be None, 'bf16', 'int8' or 'int4', got {compress!r}")
-        if overlap and compress:
-            raise ValueError(
-                f"overlap=True goes with compress=None, got {compress!r}: codes are made, summed and made again, which "
-                "local steps cannot go on beside"
-            )
-        if on_failure not in {"raise", "skip"}:
-            raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")
+        _check_settings(weights, compress, on_failure, overlap=overlap, looks=compare_every or shadow)
         self._ranks = Ranks(timeout)
+        self._beside = Beside(
+            model,
+            optimizer,
+            self._ranks,
+            loss=loss,
+            compare_every=compare_every,
+            shadow=shadow,
+            probe=probe,
+            other=other,
+            rules=buffers or {},
+        )
         self._exchange = (Overlapping if overlap else Exchange)(
             model,
             optimizer,
@@ -132,7 +162,8 @@ class LocalSGD:
             outer=outer,
             state=optimizer_state,
             rules=buffers or {},
-            settings=f"{period} {outer} {optimizer_state} {weights} {compress} {overlap} {warmup} {on_failure}",
+            settings=f"{period} {outer} {optimizer_state} {weights} {compress} {overlap} {warmup} {on_failure} "
+            f"{compare_every} {shadow}",
             compress=compress,
             idle=weights != "examples",
             skip=on_failure == "skip",
@@ -144,6 +175,7 @@ class LocalSGD:
         self._done = 0
         self._steps, self._examples, self._batch = 0, 0, 0.0
         self._left = self._next(0, self._exchange.lr, 0.0)
+        self._beside.start(self._exchange.parameters.anchor, self._number)
 
     def _next(self, before: int, lr: float, drift: float) -> int:
         """Return how many steps come before the next sync; what it rests on is the same in all ranks."""
@@ -156,13 +188,14 @@ class LocalSGD:
         ----------
         batch : optional
             What was trained on: a number of examples, a tensor, or tensors in a tuple, list or dict, of which the first
-            has as many rows as there are examples.
+            has as many rows as there are examples. `compare_every` and `shadow` need it as `loss` takes it.
 
         Returns
         -------
         Sync or None
             What the sync said, if there was one; with `overlap` the one before, if there was.
         """
+        self._beside.keep(batch)
         self._examples += 0 if batch is None else examples_in(batch)
         self._steps += 1
         return self._sync(finished=False) if self._steps >= self._left else None
@@ -189,16 +222,54 @@ class LocalSGD:
         return standing
 
     def _sync(self, *, finished: bool) -> Sync | None:
-        warm = self._done < self._warmup
-        standing = self._standing(finished=finished)
-        sync = self._exchange.sync(standing) if warm else self._exchange.pass_on(standing)
+        bring = self._exchange.sync if self._done < self._warmup else self._exchange.pass_on
+        sync = bring(self._standing(finished=finished), self._beside.meanwhile)
         if sync is not None and any(sync.steps):
+            sync = self._measured(sync)
             self._done += max(sync.steps)
             self.history.append(sync)
             self._left = self._next(max(sync.steps), sync.lr, sync.relative)
             if self._callback is not None:
                 self._callback(sync)
+        self._beside.begin(self._number)
         return sync
+
+    def _measured(self, sync: Sync) -> Sync:
+        """Return what a sync says with the distance to synchronous training, and the time that this took."""
+        begin = time.perf_counter()
+        distance = self._beside.distance()
+        if distance is None:
+            return sync
+        took = sync.seconds["beside"] + time.perf_counter() - begin
+        return replace(sync, distance=distance, seconds={**sync.seconds, "beside": took})
+
+    def distance(self) -> Distance:
+        """Return how far the run is from synchronous training, with `shadow`; to be called in all ranks.
+
+        What `Sync.distance` says of the last sync, and, if the probe has labels, barriers and gradients.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no shadow, or there were local steps since the last sync.
+        """
+        if self._steps:
+            raise RuntimeError(f"{self._steps} local steps came since the last sync, and ranks may stand apart")
+        found = self._beside.distance(full=True)
+        if found is None:
+            raise RuntimeError("there is no synchronous run to compare with; ask for it with shadow=True")
+        return found
+
+    def report(self, folder: str | Path) -> None:
+        """Write the history as ``history.csv``, and drawn as ``history.png`` and ``.svg``: in rank 0, which knows all.
+
+        Parameters
+        ----------
+        folder : path
+            It is made.
+        """
+        if self._ranks.rank == 0:
+            write_report(self.history, Path(folder))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that this rank needs to go on: model, optimizer, anchor, outer momentum, counters, generators.
@@ -215,7 +286,8 @@ class LocalSGD:
             )
         counters = {"number": self._number, "done": self._done, "left": self._left, "batch": self._batch}
         generators = {"generators": rng_state(self._exchange.device)}
-        return {**self._exchange.state_dict(), **counters, **generators, "session": self._session}
+        beside = {"beside": self._beside.state(), "session": self._session}
+        return {**self._exchange.state_dict(), **counters, **generators, **beside}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned in this rank, in all ranks alike."""
@@ -224,6 +296,7 @@ class LocalSGD:
         self._batch, self._session = state["batch"], state["session"]
         self._steps, self._examples = 0, 0
         set_rng_state(state["generators"], self._exchange.device)
+        self._beside.load(state["beside"], self._number)
 
     def save(self, folder: str | Path, extra_state: Any = None) -> None:
         """Write this rank's checkpoint of the last sync, once for a sync; the two last ones are kept.
@@ -275,6 +348,7 @@ class LocalSGD:
         else:
             self.finish()  # whatever this rank has done: others may have steps that wait for it
             self._exchange.close()
+            self._beside.close()
 
 
 def examples_in(batch: Any) -> int:
@@ -297,3 +371,22 @@ def examples_in(batch: Any) -> int:
     raise ValueError(
         f"step() takes a number of examples, or tensors, the first with a row for each; got {type(batch).__name__}"
     )
+
+
+def _check_settings(weights: Any, compress: Any, on_failure: Any, *, overlap: bool, looks: Any) -> None:
+    if weights not in {"batch", "examples", "equal"}:
+        raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
+    if compress not in {None, "bf16", "int8", "int4"}:
+        raise ValueError(f"compress must be None, 'bf16', 'int8' or 'int4', got {compress!r}")
+    if overlap and looks:
+        raise ValueError(
+            "overlap=True goes without compare_every and shadow, which look at ranks where they are together; leave "
+            "one of them out"
+        )
+    if overlap and compress:
+        raise ValueError(
+            f"overlap=True goes with compress=None, got {compress!r}: codes are made, summed and made again, which "
+            "local steps cannot go on beside"
+        )
+    if on_failure not in {"raise", "skip"}:
+        raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")

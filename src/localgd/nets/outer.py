@@ -40,17 +40,16 @@ class Outer:
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, or updates never fade; got {self.momentum!r}")
 
-    def step(self, total: Any, memory: Any, factor: float) -> None:
-        """Turn a sum of updates, of which the mean is `factor` times as long, into the outer step; u, too, in place."""
-        if self.momentum:
-            memory.mul_(self.momentum).add_(total, alpha=factor)
-            if self.nesterov:
-                total.mul_(factor).add_(memory, alpha=self.momentum)
-            else:
-                total.copy_(memory)
-        length = self.lr if self.momentum else self.lr * factor
-        if length != 1.0:
-            total.mul_(length)
+    def move(self, anchor: Any, total: Any, memory: Any, factor: float) -> None:
+        """Take the outer step of a sum of updates, of which the mean is `factor` times as long; u and x, in place."""
+        if not self.momentum:
+            anchor.add_(total, alpha=self.lr * factor)
+            return
+        memory.mul_(self.momentum).add_(total, alpha=factor)
+        if self.nesterov:
+            anchor.add_(total, alpha=self.lr * factor).add_(memory, alpha=self.lr * self.momentum)
+        else:
+            anchor.add_(memory, alpha=self.lr)
 
 
 def average() -> Outer:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from localgd.errors import extra
-from localgd.nets.exchange import Exchange, Standing, seconds_of, weights_of
+from localgd.nets.exchange import Beside, Exchange, Standing, seconds_of, weights_of
 from localgd.nets.parameters import length_of
 from localgd.nets.record import Sync
 
@@ -37,7 +37,7 @@ class Overlapping(Exchange):
         self._wait: Callable[[], object] = bool  # for nothing
 
     @torch.no_grad()
-    def pass_on(self, standing: Standing) -> Sync | None:
+    def pass_on(self, standing: Standing, beside: Beside | None = None) -> Sync | None:  # noqa: ARG002  refused
         """Use the sum that is on its way, and send this rank's progress; return what there is to say of the first.
 
         Nothing is sent once all ranks have finished.
@@ -67,9 +67,9 @@ class Overlapping(Exchange):
         self._apart = [a + k for a, k in zip(self._apart, sync.steps, strict=True)]
         return replace(sync, number=number, seconds=seconds_of(clock, "wire", "apply"))
 
-    def sync(self, standing: Standing) -> Sync:
+    def sync(self, standing: Standing, beside: Beside | None = None) -> Sync:
         """Bring all ranks to one model, nothing being on its way."""
-        sync = super().sync(standing)
+        sync = super().sync(standing, beside)
         self._start.copy_(self.parameters.anchor)
         return sync
 
@@ -117,8 +117,7 @@ class Overlapping(Exchange):
             progress = _progress(x, start) if keep else torch.zeros_like(start)
             if factor is not None:
                 lengths.append(torch.linalg.vector_norm(at))
-                whole.outer.step(at, memory, factor)
-                anchor.add_(at)
+                whole.outer.move(anchor, at, memory, factor)
             x.copy_(torch.add(anchor, progress, out=start))
             if share:
                 torch.mul(progress, share, out=at)

@@ -41,8 +41,8 @@ class Parameters:
         lengths = []
         for tensor, at, anchor, memory in self.places.pieces(total, self.anchor, self.memory):
             lengths.append(torch.linalg.vector_norm(at))
-            self.outer.step(at, memory, factor)
-            tensor.copy_(anchor.add_(at))
+            self.outer.move(anchor, at, memory, factor)
+            tensor.copy_(anchor)
         return factor * length_of(lengths)
 
     def stay(self) -> None:

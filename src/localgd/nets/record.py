@@ -7,6 +7,81 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Against:
+    """A mean update beside that of synchronous steps on the same batches, from the same anchor.
+
+    Attributes
+    ----------
+    cosine : float in [-1, 1]
+        Of the angle between the two; NaN if one of them is 0.
+    ratio : float ≥ 0
+        Length of the mean update over that of the synchronous one.
+    """
+
+    cosine: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two models are apart.
+
+    Attributes
+    ----------
+    disagreement : float in [0, 1]
+        Share of the probe inputs that they predict unlike.
+    parameters : float
+        ``|x − x'|`` of what is trained.
+    head_deg : float in [0, 180]
+        Angle between the weights of their last linear layers, in degrees; NaN if there is none.
+    barrier : float ≥ 0
+        How far the loss of the probe, on the straight line between the two, rises above the higher of its ends, at 11
+        points; NaN where that was not measured.
+    """
+
+    disagreement: float
+    parameters: float
+    head_deg: float
+    barrier: float = math.nan
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a run is from synchronous training, and how far two synchronous runs with other batches are apart.
+
+    Attributes
+    ----------
+    n_probes : int
+        Inputs that models were asked about, of all ranks.
+    run : Apart
+        The run and synchronous training on the same batches.
+    yardstick : Apart
+        Synchronous training on the same batches and on others.
+    gradients : (float, float)
+        Length of the gradient of the probe's mean loss at the run's model, and at the synchronous one; NaN where that
+        was not measured.
+
+    Examples
+    --------
+    >>> print(Distance(360, Apart(0.011, 2.0, 3.0), Apart(0.024, 3.0, 5.0)))
+    The run's predictions differ from synchronous training's on 1.1 % of 360 probe inputs; two synchronous runs with
+    other batches differ on 2.4 %.
+    """
+
+    n_probes: int
+    run: Apart
+    yardstick: Apart
+    gradients: tuple[float, float] = (math.nan, math.nan)
+
+    def __str__(self) -> str:
+        return (
+            f"The run's predictions differ from synchronous training's on {100 * self.run.disagreement:.1f} % of "
+            f"{self.n_probes:,} probe inputs; two synchronous runs with other batches differ on "
+            f"{100 * self.yardstick.disagreement:.1f} %."
+        )
+
+
+@dataclass(frozen=True)
 class Sync:
     """One sync, the same in all ranks but for the seconds.
 
@@ -31,8 +106,12 @@ class Sync:
         Largest step size of any rank's optimizer.
     last : bool
         Whether every rank had come to `LocalSGD.finish`.
+    against_synchronous : Against, optional
+        What `compare_every` found, at the syncs that it looks at.
+    distance : Distance, optional
+        How far the run was from its shadow after this sync, if it has one.
     seconds : dict
-        Of ``pack``, ``wire`` (with waiting for other ranks) and ``apply``.
+        Of ``pack``, ``wire`` (with waiting for other ranks), ``beside`` (comparison and shadow) and ``apply``.
     """
 
     number: int
@@ -44,6 +123,8 @@ class Sync:
     bytes_up: int = 0
     lr: float = 0.0
     last: bool = False
+    against_synchronous: Against | None = None
+    distance: Distance | None = None
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property

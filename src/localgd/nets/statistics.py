@@ -17,6 +17,7 @@ from localgd.errors import extra
 
 with extra("torch", "torch"):
     import torch
+    from torch.nn.modules.instancenorm import _InstanceNorm
 
 SUMS = 4
 """Vectors that are summed per layer: of means, squared means, variances, and variances over their sample size."""
@@ -165,11 +166,49 @@ class Layer:
         self.size, self.batches = 0.0, 0
 
 
+class InstanceLayer(Layer):
+    """The statistics of an instance normalisation: means over the examples of what each of them has by itself.
+
+    So nothing enters from between examples, and the union's are the ranks' means by their number of examples.
+    """
+
+    def seen(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        """Count a batch of training, in examples."""
+        if module.training and not torch.compiler.is_compiling():
+            alone = inputs[0].dim() == module._get_no_batch_dim()  # noqa: SLF001  there is no public name
+            self.size += 1 if alone else inputs[0].shape[0]
+            self.batches += 1
+
+    @property
+    def steps(self) -> int:
+        """Batches since the anchor, which the module itself does not count."""
+        if not self.batches and not torch.equal(self.module.running_var.double(), self.var):
+            raise ValueError(
+                f"{self.name} took steps that nobody could count, as in compiled code; "
+                f"give it a rule: buffers={{'{self.name}.running_*': 'mean'}}"
+            )
+        return self.batches
+
+    def pooled(self, total: Any, weight: float, size: float, steps: int) -> tuple[Any, Any]:  # noqa: ARG002
+        """Return the means of means and of variances."""
+        first, _, var, _ = total.double() / weight
+        return self.shift + first, var
+
+    def put(self, mean: Any, var: Any, steps: int) -> None:
+        """Take pooled statistics of so many batches into the average, from where the anchor was."""
+        super().put(mean, var, steps)
+        self.module.num_batches_tracked.zero_()
+        self.tracked = 0
+
+
 class Statistics:
-    """The running statistics of all batch normalisations of a model."""
+    """The running statistics of all normalisations of a model."""
 
     def __init__(self, modules: dict[str, Any]) -> None:
-        self.layers = [Layer.of(name, module) for name, module in modules.items()]
+        self.layers = [
+            (InstanceLayer if isinstance(module, _InstanceNorm) else Layer).of(name, module)
+            for name, module in modules.items()
+        ]
         self.size = sum(SUMS * len(layer.mean) for layer in self.layers)
 
     def close(self) -> None:

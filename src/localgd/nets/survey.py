@@ -18,7 +18,7 @@ with extra("torch", "torch"):
 
 
 class Parts(NamedTuple):
-    """Trained parameters, batch normalisations by name, and all other tensors, which include frozen parameters."""
+    """Trained parameters, normalisations with statistics by name, and all other tensors: frozen parameters, too."""
 
     trained: Places
     layers: dict[str, Any]
@@ -33,7 +33,7 @@ def parts_of(model: Any, rules: Mapping[str, str]) -> Parts:
     TypeError
         If it is no module, or one that adds up its own gradients, or is spread over ranks.
     ValueError
-        If a tensor has no rule: lazy, sparse, complex, or statistics of an instance normalisation.
+        If a tensor has no rule: lazy, sparse or complex.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -46,7 +46,8 @@ def parts_of(model: Any, rules: Mapping[str, str]) -> Parts:
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, _BatchNorm | _InstanceNorm) and module.running_mean is not None
+        if isinstance(module, _BatchNorm) or not _ruled(f"{name}.running_mean", rules)
     }
     statistics = {
         id(tensor)
@@ -55,17 +56,6 @@ def parts_of(model: Any, rules: Mapping[str, str]) -> Parts:
     }
     others: dict[str, Any] = {name: tensor for name, tensor in named.items() if not tensor.requires_grad}
     others |= {name: tensor for name, tensor in model.named_buffers() if id(tensor) not in statistics}
-    instance = {
-        f"{name}.{part}"
-        for name, module in model.named_modules()
-        if isinstance(module, _InstanceNorm) and module.running_mean is not None
-        for part in ("running_mean", "running_var")
-    }
-    if open_ := sorted(name for name in instance if not _ruled(name, rules)):
-        raise ValueError(
-            f"{listing(open_)} are running statistics of an instance normalisation, which have no rule of their own; "
-            f"give one: buffers={{{open_[0]!r}: 'mean', …}}"
-        )
     return Parts(trained, layers, others)
 
 
