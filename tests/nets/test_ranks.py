@@ -15,7 +15,8 @@ def pytest_in_ranks(world, *words):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("file", "world"), [("each_rank", 2), ("each_rank", 4), ("each_rank_peers", 2), ("each_rank_schedules", 2)]
+    ("file", "world"),
+    [("each_rank", 2), ("each_rank", 4), ("each_rank_peers", 2), ("each_rank_schedules", 2), ("each_rank_head", 2)],
 )
 def test_every_rank_trains_the_same_network(file, world):
     pytest_in_ranks(world, f"tests/nets/{file}.py")
