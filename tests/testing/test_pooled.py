@@ -116,6 +116,9 @@ import sys
 def test_the_plugin_brings_nothing_that_nobody_asked_for():
     assert not {"numpy", "torch", "sklearn"} & set(sys.modules)
 
+def test_ranks_are_started_by_a_fixture(localgd_ranks, assert_matches_ddp):
+    assert (localgd_ranks.__name__, assert_matches_ddp.__name__) == ("in_ranks", "assert_matches_ddp")
+
 def test_it_is_pooled(assert_matches_pooled):
     X, y = [[2.0, 0.3], [1.0, -0.2], [-2.0, 0.1], [-1.0, -0.4]], [1, 1, 0, 0]
     assert_matches_pooled([1.0, 0.5], X, y, groups=["a", "b", "a", "b"])
@@ -125,7 +128,7 @@ def test_it_is_pooled(assert_matches_pooled):
 def test_the_plugin_gives_its_fixtures_to_any_project(tmp_path):
     (tmp_path / "test_own.py").write_text(OWN)
     said = in_pytest(tmp_path)
-    assert "1 failed, 1 passed" in said, said
+    assert "1 failed, 2 passed" in said, said
     assert re.search(r"AssertionError: the model is at least 26\.\d° .* from the pooled max-margin", said), said
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from localgd.rounding import FloatArray
 with extra("torch", "torch"):
     import torch
     from torch import nn
+    from torch.nn.parameter import is_lazy
 
 ALIKE = 0.01
 """Features that differ by more than this part of the largest when they are computed again are drawn at random."""
@@ -61,6 +61,7 @@ class Body:
             raise ValueError(f"layer {name!r} {what}, and must be an nn.Linear of the model{known}")  # noqa: TRY004  a bad value
         if type(held[name]).forward is not nn.Linear.forward:
             raise ValueError(f"layer {name!r} is a {type(held[name]).__name__}, which does more than x·Wᵀ + b")
+        _check_whole(name, held[name])
         return cls(model, name, inputs, targets)
 
     @property
@@ -79,8 +80,7 @@ class Body:
         They are float32, or float64 where the network is: each is the number that the layer meets. The model is as it
         was afterwards, and so is the default generator of torch.
         """
-        parts: deque[NDArray[Any]] = deque()
-        targets: list[NDArray[Any]] = []
+        rows, targets = Grown(self.layer.in_features, ones=self.layer.bias is not None), list[NDArray[Any]]()
         with self._alone, torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(self.model):
             for place, batch in enumerate(_iterated(node_id, batches)):
                 where = f"node {node_id!r}, batch {place}"
@@ -93,10 +93,12 @@ class Body:
                         "training=self.training)"
                     )
                 targets.append(_targets(where, y, features))
-                parts.append(_rows(where, self.name, features))
-        if not parts:
+                if not torch.isfinite(features).all():
+                    raise ValueError(f"{where}: the features before {self.name!r} are not finite")
+                rows.add(features)
+        if not targets:
             raise ValueError(f"node {node_id!r} has no batch; give it at least one, or leave it out")
-        return stacked(parts, ones=self.layer.bias is not None), np.concatenate(targets)
+        return rows.whole(), np.concatenate(targets)
 
     def _split(self, where: str, batch: Any) -> tuple[Any, Any]:
         """Return what the model takes of a batch, and what its layer is to say."""
@@ -177,25 +179,53 @@ def drawn(features: Any, again: Any) -> bool:
     return bool(apart.numel()) and apart.max().item() > ALIKE * size
 
 
-def stacked(parts: deque[NDArray[Any]], *, ones: bool) -> NDArray[Any]:
-    """Return rows below each other, perhaps with a column of ones; parts go as they are copied.
+class Grown:
+    """Rows, one batch after another, in one array that grows by a quarter: nothing is there twice.
+
+    Float32 holds all that has fewer bits. With `ones` there is a last column of them.
 
     Examples
     --------
-    >>> stacked(deque([np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)]), ones=True).tolist()
-    [[0.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
+    >>> rows = Grown(2, ones=True)
+    >>> for batch in (torch.zeros(1, 2), torch.ones(2, 2)):
+    ...     rows.add(batch)
+    >>> rows.whole().tolist()
+    [[0.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    width = parts[0].shape[1]
-    dtype = np.result_type(*{part.dtype for part in parts})
-    out = np.empty((sum(len(part) for part in parts), width + ones), dtype)
-    at = 0
-    while parts:
-        part = parts.popleft()
-        out[at : at + len(part), :width] = part
-        at += len(part)
-    if ones:
-        out[:, width] = 1.0
-    return out
+
+    def __init__(self, width: int, *, ones: bool) -> None:
+        self._width, self._ones, self._filled = width, ones, 0
+        self._held: NDArray[Any] = np.empty((0, width + ones), np.float32)
+
+    def add(self, features: Any) -> None:
+        """Take the features of a batch, (…, width), wherever they lie."""
+        rows = features.reshape(-1, self._width)
+        if rows.dtype == torch.float64 and self._held.dtype != np.float64:
+            self._held = self._held.astype(np.float64)
+        end = self._filled + len(rows)
+        if end > len(self._held):
+            self._resize(max(end, len(self._held) * 5 // 4))
+        torch.from_numpy(self._held)[self._filled : end, : self._width] = rows  # brought over and made wider here
+        self._filled = end
+
+    def whole(self) -> NDArray[Any]:
+        """Return all of it, which is nobody else's."""
+        self._resize(self._filled)
+        if self._ones:
+            self._held[:, self._width] = 1.0
+        return self._held
+
+    def _resize(self, n_rows: int) -> None:
+        self._held.resize((n_rows, self._width + self._ones), refcheck=False)  # no view of it is left
+
+
+def _check_whole(name: str, layer: Any) -> None:
+    """Refuse a layer whose numbers are not here, all of them."""
+    weight = layer.weight
+    if is_lazy(weight) or weight.is_meta:
+        raise ValueError(f"the weight of {name!r} has no numbers yet: initialise it, or run the model once")
+    if type(weight.data).__name__ == "DTensor" or weight.shape != (layer.out_features, layer.in_features):
+        raise ValueError(f"the weight of {name!r} is spread over ranks; give a model that is whole in each of them")
 
 
 def _exact(tensor: Any) -> FloatArray:
@@ -224,16 +254,6 @@ def _call(model: Any, x: Any) -> None:
         model(*map(there, x))
     else:
         model(there(x))
-
-
-def _rows(where: str, name: str, features: Any) -> NDArray[Any]:
-    """Return features as an array of our own, one row a sample."""
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32  # which holds all smaller ones
-    rows = features.reshape(-1, features.shape[-1]).to("cpu", dtype, copy=True)
-    if not torch.isfinite(rows).all():
-        raise ValueError(f"{where}: the features before {name!r} are not finite: training has diverged, or the inputs")
-    out: NDArray[Any] = rows.numpy()
-    return out
 
 
 def _targets(where: str, y: Any, features: Any) -> NDArray[Any]:
