@@ -13,9 +13,9 @@ from scipy.sparse import csr_array
 
 from common import examples, stacked
 from localgd import Angle, ClassRows, InProcess, LeastSquares, Regularised, Samples, Shard, certify
+from localgd.data.heads import LastLayer
 from localgd.flower import Features
 from localgd.flower.features import HeadRows
-from localgd.flower.head import LastLayer
 from localgd.limits import Limits, RefusedError
 from localgd.problems.certificate import Status
 from localgd.reference.max_margin import NotSeparableError, max_margin

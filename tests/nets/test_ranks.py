@@ -27,6 +27,7 @@ def pytest_in_ranks(world, *words):
         ("each_rank_schedules", 2),
         ("each_rank_beside", 2),
         ("each_rank_overlap", 2),
+        ("each_rank_head", 2),
     ],
 )
 def test_every_rank_trains_the_same_network(file, world):

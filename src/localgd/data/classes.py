@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from localgd.layouts import ClassRows, Prepared
+from localgd.layouts import ClassRows, Prepared, laid
 from localgd.layouts.csr import sealed_csr
 from localgd.layouts.layout import Rows
 from localgd.rounding import FloatArray, read_only
@@ -42,7 +42,9 @@ def signed(
 
 
 def _sealed(rows: Any) -> Any:
-    """Return rows of our own read-only, so that nobody need copy them; those of a file are so."""
+    """Return rows of our own read-only, so that nobody need copy them, float32 as such; those of a file are so."""
     if isinstance(rows, csr_array):
         return sealed_csr(rows)
-    return read_only(rows) if isinstance(rows, np.ndarray) else rows
+    if not isinstance(rows, np.ndarray):
+        return rows
+    return laid(read_only(rows, np.float32 if rows.dtype == np.float32 else np.float64))

@@ -12,10 +12,11 @@ from flwr.app import Array, ArrayRecord
 from scipy.sparse import csr_array, issparse
 
 from localgd.data.classes import signed
+from localgd.data.heads import head_rows
 from localgd.layouts import ClassRows
 from localgd.layouts.csr import biased
 from localgd.limits import Limits, RefusedError
-from localgd.rows import Samples, Shard
+from localgd.rows import Shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +102,11 @@ class HeadRows:
 
     def _made(self, held: Features) -> Shard:
         x = self._features(held)
-        n_samples = x.shape[0]
-        labels = _numbers(held.labels)
-        if labels.shape != (n_samples,):
-            raise RefusedError(f"it has features of {n_samples} samples, and labels of shape {labels.shape}")
         if self.bias:
-            x = biased(x) if isinstance(x, csr_array) else np.hstack([x, np.ones((n_samples, 1))])
-        if not self.n_classes:
-            return Samples(held.node_id, x, labels, weights=held.weights)
-        if held.limits is not None:
-            held.limits.bear(float(n_samples) * self.n_classes, f"the logits of {self.n_classes} classes")
-        if labels.dtype.kind not in "iufb" or not _places(labels, self.n_classes):
-            raise RefusedError(
-                f"its labels are not all whole numbers from 0 to {self.n_classes - 1}: give each the place of its logit"
-            )
-        return signed(held.node_id, x, labels.astype(np.intp), self.n_classes, held.weights)
+            x = biased(x) if isinstance(x, csr_array) else np.hstack([x, np.ones((x.shape[0], 1))])
+        if held.limits is not None and self.n_classes:
+            held.limits.bear(float(x.shape[0]) * self.n_classes, f"the logits of {self.n_classes} classes")
+        return head_rows(held.node_id, x, _numbers(held.labels), self.n_classes, weights=held.weights)
 
     def _features(self, held: Features) -> Any:
         """Return the features; of a network those that it makes, if it makes the same twice."""
@@ -139,11 +130,6 @@ class HeadRows:
                 "what is drawn at random (network.eval() does so for dropout)"
             )
         return x
-
-
-def _places(labels: Any, n_classes: int) -> bool:
-    """Whether all are whole numbers from 0 to so many less one."""
-    return bool(((labels >= 0) & (labels < n_classes) & (labels == np.floor(labels))).all())
 
 
 def _numbers(values: Any) -> Any:

@@ -1,5 +1,6 @@
 """Networks: Local-SGD and DiLoCo for any torch module, one sync at a time, right by test."""
 
+from localgd.nets.head import certify_head, refit_head
 from localgd.nets.local_sgd import LocalSGD
 from localgd.nets.outer import Outer, average, diloco, slowmo
 from localgd.nets.plots import plot
@@ -16,9 +17,11 @@ __all__ = [
     "RankError",
     "Sync",
     "average",
+    "certify_head",
     "diloco",
     "plot",
     "qsr",
+    "refit_head",
     "slowmo",
     "until_drift",
 ]

@@ -49,6 +49,11 @@ def rounded(run: Run, engine: Engine, dtype: Any) -> Run:
             f"coefficients of up to {largest:.0e} are outside the range of {np.dtype(dtype).name}; give the rows as "
             "float64, or in another unit"
         )
+    return with_model(run, w, engine)
+
+
+def with_model(run: Run, w: FloatArray, engine: Engine) -> Run:
+    """Return the run with another model, (d,), that is near its own, and what is proved of that one."""
     found = _certified(run, w, engine)
     return replace(run, w=w, certificate=replace(found, reason="; ".join([found.reason, *run.told])))
 
