@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
-from localgd.nets import LocalSGD, diloco
+from localgd.nets import LocalSGD, RankError, diloco
 from nets.each_rank import (  # noqa: F401
     MODELS,
     OPTIMIZERS,
@@ -100,13 +100,13 @@ def test_it_is_what_synchronous_steps_by_hand_would_have_done(lengths):
     assert cosine < 1 - 1e-6
 
 
-@pytest.mark.parametrize("name", [DROPS, NORM])
-def test_what_runs_beside_changes_no_bit_of_the_run(name):
+@pytest.mark.parametrize(("name", "code"), [(DROPS, None), (NORM, "int4")])
+def test_what_runs_beside_changes_no_bit_of_the_run(name, code):
     ends = []
     for options in ({}, {"loss": loss, "compare_every": 2, "shadow": True, "probe": PROBE}):
         model = made(name)
         optimizer = OPTIMIZERS["momentum"](model.parameters())
-        with LocalSGD(model, optimizer, sync_every=3, **options) as local:
+        with LocalSGD(model, optimizer, sync_every=3, compress=code, **options) as local:
             trained(model, optimizer, batches(dist.get_rank(), 14 + dist.get_rank()), local.step)
             local.finish()
         ends.append((model.state_dict(), buffers(optimizer), torch.get_rng_state(), model.training))
@@ -248,6 +248,29 @@ def test_a_step_without_its_batch_is_refused_where_it_is_needed(batch):
     local = wrapped(model, OPTIMIZERS["sgd"](model.parameters()), compare_every=1)
     with pytest.raises(ValueError, match=r"train on the same batches: local.step\(\(x, y\)\), got"):
         local.step(batch)
+
+
+def test_a_checkpoint_of_a_run_without_a_shadow_has_none(tmp_path):
+    model = made("mlp")
+    local = LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), sync_every=1)
+    local.step()
+    local.save(tmp_path)
+    shadowed = wrapped(model, OPTIMIZERS["sgd"](model.parameters()), shadow=True, probe=PROBE)
+    with pytest.raises(ValueError, match="the checkpoint is of a run without a shadow; go on without"):
+        shadowed.resume(tmp_path)
+
+
+def test_a_shadow_in_some_ranks_only_is_another_setting():
+    model, rank = made("mlp"), dist.get_rank()
+    options = {} if rank else {"loss": loss, "shadow": True, "probe": PROBE}
+    with pytest.raises(RankError, match="had another model, optimizer or settings than rank 0"):
+        LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), **options)
+
+
+def test_a_shadow_without_a_probe_in_any_rank_is_refused():
+    model = made("mlp")
+    with pytest.raises(ValueError, match="shadow needs inputs to ask the models about"):
+        wrapped(model, OPTIMIZERS["sgd"](model.parameters()), shadow=True)
 
 
 def test_rank_0_writes_the_report(tmp_path):

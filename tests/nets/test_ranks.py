@@ -34,6 +34,17 @@ def test_every_rank_trains_the_same_network(file, world):
     pytest_in_ranks(world, f"tests/nets/{file}.py")
 
 
+@pytest.mark.processes
+def test_a_shadow_tells_images_by_label_from_images_at_random():
+    ended = in_ranks(2, ["benchmarks/shadow.py", "--steps", "60", "--local", "20"])
+    assert [rank.code for rank in ended] == [0, 0], ended[0].output
+    rows = [line.split("|")[1:5] for line in ended[0].output.splitlines() if line.startswith(("| at", "| by"))]
+    (_, _, run, other), (_, _, unlike, _) = rows
+    run, other, unlike = (float(share.split()[0]) for share in (run, other, unlike))
+    assert run < other + 3
+    assert unlike > other + 3
+
+
 PROGRAM = ["tests/nets/lost.py"]
 
 

@@ -123,6 +123,8 @@ class Beside:
     def load(self, state: Mapping[str, Any], number: int) -> None:
         """Go on from what a checkpoint kept, before this sync."""
         if self.shadow is not None:
+            if not state:
+                raise ValueError("the checkpoint is of a run without a shadow; go on without, or begin with one")
             self.shadow.load(state)
         self.begin(number)
 

@@ -59,7 +59,7 @@ class LocalSGD:
     warmup : int ≥ 0, default 0
         First steps, after each of which ranks sync.
     buffers : dict of str to "mean", "max" or "equal", optional
-        Rules for buffers, by name or pattern, that are neither statistics of a batch normalisation (pooled as if the
+        Rules for buffers, by name or pattern, that are neither statistics of a normalisation (pooled as if the
         batches had been one), nor counters (the largest), nor constants (checked to be equal).
     on_failure : "raise" or "skip", default "raise"
         What to do about a rank whose update is not finite: end all ranks, or leave it out and move it to the mean.

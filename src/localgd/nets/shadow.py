@@ -44,9 +44,8 @@ class Synchronous(Twin):
     @torch.no_grad()
     def pool(self, ranks: Ranks, weights: Sequence[float]) -> None:
         """Bring the statistics of the ranks together, as a sync does."""
-        like = next(iter(self.places))[1]
         sizes = [self.statistics.size, self.buffers.size]
-        numbers = torch.zeros(sum(sizes), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+        numbers = torch.zeros(sum(sizes), dtype=self.dtype, device=self.device)
         statistics, buffers = torch.split(numbers, sizes)
         self.statistics.pack(statistics, sound=True)
         self.buffers.pack(buffers, weights[ranks.rank])
@@ -114,23 +113,20 @@ class Shadow:
         self.loss, self.ranks, self.rules = loss, ranks, rules
         self.own = Redrawn()
         self._batches = _again(self.own if other is None else other)
-        inputs = inputs_of(probe)
-        labelled = not isinstance(probe, torch.Tensor)
-        told = ranks.everyone((_digest(inputs), 0 if inputs is None else len(inputs), labelled))
-        first = [told.index(each) for each in told]
-        counted = {rank: told[rank][1] for rank in set(first)}
+        self.probe, self.inputs = probe, inputs_of(probe)
+
+    def start(self, model: Any, optimizer: Any) -> None:
+        """Begin both runs where the model stands; agree on who asks about what."""
+        labelled = not isinstance(self.probe, torch.Tensor)
+        told = self.ranks.everyone((_digest(self.inputs), 0 if self.inputs is None else len(self.inputs), labelled))
+        counted = {rank: told[rank][1] for rank in {told.index(each) for each in told}}
         self.n_probes = sum(counted.values())
         if not self.n_probes:
             raise ValueError("shadow needs inputs to ask the models about: give probe=(x, y), or probe=x")
         self.labelled = all(told[rank][2] for rank, n in counted.items() if n)
-        self.n_own = counted.get(ranks.rank, 0)
-        self.probe: Any = probe if self.n_own else None
-        self.inputs: Any = inputs if self.n_own else None
-
-    def start(self, model: Any, optimizer: Any) -> None:
-        """Begin both runs where the model stands."""
+        self.n_own = counted.get(self.ranks.rank, 0)
         self.trained = Places((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
-        self.device = next(iter(self.trained))[1].device
+        self.device = self.same.device
         for twin in (self.same, self.others):
             twin.begin(model, optimizer)
             twin.pool_by(self.rules)
@@ -153,7 +149,7 @@ class Shadow:
 
     def distance(self, model: Any) -> Distance:
         """Return how far the run is from both."""
-        classes = [None if self.inputs is None else predicted(each, self.inputs) for each in self._three(model)]
+        classes = [predicted(each, self.inputs) if self.n_own else None for each in self._three(model)]
         run, same, others = classes
         differ = [0.0 if a is None else float((a != b).double().mean()) for a, b in ((run, same), (same, others))]
         counts = torch.tensor(differ, dtype=torch.float64, device=self.device) * (self.n_own / self.n_probes)

@@ -96,6 +96,12 @@ class Twin:
         self.loss = loss
         named = self.model.named_parameters()
         self.places = Places((name, tensor) for name, tensor in named if tensor.requires_grad)
+        self.dtype = torch.float64 if any(t.dtype == torch.float64 for _, t, _, _ in self.places) else torch.float32
+
+    @property
+    def device(self) -> Any:
+        """Where the model lies."""
+        return next(iter(self.places))[1].device
 
     @torch.no_grad()
     def begin(self, model: Any, optimizer: Any) -> None:
@@ -117,9 +123,7 @@ class Twin:
         """
         leader = list(steps).index(max(steps))
         told = ranks.everyone(_brief(span) if ranks.rank == leader else [])[leader]
-        like = next(iter(self.places))[1]
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        total = torch.zeros(self.places.size + len(self.places), dtype=dtype, device=like.device)
+        total = torch.zeros(self.places.size + len(self.places), dtype=self.dtype, device=self.device)
         own = steps[ranks.rank] if weights[ranks.rank] else 0
         for t, settings in enumerate(told):
             if settings is not None:
