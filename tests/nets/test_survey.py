@@ -169,6 +169,7 @@ def test_settings_out_of_range_are_refused(make):
         ({"on_failure": "go"}, "on_failure must be"),
         ({"warmup": -1}, "warmup must be"),
         ({"overlap": "yes"}, "overlap must be True or False"),
+        ({"overlap": True, "compare_every": 2}, "overlap=True goes without compare_every and shadow"),
         ({"overlap": True, "compress": "int8"}, "overlap=True goes with compress=None, got 'int8'"),
         ({"outer": average()}, "there is no process group"),
     ],

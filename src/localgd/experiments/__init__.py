@@ -20,6 +20,8 @@ ROOMS = {
     "regression": "regression",
     "last-layer": "last_layer",
     "centralized": "centralized",
+    "networks": "networks",
+    "digits": "digits",
 }
 """The experiments by name, in the order they are shown, and the modules they live in."""
 
