@@ -1,9 +1,30 @@
-"""Networks: Local-SGD and DiLoCo for any torch module, one sync at a time, right by test."""
+"""Networks: Local-SGD and DiLoCo for any torch module, in ranks or simulated in one process, right by test."""
 
+from localgd.nets.examples import Examples, partition_dataset
 from localgd.nets.local_sgd import LocalSGD
+from localgd.nets.net_steps import NetSteps
+from localgd.nets.network import NetLook, NetSizes, Network
 from localgd.nets.outer import Outer, average, diloco, slowmo
 from localgd.nets.ranks import RankError
 from localgd.nets.record import Sync
 from localgd.nets.schedule import qsr, until_drift
 
-__all__ = ["LocalSGD", "Outer", "RankError", "Sync", "average", "diloco", "qsr", "slowmo", "until_drift"]
+TASKS = (NetSizes, NetSteps, NetLook)
+"""What a node of Flower must have on its list, beside localgd's own tasks, to train a network."""
+
+__all__ = [
+    "TASKS",
+    "Examples",
+    "LocalSGD",
+    "NetSteps",
+    "Network",
+    "Outer",
+    "RankError",
+    "Sync",
+    "average",
+    "diloco",
+    "partition_dataset",
+    "qsr",
+    "slowmo",
+    "until_drift",
+]

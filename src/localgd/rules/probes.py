@@ -53,7 +53,9 @@ class Sizes:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes."""
         if not isinstance(shard, Shard):
-            raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
+            held = type(shard).__name__
+            remedy = "give problem=Network(build, loss)" if held == "Examples" else "call prepare(engine) first"
+            raise TypeError(f"this node holds {held}, not signed rows; {remedy}")
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
         least = {"n_features_min": shard.n_features, "shortest": np.minimum(shard.shortest, NO_ROW)}
         sums = {"stored": float(shard.data.stored), **weights_of(shard)}

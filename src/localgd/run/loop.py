@@ -16,6 +16,7 @@ from localgd.errors import check_kind, check_positive, check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import judged
+from localgd.problems.own_model import OwnModel
 from localgd.rounding import FloatArray, at_most, read_only, vector
 from localgd.rules.late import Late
 from localgd.rules.probes import measured
@@ -105,13 +106,16 @@ def train(
     _check(engine, method, problem, goals)
     _check_limits(n_rounds, max_seconds, nodes, on_round, checkpoints)
     problem = method.problem if problem is None else problem
-    start = None if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
+    own = problem if isinstance(problem, OwnModel) else None
+    start = None if own is None else own.start()
+    start = start if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
     compared = None if reference is None else vector("reference", reference)
     log, failed = CommunicationLog(engine), len(engine.failures)
-    sizes = measured(engine, zeros=not problem.by_margins)
+    sizes = measured(engine, zeros=not problem.by_margins) if own is None else own.sizes(engine)
     for name, given in (("w0", start), ("reference", compared)):
         if given is not None and given.size != sizes.n_features:
             had = f"the rows have {sizes.n_features} columns (bias included)"
+            had = had if own is None else f"the {problem.kind} has {sizes.n_features} numbers"
             raise ValueError(f"{name} has {given.size} coefficients, but {had}")
     problem = problem.among(sizes.versus)
     for wish in goals:
