@@ -80,9 +80,17 @@ def test_what_flower_cannot_send_is_refused_in_words():
 
 
 def test_a_network_that_a_node_has_not_made_is_refused(monkeypatch):
-    monkeypatch.setattr("localgd.nets.network._KNOWN", {})
+    grid = grid_of(nodes_of_eight(), (*TASKS, *NET_TASKS))
+    app = grid.app
+
+    def on_the_node(message, context):
+        with monkeypatch.context() as node:
+            node.setattr("localgd.nets.network._KNOWN", {})
+            return app(message, context)
+
+    grid.app = on_the_node
     with pytest.raises(NodeError, match=r"there is no Network.* here: make the same one in the node's app"):
-        train(over_flower(nodes_of_eight()), METHODS["fedavg"], problem=PROBLEM, n_rounds=1)
+        train(FlowerEngine(grid, timeout=30.0, poll=1e-4), METHODS["fedavg"], problem=PROBLEM, n_rounds=1)
 
 
 @pytest.mark.processes

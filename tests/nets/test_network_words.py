@@ -16,9 +16,9 @@ from localgd import (
     HardMargin,
     InProcess,
     Int8,
-    LeastSquares,
     Method,
     NodeError,
+    Regularised,
     Shard,
     Status,
     certify,
@@ -48,7 +48,7 @@ def test_codes_are_refused_in_words():
         train(InProcess(nodes()), FEDAVG.compressed(Int8()), problem=network(), n_rounds=1)
 
 
-@pytest.mark.parametrize("problem", [HardMargin(), LeastSquares()])
+@pytest.mark.parametrize("problem", [HardMargin(), Regularised(C=1.0)])
 def test_steps_of_a_network_look_for_nothing_else(problem):
     with pytest.raises(ValueError, match="fedavg: it trains a network, and cannot look for the"):
         train(InProcess([Shard("a", [[1.0]])]), FEDAVG, problem=problem, n_rounds=1)
@@ -57,7 +57,7 @@ def test_steps_of_a_network_look_for_nothing_else(problem):
 def test_rows_and_examples_are_told_apart():
     with pytest.raises(NodeError, match=r"this node holds Shard, not examples .* localgd.nets.Examples"):
         train(InProcess([Shard("a", [[1.0]])]), FEDAVG, problem=network(), n_rounds=1)
-    with pytest.raises(NodeError, match="this node holds Examples, not signed rows; give problem=Network"):
+    with pytest.raises(NodeError, match="this node holds examples of a network, not signed rows; give problem=Network"):
         train(InProcess(nodes()), local_sgd(lr=0.1), n_rounds=1)
 
 
@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_is_refused():
 
 
 def test_what_blows_up_ends_in_words():
-    method = Method("fedavg", NetSteps(local_steps=30, lr=1e30, at_once=False), mean())
+    method = Method("fedavg", NetSteps(local_steps=30, lr=1e38, at_once=False), mean())
     run = train(InProcess(nodes()), method, problem=network(), n_rounds=5)
     assert run.certificate.verdict is Status.DIVERGED
 

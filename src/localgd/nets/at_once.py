@@ -178,7 +178,7 @@ def _wide(tensor: Any, k: int) -> Any:
 def _batch(shards: Sequence[Examples], places: NDArray[np.int64]) -> list[Any]:
     """Return the batches of a step, (k, size), stacked."""
     held = [shard.tensors for shard in shards if shard.tensors is not None]
-    own = [one.places[torch.as_tensor(row)] for one, row in zip(held, places, strict=True)]
+    own = [one.places[torch.tensor(row)] for one, row in zip(held, places, strict=True)]
     first = held[0].parts
     if all(part is other for one in held for part, other in zip(one.parts, first, strict=True)):
         index = torch.stack(own)

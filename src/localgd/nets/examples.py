@@ -96,7 +96,7 @@ class Examples:
     def batch(self, places: NDArray[np.int64]) -> Any:
         """Return the examples at these places, as a DataLoader would."""
         if self.tensors is not None:
-            chosen = self.tensors.places[torch.as_tensor(places)]
+            chosen = self.tensors.places[torch.tensor(places)]
             return [part[chosen] for part in self.tensors.parts]
         many = getattr(self.data, "__getitems__", None)
         at = places.tolist()
@@ -109,8 +109,9 @@ class Examples:
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.blake2b(f"{type(self.data).__name__} {self.n_samples}".encode(), digest_size=16)
-        for part in () if self.tensors is None else self.tensors.parts:
-            own = part[self.tensors.places].detach().cpu().contiguous()  # type: ignore[union-attr]  there is one
+        parts, places = ((), None) if self.tensors is None else self.tensors
+        for part in parts:
+            own = part[places].detach().cpu().contiguous()
             digest.update(f"{own.dtype} {tuple(own.shape)}".encode())
             digest.update(own.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -144,20 +144,18 @@ class NetSteps:
         coded = Float32.form if self.module.dtype == "float32" else ""
         update = Field("dual", message.w.shape, unless="overflow", coded=coded)
         moved = {"update": update, "update_sq_norm": Field("sum", unless="overflow"), "overflow": Field("flag")}
-        kinds = {"buffers": "sum", "counters": "max"}
-        widths = self.module.widths
-        said: dict[str, Any] = {
-            name: Field(kinds[name], (width,), unless="overflow")
-            for name, width in widths.items()
-            if any(widths.values())
-        }
-        return {**NET_METRICS, **moved, **said, **(at_once.TRIED if at_once.trial(self, message) else {})}
+        if any(widths := self.module.widths):
+            n_sums, n_most = widths
+            moved["buffers"] = Field("sum", (n_sums,), unless="overflow")
+            moved["counters"] = Field("max", (n_most,), unless="overflow")
+        return {**NET_METRICS, **moved, **(at_once.TRIED if at_once.trial(self, message) else {})}
 
     def pace(self, shard: Examples, message: Message) -> tuple[int, int, float]:
         """Return how many steps a node takes in this round, on how many examples each, and of which size."""
         n, wanted = shard.n_samples, self.batch_size
         size = n if wanted is None else wanted if self.replacement else min(wanted, n)
-        steps = at(self.local_steps, shard.node_id) or math.ceil(n / size) * (self.epochs or 1)
+        told: Any = self.local_steps
+        steps = at(told, shard.node_id) or math.ceil(n / size) * (self.epochs or 1)
         return steps, size, at(self.lr, shard.node_id) * factor(self.lr_schedule, message.round)
 
     def places(self, shard: Examples, round_: int, n_steps: int, size: int) -> NDArray[np.int64]:
@@ -201,7 +199,7 @@ class NetSteps:
         square = float(vector @ vector) / weight if weight else 0.0
         if not (np.isfinite(vector).all() and math.isfinite(square) and np.isfinite(moved["buffers"]).all()):
             return here + Report(flags={"overflow": 1})
-        said = any(made.widths.values())
+        said = any(made.widths)
         return here + Report(
             sums={"update_sq_norm": square, **({"buffers": moved["buffers"]} if said else {})},
             maxs={"counters": moved["counters"]} if said else {},

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
 import numpy as np
 
 from localgd.core import Engine, Field, Message, Report, Schema, Task
 from localgd.duals.dual import Dual
-from localgd.errors import check_kind, check_mapping, check_whole, extra, from_all
+from localgd.errors import check_mapping, check_whole, extra, from_all
 from localgd.limits import RefusedError
 from localgd.nets.examples import Examples
 from localgd.nets.replica import AT_WORK, Replica, drawn
@@ -28,8 +27,8 @@ with extra("torch", "torch"):
 
 UNPROVED = "no theorem says which network local steps lead to; examples set aside say how good it is"
 
-_KNOWN: WeakValueDictionary[str, Network] = WeakValueDictionary()
-"""Networks of this process by name: a node of Flower is sent a name only, and has the network itself."""
+_KNOWN: dict[str, Network] = {}
+"""Networks of this process that have a name, the last of each: a node of Flower is sent that, and has the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +84,31 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check every field once; a mapping becomes pairs."""
-        check_kind("build", self.build, "__call__", "a function that returns a module")
-        check_kind("loss", self.loss, "__call__", "a function of a model and a batch")
+        for name, what in (
+            ("build", "a function that returns a module"),
+            ("loss", "a function of a model and a batch"),
+        ):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be {what}, got {getattr(self, name)!r}")
         check_whole("seed", self.seed, 0)
         given: Any = dict(self.buffers) if isinstance(self.buffers, tuple) else self.buffers
         check_mapping("buffers", given)
         object.__setattr__(self, "buffers", tuple(sorted((given or {}).items())))
-        _KNOWN[repr(self)] = self
+        if self._named:
+            _KNOWN[repr(self)] = self
 
     def __repr__(self) -> str:
         rules = f", buffers={dict(self.buffers)}" if self.buffers else ""
         return f"Network({_name(self.build)}, {_name(self.loss)}, seed={self.seed}{rules})"
 
+    @property
+    def _named(self) -> bool:
+        """Whether its name is that of no other: lambdas, functions of functions and objects without one have none."""
+        return "<" not in repr(self)
+
     def to_dict(self) -> dict[str, str]:
         """Return what a node of Flower knows it by: its name; functions are not sent."""
-        if "<" in repr(self):
+        if not self._named:
             raise TypeError(
                 f"{self!r} cannot be named to a node elsewhere: make build and loss functions, or frozen dataclasses, "
                 "of a module that its app imports"
@@ -199,7 +208,7 @@ class Network:
         with AT_WORK:
             made = self.replica
             made.load(state.w)
-            if any(made.widths.values()):
+            if any(made.widths):
                 made.gather(report.sums["buffers"], report.maxs["counters"], float(report.sums["weight"]))
             model = Dual(made.read())
         return replace(state, model=model, asks=decided(state.asks, report))

@@ -126,11 +126,11 @@ class Replica:
         return Standing(total, sum(known) if len(known) == len(right) else None)
 
     @property
-    def widths(self) -> dict[str, int]:
+    def widths(self) -> tuple[int, int]:
         """How many numbers of a report speak of the buffers: sums, and maxima."""
         channels = sum(len(layer.running_mean) for layer in self.normalised.values())
         sums = self.buffers.means.size + SUMS * channels + len(self.normalised)
-        return {"buffers": sums, "counters": self.buffers.peaks.size + len(self.normalised)}
+        return sums, self.buffers.peaks.size + len(self.normalised)
 
     def moved(self, before: Mapping[str, Any], layers: Sequence[Layer], weight: float) -> dict[str, FloatArray]:
         """Return what a report says of the buffers since they were like `before`.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from localgd.core import Engine, Report, Task
+from localgd.core import Engine, Problem, Report, Task
 from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray
 
 
 @runtime_checkable
-class OwnModel(Protocol):
-    """A problem, as `localgd.core.Problem`, that knows itself how long its model is, where it begins and how it steps.
+class OwnModel(Problem, Protocol):
+    """A problem that knows itself how long its model is, where it begins and how it steps.
 
     A network is one: what columns, margins and step sizes of a linear model are has no meaning for it.
     """

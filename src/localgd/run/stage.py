@@ -201,8 +201,7 @@ class Stage:
             asked = self.problem.beginning(state)
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
-        of_own = isinstance(self.problem, OwnModel)
-        message = asked.within(self.session, self.problem.dtype if of_own else "float64")
+        message = asked.within(self.session, self.problem.dtype if isinstance(self.problem, OwnModel) else "float64")
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
