@@ -37,7 +37,7 @@ def test_a_run_is_that_of_one_process_in_all_ranks(at_once):
     expected = train(
         InProcess(nodes()), fedavg(chain(mean(), Momentum(0.5)), at_once=False), problem=PROBLEM, n_rounds=4
     )
-    assert apart(found.w, expected.w) <= 1e-6
+    assert apart(PROBLEM, found.w, expected.w) <= 1e-6
     assert [row.n_nodes for row in found.history] == [5] * 5
     np.testing.assert_allclose([row.loss for row in found.history], [row.loss for row in expected.history], rtol=1e-5)
 

@@ -53,6 +53,7 @@ def nodes(sizes=(40, 40, 40, 25, 7), dtype="float32", seed=0):
     return out
 
 
-def apart(a, b):
-    """How far two models are apart, relative to the second."""
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+def apart(problem, a, b):
+    """How far two models of a network are apart: the most of any tensor, relative to that of the second."""
+    parts = [(a[begin:end], b[begin:end]) for _, _, begin, end in problem.replica.all]
+    return max(float(np.linalg.norm(one - other) / (np.linalg.norm(other) or 1.0)) for one, other in parts)

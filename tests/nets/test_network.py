@@ -107,16 +107,30 @@ AT_ONCE = ("mlp", "cnn with batch normalisation", "transformer block", "embeddin
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", AT_ONCE)
-def test_all_at_once_is_one_by_one_to_1e_6_over_ten_rounds(name, dtype):
-    held = nodes((40, 40, 40, 40, 12, 12, 7), dtype)
-    runs = [
-        train(InProcess(held), fedavg(at_once=at_once, momentum=0.9), problem=network(name, dtype), n_rounds=10)
-        for at_once in (True, False)
-    ]
-    off = apart(runs[0].w, runs[1].w)
+def test_all_at_once_is_one_by_one_to_1e_6_over_ten_rounds(name, dtype, monkeypatch):
+    held, problem, alone = nodes((40, 40, 40, 40, 12, 12, 7), dtype), network(name, dtype), []
+    plain = NetSteps.descend
+    monkeypatch.setattr(NetSteps, "descend", lambda task, node, *more: alone.append(node) or plain(task, node, *more))
+    run = train(InProcess(held), fedavg(at_once=True, momentum=0.9), problem=problem, n_rounds=10)
+    assert {node.node_id for node in alone} == {"node-6"}  # whose seven examples are a batch of no other's size
+    loop = train(InProcess(held), fedavg(at_once=False, momentum=0.9), problem=problem, n_rounds=10)
+    off = apart(problem, run.w, loop.w)
     print(f"{name}, {dtype}: {off:.1e}")  # noqa: T201  for whoever runs with -s
     assert off <= (1e-6 if dtype == "float32" else 1e-12)
-    assert runs[0].history[-1].n_nodes == 7
+    assert run.history[-1].n_nodes == 7
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn with batch normalisation"])
+def test_nodes_of_unlike_sizes_take_their_epochs_at_once_too(name):
+    held, problem = nodes((64, 40, 33, 17, 16), "float64"), network(name, "float64")
+    settings = {"local_steps": None, "epochs": 2, "momentum": 0.9, "prox": 0.1}
+    runs = [
+        train(InProcess(held), fedavg(at_once=at_once, **settings), problem=problem, n_rounds=4)
+        for at_once in (True, False)
+    ]
+    assert apart(problem, runs[0].w, runs[1].w) <= 1e-12
+    if name != "mlp":
+        assert int(problem.module(runs[0].w).norm.num_batches_tracked) == 4 * 8  # the most of any node
 
 
 def test_tied_weights_are_one_and_stay_tied():
@@ -125,7 +139,7 @@ def test_tied_weights_are_one_and_stay_tied():
     n_numbers = sum(parameter.numel() for parameter in MODELS["tied"]().parameters())
     assert problem.start().size == n_numbers
     runs = [train(InProcess(held), fedavg(at_once=at_once), problem=problem, n_rounds=10) for at_once in (True, False)]
-    assert apart(runs[0].w, runs[1].w) <= 1e-6
+    assert apart(problem, runs[0].w, runs[1].w) <= 1e-6
     module = problem.module(runs[0].w)
     assert module.decode.weight is module.encode.weight
     untied = Network(untied_model, cross_entropy)
@@ -175,7 +189,7 @@ def cumulative():
 def test_cumulative_statistics_go_one_by_one_or_at_once_alike():
     problem, held = Network(cumulative, cross_entropy), nodes((30, 30))
     runs = [train(InProcess(held), fedavg(at_once=at_once), problem=problem, n_rounds=4) for at_once in (None, False)]
-    assert apart(runs[0].w, runs[1].w) <= 1e-6
+    assert apart(problem, runs[0].w, runs[1].w) <= 1e-6
 
 
 def test_what_draws_random_numbers_goes_one_by_one_from_the_seeds():
@@ -184,7 +198,7 @@ def test_what_draws_random_numbers_goes_one_by_one_from_the_seeds():
     assert_same_run(*runs)
     assert "one by one" in runs[0].certificate.reason
     other = train(InProcess(held), fedavg(seed=1), problem=problem, n_rounds=3)
-    assert apart(other.w, runs[0].w) > 1e-3
+    assert apart(problem, other.w, runs[0].w) > 1e-3
     with pytest.raises(NodeError, match=r"at_once=True: this network cannot be trained at once .*random"):
         train(InProcess(held), fedavg(at_once=True), problem=problem, n_rounds=1)
 
@@ -234,7 +248,7 @@ def test_the_choice_of_the_trial_is_that_of_the_checkpoint(tmp_path, monkeypatch
     from localgd.nets import at_once
 
     said = iter(({at_once.ALONE: 2.0, at_once.TOGETHER: 1.0}, {at_once.ALONE: 1.0, at_once.TOGETHER: 2.0}))
-    monkeypatch.setattr(at_once, "_tried", lambda *_: next(said))
+    monkeypatch.setattr(at_once.Stacked, "tried", lambda _: next(said))
     kept = Checkpoints(tmp_path / "run", every_rounds=1)
     runs = [
         train(InProcess(nodes()), fedavg(), problem=network(), n_rounds=rounds, checkpoints=kept) for rounds in (2, 4)

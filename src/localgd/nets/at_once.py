@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,45 +60,83 @@ def trial(task: NetSteps, message: Message) -> bool:
     return task.at_once is None and CHOICE not in message.extra
 
 
-class Stacked(NamedTuple):
-    """Nodes that take as many steps, of one size, on as many examples each."""
+@dataclass(eq=False)
+class Stacked:
+    """Nodes that take steps of one size on as many examples each, those with most steps first.
 
+    They are trained when the first report is made.
+    """
+
+    task: NetSteps
+    message: Message
     shards: Sequence[Examples]
-    places: NDArray[np.int64]
+    orders: Sequence[NDArray[np.int64]]
     lr: float
+    found: dict[str, Any] | None = None
+    counted: Sequence[tuple[float, int]] = ()
+    error: Exception | None = None
+
+    def report(self, place: int) -> Report:
+        """Return the report of one of the nodes: where they cannot be trained at once, and need not, of it alone."""
+        task, shard = self.task, self.shards[place]
+        with AT_WORK:
+            if self.found is None and self.error is None:
+                try:
+                    self.found, self.counted = self.trained()
+                except Exception as error:  # noqa: BLE001  whatever a module does that cannot be stacked
+                    self.error = error
+        if self.found is not None:
+            own = {name: tensor[place] for name, tensor in self.found.items()}
+            return task.reported(self.message, shard, partial(_taken, task.module, own, self.counted))
+        if not task.at_once:
+            return task.run(self.message, shard, None)[0]
+        said = f"{self.error}".partition("\n")[0]
+        raise ValueError(f"at_once=True: this network cannot be trained at once ({said:.200}); leave it out")
+
+    def tried(self) -> dict[str, float]:
+        """Return the seconds that a few steps take both ways; nothing, if they cannot be taken at once."""
+        task, some = self.task, self.shards[:TRIAL_NODES]
+        try:
+            at_once = _seconds(self.trained)
+        except Exception:  # noqa: BLE001  likewise
+            return {}
+
+        def alone(n: int) -> None:
+            for shard, order in zip(some, self.orders, strict=False):
+                task.module.load(self.message.w)
+                task.descend(shard, order[:n], self.lr)
+
+        with AT_WORK, drawn(task.seed, self.message.round):
+            return {ALONE: _seconds(alone) * len(self.shards) / len(some), TOGETHER: at_once}
+
+    def trained(self, most: int | None = None) -> tuple[dict[str, Any], Sequence[tuple[float, int]]]:
+        """Return the stacked tensors after all steps, or so many, by name, and what each normalisation counted."""
+        task, made = self.task, self.task.module
+        with AT_WORK, drawn(task.seed, self.message.round), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # the trial finds out whether that matters
+            made.load(self.message.w)
+            with made.watched() as layers:
+                found = _descended(task, self.shards, [order[:most] for order in self.orders], self.lr)
+                return found, [(layer.size, layer.batches) for layer in layers]
 
 
 def ready(task: NetSteps, message: Message, shards: Sequence[Examples]) -> dict[str, Callable[[], Report]]:
     """Return what makes the reports of nodes trained at once, by name; the others are to go one by one.
 
-    In a first round that is to find out what is faster all go one by one, and some say how long either took.
+    In a first round that is to find out what is faster all go one by one, and one says how long either took.
     """
     trying = trial(task, message)
     if not (trying or task.at_once or (task.at_once is None and message.extra[CHOICE])):
         return {}
-    out: dict[str, Callable[[], Report]] = {}
-    for group in _groups(task, message, shards):
-        if trying:
-            if seconds := _tried(task, message, group):
-                first = group.shards[0]
-                return {first.node_id: partial(_and_seconds, task, message, first, seconds)}
-            continue
-        try:
-            found, counted = _trained(task, message, group)
-        except Exception as error:  # noqa: BLE001  whatever a module does that cannot be stacked
-            if task.at_once:
-                out |= {shard.node_id: partial(_refuse, error) for shard in group.shards}
-            continue
-        for place, shard in enumerate(group.shards):
-            own = {name: tensor[place] for name, tensor in found.items()}
-            out[shard.node_id] = partial(task.reported, message, shard, partial(_taken, task.module, own, counted))
-    return out
-
-
-def _refuse(error: Exception) -> Report:
-    """Say why a node cannot be trained with others."""
-    said = f"{error}".partition("\n")[0]
-    raise ValueError(f"at_once=True: this network cannot be trained at once ({said:.200}); leave it out") from error
+    groups = list(_groups(task, message, shards))
+    if not trying:
+        made = [(shard.node_id, partial(group.report, n)) for group in groups for n, shard in enumerate(group.shards)]
+        return dict(made)
+    if not groups:
+        return {}
+    largest = max(groups, key=lambda group: len(group.shards))
+    first, seconds = largest.shards[0], largest.tried()
+    return {first.node_id: lambda: task.run(message, first, None)[0] + Report(sums=seconds)}
 
 
 def _taken(made: Replica, own: Mapping[str, Any], counted: Sequence[tuple[float, int]], layers: list[Layer]) -> None:
@@ -107,35 +146,21 @@ def _taken(made: Replica, own: Mapping[str, Any], counted: Sequence[tuple[float,
         layer.size, layer.batches = size, batches
 
 
-def _and_seconds(task: NetSteps, message: Message, shard: Examples, seconds: Mapping[str, float]) -> Report:
-    return task.run(message, shard, None)[0] + Report(sums=dict(seconds))
-
-
 def _groups(task: NetSteps, message: Message, shards: Sequence[Examples]) -> Iterator[Stacked]:
     """Yield the nodes that can be stacked, in groups of a bearable size."""
     alike: dict[Any, list[Examples]] = {}
     for shard in shards:
         if shard.tensors is not None:
             shapes = tuple((part.dtype, tuple(part.shape[1:])) for part in shard.tensors.parts)
-            alike.setdefault((*task.pace(shard, message), shapes), []).append(shard)
+            alike.setdefault((*task.pace(shard, message)[1:], shapes), []).append(shard)
     most = max(2, MOST // task.module.size)
-    for (n_steps, size, lr, _), same in alike.items():
+    for (size, lr, _), same in alike.items():
         for begin in range(0, len(same), most):
             some = same[begin : begin + most]
             if len(some) > 1:
-                places = np.stack([task.places(shard, message.round, n_steps, size) for shard in some], axis=1)
-                yield Stacked(some, places, lr)
-
-
-def _trained(task: NetSteps, message: Message, group: Stacked) -> tuple[dict[str, Any], list[tuple[float, int]]]:
-    """Return the stacked tensors after all steps, by name, and what each normalisation counted."""
-    made = task.module
-    with AT_WORK, drawn(task.seed, message.round), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")  # the trial finds out whether that matters
-        made.load(message.w)
-        with made.watched() as layers:
-            found = _descended(task, group)
-            return found, [(layer.size, layer.batches) for layer in layers]
+                some.sort(key=lambda shard: -task.pace(shard, message)[0])
+                orders = [task.places(shard, message.round, task.pace(shard, message)[0], size) for shard in some]
+                yield Stacked(task, message, some, orders, lr)
 
 
 class _Loss(torch.nn.Module):
@@ -149,9 +174,11 @@ class _Loss(torch.nn.Module):
         return mean_of(self.loss, self.model, batch)
 
 
-def _descended(task: NetSteps, group: Stacked) -> dict[str, Any]:
-    """Take the steps of a group, from the numbers that the module has."""
-    made, k = task.module, len(group.shards)
+def _descended(
+    task: NetSteps, shards: Sequence[Examples], orders: Sequence[NDArray[np.int64]], lr: float
+) -> dict[str, Any]:
+    """Take steps of stacked nodes, on the examples (steps, size) of each, from the numbers that the module has."""
+    made, k = task.module, len(shards)
     assert task.network is not None  # noqa: S101  it has a module
     loss = _Loss(made.model, task.network.loss)
     numbers = {name: _wide(tensor, k) for name, tensor in made.trained.items()}
@@ -163,10 +190,14 @@ def _descended(task: NetSteps, group: Stacked) -> dict[str, Any]:
         return found, beside
 
     slopes_of = vmap(grad(of_one, has_aux=True), randomness="error")
-    step = task.stepping([*numbers.values()], group.lr)
-    for places in group.places:
-        slopes, moving = slopes_of(numbers, moving, made.sent(_batch(group.shards, places)))
-        step([slopes[name] for name in numbers])
+    step = task.stepping([*numbers.values()], lr)
+    for at in range(len(orders[0])):
+        places = [order[at] for order in orders if at < len(order)]  # of the nodes that are not done yet
+        own, beside = ({name: wide[: len(places)] for name, wide in held.items()} for held in (numbers, moving))
+        slopes, after = slopes_of(own, beside, made.sent(_batch(shards[: len(places)], places)))
+        step([slopes[name] for name in numbers], len(places))
+        for name, tensor in after.items():
+            moving[name][: len(places)] = tensor
     return {**numbers, **moving}
 
 
@@ -175,8 +206,8 @@ def _wide(tensor: Any, k: int) -> Any:
     return tensor.detach().expand(k, *tensor.shape).clone()
 
 
-def _batch(shards: Sequence[Examples], places: NDArray[np.int64]) -> list[Any]:
-    """Return the batches of a step, (k, size), stacked."""
+def _batch(shards: Sequence[Examples], places: Sequence[NDArray[np.int64]]) -> list[Any]:
+    """Return the batches of a step, stacked."""
     held = [shard.tensors for shard in shards if shard.tensors is not None]
     own = [one.places[torch.tensor(row)] for one, row in zip(held, places, strict=True)]
     first = held[0].parts
@@ -187,26 +218,6 @@ def _batch(shards: Sequence[Examples], places: NDArray[np.int64]) -> list[Any]:
         torch.stack([one.parts[place][index] for one, index in zip(held, own, strict=True)])
         for place in range(len(first))
     ]
-
-
-def _tried(task: NetSteps, message: Message, group: Stacked) -> dict[str, float]:
-    """Return the seconds that a few steps of a group take both ways; nothing, if they cannot be taken at once."""
-    made, few = task.module, group.places[: TRIAL_STEPS + 1]
-    some = group.shards[:TRIAL_NODES]
-    try:
-        at_once = _seconds(lambda n: _trained(task, message, group._replace(places=few[:n])))
-    except Exception:  # noqa: BLE001  whatever a module does that cannot be stacked
-        return {}
-    alone = 0.0
-    for place in range(len(some)):
-
-        def steps(n: int, place: int = place) -> None:
-            with AT_WORK, drawn(task.seed, message.round):
-                made.load(message.w)
-                task.descend(some[place], few[:n, place], group.lr)
-
-        alone += _seconds(steps)
-    return {ALONE: alone * len(group.shards) / len(some), TOGETHER: at_once}
 
 
 def _seconds(steps: Callable[[int], object]) -> float:

@@ -222,19 +222,24 @@ class NetSteps:
             slopes = torch.autograd.grad(loss, numbers, allow_unused=True)
             step([torch.zeros_like(v) if g is None else g for v, g in zip(numbers, slopes, strict=True)])
 
-    def stepping(self, numbers: Sequence[Any], lr: float) -> Callable[[Sequence[Any]], None]:
-        """Return what takes a step with tensors in place, given their gradients: torch's SGD, whatever is stacked."""
+    def stepping(self, numbers: Sequence[Any], lr: float) -> Callable[..., None]:
+        """Return what takes a step of torch's SGD with tensors in place, given their gradients.
+
+        Of stacked ones the first `k` may step alone.
+        """
         start = [number.detach().clone() for number in numbers] if self.prox else []
         velocities = [torch.zeros_like(number, requires_grad=False) for number in numbers] if self.momentum else []
 
         @torch.no_grad()
-        def step(slopes: Sequence[Any]) -> None:
-            for place, (v, slope) in enumerate(zip(numbers, slopes, strict=True)):
+        def step(slopes: Sequence[Any], k: int | None = None) -> None:
+            for place, (number, slope) in enumerate(zip(numbers, slopes, strict=True)):
+                v = number if k is None else number[:k]
                 g = slope.add(v, alpha=self.weight_decay) if self.weight_decay else slope
                 if self.prox:
-                    g = g.add(v - start[place], alpha=self.prox)
+                    g = g.add(v - (start[place] if k is None else start[place][:k]), alpha=self.prox)
                 if self.momentum:
-                    u = velocities[place].mul_(self.momentum).add_(g)
+                    u = velocities[place] if k is None else velocities[place][:k]
+                    u.mul_(self.momentum).add_(g)
                     g = g.add(u, alpha=self.momentum) if self.nesterov else u
                 v.sub_(g, alpha=lr)
 
