@@ -22,12 +22,15 @@ from localgd import (
     Shard,
     Status,
     certify,
+    check_method,
     local_sgd,
     mean,
     train,
 )
 from localgd.nets import Examples, NetSteps, Network, partition_dataset
+from localgd.testing.check import MethodError
 from nets.federated import cross_entropy, digits, network, nodes
+from nets.models import MODELS
 
 FEDAVG = Method("fedavg", NetSteps(local_steps=3, lr=0.05, batch_size=16, at_once=False), mean())
 
@@ -84,6 +87,26 @@ def test_a_buffer_without_a_rule_is_refused_by_name_and_with_one_averaged(at_onc
     problem = Network(Counted, cross_entropy, buffers={"seen": "mean"})
     run = train(InProcess(held), method, problem=problem, n_rounds=2)
     assert problem.module(run.w).seen.tolist() == [6.0] * 3
+
+
+def trunk():
+    """A convolution whose batch normalisation is used as it is, also while the head is trained."""
+    model = MODELS["cnn with batch normalisation"]()
+    model.norm.eval()
+    return model
+
+
+def test_what_was_built_for_evaluation_stays_so():
+    problem = Network(trunk, cross_entropy)
+    run = train(InProcess(nodes()), FEDAVG, problem=problem, n_rounds=2)
+    assert problem.module(run.w).norm.running_mean.tolist() == [0.0] * 4
+    assert int(problem.module(run.w).norm.num_batches_tracked) == 0
+    assert run.history[-1].loss < run.history[0].loss
+
+
+def test_a_method_is_tried_on_rows_only():
+    with pytest.raises(MethodError, match="a network has none: run it on nodes of yours"):
+        check_method(FEDAVG, network())
 
 
 def test_a_loss_that_is_no_number_is_refused():

@@ -237,6 +237,7 @@ def fingerprint(shard: Any) -> str:
 
     Examples
     --------
+    >>> from localgd.rows import Shard
     >>> fingerprint(Shard("a", [[1.0]])) == fingerprint(Shard("b", [[1.0]])) != fingerprint(Shard("a", [[2.0]]))
     True
     """

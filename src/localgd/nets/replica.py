@@ -36,7 +36,9 @@ class Standing(NamedTuple):
 @contextmanager
 def drawn(*seed: int) -> Iterator[None]:
     """Let torch draw from these seeds, and put its generator back where it was."""
-    with AT_WORK, torch.random.fork_rng(devices=[]):
+    cuda: Any = torch.cuda
+    devices = range(cuda.device_count() if cuda.is_initialized() else 0)
+    with AT_WORK, torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         yield
 
@@ -143,11 +145,14 @@ class Replica:
         sums += [torch.tensor([layer.mean_size for layer in layers], dtype=torch.float64)]
         most = [tensor.double().reshape(-1) for _, tensor, _, _ in self.buffers.peaks]
         most += [torch.tensor([layer.steps for layer in layers], dtype=torch.float64)]
-        return {name: torch.cat(parts).cpu().numpy() for name, parts in (("buffers", sums), ("counters", most))}
+        return {
+            name: torch.cat([part.cpu() for part in parts]).numpy()
+            for name, parts in (("buffers", sums), ("counters", most))
+        }
 
     def gather(self, sums: FloatArray, most: FloatArray, weight: float) -> None:
         """Put the buffers of all nodes together, from those sums and maxima, where the module has the old ones."""
-        total, peaks = torch.tensor(sums), torch.tensor(most)
+        total, peaks = (torch.tensor(numbers, device=self.device) for numbers in (sums, most))
         with torch.no_grad(), self.watched() as layers:
             for tensor, update in self.buffers.means.views(total):
                 tensor.add_(update / weight)

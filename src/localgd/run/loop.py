@@ -55,8 +55,8 @@ def train(
     method : Method or Choice
         How: for example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
     problem : Problem, optional
-        What: ``HardMargin()``, ``Regularised(C=1.0)`` or ``LeastSquares(alpha=1.0)``. Default is what the method is
-        for.
+        What: ``HardMargin()``, ``Regularised(C=1.0)`` or ``LeastSquares(alpha=1.0)``; or a network, of which nothing is
+        proved: ``localgd.nets.Network(build, loss)``. Default is what the method is for.
     n_rounds : int, at least 0
         Most rounds to run.
     goal : Goal or sequence of Goal
@@ -67,9 +67,10 @@ def train(
         Partial participation: ``nodes(round, node_ids)`` names those that take part; see `SampledNodes`.
         Rounds without all nodes have no margin and certify nothing new from below; the last look asks all nodes.
     w0 : (d,) float64 array or Dual, optional
-        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own updates, and dual
-        vectors that the last look asks for by one more round. A `Dual`, such as the ``dual`` of an earlier `Run`,
-        brings what is proved of it: whoever gives one vouches for its being a combination of these very rows.
+        Start; default 0, of a network what it is built with. From elsewhere than 0 nothing bounds γ* from above except
+        the rounds' own updates, and dual vectors that the last look asks for by one more round. A `Dual`, such as the
+        ``dual`` of an earlier `Run`, brings what is proved of it: whoever gives one vouches for its being a combination
+        of these very rows.
     on_round : callable, optional
         Called with a `RoundInfo` after every round; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
