@@ -56,16 +56,16 @@ class Message:
         extra = _mapping("extra", self.extra)
         object.__setattr__(self, "extra", {name: real_array(f"extra {name!r}", value) for name, value in extra.items()})
 
-    def within(self, session: str) -> Message:
-        """Return it as one of a session."""
-        message = Message.__new__(Message)
-        message.__dict__.update(self.__dict__, session=session)
+    def within(self, session: str, dtype: str = "float64") -> Message:
+        """Return it as one of a session, the model in a dtype that holds its numbers."""
+        message, w = Message.__new__(Message), read_only(self.w, dtype)
+        message.__dict__.update(self.__dict__, session=session, w=w)
         return message
 
     @property
     def n_floats(self) -> int:
-        """How many numbers one node receives."""
-        return int(self.w.size + sum(value.size for value in self.extra.values()))
+        """How many numbers of 64 bits one node receives."""
+        return int(-(-self.w.nbytes // 8) + sum(value.size for value in self.extra.values()))
 
 
 Kind: TypeAlias = Literal["sum", "max", "min", "count", "flag", "per_node", "dual"]

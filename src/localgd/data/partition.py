@@ -213,6 +213,15 @@ def partition(table: Table, how: Partitioner | str, n_nodes: int, *, seed: int =
     [('node-0', 3), ('node-1', 2)]
     """
     check_kind("table", table, Table, "a Table")
+    parts = [table.take(block, name) for name, block in dealt(table, how, n_nodes, seed=seed)]
+    return [replace(part, drawn=True) for part in parts]
+
+
+def dealt(table: Any, how: Partitioner | str, n_nodes: int, *, seed: int) -> list[tuple[str, IntArray]]:
+    """Return the name of each node and its rows, in the order of the source; the table is one, or has what `how` needs.
+
+    A ValueError, if the number of nodes is out of its range.
+    """
     check_whole("seed", seed, 0)
     if not (is_whole(n_nodes, least=1) and n_nodes <= table.n_rows):
         raise ValueError(f"n_nodes={n_nodes!r} must be from 1 to the {table.n_rows} rows of {table.source}")
@@ -220,5 +229,4 @@ def partition(table: Table, how: Partitioner | str, n_nodes: int, *, seed: int =
     check_kind("how", chosen, "blocks", "a Partitioner, or a text such as 'iid'")
     blocks = chosen.blocks(table, n_nodes, np.random.default_rng(seed))
     width = len(str(n_nodes - 1))
-    parts = [table.take(np.sort(block), f"node-{node:0{width}d}") for node, block in enumerate(blocks)]
-    return [replace(part, drawn=True) for part in parts]
+    return [(f"node-{node:0{width}d}", np.sort(block)) for node, block in enumerate(blocks)]

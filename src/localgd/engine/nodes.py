@@ -25,7 +25,6 @@ from localgd.errors import NodeError, check_whole
 from localgd.limits import RefusedError
 from localgd.many.reports import Reports, alone
 from localgd.many.stack import Stack
-from localgd.rows import Shard
 from localgd.stored import content_of
 
 OTHER_ROWS = "its rows are not those of the checkpoint; start afresh, or bring the old rows back"
@@ -84,11 +83,13 @@ class Nodes:
     ) -> dict[str, Answer]:
         """Run `task` on the nodes named; return what each of them has to say, or what `take` makes of that at once."""
         kept, fresh = self._kept.get((message.session, task), {}), dict[str, NodeStore]()
+        together = getattr(task, "together", None)  # what makes the reports of nodes whose work was done at once
+        done = {} if together is None else together(message, [self.shards[node_id] for node_id in nodes])
 
         def on_node(node_id: str) -> Answer:
             shard = self.shards[node_id]
             try:
-                report, now = answer(task, message, shard, kept.get(node_id))
+                report, now = answer(task, message, shard, kept.get(node_id), done.pop(node_id, None))
             except Exception as error:  # noqa: BLE001  the engine's policy says what becomes of it
                 return error
             if now is not None:
@@ -190,8 +191,12 @@ class Nodes:
         self._kept[session, task] = known
 
 
-def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) -> tuple[Report, NodeStore | None]:
+def answer(
+    task: Task, message: Message, shard: Any, known: NodeStore | None, done: Callable[[], Report] | None = None
+) -> tuple[Report, NodeStore | None]:
     """Run a task on one node, from the state that it had before this round, and return what it then keeps, if anything.
+
+    Where a task without a state has done its work already, `done` makes the report.
 
     What is no report is a TypeError, one that the task does not declare a ValueError, and one that is not of the node's
     rows a RefusedError, which quotes none of them: over a network it is told in words.
@@ -201,7 +206,7 @@ def answer(task: Task, message: Message, shard: Any, known: NodeStore | None) ->
         before = None if init is None else init(shard)
     else:
         before = known.before if known.round == message.round else known.after
-    report, after = task.run(message, shard, before)
+    report, after = task.run(message, shard, before) if done is None else (done(), None)
     name = type(task).__name__
     if not isinstance(report, Report):
         raise TypeError(f"{name}.run must return a Report, got {report!r}")
@@ -227,14 +232,17 @@ def state_type(task: Task, state: Any = None) -> Any:
     return getattr(task, "state_type", type(None))
 
 
-def fingerprint(shard: Shard) -> str:
-    """Return a digest of a node's rows, for the node itself to know them by: it is not for sending.
+def fingerprint(shard: Any) -> str:
+    """Return a digest of a node's rows, or of what else it holds, for the node itself to know it by: not for sending.
 
     Examples
     --------
+    >>> from localgd.rows import Shard
     >>> fingerprint(Shard("a", [[1.0]])) == fingerprint(Shard("b", [[1.0]])) != fingerprint(Shard("a", [[2.0]]))
     True
     """
+    if hasattr(shard, "fingerprint"):
+        return str(shard.fingerprint())
     data = shard.data
     digest = hashlib.blake2b(f"{data.shape} {data.versus}".encode(), digest_size=16)
     weights = () if shard.weights is None else (shard.weights,)

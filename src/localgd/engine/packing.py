@@ -180,7 +180,7 @@ def digest(task: Task, message: Message, nodes: Collection[str]) -> int:
     mark = 0
     for name, array in (("", message.w), *sorted(message.extra.items())):
         words += [name, str(array.shape)]
-        bits = np.ascontiguousarray(array).reshape(-1).view(np.int64)
+        bits = np.ascontiguousarray(array).reshape(-1).view(f"i{array.itemsize}")
         whole = bits.size - bits.size % STRIDE
         mark = zlib.crc32(bits[:whole].reshape(-1, STRIDE).sum(axis=0).data, mark)
         mark = zlib.crc32(bits[whole:].data, mark)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from localgd.duals.dual import Dual
 from localgd.duals.kept import Kept, Share
+from localgd.limits import RefusedError
 from localgd.losses import LOSSES, Loss, Softmax
 from localgd.rounding import FloatArray
 from localgd.stored import arrays_of
@@ -140,7 +141,16 @@ def unpack(packed: Packed, kind: type[Kind]) -> Kind:
     try:
         return _converter().structure(json.loads(packed.text, object_hook=back), kind)  # type: ignore[no-any-return]
     except Exception as error:  # cattrs raises groups of whatever went wrong inside
+        if refused := _refusal(error):
+            raise refused from error
         raise ValueError(f"no {getattr(kind, '__name__', kind)}: {type(error).__name__}: {error}") from error
+
+
+def _refusal(error: BaseException) -> RefusedError | None:
+    """Return what a class refused in words, if that is what an error came of."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _refusal(each))), None)
+    return error if isinstance(error, RefusedError) else None
 
 
 DIGEST = "digest"

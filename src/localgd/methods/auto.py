@@ -11,6 +11,7 @@ from localgd.methods.method import Fallback, Method
 from localgd.methods.squares import normal_equations, solver
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
+from localgd.problems.own_model import OwnModel
 from localgd.problems.regularised import Regularised
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
@@ -50,6 +51,11 @@ class Auto(Affordable):
 
     def chosen(self, problem: Problem, sizes: DataSizes) -> Method:
         """Return the method for rows of these sizes, with what takes over from it."""
+        if isinstance(problem, OwnModel):
+            remedy = "take one that averages: local-sgd, slowmo, fedexp or fedprox"
+            raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
+                f"auto: it chooses between methods for rows, and none is for a {problem.kind}; {remedy}"
+            )
         if isinstance(problem, LeastSquares) and problem.positive:
             equations = normal_equations(max_mb=self.max_mb, tol=self.tol)
             return replace(equations, why="coefficients of one sign are found from XᵀX")

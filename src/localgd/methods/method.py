@@ -13,6 +13,7 @@ from localgd.errors import all_of, check_flag, check_kind
 from localgd.losses import Loss
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import Weighting
+from localgd.problems.own_model import OwnModel
 from localgd.problems.sizes import DataSizes
 from localgd.rules.compressed import Compressed
 from localgd.rules.late import Late
@@ -174,17 +175,21 @@ class Method:
         lacks += [] if hasattr(self.merge, "whole_rounds") else ["whole_rounds"]
         if lacks:
             raise TypeError(f"{self.name}: its task or merge lacks {', '.join(lacks)}; see localgd.core.Task and Merge")
-        if problem.by_margins != self.problem.by_margins:
+        own = problem if isinstance(problem, OwnModel) else None
+        if own is None and problem.by_margins != self.problem.by_margins:
             raise ValueError(f"{self.name}: {UNLIKE[problem.by_margins].format(problem.kind)}")
         try:
             _, task = all_of(
                 lambda: self.merge.refuse(problem) if isinstance(self.merge, Server) else None,
-                lambda: self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task,
+                lambda: self._task_for(problem, engine, sizes) if own is None else own.steps(self.task, engine),
             )
             merge = self.merge.bound(problem, task) if isinstance(self.merge, Bindable) else self.merge
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return replace(self, task=task, merge=merge, problem=problem)
+
+    def _task_for(self, problem: Problem, engine: Engine, sizes: DataSizes) -> Any:
+        return self.task.bound(problem, engine, sizes) if isinstance(self.task, Bindable) else self.task
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ OF_VECTOR, READOUT = ("correct", "margin"), "readout_"
 """What of it is about a vector; of the model that is handed out, where that is another, under names of its own."""
 
 
-def node_weight(shard: Shard, weighted_by: Weighting | None) -> Any:
+def node_weight(shard: Any, weighted_by: Weighting | None) -> Any:
     """Return the weight p_m of a node before normalisation: 1, its samples, each by its weight, or a given number."""
     if isinstance(weighted_by, ByNode):
         if isinstance(shard, Stack):

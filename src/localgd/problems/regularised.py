@@ -20,6 +20,7 @@ from localgd.problems.balance import class_sums
 from localgd.problems.certificate import Certificate
 from localgd.problems.duality_gap import minimiser_certificate
 from localgd.problems.metrics import METRICS, ByMargins, Weighting, elementwise, standing, total, values
+from localgd.problems.own_model import OwnModel
 from localgd.problems.quotient import in_units, uncancelled
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import triangle, triangle_size
@@ -203,6 +204,10 @@ def regularised(problem: Problem) -> Regularised:
 
 def hard_margin_only(problem: Problem, why: str, remedy: str = "take newton, lbfgs, scaffold or local-gd") -> None:
     """Refuse a penalised loss, and squared loss, and say why, and what to do."""
+    if isinstance(problem, OwnModel):
+        raise ValueError(  # noqa: TRY004  as above
+            f"it has no meaning for a {problem.kind}: {why}; take local-sgd, slowmo, fedexp or fedprox"
+        )
     if not problem.by_margins:
         raise ValueError(f"it has no meaning for real targets: {why}")
     if isinstance(problem, Regularised):

@@ -248,11 +248,24 @@ class GradientSteps:
         if self.batch_size is None or (self.batch_size >= n and not self.replacement):
             return None
         alone(shard, "every node draws batches of its own")
-        size = min(self.batch_size, n)
-        # The node's name, not its place among the nodes, seeds it: the order of the nodes cannot matter.
-        rng = np.random.default_rng([self.seed, round_, zlib.crc32(shard.node_id.encode())])
-        if self.replacement:
-            return rng.integers(n, size=(n_steps, size))
-        passes = -(-n_steps * size // n)
-        chain = np.concatenate([rng.permutation(n) for _ in range(passes)])
-        return chain[: n_steps * size].reshape(n_steps, size)
+        shape = (n_steps, min(self.batch_size, n))
+        return order_of(shard, (self.seed, round_), shape, replacement=self.replacement)
+
+
+def node_seed(node_id: str) -> int:
+    """Return what a node draws from: its name, not its place among the nodes, so that their order cannot matter."""
+    return zlib.crc32(node_id.encode())
+
+
+def order_of(shard: Any, seeds: tuple[int, int], shape: tuple[int, int], *, replacement: bool) -> Batches:
+    """Return the samples of each step, (steps, size), from ``default_rng([*seeds, node])``.
+
+    With replacement, or cut from a chain of shuffled passes over the node's `n_samples`.
+    """
+    n, (n_steps, size) = shard.n_samples, shape
+    rng = np.random.default_rng([*seeds, node_seed(shard.node_id)])
+    if replacement:
+        return rng.integers(n, size=shape)
+    passes = -(-n_steps * size // n)
+    chain = np.concatenate([rng.permutation(n) for _ in range(passes)])
+    return chain[: n_steps * size].reshape(shape)

@@ -53,12 +53,19 @@ class Sizes:
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
         """Return the node's sizes."""
         if not isinstance(shard, Shard):
-            raise TypeError("this node holds a table, not signed rows; call prepare(engine) first")
+            raise TypeError(_other(shard))
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
         least = {"n_features_min": shard.n_features, "shortest": np.minimum(shard.shortest, NO_ROW)}
         sums = {"stored": float(shard.data.stored), **weights_of(shard)}
         sizes = more(blank(shard), sums=sums, maxs=largest, mins=least)
         return sizes if shard.versus == 1 else sizes + Report(counts={("versus", shard.versus): 1}), state
+
+
+def _other(held: Any) -> str:
+    """Return in words what is to be done with what a node holds, where these are no rows."""
+    if type(held).__name__ == "Examples":
+        return "this node holds examples of a network, not signed rows; give problem=Network(build, loss)"
+    return "this node holds a table, not signed rows; call prepare(engine) first"
 
 
 @dataclass(frozen=True)

@@ -307,6 +307,21 @@ def spread(report: Report) -> float:
     return ratio * ratio  # not **, which raises where this overflows
 
 
+def drift(report: Report) -> float:
+    """Return the RMS distance of the nodes' models from their mean, √(Σ p_m |Δ_m − Δ̄|²/Σ p_m); NaN without updates.
+
+    Examples
+    --------
+    >>> drift(Report(2, 2, {"weight": 2.0, "update_sq_norm": 50.0}, duals={"update": Dual(np.array([8.0, 0.0]))}))
+    3.0
+    """
+    if "update" not in report.duals or "update_sq_norm" not in report.sums:
+        return math.nan
+    weight = float(report.sums["weight"])
+    mean = report.duals["update"].length / weight
+    return math.sqrt(max(0.0, float(report.sums["update_sq_norm"]) / weight - mean * mean))
+
+
 @dataclass(frozen=True)
 class Anchored(Server):
     """Halpern's anchor at 0: what a chain comes to, shrunk by a_k = k/(k+1), k counted from 1.

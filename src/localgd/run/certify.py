@@ -16,6 +16,7 @@ from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin, certificate, judged
 from localgd.problems.least_squares import LeastSquares, Squares, SquaresProof
 from localgd.problems.metrics import Evaluate
+from localgd.problems.own_model import OwnModel
 from localgd.problems.quotient import asked_of
 from localgd.problems.regularised import Appraise, Curvature, Regularised
 from localgd.problems.spectrum import spectrum
@@ -107,6 +108,10 @@ def certify(
 
 def check_asked(problem: Any, goal: Any) -> None:
     """Refuse a problem that nothing can be certified about, and a goal that is not looked for."""
+    if isinstance(problem, OwnModel):
+        raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
+            f"nothing can be proved of a {problem.kind}: no theorem says which one local steps lead to"
+        )
     if not isinstance(problem, HardMargin | Regularised | LeastSquares):
         raise TypeError(f"problem must be HardMargin(), Regularised(…) or LeastSquares(…), got {problem!r}")
     if goal is not None and not (isinstance(goal, Angle) and isinstance(problem, HardMargin)):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from localgd.core import Problem
 from localgd.problems.certificate import Certificate
+from localgd.problems.own_model import OwnModel
 from localgd.rounding import is_number
 
 
@@ -124,6 +125,10 @@ class Gap:
 
 def check_meaning(goal: Goal, problem: Problem) -> None:
     """Refuse a goal that no certificate of this problem could ever prove."""
+    if isinstance(problem, OwnModel):
+        raise ValueError(  # noqa: TRY004  a problem of another kind is a bad value
+            f"{goal}: nothing is proved about a {problem.kind}; leave the goal out"
+        )
     if isinstance(goal, Angle | MarginRatio) and not problem.by_margins:
         raise ValueError(f"{goal}: real targets have no margins and no angle; give Gap(…), or leave it out")
     if not problem.certified:

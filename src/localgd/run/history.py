@@ -55,6 +55,8 @@ class Row:
         Upper bound on how far a penalised objective is above its least; NaN for max-margin.
     n_nodes : int
         Nodes whose reports were merged.
+    drift : float
+        Of networks: RMS distance of the models that nodes made of this one from their mean; else NaN.
     """
 
     round: int
@@ -70,6 +72,7 @@ class Row:
     true_angle_deg: float = math.nan
     gap: float = math.nan
     n_nodes: int = 0
+    drift: float = math.nan
 
 
 class RoundInfo(NamedTuple):

@@ -16,6 +16,7 @@ from localgd.errors import check_kind, check_positive, check_whole
 from localgd.methods.method import Choice, Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import judged
+from localgd.problems.own_model import OwnModel
 from localgd.rounding import FloatArray, at_most, read_only, vector
 from localgd.rules.late import Late
 from localgd.rules.probes import measured
@@ -54,8 +55,8 @@ def train(
     method : Method or Choice
         How: for example ``local_gd(local_steps=100)``, or ``auto()``, which chooses by the sizes of the data.
     problem : Problem, optional
-        What: ``HardMargin()``, ``Regularised(C=1.0)`` or ``LeastSquares(alpha=1.0)``. Default is what the method is
-        for.
+        What: ``HardMargin()``, ``Regularised(C=1.0)`` or ``LeastSquares(alpha=1.0)``; or a network, of which nothing is
+        proved: ``localgd.nets.Network(build, loss)``. Default is what the method is for.
     n_rounds : int, at least 0
         Most rounds to run.
     goal : Goal or sequence of Goal
@@ -66,9 +67,10 @@ def train(
         Partial participation: ``nodes(round, node_ids)`` names those that take part; see `SampledNodes`.
         Rounds without all nodes have no margin and certify nothing new from below; the last look asks all nodes.
     w0 : (d,) float64 array or Dual, optional
-        Start; default 0. From elsewhere than 0 nothing bounds γ* from above except the rounds' own updates, and dual
-        vectors that the last look asks for by one more round. A `Dual`, such as the ``dual`` of an earlier `Run`,
-        brings what is proved of it: whoever gives one vouches for its being a combination of these very rows.
+        Start; default 0, of a network what it is built with. From elsewhere than 0 nothing bounds γ* from above except
+        the rounds' own updates, and dual vectors that the last look asks for by one more round. A `Dual`, such as the
+        ``dual`` of an earlier `Run`, brings what is proved of it: whoever gives one vouches for its being a combination
+        of these very rows.
     on_round : callable, optional
         Called with a `RoundInfo` after every round; a true answer ends the run with the round under way.
     reference : (d,) float64 array, optional
@@ -105,13 +107,16 @@ def train(
     _check(engine, method, problem, goals)
     _check_limits(n_rounds, max_seconds, nodes, on_round, checkpoints)
     problem = method.problem if problem is None else problem
-    start = None if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
+    own = problem if isinstance(problem, OwnModel) else None
+    start = None if own is None else own.start()
+    start = start if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
     compared = None if reference is None else vector("reference", reference)
     log, failed = CommunicationLog(engine), len(engine.failures)
-    sizes = measured(engine, zeros=not problem.by_margins)
+    sizes = measured(engine, zeros=not problem.by_margins) if own is None else own.sizes(engine)
     for name, given in (("w0", start), ("reference", compared)):
         if given is not None and given.size != sizes.n_features:
             had = f"the rows have {sizes.n_features} columns (bias included)"
+            had = had if own is None else f"the {problem.kind} has {sizes.n_features} numbers"
             raise ValueError(f"{name} has {given.size} coefficients, but {had}")
     problem = problem.among(sizes.versus)
     for wish in goals:

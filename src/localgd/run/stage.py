@@ -18,11 +18,12 @@ from localgd.methods.method import Method
 from localgd.problems.certificate import Certificate, Status
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.metrics import is_about, said_of
+from localgd.problems.own_model import OwnModel
 from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray, angle_deg, norm
 from localgd.rules.probes import tempered_duals
 from localgd.rules.schedule import spent
-from localgd.rules.server import End, ServerState
+from localgd.rules.server import End, ServerState, drift
 from localgd.run.checkpoint import Checkpoint, Checkpoints, LoopState
 from localgd.run.goals import Goal
 from localgd.run.history import CommunicationLog, RoundInfo, Row
@@ -158,7 +159,7 @@ class Stage:
         final = len(context.history) >= self.limit
         report, told = self._round(final=final)
         whole = report.n_nodes == len(context.engine.node_ids)
-        context.note(RoundInfo(self._row(told, report.n_nodes), self.shown, server.readout.vector))
+        context.note(RoundInfo(self._row(told, report), self.shown, server.readout.vector))
         self.angles += [self.shown.angle_deg_max] if whole else []
         end = self._ended(report)
         if final or (whole and self._finished(report)) or (end in method.fallbacks):
@@ -200,7 +201,7 @@ class Stage:
             asked = self.problem.beginning(state)
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
-        message = asked.within(self.session)
+        message = asked.within(self.session, self.problem.dtype if isinstance(self.problem, OwnModel) else "float64")
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
@@ -249,6 +250,8 @@ class Stage:
                     marked = {name: dual.marked(self.loop.mark) for name, dual in report.duals.items()}
                     report = replace(report, duals=marked)
                 following = self.method.merge.step(self.server, report)
+                if isinstance(self.problem, OwnModel):
+                    following = self.problem.settled(following, report)
                 why = spent(self.method.task, following.round) if self.own and not following.done else ""
                 return replace(following, done=why) if why else following
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
@@ -286,9 +289,10 @@ class Stage:
         remedy = f"; {self.method.remedy}" if self.method.remedy else ""
         return f"round {self.server.round} left float64{of_nodes}{remedy}"
 
-    def _row(self, report: Report, n_nodes: int) -> Row:
+    def _row(self, told: Report, report: Report) -> Row:
+        """Return the row of what nodes told of the model, and of how far apart their own then were."""
         context, reference = self.context, self.context.reference
-        loss, accuracy = self.problem.scores(report, self.server) if report.n_nodes else (math.nan, math.nan)
+        loss, accuracy = self.problem.scores(told, self.server) if told.n_nodes else (math.nan, math.nan)
         return Row(
             round=len(context.history),
             loss=loss,
@@ -299,7 +303,8 @@ class Stage:
             margin=self.shown.margin,
             true_angle_deg=math.nan if reference is None else angle_deg(self.server.readout.vector, reference),
             gap=self.shown.gap,
-            n_nodes=n_nodes,
+            n_nodes=report.n_nodes,
+            drift=drift(report) if isinstance(self.problem, OwnModel) else math.nan,
             **context.log.entries(context.engine),
         )
 

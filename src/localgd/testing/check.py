@@ -26,6 +26,7 @@ from localgd.engine.nodes import answer, state_type
 from localgd.errors import check_kind
 from localgd.methods.method import Method
 from localgd.problems.hard_margin import HardMargin
+from localgd.problems.own_model import OwnModel
 from localgd.reference.max_margin import max_margin
 from localgd.rounding import angle_deg
 from localgd.rows import Samples, Shard
@@ -115,7 +116,12 @@ def check_method(method: Method, problem: Problem | None = None) -> MethodCheck:
         raise MethodError("check_method", [f"give a localgd.Method of a task and a merge, not {type(method).__name__}"])
     if problem is not None:
         check_kind("problem", problem, Problem, "a Problem such as HardMargin()")
-    trial = Trial(method, method.problem if problem is None else problem)
+    problem = method.problem if problem is None else problem
+    if isinstance(problem, OwnModel):
+        raise MethodError(
+            method.name, [f"it is tried on rows, and a {problem.kind} has none: run it on nodes of yours"]
+        )
+    trial = Trial(method, problem)
     for check in (trial.names, trial.task, trial.merge, trial.runs):
         faults = list(_told(check))
         if faults:

@@ -135,7 +135,8 @@ class RoundHandler:
         shard = replace(self._own(context), limits=limits)
         for encode in encoders:
             shard = replace(encode(shard), limits=limits)
-        _HELD[place] = Held(view, shard, fingerprint(shard) if hasattr(shard, "rows") else "")
+        known = hasattr(shard, "rows") or hasattr(shard, "fingerprint")  # not of a table, which is yet to be prepared
+        _HELD[place] = Held(view, shard, fingerprint(shard) if known else "")
         return _HELD[place]
 
 
