@@ -94,8 +94,8 @@ def test_a_cell_has_every_method_beside_synchronous_training():
     pytest.importorskip("torch")
     frame = pl.DataFrame(run({"split": IID, "steps": 20}, seed=3))
     ends = frame.filter("last")
-    assert ends["method"].to_list() == [SYNCHRONOUS, OTHER_BATCHES, FEW, *2 * [AVERAGE], SLOWMO, DILOCO]
-    assert ends["syncs"].to_list() == [20, 20, 1, 4, 1, 1, 1]
+    assert ends["method"].to_list() == [SYNCHRONOUS, OTHER_BATCHES, FEW, AVERAGE, SLOWMO, DILOCO]
+    assert ends["syncs"].to_list() == [20, 20, 1, 4, 1, 1]
     assert (frame.filter(method=SYNCHRONOUS)["differ_percent"] == 0).all()
     assert ends["megabytes"].to_list() == pytest.approx([2 * 4 * 1898e-6 * n for n in ends["syncs"]])
     assert set(frame["lr"]) <= set(LRS)

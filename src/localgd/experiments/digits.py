@@ -29,7 +29,7 @@ from localgd.experiments.digits_setting import (
     digits,
 )
 from localgd.experiments.measure import grid, in_points, lines
-from localgd.report.figure import Line, Panel
+from localgd.report.figure import Line, Panel, Style
 
 
 def run(params: Params, seed: int) -> Rows:
@@ -116,9 +116,10 @@ def draw(frame: pl.DataFrame) -> list[Panel]:
         (float(row["differ_percent"]), f"synchronous, {SPLITS[row['split']]}")
         for row in means.filter(method=OTHER_BATCHES).iter_rows(named=True)
     ]
-    apart = []
+    apart: list[Line] = []
+    styles: tuple[tuple[str, Style], ...] = ((AVERAGE, "line+points"), (SLOWMO, "points"), (DILOCO, "hollow"))
     for color, (split, name) in enumerate(SPLITS.items(), start=1):
-        for method, style in ((AVERAGE, "line+points"), (SLOWMO, "points"), (DILOCO, "hollow")):
+        for method, style in styles:
             part = means.filter(method=method, split=split).sort("local_steps")
             apart.append(Line(part["local_steps"], part["differ_percent"], f"{method}, {name}", color, style))
     drift = lines(average, "split", "local_steps", "drift", SPLITS, color=1, style="line+points")
@@ -146,7 +147,7 @@ EXPERIMENT = Experiment(
     "it is the same model, by the digits that two synchronous trainings with other batches differ on, what nodes with "
     "labels of their own change, and what momentum in the outer step is worth, are tested beside it.",
     source="ours, measured; methods: McMahan et al. 2017, Wang et al. 2020 (SlowMo), Douillard et al. 2023 (DiLoCo)",
-    quick=grid(data=["digits"], split=SPLITS, steps=[100], replicate=[0]),
+    quick=grid(data=["digits"], split=SPLITS, steps=[300], replicate=[0]),
     full=grid(data=["digits"], split=SPLITS, steps=[400], replicate=range(3)),
     run=run,
     judge=judge,

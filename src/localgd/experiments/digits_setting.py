@@ -13,6 +13,8 @@ TEST, TUNING = 400, 300
 LRS = (0.01, 0.03, 0.1, 0.3)
 LOCAL_STEPS, MIDDLE = (5, 20, 100), 20
 """L of averaging; SlowMo and DiLoCo have the middle one."""
+LEAST_SYNCS = 4
+"""Of a training that is worth comparing."""
 LOOKS = (1, 2, 5, 10, 20, 40, 60, 100, 200, 300, 400)
 
 SYNCHRONOUS, OTHER_BATCHES = "synchronous", "synchronous, other batches"

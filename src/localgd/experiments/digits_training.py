@@ -18,6 +18,7 @@ from localgd.experiments.digits_setting import (
     BATCH,
     DILOCO,
     FEW,
+    LEAST_SYNCS,
     LOCAL_STEPS,
     LOOKS,
     LRS,
@@ -131,8 +132,7 @@ class Nodes:
         mean = updates.mean(0)
         length, lengths = float(mean.norm()), updates.norm(dim=1).tolist()
         drift, _ = spread([1 / len(lengths)] * len(lengths), lengths, length)
-        self.outer.step(mean, self.memory, 1.0)
-        self.anchor += mean
+        self.outer.move(self.anchor, mean, self.memory, 1.0)
         self.x.data.copy_(self.anchor.expand_as(self.x))
         self.velocity.copy_(self.velocity.mean(0).expand_as(self.velocity))
         return drift / length if length else 0.0
@@ -184,7 +184,8 @@ def plan(held: Digits, steps: int) -> Iterator[tuple[str, int, Trained]]:
     yield OTHER_BATCHES, 1, trained(held, lr=synchronous.lr, steps=steps, draw=1, **alone)
     yield FEW, 1, tuned(held, steps=steps // MIDDLE, **alone)
     for name, outer in OUTER.items():
-        for local_steps in [each for each in LOCAL_STEPS if each <= steps] if name == AVERAGE else (MIDDLE,):
+        several = [each for each in LOCAL_STEPS if each * LEAST_SYNCS <= steps]
+        for local_steps in several if name == AVERAGE else [MIDDLE]:
             yield name, local_steps, tuned(held, steps=steps, outer=outer, sync_every=local_steps)
 
 

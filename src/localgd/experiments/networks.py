@@ -9,9 +9,9 @@ theorem that Local-GD comes to the KKT point that pooled training comes to; of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -158,7 +158,7 @@ def _best_margin(network: Homogeneous, X: FloatArray, y: FloatArray) -> float:
     """
     if network.relu:
         return np.nan
-    return max_margin(X * y[:, None]).margin_high * network.degree ** (-network.degree / 2)
+    return max_margin(X * y[:, None]).margin_high / float(network.degree ** (network.degree / 2))
 
 
 def ends(frame: pl.DataFrame) -> pl.DataFrame:
@@ -218,20 +218,21 @@ def _model(frame: pl.DataFrame, local: pl.DataFrame, kind: str) -> Checks:
         for here in [local.filter(step=step)]
     }
     constant = local.filter(step=CONSTANT)
-    now, before = constant["differ_percent"].mean(), constant["quarter_percent"].mean()
+    now, before = (_mean(constant[column]) for column in ("differ_percent", "quarter_percent"))
     return {
         **checks,
         f"{KINDS[kind]}, {CONSTANT}: that share at the end over that after a quarter of the time, means": at_most(
             0.75,
-            _ratio(now, before),
+            now / before if before else 0.0 if now == 0 else np.nan,
             f"and more rounds hardly mend that: after a quarter of them it was {before:.1f} %, it is {now:.1f} % "
             "on average",
         ),
     }
 
 
-def _ratio(now: Any, before: Any) -> float:
-    return float(now) / float(before) if before else (0.0 if now == 0 else np.nan)
+def _mean(values: pl.Series) -> float:
+    """Return the mean; NaN if there is none or a value is missing."""
+    return math.nan if math.isnan(worst(values)) else float(np.mean(values.to_numpy()))
 
 
 def _span(percents: pl.Series) -> str:
@@ -268,9 +269,9 @@ def _against_steps(local: pl.DataFrame, column: str) -> list[Line]:
     shown = []
     for color, step in enumerate((FALLING, CONSTANT), start=1):
         alike, unlike = (means.filter(step=step, model=model).sort("local_steps") for model in (ALIKE, UNLIKE))
-        x, y, band = "local_steps", column, {"low": unlike["low"], "high": unlike["high"]}
-        shown.append(Line(alike[x], alike[y], f"{step}, {ALIKE}", color, "dashed"))
-        shown.append(Line(unlike[x], unlike[y], f"{step}, {UNLIKE}", color, "line+points", **band))
+        x, low, high = "local_steps", unlike["low"], unlike["high"]
+        shown.append(Line(alike[x], alike[column], f"{step}, {ALIKE}", color, "dashed"))
+        shown.append(Line(unlike[x], unlike[column], f"{step}, {UNLIKE}", color, "line+points", low, high))
     return shown
 
 
