@@ -133,6 +133,11 @@ def never(model, optimizer, data):
         step(model, optimizer, batch)
 
 
+def of_a_copy(model, optimizer, data):  # noqa: ARG001
+    other, own = plain()
+    parameters_and_momentum(other, own, data)
+
+
 def once(model, optimizer, data):
     never(model, optimizer, data)
     mean([*(parameter.data for parameter in model.parameters()), *states(optimizer)])
@@ -198,6 +203,7 @@ CASES = {
         r"2\.bias.*other numbers there. 3 other parameters are the same in all ranks: the sync leaves these out",
     ),
     "never": (never, plain, batches, {}, r"No parameter is the same in all ranks: train does not sync"),
+    "a copy": (of_a_copy, plain, batches, {}, r"It looks like this: train leaves the model as it was"),
     "once": (once, plain, batches, {}, r"It looks like this: ranks are averaged once, at the end"),
     "added": (added, plain, batches, {}, r"of the ranks are added up, where they should be averaged"),
     "reset": (reset, plain, batches, {}, r"the optimizer's state is reset at every sync"),
