@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -34,6 +35,12 @@ def plain():
     return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
+def single():
+    """In float32."""
+    model = Network()
+    return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
 def forgetful():
     model = plain()[0]
     return model, torch.optim.SGD(model.parameters(), lr=0.05)
@@ -48,6 +55,10 @@ def batches(rank, world, sizes=(8, 8, 8, 8)):  # noqa: ARG001
     draws = torch.Generator().manual_seed(rank)
     shape = {"generator": draws, "dtype": torch.float64}
     return [(torch.randn(sizes[rank], 5, **shape), torch.randint(3, (sizes[rank],), generator=draws)) for _ in range(6)]
+
+
+def in_float32(rank, world):
+    return [(x.float(), y) for x, y in batches(rank, world)]
 
 
 def unlike(rank, world):
@@ -122,6 +133,11 @@ def never(model, optimizer, data):
         step(model, optimizer, batch)
 
 
+def of_a_copy(model, optimizer, data):  # noqa: ARG001
+    other, own = plain()
+    parameters_and_momentum(other, own, data)
+
+
 def once(model, optimizer, data):
     never(model, optimizer, data)
     mean([*(parameter.data for parameter in model.parameters()), *states(optimizer)])
@@ -147,6 +163,7 @@ def reset(model, optimizer, data):
 CASES = {
     "everything": (everything, build, batches, {}, None),
     "localgd's own": (localgds_own, build, batches, {}, None),
+    "localgd's own, in float32": (localgds_own, single, in_float32, {}, None),
     "localgd's own, without momentum": (localgds_own, forgetful, batches, {}, None),
     "localgd's own, unlike batches": (localgds_own, plain, unlike, {"weights": "batch"}, None),
     "unlike batches, all ranks alike": (parameters_and_momentum, plain, unlike, {}, None),
@@ -186,6 +203,7 @@ CASES = {
         r"2\.bias.*other numbers there. 3 other parameters are the same in all ranks: the sync leaves these out",
     ),
     "never": (never, plain, batches, {}, r"No parameter is the same in all ranks: train does not sync"),
+    "a copy": (of_a_copy, plain, batches, {}, r"It looks like this: train leaves the model as it was"),
     "once": (once, plain, batches, {}, r"It looks like this: ranks are averaged once, at the end"),
     "added": (added, plain, batches, {}, r"of the ranks are added up, where they should be averaged"),
     "reset": (reset, plain, batches, {}, r"the optimizer's state is reset at every sync"),
@@ -260,7 +278,7 @@ def test_what_cannot_be_compared_is_refused_in_words(name, said):
 def test_it_starts_ranks_of_its_own_and_takes_what_a_test_has_at_hand():
     listed = [batches(rank, 2) for rank in range(2)]
     with pytest.raises(AssertionError, match=r"(?s)buffer norm.running.*answers otherwise in each"):
-        assert_matches_ddp(lambda *given: [parameters_only(*given)], build, listed, loss)
+        assert_matches_ddp(partial(parameters_only), build, listed, lambda *given: [loss(*given)][0])
 
 
 @pytest.mark.processes

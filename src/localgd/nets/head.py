@@ -51,7 +51,8 @@ def certify_head(
 
     The rows are what the network, in evaluation mode, hands to the layer, with a 1 behind them for its bias; they stay
     in the process that made them, as float32 or float64. Of two logits the model is w_1 − w_0, of C > 2 it is all of W,
-    less what the classes share; the numbers are those of the layer in its own dtype, every one of them exact.
+    less what the classes share (with `C` that counts as distance); the numbers are those of the layer in its own dtype,
+    every one of them exact.
 
     Parameters
     ----------

@@ -42,7 +42,8 @@ def compared(
     state = _of_states(tested, theirs)
     looks = ""
     if max(ranks.values()) <= rtol < max(ddp.values()):
-        looks = case.looks_like(tensors, rtol)
+        moved = most(apart(tensors, trained(start), 0.0))
+        looks = case.looks_like(tensors, rtol) if max(moved.values()) > 0 else "still"
     return {
         "world": world,
         "steps": len(case.batches),

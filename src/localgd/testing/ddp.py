@@ -11,6 +11,7 @@ from localgd.testing.ranks import in_ranks
 Facts = dict[str, Any]
 
 MISTAKES = {
+    "still": "train leaves the model as it was; it is to train the one that it is given, and not a copy",
     "added": "updates (or gradients) of the ranks are added up, where they should be averaged",
     "weights": "ranks count by {theirs}, where {ours} was asked for (weights={other!r} if that is what is meant)",
     "reset": "the optimizer's state is reset at every sync; average it, as it is the momentum of the mean model",
@@ -134,8 +135,12 @@ def _faults(facts: Facts, weights: str, *, buffers: bool, optimizer_state: bool)
         looks = facts["looks"] or ("" if facts["optimizer"] == "SGD" else "models")
         other = "batch" if weights == "equal" else "equal"
         filled = {"theirs": COUNTED[other], "ours": COUNTED[weights], "other": other, "optimizer": facts["optimizer"]}
-        why = MISTAKES[looks].format(**filled) if looks else "It is none of the mistakes that are looked for"
-        out.append(f"{_worst(off)}: off from DistributedDataParallel, the same in all ranks. It looks like this: {why}")
+        like = (
+            f"It looks like this: {MISTAKES[looks].format(**filled)}"
+            if looks
+            else "It is no mistake that is known here"
+        )
+        out.append(f"{_worst(off)}: off from DistributedDataParallel, the same in all ranks. {like}")
     if buffers and (apart := _above(facts["buffers"], rtol)):
         out.append(
             f"buffer {_worst(apart)}: not the same in all ranks, so one network answers otherwise in each; "

@@ -148,7 +148,8 @@ def sent(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
 
 @contextmanager
 def _by_value(cloudpickle: Any, things: list[Any]) -> Iterator[None]:
-    modules = {sys.modules.get(getattr(thing, "__module__", None) or "") for thing in things}
+    inner = [getattr(thing, "func", thing) for thing in things]  # of a functools.partial
+    modules = {sys.modules.get(getattr(thing, "__module__", None) or "") for thing in inner}
     strange = [module for module in modules if module is not None and not found(module)]
     for module in strange:
         cloudpickle.register_pickle_by_value(module)
