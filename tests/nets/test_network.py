@@ -24,7 +24,6 @@ from localgd import (
     mean,
     train,
 )
-from localgd.methods.table import METHODS, method_named
 from localgd.nets import Examples, NetSteps, Network
 from localgd.rules.local import node_seed
 from localgd.rules.server import Momentum
@@ -334,55 +333,3 @@ def test_float32_travels_as_float32():
     assert np.array_equal(run.w, run.w.astype(np.float32))
     wide = train(InProcess(nodes(dtype="float64")), fedavg(**ALONE), problem=network(dtype="float64"), n_rounds=2)
     assert np.diff([row.floats_down for row in wide.history]).min() >= n * d
-
-
-WORKS = {"local-gd", "local-sgd", "fedexp", "fedprox", "slowmo"}
-REFUSED = {
-    "auto": "it chooses between methods for rows",
-    "scaffold": "control variates need",
-    "modified-local-gd": "an anchor at 0",
-    "normalised-local-gd": "nothing to divide by",
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_trains_a_network_or_refuses_in_words(name):
-    engine, settings = InProcess(nodes()), {"problem": network(), "n_rounds": 3}
-    if name in WORKS:
-        run = train(engine, method_named(name, lr=0.05, local_steps=3), **settings)
-        assert run.n_rounds == 3
-        assert run.history[-1].loss < run.history[0].loss
-        assert type(run.method.task) is NetSteps
-        return
-    with pytest.raises(ValueError, match=f": .*{REFUSED.get(name, 'works on rows')}"):
-        train(engine, method_named(name), **settings)
-
-
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [
-        (local_sgd(), "lr='auto' is found from the curvature of linear models; give a number"),
-        (local_sgd(lr=0.1, loss="exponential"), r"loss='exponential' is a matter of the problem here: Network"),
-        (local_sgd(lr=0.1).late(), "the late direction is no model"),
-        (local_sgd(lr=0.1, local_steps={"node-0": 3}), "node-1"),
-    ],
-)
-def test_settings_without_a_meaning_are_refused_in_words(method, words):
-    with pytest.raises(ValueError, match=words):
-        train(InProcess(nodes()), method, problem=network(), n_rounds=1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"local_steps": 3, "epochs": 2}, "give one of them"),
-        ({"local_steps": None, "epochs": 0}, "epochs must be a whole number of at least 1"),
-        ({"lr": -1.0}, "lr must be a positive number"),
-        ({"momentum": 1.0}, "momentum must be below 1"),
-        ({"nesterov": True}, "no meaning without momentum"),
-        ({"at_once": "yes"}, "at_once must be True or False"),
-    ],
-)
-def test_settings_out_of_range_are_refused_by_name(settings, words):
-    with pytest.raises(ValueError, match=words):
-        fedavg(**settings)

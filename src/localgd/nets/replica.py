@@ -142,9 +142,9 @@ class Replica:
         """
         sums = [weight * (tensor.double() - before[name]).reshape(-1) for name, tensor, _, _ in self.buffers.means]
         sums += [layer.sums(weight if layer.steps else 0.0).reshape(-1) for layer in layers]
-        sums += [torch.tensor([layer.mean_size for layer in layers], dtype=torch.float64)]
+        sums += [torch.tensor([layer.mean_size if weight else 0.0 for layer in layers], dtype=torch.float64)]
         most = [tensor.double().reshape(-1) for _, tensor, _, _ in self.buffers.peaks]
-        most += [torch.tensor([layer.steps for layer in layers], dtype=torch.float64)]
+        most += [torch.tensor([layer.steps if weight else 0 for layer in layers], dtype=torch.float64)]
         return {
             name: torch.cat([part.cpu() for part in parts]).numpy()
             for name, parts in (("buffers", sums), ("counters", most))
