@@ -65,10 +65,10 @@ class NetSteps:
     lr_schedule : str
         What the step size is multiplied with in each round: see `localgd.rules.schedule.factor`.
     at_once : bool, optional
-        Train nodes of this process at once, stacked by ``torch.func.vmap``, or one by one: the same to 1e-6, not to the
-        bit. None has the first round try both and keep what is faster, which the certificate says: so give True or
-        False where every run is to end with the same bits. Modules that draw random numbers, or branch on data, and
-        examples that are no tensors, go one by one.
+        Train nodes of this process at once, stacked by ``torch.func.vmap``, or one by one: the same but for rounding,
+        not to the bit. None has the first round try both and keep what is faster, which the certificate says: so give
+        True or False where every run is to end with the same bits. Modules that draw random numbers, or branch on
+        data, and examples that are no tensors, go one by one.
     network : Network, optional
         What is trained; the problem, once that is known.
 
