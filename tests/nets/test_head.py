@@ -102,7 +102,7 @@ def heads(draw, separable=True):
 
 
 @given(heads(), st.booleans())
-@settings(max_examples=examples(2000), deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 def test_a_certificate_of_a_head_holds_against_the_exact_pooled_head(case, named):
     model, loaders, rows = case
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -124,7 +124,7 @@ def test_a_certificate_of_a_head_holds_against_the_exact_pooled_head(case, named
 
 
 @given(heads(separable=False), st.sampled_from([0.1, 1.0, 100.0]))
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_certificate_of_a_penalised_head_holds_against_scikit_learns(case, C):
     model, loaders, _ = case
     x, y = features_of(model, loaders)
