@@ -128,6 +128,7 @@ def committed(local, folder, number, first=10**9):
     """Save until the power goes; return how many operations that was, or would have been."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         power = Power(monkeypatch, first)
+        local._folder = folder  # as it was before, or would be after other cuts
         local.save(folder, number)
         return power.asked
 
@@ -250,10 +251,14 @@ def test_files_of_two_runs_are_not_mixed(monkeypatch, tmp_path):
         ended(monkeypatch, tmp_path / "one")
 
 
-def test_a_run_that_does_not_go_on_keeps_its_own_files_and_not_those_of_before(calm, monkeypatch, tmp_path):
-    in_threads(monkeypatch, WORLD, partial(program, folder=tmp_path))
-    in_threads(monkeypatch, WORLD, partial(program, folder=tmp_path, upto=3, resume=False))
-    assert [name[5:13] for name in lying(tmp_path)[0]] == ["00000002", "00000002", "00000003", "00000003"]
+def test_a_run_that_does_not_go_on_takes_no_place_of_files_of_before(calm, monkeypatch, tmp_path):
+    in_threads(monkeypatch, WORLD, partial(program, folder=tmp_path, upto=3))
+    before = lying(tmp_path)
+    with pytest.raises(
+        FileExistsError, match=r"has checkpoints of another run, of syncs 2, 3; go on .* with resume\(\)"
+    ):
+        in_threads(monkeypatch, WORLD, partial(program, folder=tmp_path, upto=3, resume=False))
+    assert lying(tmp_path) == before
     assert ended(monkeypatch, tmp_path) == calm
 
 

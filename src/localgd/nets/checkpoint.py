@@ -63,6 +63,21 @@ def check_plain(extra_state: Any) -> None:
         ) from error
 
 
+def check_free(folder: Path, ranks: Ranks) -> None:
+    """Refuse a folder with files of another run, which those of this one would take the place of.
+
+    Raises
+    ------
+    FileExistsError
+        If this rank has any there.
+    """
+    if numbers := _numbers(folder, ranks):
+        raise FileExistsError(
+            f"{folder} has checkpoints of another run, of syncs {listing(map(str, sorted(numbers)))}; go on from them "
+            "with resume(), or give another folder"
+        )
+
+
 def write(folder: Path, state: dict[str, Any], ranks: Ranks) -> None:
     """Write this rank's file of a sync, whole or not at all, and take away all but it and the last one before.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from localgd.errors import check_flag, check_kind, check_whole
 from localgd.nets.beside import Beside, Loss
-from localgd.nets.checkpoint import check_plain, read, rng_state, set_rng_state, write
+from localgd.nets.checkpoint import check_free, check_plain, read, rng_state, set_rng_state, write
 from localgd.nets.codes import Code
 from localgd.nets.exchange import Exchange, Standing
 from localgd.nets.optimizer_state import Rule
@@ -170,7 +170,7 @@ class LocalSGD:
         )
         self._period, self._weights, self._warmup, self._callback = period, weights, warmup, callback
         self.history: list[Sync] = []
-        self._number = 0
+        self._number, self._folder = 0, Path()
         self._session = self._ranks.everyone(secrets.token_hex(8))[0]
         self._done = 0
         self._steps, self._examples, self._batch = 0, 0, 0.0
@@ -301,7 +301,7 @@ class LocalSGD:
     def save(self, folder: str | Path, extra_state: Any = None) -> None:
         """Write this rank's checkpoint of the last sync, once for a sync; the two last ones are kept.
 
-        It is there whole or not at all, whenever the process is killed; older files of other runs are taken away.
+        It is there whole or not at all, whenever the process is killed.
 
         Parameters
         ----------
@@ -314,9 +314,14 @@ class LocalSGD:
         ------
         TypeError
             If `extra_state` holds anything else, which could not be read again.
+        FileExistsError
+            If the folder has checkpoints of a run that this one did not `resume`.
         """
         check_plain(extra_state)
+        if Path(folder) != self._folder:
+            check_free(Path(folder), self._ranks)
         write(Path(folder), {**self.state_dict(), "extra": extra_state}, self._ranks)
+        self._folder = Path(folder)
 
     def resume(self, folder: str | Path) -> tuple[int, Any] | None:
         """Go on, in all ranks, from the last sync that all of them have a whole checkpoint of.
@@ -331,7 +336,7 @@ class LocalSGD:
         RankError
             If there are some, but none that all ranks have whole, or of different runs, or of more or fewer ranks.
         """
-        state = read(Path(folder), self._ranks)
+        state, self._folder = read(Path(folder), self._ranks), Path(folder)
         if state is None:
             return None
         self.load_state_dict(state)
