@@ -104,7 +104,7 @@ def tied():
 
 
 UNFIT = {
-    "tied": (tied(), [[(X, Y)]], "fc.weight, spare.weight are one tensor"),
+    "tied": (tied(), [[(X, Y)]], "spare.weight and the numbers of 'fc' are one tensor"),
     "made": (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), [[(X, Y)]], "is made of other numbers"),
     "dtype": (nn.Linear(2, 2).half(), [[(X.half() * 1e-6, Y)]], "are outside the range of torch.float16"),
 }

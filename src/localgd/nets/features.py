@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +22,9 @@ with extra("torch", "torch"):
     from torch import nn
     from torch.nn.parameter import is_lazy
 
-ALIKE = 0.01
-"""Features that differ by more than this part of the largest when they are computed again are drawn at random."""
+ALIKE = 1024
+"""Features that differ by more roundings than this, of the largest in their column, when they are computed again, are
+not those of one network."""
 
 Pick = Callable[[Any], Any]
 
@@ -45,6 +48,7 @@ class Body:
     inputs: Pick | None = None
     targets: Pick | None = None
     _alone: Any = field(default_factory=threading.Lock, repr=False)
+    _first: list[tuple[Any, Any]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, model: Any, name: str, inputs: Pick | None, targets: Pick | None) -> Body:
@@ -61,7 +65,8 @@ class Body:
             raise ValueError(f"layer {name!r} {what}, and must be an nn.Linear of the model{known}")  # noqa: TRY004  a bad value
         if type(held[name]).forward is not nn.Linear.forward:
             raise ValueError(f"layer {name!r} is a {type(held[name]).__name__}, which does more than x·Wᵀ + b")
-        _check_whole(name, held[name])
+        with _at_rest(model):
+            _check_whole(name, held[name])
         return cls(model, name, inputs, targets)
 
     @property
@@ -72,7 +77,8 @@ class Body:
     @property
     def numbers(self) -> LastLayer:
         """The numbers of the layer, every one of them a float64 as it is."""
-        return numbers_of(self.layer.weight, self.layer.bias)
+        with _at_rest(self.model):
+            return numbers_of(self.layer.weight, self.layer.bias)
 
     def taken(self, node_id: str, batches: Iterable[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the features of a node's batches, (n, d), with ones behind them if the layer has a bias, and targets.
@@ -81,17 +87,17 @@ class Body:
         was afterwards, and so is the default generator of torch.
         """
         rows, targets = Grown(self.layer.in_features, ones=self.layer.bias is not None), list[NDArray[Any]]()
-        with self._alone, torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(self.model):
+        fresh = True
+        with self._alone, _at_rest(self.model), _still(self.model):
             for place, batch in enumerate(_iterated(node_id, batches)):
                 where = f"node {node_id!r}, batch {place}"
                 x, y = self._split(where, batch)
                 features = self._met(where, x)
-                if not place and drawn(features, self._met(where, x)):
-                    raise ValueError(
-                        f"{where}: the features before {self.name!r} are others when they are computed again, so "
-                        "nothing is proved of the layer: take out what is drawn at random (F.dropout needs "
-                        "training=self.training)"
-                    )
+                if fresh and features.numel():
+                    fresh = False
+                    if differ(features, self._met(where, x)):
+                        raise ValueError(f"{where}: {self._others} when they are computed again, {DRAWN}")
+                    self._first.append((copy.deepcopy(x), features))
                 targets.append(_targets(where, y, features))
                 if not torch.isfinite(features).all():
                     raise ValueError(f"{where}: the features before {self.name!r} are not finite")
@@ -99,6 +105,15 @@ class Body:
         if not targets:
             raise ValueError(f"node {node_id!r} has no batch; give it at least one, or leave it out")
         return rows.whole(), np.concatenate(targets)
+
+    @property
+    def _others(self) -> str:
+        return f"the features before {self.name!r} are others"
+
+    def depends(self) -> bool:
+        """Return whether features that were taken here are others now: the layer's own numbers may be in them."""
+        with self._alone, _at_rest(self.model):
+            return any(differ(features, self._met("the first batch", x)) for x, features in self._first)
 
     def _split(self, where: str, batch: Any) -> tuple[Any, Any]:
         """Return what the model takes of a batch, and what its layer is to say."""
@@ -119,11 +134,24 @@ class Body:
         def take(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             met.append((args[0] if args else options["input"]).detach().clone())  # which later layers may write to
 
-        hook = self.layer.register_forward_pre_hook(take, with_kwargs=True)
+        def compare(_: Any, args: tuple[Any, ...], options: dict[str, Any], out: Any) -> None:  # noqa: ARG001
+            if not _is_linear(met[-1], weight, bias, out):
+                raise ValueError(f"{where}: {self.name!r} does not return x·Wᵀ + b of what it is given and holds")
+
+        weight, bias = self.layer.weight, self.layer.bias
+        bias = None if bias is None else bias.detach().clone()  # hooks of others may set it
+        weight, states = weight.detach().clone(), _generators(weight.device)
+        hooks = [
+            self.layer.register_forward_pre_hook(take, with_kwargs=True),
+            self.layer.register_forward_hook(compare, with_kwargs=True, prepend=True),
+        ]
         try:
             _call(self.model, x)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+        if _generators(weight.device) != states:
+            raise ValueError(f"{where}: {self._others} when they are computed again, {DRAWN}")
         if len(met) != 1:
             times = f"{len(met)} times" if met else "never"
             raise ValueError(
@@ -131,6 +159,58 @@ class Body:
                 "all rows at once"
             )
         return met[0]
+
+
+DRAWN = (
+    "so nothing is proved of the layer: take out what is drawn at random (F.dropout needs training=self.training), or "
+    "remembered from batch to batch"
+)
+
+
+@contextmanager
+def _at_rest(model: Any) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients; torch's generator goes on afterwards where it stood."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(model):
+        yield
+
+
+@contextmanager
+def _still(model: Any) -> Iterator[None]:
+    """Put buffers that change meanwhile back, and refuse them."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    moved = [name for name, buffer in model.named_buffers() if not _same(buffer, before.get(name))]
+    for name, buffer in model.named_buffers():
+        if name in moved and name in before:
+            buffer.copy_(before[name])
+    if moved:
+        raise ValueError(
+            f"{listing(moved)} changes in evaluation mode, so features may be others each time: let buffers change in "
+            "training only"
+        )
+
+
+def _same(buffer: Any, before: Any) -> bool:
+    return before is not None and buffer.shape == before.shape and torch.equal(buffer, before)
+
+
+def _generators(device: Any) -> list[bytes]:
+    """Return where the generators stand that anybody draws from: those of torch, NumPy and Python."""
+    states = [torch.get_rng_state().numpy().tobytes(), repr(random.getstate()).encode()]
+    state: Any = np.random.get_state()  # noqa: NPY002  what others draw from
+    states.append(state[1].tobytes() + bytes(f"{state[2:]}", "ascii"))
+    return [*states, torch.cuda.get_rng_state(device).numpy().tobytes()] if device.type == "cuda" else states
+
+
+def _is_linear(x: Any, weight: Any, bias: Any, out: Any) -> bool:
+    """Return whether an output is x·Wᵀ + b, to within a few roundings of its dtype, which may be autocast's."""
+    if not isinstance(out, torch.Tensor) or out.shape != (*x.shape[:-1], len(weight)):
+        return False
+    x, weight, offset = x.double(), weight.double(), torch.zeros(()) if bias is None else bias.double()
+    eps = torch.finfo(out.dtype).eps if out.dtype == torch.float64 else max(torch.finfo(out.dtype).eps, 2**-10)
+    away = (out.double() - (x @ weight.T + offset)).abs()
+    size = x.abs() @ weight.abs().T + offset.abs()
+    return bool((~(away > 4 * eps * (size + torch.finfo(out.dtype).tiny))).all())  # NaN is another's matter
 
 
 @contextmanager
@@ -171,12 +251,20 @@ def numbers_of(weight: Any, bias: Any) -> LastLayer:
     return LastLayer(_exact(weight), None if bias is None else _exact(bias))
 
 
-def drawn(features: Any, again: Any) -> bool:
-    """Return whether features are others when they are computed again, by more than sums in another order."""
+def differ(features: Any, again: Any) -> bool:
+    """Return whether features are others when they are computed again, by more than sums in another order.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 400.0], [2.0, 400.0]])
+    >>> differ(x, x * (1 + 1e-6)), differ(x, x + torch.tensor([[0.01, 0.0]]))
+    (False, True)
+    """
     if features.shape != again.shape:
         return True
-    size, apart = features.abs().max().item() if features.numel() else 0.0, (features - again).abs()
-    return bool(apart.numel()) and apart.max().item() > ALIKE * size
+    columns, apart = features.reshape(-1, features.shape[-1]), (features - again).reshape(-1, features.shape[-1]).abs()
+    within = min(ALIKE * torch.finfo(features.dtype).eps, 0.02)
+    return bool(apart.numel()) and bool((apart > within * columns.abs().amax(0)).any())
 
 
 class Grown:
@@ -222,6 +310,8 @@ class Grown:
 def _check_whole(name: str, layer: Any) -> None:
     """Refuse a layer whose numbers are not here, all of them."""
     weight = layer.weight
+    if weight.is_complex():
+        raise ValueError(f"the weight of {name!r} is complex, and a head has real numbers: give a real layer")
     if is_lazy(weight) or weight.is_meta:
         raise ValueError(f"the weight of {name!r} has no numbers yet: initialise it, or run the model once")
     if type(weight.data).__name__ == "DTensor" or weight.shape != (layer.out_features, layer.in_features):
@@ -261,7 +351,7 @@ def _targets(where: str, y: Any, features: Any) -> NDArray[Any]:
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu()
         y = y.double() if y.is_floating_point() else y  # NumPy has no bfloat16
-    found: Any = np.asarray(y)
+    found: Any = np.asarray(y).copy()  # loaders may fill the same buffer again
     shape = tuple(features.shape[:-1])
     if found.shape == (*shape, 1):  # as the binary and the squared loss want it
         found = found[..., 0]

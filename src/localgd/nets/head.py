@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -174,11 +175,31 @@ def refit_head(
         raise ValueError(f"no head was found, so {layer!r} stays as it was: {run.certificate.status}")
     weight, bias = _cast(body, _placed(run, body.numbers))
     certified = with_model(run, _vector(numbers_of(weight, bias), run.method.problem), engine)
-    with torch.no_grad():
-        body.layer.weight.copy_(weight)
-        if bias is not None:
-            body.layer.bias.copy_(bias)
+    _put(body, weight, bias, engine)
     return certified
+
+
+@torch.no_grad()
+def _put(body: Body, weight: Any, bias: Any, engine: Engine) -> None:
+    """Write the numbers of the layer; if that fails, or changes features, it is as it was, in all ranks."""
+    layer, trouble = body.layer, ""
+    held = [(layer.weight, weight)] if bias is None else [(layer.weight, weight), (layer.bias, bias)]
+    before = [tensor.clone() for tensor, _ in held]
+    try:
+        for tensor, numbers in held:
+            tensor.copy_(numbers)
+        torch.clear_autocast_cache()  # it holds the old numbers in fewer bits
+        if body.depends():
+            trouble = "a new head changes the features it is for, as its numbers are used elsewhere, too: untie them"
+    except RuntimeError as error:  # of views, and of what was made in inference mode
+        trouble = f"its numbers cannot be written ({error})"
+    elsewhere = isinstance(engine, TorchDistributed) and engine.agreed(bool(trouble))[0]
+    if not (trouble or elsewhere):
+        return
+    for (tensor, _), numbers in zip(held, before, strict=True):
+        with suppress(RuntimeError):
+            tensor.copy_(numbers)
+    raise ValueError(f"layer {body.name!r} stays as it was: {trouble or 'another rank could not change it'}")
 
 
 def _problem(body: Body, C: float | None, alpha: float | None) -> Problem:
@@ -255,10 +276,31 @@ def _check_own(body: Body) -> None:
     layer, weight = body.layer, body.layer._parameters.get("weight")  # noqa: SLF001  weight_norm leaves a plain tensor
     if is_parametrized(layer) or weight is None:
         raise ValueError(f"the weight of {body.name!r} is made of other numbers; take its parametrization off first")
-    named = body.model.named_parameters(remove_duplicate=False)
-    mine = [name for name, tensor in named if tensor is weight]
-    if len(mine) > 1:
-        raise ValueError(f"{listing(mine)} are one tensor: a new head would change the features it is for; untie them")
+    mine = [tensor for tensor in (layer.weight, layer.bias) if tensor is not None]
+    shared = [
+        f"{name}.{key}" if name else key
+        for name, module in body.model.named_modules()
+        for key, tensor in (*module._parameters.items(), *module._buffers.items())  # noqa: SLF001  with those it shares
+        if module is not layer and tensor is not None and any(_overlap(tensor, own) for own in mine)
+    ]
+    if shared:
+        raise ValueError(
+            f"{listing(shared)} and the numbers of {body.name!r} are one tensor: a new head would change the features "
+            "it is for; untie them"
+        )
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    """Return whether two tensors have memory in common."""
+    if a.device != b.device or not (a.numel() and b.numel()):
+        return False
+    (a0, a1), (b0, b1) = _extent(a), _extent(b)
+    return bool(a0 < b1 and b0 < a1)
+
+
+def _extent(tensor: Any) -> tuple[int, int]:
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + tensor.element_size() * (1 + last)
 
 
 def _placed(run: Run, before: LastLayer) -> tuple[FloatArray, FloatArray | None]:
@@ -275,12 +317,15 @@ def _placed(run: Run, before: LastLayer) -> tuple[FloatArray, FloatArray | None]
 
 def _cast(body: Body, numbers: tuple[FloatArray, FloatArray | None]) -> tuple[Any, Any]:
     """Return weight and bias in the dtype of the layer; a ValueError if that cannot hold them."""
-    dtype, device = body.layer.weight.dtype, body.layer.weight.device
-    weight, bias = (None if part is None else torch.tensor(part).to(device, dtype) for part in numbers)
-    if not all(torch.isfinite(part).all() for part in (weight, bias) if part is not None):
-        largest = max(float(np.abs(part).max()) for part in numbers if part is not None)
-        raise ValueError(
-            f"coefficients of up to {largest:.0e} are outside the range of {dtype}, that of layer {body.name!r}, which "
-            "stays as it was; scale the features, or take a wider dtype"
-        )
+    layer = body.layer
+    weight, bias = (
+        None if wanted is None else torch.tensor(wanted).to(at.device, at.dtype)
+        for at, wanted in zip((layer.weight, layer.bias), numbers, strict=True)
+    )
+    for part, wanted in zip((weight, bias), numbers, strict=True):
+        if part is not None and wanted is not None and not torch.isfinite(part).all():
+            raise ValueError(
+                f"coefficients of up to {np.abs(wanted).max():.0e} are outside the range of {part.dtype}, that of "
+                f"layer {body.name!r}, which stays as it was; scale the features, or take a wider dtype"
+            )
     return weight, bias
