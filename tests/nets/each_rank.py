@@ -217,7 +217,7 @@ def test_buffers_follow_the_rules_given_and_counters_take_the_largest():
 
 def test_settings_that_differ_are_refused_in_all_ranks():
     model = made("mlp")
-    with pytest.raises(RankError, match="had another model, optimizer or settings than rank 0"):
+    with pytest.raises(RankError, match="had another group of settings than rank 0"):
         LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), sync_every=4 + dist.get_rank())
 
 

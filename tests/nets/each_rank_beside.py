@@ -263,7 +263,7 @@ def test_a_checkpoint_of_a_run_without_a_shadow_has_none(tmp_path):
 def test_a_shadow_in_some_ranks_only_is_another_setting():
     model, rank = made("mlp"), dist.get_rank()
     options = {} if rank else {"loss": loss, "shadow": True, "probe": PROBE}
-    with pytest.raises(RankError, match="had another model, optimizer or settings than rank 0"):
+    with pytest.raises(RankError, match="had another group of settings than rank 0"):
         LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), **options)
 
 

@@ -44,6 +44,20 @@ def test_nothing_is_ever_certified():
         certify(run.w, engine, problem=problem)
     with pytest.raises(ValueError, match="nothing is proved about a network; leave the goal out"):
         train(engine, FEDAVG, problem=problem, goal=Angle(1.0))
+    with pytest.raises(ValueError, match="reference is the direction of a linear model, and a network has none"):
+        train(engine, FEDAVG, problem=problem, reference=run.w)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((nn.Linear(2, 3), cross_entropy), "build must be a function that returns a module, as lambda: nn.Linear"),
+        ((lambda: nn.Linear(2, 3), nn.CrossEntropyLoss()), "loss must be a function of a model and a batch, as lambda"),
+    ],
+)
+def test_a_module_is_no_function_that_makes_one(given, words):
+    with pytest.raises(TypeError, match=words):
+        Network(*given)
 
 
 def test_codes_are_refused_in_words():

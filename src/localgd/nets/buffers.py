@@ -27,6 +27,9 @@ class Buffers:
     """
 
     def __init__(self, tensors: Mapping[str, Any], rules: Mapping[str, str]) -> None:
+        for pattern, rule in rules.items():
+            if rule not in RULES:
+                raise ValueError(f"buffers[{pattern!r}] must be 'mean', 'max' or 'equal', got {rule!r}")
         used = set[str]()
         kinds: dict[str, str] = {}
         for name, tensor in tensors.items():
@@ -34,12 +37,11 @@ class Buffers:
             used.update(patterns)
             counter = not tensor.is_floating_point() and not tensor.is_complex() and tensor.numel() <= FEW
             kinds[name] = rules[patterns[0]] if patterns else "max" if counter else "equal"
-            if kinds[name] not in RULES:
-                raise ValueError(f"buffers[{patterns[0]!r}] must be 'mean', 'max' or 'equal', got {kinds[name]!r}")
             if kinds[name] != "equal" and tensor.is_complex():
                 raise ValueError(f"buffer {name} is complex, which can only be 'equal' over the ranks")
         if unknown := rules.keys() - used:
-            raise ValueError(f"buffers names {listing(sorted(unknown))}, and the model has {listing(sorted(tensors))}")
+            known = listing(sorted(tensors)) or "none that needs a rule"
+            raise ValueError(f"buffers names {listing(sorted(unknown))}, and the model has {known}")
         of = {rule: [(name, tensors[name]) for name, kind in kinds.items() if kind == rule] for rule in RULES}
         self.means, self.peaks, self.constants = Places(of["mean"]), Places(of["max"]), of["equal"]
         self.size = self.means.size

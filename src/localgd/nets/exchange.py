@@ -28,6 +28,9 @@ with extra("torch", "torch"):
 WORDS = ["number", "steps", "weight", "finished", "changed", "finite", "length", "lr"]
 """What each rank says of itself in every sync."""
 
+PARTS = ("model (names, shapes or dtypes)", "optimizer", "group of settings")
+"""What must be the same in all ranks."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -79,25 +82,18 @@ class Exchange:
     ) -> None:
         self.ranks, self.model, self.optimizer, self.idle, self.skip = ranks, model, optimizer, idle, skip
         self.scale = 1.0
-        trouble, layout = None, ""
+        trouble, layout = None, ["", "", ""]
         try:
             parts = parts_of(model, rules)
             dtype = torch.float64 if any(t.dtype == torch.float64 for _, t, _, _ in parts.trained) else torch.float32
             self.state = OptimizerState(optimizer, parts.trained, state)
             self.buffers = Buffers(parts.others, rules)
             tensors = [f"{name}{tuple(t.shape)}{t.dtype}" for name, t in model.state_dict(keep_vars=True).items()]
-            layout = f"{settings} {type(optimizer).__name__} {self.state.size} {sorted(rules.items())} {tensors}"
+            kind = f"{type(optimizer).__name__} {self.state.size}"
+            layout = [f"{tensors}", kind, f"{settings} {sorted(rules.items())}"]
         except (TypeError, ValueError) as error:
             trouble = error
-        told = ranks.everyone((said(trouble) if trouble else "", layout))
-        if trouble is not None:
-            raise trouble
-        if failed := [f"rank {rank}: {words}" for rank, (words, _) in enumerate(told) if words]:
-            raise RankError("; ".join(failed))
-        if odd := [rank for rank, (_, other) in enumerate(told) if other != told[0][1]]:
-            raise RankError(
-                f"{_ranks(odd)} had another model, optimizer or settings than rank 0; start the same program"
-            )
+        _check_alike(ranks, trouble, layout)
         ranks.first([tensor.detach() for tensor in (*model.parameters(), *model.buffers())])
         self.layout, self._changed = Layout(model, optimizer), ""
         self.statistics = Statistics(parts.layers)
@@ -305,6 +301,18 @@ def weights_of(rows: list[dict[str, float]], *, idle: bool) -> list[float]:
     known = [row["weight"] for row in rows if row["weight"]]
     unknown = 0.0 if known and not idle else math.fsum(known) / len(known) if known else 1.0
     return [(row["weight"] or unknown) if row["finite"] else 0.0 for row in rows]
+
+
+def _check_alike(ranks: Ranks, trouble: Exception | None, layout: list[str]) -> None:
+    """Refuse in all ranks what one of them refuses, and what is not the same in all."""
+    told = ranks.everyone((said(trouble) if trouble else "", layout))
+    if trouble is not None:
+        raise trouble
+    if failed := [f"rank {rank}: {words}" for rank, (words, _) in enumerate(told) if words]:
+        raise RankError("; ".join(failed))
+    if odd := [rank for rank, (_, other) in enumerate(told) if other != told[0][1]]:
+        unlike = [part for k, part in enumerate(PARTS) if any(told[rank][1][k] != told[0][1][k] for rank in odd)]
+        raise RankError(f"{_ranks(odd)} had another {listing(unlike)} than rank 0; start the same program")
 
 
 def _ranks(ranks: list[int]) -> str:

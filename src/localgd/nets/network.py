@@ -23,7 +23,7 @@ from localgd.problems.sizes import DataSizes
 from localgd.rounding import FloatArray
 
 with extra("torch", "torch"):
-    pass
+    from torch import nn
 
 UNPROVED = "no theorem says which network local steps lead to; examples set aside say how good it is"
 
@@ -84,14 +84,20 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check every field once; a mapping becomes pairs."""
-        for name, what in (
-            ("build", "a function that returns a module"),
-            ("loss", "a function of a model and a batch"),
+        for name, what, example in (
+            ("build", "a function that returns a module", "lambda: nn.Linear(2, 3)"),
+            (
+                "loss",
+                "a function of a model and a batch",
+                "lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])",
+            ),
         ):
-            if not callable(getattr(self, name)):
-                raise TypeError(f"{name} must be {what}, got {getattr(self, name)!r}")
+            given: Any = getattr(self, name)
+            if not callable(given) or isinstance(given, nn.Module):
+                shown = type(given).__name__ if isinstance(given, nn.Module) else repr(given)
+                raise TypeError(f"{name} must be {what}, as {example}; got {shown}")
         check_whole("seed", self.seed, 0)
-        given: Any = dict(self.buffers) if isinstance(self.buffers, tuple) else self.buffers
+        given = dict(self.buffers) if isinstance(self.buffers, tuple) else self.buffers
         check_mapping("buffers", given)
         object.__setattr__(self, "buffers", tuple(sorted((given or {}).items())))
         if self._named:

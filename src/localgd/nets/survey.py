@@ -83,7 +83,7 @@ def _check_modules(model: Any) -> None:
 def _check_tensors(named: Mapping[str, Any]) -> None:
     for name, tensor in named.items():
         if is_lazy(tensor):
-            raise ValueError(f"parameter {name} has no shape yet; run the model once before LocalSGD")
+            raise ValueError(f"parameter {name} has no shape yet; run the model once first")
         if type(tensor.data).__name__ == "DTensor":
             raise TypeError(f"parameter {name} is spread over ranks (DTensor); LocalSGD averages whole models")
         if not tensor.is_floating_point():

@@ -111,6 +111,8 @@ def train(
     start = None if own is None else own.start()
     start = start if w0 is None else vector("w0", w0.vector if isinstance(w0, Dual) else w0)
     compared = None if reference is None else vector("reference", reference)
+    if own is not None and compared is not None:
+        raise ValueError(f"reference is the direction of a linear model, and a {problem.kind} has none; leave it out")
     log, failed = CommunicationLog(engine), len(engine.failures)
     sizes = measured(engine, zeros=not problem.by_margins) if own is None else own.sizes(engine)
     for name, given in (("w0", start), ("reference", compared)):
