@@ -157,6 +157,7 @@ def cut_points(local, before, number, scratch):
     return list(folders.values())
 
 
+@pytest.mark.filterwarnings("ignore:.*came to the end of a first save")
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_killed_anywhere_in_a_commit_all_ranks_go_on_to_the_same_bits(number, calm, monkeypatch, tmp_path):
     before, scratch = tmp_path / "before", tmp_path / "scratch"
@@ -240,6 +241,13 @@ def test_without_one_that_all_ranks_have_whole_they_are_told_what_there_is(monke
         (tmp_path / f"sync-{number:08d}-rank-0-of-2.pt").unlink()
     with pytest.raises(RankError, match=r"rank 0 has \[\]; rank 1 has \[2, 3\]"):
         ended(monkeypatch, tmp_path)
+
+
+def test_a_first_save_in_one_rank_only_is_said(calm, monkeypatch, tmp_path):
+    in_threads(monkeypatch, WORLD, partial(program, folder=tmp_path, upto=1))
+    next(tmp_path.glob("*rank-1-of-2.pt")).unlink()
+    with pytest.warns(RuntimeWarning, match="only 0 came to the end of a first save, so this begins afresh"):
+        assert ended(monkeypatch, tmp_path) == calm
 
 
 def test_files_of_two_runs_are_not_mixed(monkeypatch, tmp_path):

@@ -113,6 +113,13 @@ def read(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
             "start as many, or give another folder"
         )
     if not common and all(first for _, first, _ in told):
+        if some := [f"{rank}" for rank, (numbers, _, _) in enumerate(told) if numbers]:
+            warnings.warn(
+                f"{folder}: of all ranks only {listing(some)} came to the end of a first save, so this begins afresh; "
+                "save in all ranks",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         _tidy(folder, -1, ranks)
         return None
     failed: list[str] = []
