@@ -31,6 +31,25 @@ with INTERRUPTS.answered(), whole(Path(sys.argv[1])) as fresh:
 """
 
 
+IN_A_CALLBACK = """
+import signal, time, weakref
+from localgd.report.interrupts import INTERRUPTS
+class Thing: ...
+thing = Thing()
+seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+with INTERRUPTS.answered():
+    del thing
+    time.sleep(20)
+"""
+
+
+def test_a_signal_where_python_cannot_raise_is_answered_in_a_line():
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_at_once_and_is_told(number):
     before = signal.getsignal(number)

@@ -68,6 +68,8 @@ class Interrupts:
         ear, mouth = socket.socketpair()
         mouth.setblocking(False)
         before: dict[int, Any] = {number: signal.signal(number, self._in_main) for number in SIGNALS}
+        unraised = sys.unraisablehook
+        sys.unraisablehook = lambda fault: None if self._swallowed(fault) else unraised(fault)
         told_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
         watch = threading.Thread(target=self._watch, args=(ear, done), daemon=True, name="interrupts")
         watch.start()
@@ -75,6 +77,7 @@ class Interrupts:
             yield
         finally:
             done.set()
+            sys.unraisablehook = unraised
             signal.set_wakeup_fd(told_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -82,6 +85,10 @@ class Interrupts:
             watch.join()
             ear.close()
             self._depth = 0
+
+    def _swallowed(self, fault: Any) -> bool:
+        """Return whether this is our own interrupt, where Python cannot raise one: the watch ends the process then."""
+        return self.number is not None and issubclass(fault.exc_type, KeyboardInterrupt)
 
     def _stops(self, number: int) -> bool:
         """Return whether the process is to stop at once."""
