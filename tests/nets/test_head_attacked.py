@@ -166,6 +166,10 @@ def test_buffers_that_change_in_evaluation_mode_are_put_back_and_named():
     with pytest.raises(ValueError, match="calls changes in evaluation mode"):
         certify_head(model, "fc", [[sample()]])
     assert model.calls == 0
+    x, y = sample()
+    with pytest.raises(ValueError, match="batch 1: the features before 'fc' are not finite"):
+        certify_head(model, "fc", [[(x, y), (x * torch.inf, y)]])
+    assert model.calls == 0
 
 
 def test_a_layer_that_cannot_be_written_is_as_it_was():

@@ -177,12 +177,15 @@ def _at_rest(model: Any) -> Iterator[None]:
 @contextmanager
 def _still(model: Any) -> Iterator[None]:
     """Put buffers that change meanwhile back, and refuse them."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    yield
-    moved = [name for name, buffer in model.named_buffers() if not _same(buffer, before.get(name))]
-    for name, buffer in model.named_buffers():
-        if name in moved and name in before:
-            buffer.copy_(before[name])
+    before, moved = {name: buffer.clone() for name, buffer in model.named_buffers()}, list[str]()
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            if not _same(buffer, before.get(name)):
+                moved.append(name)
+                if name in before:
+                    buffer.copy_(before[name])
     if moved:
         raise ValueError(
             f"{listing(moved)} changes in evaluation mode, so features may be others each time: let buffers change in "

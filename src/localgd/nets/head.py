@@ -87,8 +87,9 @@ def certify_head(
     Raises
     ------
     ValueError
-        If there is no such layer, features are not finite or others when they are computed again, labels are no
-        classes of the layer, or ranks hold other numbers.
+        If there is no such layer, or it does more than x·Wᵀ + b; features are not finite, or others when they are
+        computed again; buffers change in evaluation mode; labels are no classes of the layer; or ranks hold other
+        numbers.
 
     Examples
     --------
@@ -155,7 +156,7 @@ def refit_head(
     ------
     ValueError
         As of `localgd.nets.certify_head`; or if no head was found, or one that is beyond the dtype of the layer, or the
-        layer's weight is another module's, too. The layer is then as it was.
+        layer's numbers are in its own features, too. The layer is then as it was.
 
     Examples
     --------
