@@ -20,7 +20,7 @@ from localgd import cli
 
 LOCALGD = [str(Path(sys.executable).with_name("localgd"))]
 
-FILES = {"config.json", "history.csv", "model.json", "coefficients.csv", "certificate.json", "convergence.png"}
+FILES = {"config.json", "history.csv", "model.json", "coefficients.csv", "certificate.json"}
 OPEN = FILES | {"checkpoint"}
 """What a run leaves that was interrupted, or ended because its rounds were used up: it can go on."""
 TRAIN = ("--label", "outcome", "--node", "site", "--n-rounds", "60", "--method", "local-gd", "--local-steps", "20")

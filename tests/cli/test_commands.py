@@ -35,8 +35,20 @@ def test_a_users_own_csv_trains_and_leaves_a_whole_run_folder(run):
     config = json.loads((run / "config.json").read_text())
     assert config["method"]["task"]["local_steps"] == 20
     assert config["flags"]["label"] == "outcome"
-    assert (run / "convergence.png").read_bytes()[:4] == b"\x89PNG"
     assert pl.read_csv(run / "history.csv")["round"][-1] == 60
+
+
+def test_a_figure_is_drawn_where_it_is_asked_for_and_again_when_the_run_goes_on(table, tmp_path):
+    done = localgd("train", table, *TRAIN, "--plot", "--out", tmp_path / "RUN")
+    assert done.returncode == 0, done.stderr
+    drawn = (tmp_path / "RUN" / "convergence.png").read_bytes()
+    assert drawn[:4] == b"\x89PNG"
+    assert localgd("resume", tmp_path / "RUN", "--n-rounds", "90").returncode == 0
+    assert (tmp_path / "RUN" / "convergence.png").read_bytes() != drawn
+    for command in ("train", "tune"):
+        refused = localgd(command, table, *TRAIN[:4], "--plot")
+        assert refused.returncode == 2
+        assert "--plot is about the run folder; name one with --out, or leave it out" in refused.stderr
 
 
 def test_predict_labels_rows_with_the_trained_model(run, table, tmp_path):

@@ -174,7 +174,7 @@ def test_a_run_that_is_being_written_is_left_alone(sites, tmp_path):
     words = ["train", str(sites), "--label", "outcome", "--method", "local-gd", "--out", str(tmp_path / "RUN")]
     slow = "job.convergence = lambda *_: (print('WRITING', flush=True), input())"
     program = f"import sys; from localgd.cli import job, main; {slow}; sys.exit(main())"
-    command = [sys.executable, "-c", program, *words, "--n-rounds", "5"]
+    command = [sys.executable, "-c", program, *words, "--n-rounds", "5", "--plot"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes, text=True) as process:
         assert process.stdout.readline() == "WRITING\n"

@@ -124,6 +124,7 @@ OfUnseen = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn: the partition, batches, sampled nodes.")]
 AngleTol = Annotated[float | None, typer.Option(help="Degrees to the pooled model that must be proved.")]
 Force = Annotated[bool, typer.Option(help="Replace what is there of --out.")]
+Plot = Annotated[bool, typer.Option(help="With --out: also draw convergence.png, what is proved against rounds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Engine = Annotated[
     Literal["in-process", "torch"] | None,

@@ -224,10 +224,11 @@ class Job:
         """Write the run folder; if its disk is full, put the run where there is room, so nothing is lost."""
         if self.out is None:
             return None
+        draw = convergence if self.flags.plot else None
         try:
             if judged is not None:
                 judged.leave(record.partial(self.out))
-            record.write(self.out, run, model, self._config, draw=convergence, force=self.flags.force)
+            record.write(self.out, run, model, self._config, draw=draw, force=self.flags.force)
         except OSError as error:
             refuge = Path(tempfile.mkdtemp(prefix="localgd-")) / "run"
             typer.echo(f"error: could not write {self.out}: {error}", err=True)

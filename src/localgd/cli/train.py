@@ -77,6 +77,7 @@ def train_command(
         int | None, typer.Option(help="With --out: rounds between checkpoints.", show_default="by time only")
     ] = None,
     force: Annotated[bool, typer.Option(help="With --out: replace the run folder if it is there.")] = False,
+    plot: flags.Plot = False,
     as_json: flags.Json = False,
 ) -> None:
     """Train over nodes that keep their rows, and certify which model came out."""
@@ -84,7 +85,7 @@ def train_command(
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
     given |= meant(problem, task=task, C=C, loss=given["loss"])
-    for name in ("checkpoint_seconds", "checkpoint_rounds", "force"):
+    for name in ("checkpoint_seconds", "checkpoint_rounds", "force", "plot"):
         if out is None and given[name] is not None and given[name] is not False:
             raise ValueError(
                 f"--{name.replace('_', '-')} is about the run folder; name one with --out, or leave it out"

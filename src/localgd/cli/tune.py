@@ -48,6 +48,7 @@ def tune_command(
     n_jobs: Annotated[int, typer.Option(help="Threads that share the nodes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     force: Annotated[bool, typer.Option(help="With --out: replace the run folder if it is there.")] = False,
+    plot: flags.Plot = False,
     as_json: flags.Json = False,
 ) -> None:
     """Choose the penalty C by how well models do on rows that they were not trained on, and train with it on all rows.
@@ -60,8 +61,9 @@ def tune_command(
     """
     from localgd.run import folder as record
 
-    if force and out is None:
-        raise ValueError("--force is about the run folder; name one with --out, or leave it out")
+    for name in ("force", "plot"):
+        if out is None and context.params[name]:
+            raise ValueError(f"--{name} is about the run folder; name one with --out, or leave it out")
     values, given = _values(Cs), dict(context.params)
     with process_group(None, None) as here:
         if out is not None:
@@ -135,7 +137,7 @@ def _values(given: str) -> FloatArray:
 
 def _judging(parameters: Sequence[click.Parameter], given: Mapping[str, Any]) -> list[str]:
     """Return the words of the training that is judged by the rows set aside: all that was said of the rows again."""
-    words, unlike = ["train", given["data"]], {"data", "Cs", "cv", "scoring", "out", "force", "as_json"}
+    words, unlike = ["train", given["data"]], {"data", "Cs", "cv", "scoring", "out", "force", "plot", "as_json"}
     for one in parameters:
         value = given[one.name or ""]
         if one.name in unlike or value in (None, (), []) or (value == one.default and one.name != "seed"):
@@ -160,7 +162,7 @@ def _leave(out: Path, found: Tuned, model: Model, given: dict[str, Any], *, forc
     place.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(tuned.columns(found)).write_csv(place / record.SCORES)
     figure_of(tuned.panels(found, given["scoring"])).savefig(place / record.SCORES_FIGURE, dpi=130)
-    record.write(out, run, model, config_of(given), draw=convergence, force=force)
+    record.write(out, run, model, config_of(given), draw=convergence if given["plot"] else None, force=force)
 
 
 def _entries(

@@ -48,6 +48,7 @@ KEYS: dict[str, Any] = {
     **dict.fromkeys(("label-map", "category-map", "n-classes", "class-weight"), ""),
     "min-group": 1,
     "intercept": True,
+    "plot": False,
     "checkpoint-seconds": 30.0,
     "checkpoint-rounds": "",
 }
@@ -117,7 +118,8 @@ class RunConfig:
             run = self._trained(federation, how, goal, out)
             model = run.model(recipe)
             if out is not None:
-                record.write(out, run, model, self._config(), draw=convergence, force=resumed is not None)
+                draw = convergence if self.given("plot") else None
+                record.write(out, run, model, self._config(), draw=draw, force=resumed is not None)
         self._tell(run, federation, out)
         return run
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from scipy.optimize import nnls
 
 from localgd.core import Message, Problem, Report
 from localgd.duals.dual import Dual
@@ -315,6 +314,8 @@ class NormalEquations(Affordable, Solving):
         Problems*.
         """
         before = known.reduced.free(point.base)
+        from scipy.optimize import nnls  # noqa: PLC0415  a third of all imports of a command, for a rare step
+
         root, aim = known.rooted(before, point.h)
         after = nnls(root, aim, maxiter=100 * before.size + 100)[0]
         w = point.base + known.reduced.lifted(after - before)

@@ -8,7 +8,7 @@ RUN/config.json        method, data, seed, versions: how to do it again; digests
     failures.json      which node failed at what and in which round, with its traceback; only if one did
     metrics.json       how well the model does on rows or nodes that were held out; metrics.png shows it
     scores.csv         the score of each C on each fold, if C was chosen by `localgd tune`; scores.png shows them
-    convergence.png    margin bounds and certified angle against rounds (written by `localgd.report.plots`)
+    convergence.png    margin bounds and certified angle against rounds, if it was asked for (`--plot`)
     checkpoint/        what the run needs to go on, if it was cut short (`localgd.run.checkpoint`)
 
 While a run is at work its folder is called RUN.partial and holds config.json and checkpoint/. It takes the name RUN
