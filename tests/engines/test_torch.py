@@ -18,7 +18,7 @@ CONTRACT = ["tests/engines/test_contract.py", "tests/engines/test_evaluated.py"]
 
 
 def pytest_in_ranks(world, *words):
-    ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words])
+    ended = in_ranks(world, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words], seconds=500)
     assert [rank.code for rank in ended] == [0] * world, "\n".join(rank.output for rank in ended if rank.code)
 
 
