@@ -32,6 +32,7 @@ from localgd import (
     local_sgd,
     modified_local_gd,
     newton,
+    newton_cg,
     normalised_local_gd,
     partition,
     prepare,
@@ -104,6 +105,9 @@ def penalised(method: Method, C: float, *, intercept: bool = False, loss: str = 
 PENALISED: dict[str, Method] = {
     "newton": penalised(newton(), 1.0),
     "lbfgs": penalised(lbfgs(), 1.0),
+    "newton-cg": penalised(newton_cg(), 1.0),
+    "newton-cg, free bias": penalised(newton_cg(), 0.3, intercept=True),
+    "newton-cg, squared hinge, free bias": penalised(newton_cg(), 0.3, intercept=True, loss="squared_hinge"),
     "lbfgs, free bias": penalised(lbfgs(memory=3), 0.3, intercept=True),
     "newton, free bias": penalised(newton(), 0.3, intercept=True),
     "scaffold": penalised(scaffold(local_steps=20), 1.0),

@@ -70,6 +70,7 @@ def test_it_answers_as_the_rows_written_out_do(name, seed):
     close(data.margins(w), z @ w)
     close(data.sum(c), z.T @ c)
     close(data.moment(c), z.T @ (z * c[:, None]))
+    close(data.diagonal(np.abs(c)), np.square(z).T @ np.abs(c))
     own = (c[:, None] * z).reshape(-1, data.versus, z.shape[1]).sum(axis=1)
     close(data.spread(c, np.ones(7)), z.T @ (z * c[:, None]) - own.T @ own)
     close(data.by_gram(data.gram, c), z @ z.T @ c)
@@ -223,7 +224,7 @@ def test_codes_that_fit_neither_rows_nor_classes_are_refused(codes, n_classes, w
 HALVED = ["local-gd", "local-sgd", "modified, projection", "consensus", "interior-point", "fedexp"]
 
 
-@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "lbfgs", "scaffold"])
+@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "newton-cg", "lbfgs", "scaffold"])
 def test_float32_rows_train_the_model_of_the_same_rows_in_float64(name):
     method = (METHODS | PENALISED)[name]
     halved = [s.data.x.astype(np.float32) for s in random_rows(3, n=12)]
@@ -269,7 +270,7 @@ def test_rows_of_a_mapped_file_stay_there_and_are_the_rows_that_would_be_kept(n_
         assert plain[0].tobytes() == plain[1].tobytes()
 
 
-@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "lbfgs", "scaffold"])
+@pytest.mark.parametrize("name", [*HALVED, "newton, free bias", "newton-cg", "lbfgs", "scaffold"])
 def test_prepared_rows_train_the_model_of_the_rows_written_out(name):
     method, rng = (METHODS | PENALISED)[name], np.random.default_rng(1)
     runs = []

@@ -31,7 +31,7 @@ HOMES = {
     "losses": "Exponential Logistic Loss SquaredHinge",
     "methods.auto": "auto",
     "methods.averaging": "fedexp fedprox local_gd local_sgd modified_local_gd normalised_local_gd slowmo",
-    "methods.exact": "consensus interior_point lbfgs newton scaffold",
+    "methods.exact": "consensus interior_point lbfgs newton newton_cg scaffold",
     "methods.method": "Fallback Method",
     "methods.squares": "conjugate_gradients normal_equations",
     "problems.certificate": "Certificate Status",

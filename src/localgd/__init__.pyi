@@ -49,6 +49,7 @@ from localgd.methods.exact import consensus as consensus
 from localgd.methods.exact import interior_point as interior_point
 from localgd.methods.exact import lbfgs as lbfgs
 from localgd.methods.exact import newton as newton
+from localgd.methods.exact import newton_cg as newton_cg
 from localgd.methods.exact import scaffold as scaffold
 from localgd.methods.method import Fallback as Fallback
 from localgd.methods.method import Method as Method

@@ -91,10 +91,8 @@ class Shard:
 
     def _weighted(self, given: Any) -> Any:
         """Leave out samples of weight 0, and weights that are all 1; return the rows."""
-        weights, n_samples = (
-            real_array(f"weights of node {self.node_id!r}", given),
-            self.data.shape[0] // self.data.versus,
-        )
+        weights = real_array(f"weights of node {self.node_id!r}", given)
+        n_samples = self.data.shape[0] // self.data.versus
         if weights.shape != (n_samples,):
             of_shape = f"{n_samples} samples but weights of shape {weights.shape}"
             raise ValueError(f"node {self.node_id!r} has {of_shape}; give one each")
@@ -313,6 +311,13 @@ class Shard:
         self._permit_squares(lambda: self.data.shares(coefficients, 2))
         return np.asarray(self.data.moment(coefficients))
 
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        """Return the diagonal of Σ c_i z_i z_iᵀ, c >= 0, shape (d,), if that may leave the node: see `limits`."""
+        coefficients = self._fitting(coefficients)
+        if self.limits is not None:
+            self.limits.rest(self.data.shares(coefficients, 2))
+        return np.asarray(self.data.diagonal(coefficients))
+
     def spread(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i z_iᵀ less s sᵀ of every sample's s = Σ c_i z_i, each sample by its weight, (d, d).
 
@@ -375,10 +380,8 @@ class Samples(Shard):
         object.__setattr__(self, "targets", real_array(f"targets of node {self.node_id!r}", self.targets))
         n_rows = self._laid().shape[0]
         if self.targets.shape != (n_rows,):
-            raise ValueError(
-                f"node {self.node_id!r} has {n_rows} rows but targets of shape {self.targets.shape}; "
-                f"give one target per row, shape ({n_rows},)"
-            )
+            got = f"targets of shape {self.targets.shape}; give one target per row, shape ({n_rows},)"
+            raise ValueError(f"node {self.node_id!r} has {n_rows} rows but {got}")
         super().__post_init__()
         if not np.isfinite(self.targets).all():
             raise ValueError(f"node {self.node_id!r} has NaN or infinite targets; impute or remove those rows")

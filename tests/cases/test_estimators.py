@@ -33,7 +33,7 @@ def peak_of(fit):
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("method", ["auto", "lbfgs", "scaffold"])
+@pytest.mark.parametrize("method", ["auto", "newton-cg", "lbfgs", "scaffold"])
 def test_very_many_columns_are_solved_with_vectors_only(method, fit_intercept):
     """Quantco/glum#485: sparse rows, and the fit asks for a dense columns × columns matrix."""
     d = 3000

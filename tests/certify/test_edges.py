@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from localgd import Exponential, Gap, InProcess, Logistic, Regularised, Shard, Status, certify, train
-from localgd.methods.exact import lbfgs, newton
+from localgd.methods.exact import lbfgs, newton, newton_cg
 from localgd.problems.certificate import Certificate
 from localgd.problems.least_squares import LeastSquares, Squares
 from localgd.problems.regularised import Appraise, Curvature
@@ -17,7 +17,7 @@ from localgd.run.loop import joined
 
 
 @pytest.mark.parametrize("share", [0.3, 0.1, 0.01])
-@pytest.mark.parametrize("method", [newton(), lbfgs()], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [newton(), newton_cg(), lbfgs()], ids=lambda method: method.name)
 @pytest.mark.parametrize("C", [1e3, 1e10, 1e16, 1e18, 1e20, 1e30, 1e60])
 def test_a_gap_is_a_part_of_what_the_objective_is_at_least(C, method, share):
     run = train(InProcess([Shard("a", [[1.0]])]), method, problem=Regularised(C=C), goal=Gap(share))

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from common import examples, random_rows, squared_hinge_fit, stacked, with_bias
-from localgd import InProcess, Regularised, Shard, Status, certify, lbfgs, newton, scaffold, train
+from localgd import InProcess, Regularised, Shard, Status, certify, lbfgs, newton, newton_cg, scaffold, train
 from localgd.rounding import angle_deg
 from targets import solved
 
@@ -100,7 +100,9 @@ def test_no_certificate_is_ever_false():
     assert told > 2 * n
 
 
-@pytest.mark.parametrize("method", [newton(), lbfgs(), scaffold(local_steps=5)], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [newton(), newton_cg(), lbfgs(), scaffold(local_steps=5)], ids=lambda method: method.name
+)
 def test_methods_end_at_the_exact_minimiser_certified(method):
     for seed in range(examples(8)):
         shards = with_bias(random_rows(seed), seed, 0.2)

@@ -170,7 +170,7 @@ def entry(config, path):
         ("--margin-ratio 0.01 --n-jobs 2 --no-fit-intercept", {"name": "interior-point", "merge.max_mb": 64.0}),
         ("", {"name": "interior-point", "merge.max_mb": 64.0}),
         ("--C 1.0", {"name": "newton", "merge.problem.C": 1.0, "task.problem.intercept": True}),
-        ("--C 1.0 --max-mb 0.00001", {"name": "lbfgs", "merge.problem.C": 1.0, "task.problem.C": 1.0}),
+        ("--C 1.0 --max-mb 0.00001", {"name": "newton-cg", "merge.problem.C": 1.0, "task.problem.C": 1.0}),
         ("--method newton --C 2 --max-mb 3", {"name": "newton", "merge.problem.C": 2.0, "merge.max_mb": 3.0}),
         (
             "--method scaffold --C 0.1 --local-steps 5 --no-fit-intercept",

@@ -18,7 +18,7 @@ def data():
     return X, X[:, 0] + 0.3 * rng.standard_normal(120) > 0, np.arange(120) % 4
 
 
-@pytest.mark.parametrize("method", ["newton", "lbfgs", "scaffold"])
+@pytest.mark.parametrize("method", ["newton", "newton-cg", "lbfgs", "scaffold"])
 def test_a_warm_fit_takes_fewer_rounds_to_the_same_minimiser(data, method):
     X, y, groups = data
     warm, cold = LocalGDClassifier(method, C=10.0, warm_start=True), LocalGDClassifier(method, C=12.0)

@@ -24,6 +24,7 @@ from localgd import (
     local_gd,
     modified_local_gd,
     newton,
+    newton_cg,
     scaffold,
     train,
 )
@@ -175,7 +176,7 @@ def test_exact_methods_reach_the_same_model_when_every_tenth_report_is_lost(meth
         assert any(row.n_nodes < 4 for row in run.history)
 
 
-@pytest.mark.parametrize("method", [newton(), lbfgs(), scaffold()], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [newton(), newton_cg(), lbfgs(), scaffold()], ids=lambda method: method.name)
 def test_minimisers_are_reached_when_every_tenth_report_is_lost(method):
     shards = with_bias(random_rows(4), noise=0.1)
     method = penalised(method, 1.0)

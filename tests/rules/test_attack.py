@@ -32,7 +32,7 @@ def test_wide_rows_with_a_penalty_reach_the_pooled_model():
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((60, 4500)), rng.standard_normal(60) > 0
     clf = LocalGDClassifier(C=1.0).fit(X, y, groups=np.arange(60) % 3)
-    assert "auto took lbfgs" in clf.certificate_.status
+    assert "auto took newton-cg" in clf.certificate_.status
     assert clf.n_iter_ < 100
     assert clf.certificate_.angle_deg_max < 1e-4
     pooled = LogisticRegression(C=1.0, tol=1e-12, max_iter=1000).fit(X, y)

@@ -46,6 +46,7 @@ from localgd import (
     mean,
     modified_local_gd,
     newton,
+    newton_cg,
     normalised_local_gd,
     scaffold,
     slowmo,
@@ -188,7 +189,7 @@ def test_it_is_of_use_for_real_targets_too():
     assert np.linalg.norm(coded - plain) <= 0.1 * away
 
 
-@pytest.mark.parametrize("make", [consensus, interior_point, newton, lbfgs, scaffold])
+@pytest.mark.parametrize("make", [consensus, interior_point, newton, newton_cg, lbfgs, scaffold])
 def test_exact_sums_are_not_compressed(make):
     with pytest.raises(ValueError, match=f"{make().name} needs sums that are exact.*leave compress out"):
         make().compressed(Int8())

@@ -40,6 +40,7 @@ from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
+from localgd.rules.newton_cg import Along, NewtonCG
 from localgd.rules.normalised import Normalised
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 from localgd.rules.project import Project
@@ -164,6 +165,7 @@ TABLE = {
     InteriorPoint: (under(Mehrotra()), InteriorPoint(start=1.0), {"start": 2.0, "loss": EXP, "weighted_by": BY_SIZE}),
     Appraise: (under(LimitedMemory(problem=BIASED)), Appraise(BIASED), {"problem": Regularised(EXP)}),
     Curvature: (under(Newton(problem=BIASED)), Curvature(BIASED), {"problem": Regularised(EXP)}),
+    Along: (under(NewtonCG(problem=BIASED)), Along(BIASED), {"problem": Regularised(EXP)}),
     LeastSquares: (fitting, LeastSquares(2.0), {"alpha": 1.0, "intercept": True, "positive": True}),
     NormalEquations: (solving, NormalEquations(), {"problem": LeastSquares(2.0), "tol": 0.5, "max_mb": 1e-6}),
     ConjugateGradients: (solving, ConjugateGradients(), {"problem": LeastSquares(2.0), "tol": 0.5}),
@@ -187,6 +189,7 @@ TABLE = {
         LimitedMemory(problem=BIASED),
         {"problem": Regularised(C=0.1), "memory": 1},
     ),
+    NewtonCG: (over(Along(BIASED)), NewtonCG(problem=BIASED), {"problem": Regularised(C=0.1)}),
     ControlVariates: (
         over(replace(LOCAL, variates=True), FAR),
         ControlVariates(problem=BIASED),

@@ -30,6 +30,7 @@ from localgd import (
     local_sgd,
     modified_local_gd,
     newton,
+    newton_cg,
     normalised_local_gd,
     scaffold,
     train,
@@ -48,7 +49,7 @@ MAX_MARGIN_ONLY = {
     "interior-point": "its rounds look for the max-margin model",
 }
 AVERAGING = {"local-gd", "local-sgd", "fedexp", "fedprox", "slowmo"}
-MINIMISERS_ONLY = {"newton", "lbfgs", "scaffold"}
+MINIMISERS_ONLY = {"newton", "newton-cg", "lbfgs", "scaffold"}
 NUMBERS_ONLY = {"normal-equations", "conjugate-gradients"}
 
 
@@ -165,7 +166,7 @@ def exponential_minimiser(shards, C):
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize(
     ("method", "n_rounds"),
-    [(newton(), 12), (lbfgs(), 40), (scaffold(local_steps=5), 200), (local_gd(local_steps=1), 3000)],
+    [(newton(), 12), (newton_cg(), 80), (lbfgs(), 40), (scaffold(local_steps=5), 200), (local_gd(local_steps=1), 3000)],
     ids=lambda given: getattr(given, "name", None),
 )
 def test_every_method_finds_the_minimiser_of_an_exponential_loss(method, n_rounds, n_classes):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localgd.run.history import Run
 
 DEFAULT = ("local-gd", "modified-local-gd", "normalised-local-gd", "consensus", "auto")
-PENALISED = ("local-gd", "fedprox", "scaffold", "lbfgs", "auto")
+PENALISED = ("local-gd", "fedprox", "scaffold", "newton-cg", "auto")
 """What is compared unless told otherwise: for the hard margin, and with C."""
 
 

@@ -36,7 +36,7 @@ def tune_command(
     ] = "10",
     cv: Annotated[str, typer.Option(help="A number of folds, or leave-one-node-out: each node is a fold.")] = "5",
     scoring: Annotated[Scoring, typer.Option(help="What a model is judged by, named as in scikit-learn.")] = "accuracy",
-    method: Annotated[str, typer.Option(help="One that ends at the minimiser: auto, newton, lbfgs.")] = "auto",
+    method: Annotated[str, typer.Option(help="One that ends at the minimiser: auto, newton, newton-cg.")] = "auto",
     holdout: Annotated[
         float | None,
         typer.Option(

@@ -12,11 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.layouts.dense import Dense
-from localgd.layouts.layout import Index, Rows, Single
+from localgd.layouts.layout import BLOCK, Index, Rows, Single
 from localgd.rounding import FloatArray, read_only
-
-BLOCK = 2**16
-"""Entries that are written out at a time, 512 KB: a cache holds them until they have been used."""
 
 
 class Blocks(Single):
@@ -105,6 +102,11 @@ class Blocks(Single):
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return self._added(lambda some, block: block.moment(coefficients[some]), (self.row_length, self.row_length))
+
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        """Return the diagonal of `moment`, (d,), or those for each column of coefficients, (d, k)."""
+        shape = (self.row_length, *coefficients.shape[1:])
+        return self._added(lambda some, block: block.diagonal(coefficients[some]), shape)
 
     def over(self, length: float) -> Any:
         return Shorter(self, length)

@@ -171,6 +171,9 @@ class ClassRows(Layout):
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return self._moment(coefficients, np.ones(len(self.codes)), 0.0)
 
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        return np.asarray(self.x.diagonal(np.abs(self._by_class(coefficients))).T.ravel())
+
     def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:
         return self._moment(coefficients, weights, 1.0)
 

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from localgd.layouts.blocks import BLOCK
-from localgd.layouts.layout import Index, Single
+from localgd.layouts.layout import BLOCK, Index, Single
 from localgd.rounding import FloatArray, norms_above, read_only, writable
 
 
@@ -116,6 +115,11 @@ class Csr(Single):
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray((self.x.T @ self.x.multiply(coefficients[:, None])).toarray())
+
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        """Return the diagonal of `moment`, (d,), or those for each column of coefficients, (d, k)."""
+        squares = csr_array((np.square(self.x.data), self.x.indices, self.x.indptr), shape=self.shape)
+        return np.asarray(squares.T @ coefficients)
 
     def take(self, samples: Index) -> Csr:
         return self._of(self.x[samples])

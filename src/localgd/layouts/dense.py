@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.layouts.layout import Index, Single
+from localgd.layouts.layout import BLOCK, Index, Single
 from localgd.rounding import FloatArray, norms_above, read_only, real_array
 
 
@@ -87,6 +87,14 @@ class Dense(Single):
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray(self.x.T @ (self.x * coefficients[:, None]))
+
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        """Return the diagonal of `moment`, (d,), or those for each column of coefficients, (d, k)."""
+        out, size = np.zeros((self.shape[1], *coefficients.shape[1:])), max(1, BLOCK // max(1, self.row_length))
+        for first in range(0, self.shape[0], size):
+            some = slice(first, first + size)
+            out += np.square(self.x[some]).T @ coefficients[some]
+        return out
 
     def take(self, samples: Index) -> Dense:
         return Dense(read_only(self.x[samples]))

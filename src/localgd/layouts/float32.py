@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from localgd.layouts.blocks import BLOCK, Blocks
+from localgd.layouts.blocks import Blocks
+from localgd.layouts.layout import BLOCK
 from localgd.rounding import FloatArray, read_only, real_array
 
 

@@ -18,6 +18,9 @@ Rows: TypeAlias = "FloatArray | csr_array[np.float64]"
 
 Index: TypeAlias = NDArray[np.intp]
 
+BLOCK = 2**16
+"""Entries that are written out at a time, 512 KB: a cache holds them until they have been used."""
+
 
 class Layout(ABC):
     """Rows z_1 … z_n of d columns, read-only: margins, sums, second moments and Gram matrix of them.
@@ -83,6 +86,10 @@ class Layout(ABC):
     @abstractmethod
     def moment(self, coefficients: FloatArray) -> FloatArray:
         """Return Σ c_i z_i z_iᵀ, shape (d, d)."""
+
+    @abstractmethod
+    def diagonal(self, coefficients: FloatArray) -> FloatArray:
+        """Return the diagonal of `moment`, c >= 0, shape (d,)."""
 
     @abstractmethod
     def spread(self, coefficients: FloatArray, weights: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from localgd.core import Problem
-from localgd.methods.exact import consensus, interior_point, lbfgs, newton
+from localgd.methods.exact import consensus, interior_point, newton, newton_cg
 from localgd.methods.method import Fallback, Method
 from localgd.methods.squares import normal_equations, solver
 from localgd.problems.hard_margin import HardMargin
@@ -15,15 +15,11 @@ from localgd.problems.own_model import OwnModel
 from localgd.problems.regularised import Regularised
 from localgd.problems.sizes import DataSizes
 from localgd.problems.triangle import MOST_MB, Affordable, megabytes
-from localgd.rules.descent import MEMORY
 from localgd.rules.server import End
 from localgd.rules.squares import check_tol
 
 CHEAP_MB = 2.0
 """d×d sums up to here (d up to 700) are sent to have the max-margin model in a fixed number of rounds."""
-
-LEAST_STEPS, ROOM = 5, 2e6
-"""Steps that L-BFGS remembers at least, and numbers that are no burden to remember, whatever the rows hold (16 MB)."""
 
 UNTOLD = "no plane separates the rows by more than 1e-8 of their size"
 
@@ -35,9 +31,8 @@ class Auto(Affordable):
     After the max-margin model: second-order rounds where N > d and a d×d sum is at most 2 MB, as they take some 40
     rounds however hard the problem; else consensus. Where one makes no progress the other takes over, if it can be
     afforded. Where nothing separates the rows, the minimiser of the logistic loss. After a penalised minimiser:
-    Newton's method up to the same size, beyond it L-BFGS, which remembers fewer steps where they would take more room
-    than the rows. For real targets: XᵀX where it is at most `max_mb`, unless
-    a penalty and few rows make conjugate gradients the cheaper way.
+    Newton's method up to the same size, beyond it Newton's method by vectors. For real targets: XᵀX where it is at most
+    `max_mb`, unless a penalty and few rows make conjugate gradients the cheaper way.
     """
 
     name: ClassVar[str] = "auto"
@@ -97,10 +92,10 @@ class Auto(Affordable):
         second = replace(newton(max_mb=self.max_mb), why=why)
         if cost <= min(CHEAP_MB, self.max_mb):
             return second
-        first = replace(lbfgs(memory=remembered(sizes)), why=f"d×d sums would be {cost:,.3g} MB a node")
+        first = replace(newton_cg(), why=f"d×d sums would be {cost:,.3g} MB a node")
         if cost > self.max_mb:
             return first
-        return replace(first, fallbacks={End.STALLED: Fallback(replace(second, why=f"lbfgs stalled, and {why}"))})
+        return replace(first, fallbacks={End.STALLED: Fallback(replace(second, why=f"newton-cg stalled, and {why}"))})
 
 
 @dataclass(frozen=True)
@@ -135,18 +130,6 @@ class OrMinimiser:
         """Return the method, with what takes over from it."""
         fallbacks = Auto().apart(sizes) if isinstance(problem, HardMargin) else {}
         return replace(self.method, fallbacks=fallbacks)
-
-
-def remembered(sizes: DataSizes) -> int:
-    """Return how many steps, of two vectors each, L-BFGS remembers of rows of these sizes.
-
-    Examples
-    --------
-    >>> [remembered(DataSizes(20_000, d, 1.0, 1, stored=2e6)) for d in (1000, 50_000, 100_000, 1_000_000)]
-    [30, 20, 10, 5]
-    """
-    room = max(sizes.stored, ROOM) / (2 * sizes.n_features)
-    return int(min(max(room, LEAST_STEPS), MEMORY))
 
 
 def auto(*, max_mb: float = MOST_MB, tol: float = 0.0) -> Auto:

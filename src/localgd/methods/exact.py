@@ -16,6 +16,7 @@ from localgd.rules.consensus import MEMORY, Consensus, DualPart
 from localgd.rules.descent import ControlVariates, LimitedMemory, Newton
 from localgd.rules.interior import InteriorPoint, Mehrotra
 from localgd.rules.local import GradientSteps
+from localgd.rules.newton_cg import Along, NewtonCG
 
 
 def consensus(*, memory: int = MEMORY) -> Method:
@@ -91,6 +92,20 @@ def lbfgs(*, memory: int = 30) -> Method:
     'lbfgs'
     """
     return Method("lbfgs", Appraise(), LimitedMemory(memory=memory), Regularised(), exact=True)
+
+
+def newton_cg() -> Method:
+    """Return Newton's method by vectors: each step's system is solved by rounds of conjugate gradients.
+
+    A round sends d numbers each way, as one of `lbfgs`, and takes three passes over the rows; where columns are of
+    unlike size or rows are sparse, a fraction of the rounds does.
+
+    Examples
+    --------
+    >>> newton_cg().name
+    'newton-cg'
+    """
+    return Method("newton-cg", Along(), NewtonCG(), Regularised(), exact=True)
 
 
 def scaffold(

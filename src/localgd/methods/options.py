@@ -211,7 +211,7 @@ BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
 NAMES = (
     *("auto", "local-gd", "local-sgd", "modified-local-gd", "normalised-local-gd", "fedexp", "fedprox", "slowmo"),
-    *("consensus", "interior-point", "newton", "lbfgs", "scaffold"),
+    *("consensus", "interior-point", "newton", "newton-cg", "lbfgs", "scaffold"),
     *("normal-equations", "conjugate-gradients"),
 )
 """The methods, in the order in which they are shown."""

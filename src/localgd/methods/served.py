@@ -15,6 +15,7 @@ from localgd.rules.consensus import DualPart
 from localgd.rules.interior import InteriorPoint
 from localgd.rules.local import GradientSteps
 from localgd.rules.local_squares import SquaresSteps
+from localgd.rules.newton_cg import Along
 from localgd.rules.probes import Sizes, Smoothness, TemperedDual
 from localgd.rules.project import Project
 
@@ -22,7 +23,7 @@ TASKS: tuple[type[Task], ...] = (
     *(Survey, Tally, Moments, ClassCounts),
     *(Sizes, Smoothness, Evaluate, TemperedDual),
     *(GradientSteps, Project, Compressed, DualPart, InteriorPoint),
-    *(Appraise, Curvature),
+    *(Appraise, Curvature, Along),
     *(Squares, SquaresSteps),
     *(Decisions, Histogram, SigmoidLoss, Residuals),
 )

@@ -202,7 +202,9 @@ def regularised(problem: Problem) -> Regularised:
     return problem
 
 
-def hard_margin_only(problem: Problem, why: str, remedy: str = "take newton, lbfgs, scaffold or local-gd") -> None:
+def hard_margin_only(
+    problem: Problem, why: str, remedy: str = "take newton, newton-cg, lbfgs, scaffold or local-gd"
+) -> None:
     """Refuse a penalised loss, and squared loss, and say why, and what to do."""
     if isinstance(problem, OwnModel):
         raise ValueError(  # noqa: TRY004  as above

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from localgd.rounding import FloatArray, norm
@@ -22,8 +21,6 @@ class DataSizes(NamedTuple):
         The largest row norm, and the rows that speak for one sample.
     weight : float, optional
         Σ of the weights of all samples, if they have some.
-    stored : float
-        Numbers that the rows of all nodes hold; inf if nobody has counted them.
     """
 
     n_samples: int
@@ -31,7 +28,6 @@ class DataSizes(NamedTuple):
     radius: float
     versus: int
     weight: float | None = None
-    stored: float = math.inf
 
     def check(self, w: FloatArray) -> None:
         """Refuse a model (d,) that makes margins with these rows that have no square in float64."""

@@ -81,7 +81,7 @@ class Descending(Server):
         """Start from w0."""
         return DescentState(Dual(w0))
 
-    def step(self, state: DescentState, report: Report) -> DescentState:
+    def step(self, state: Any, report: Report) -> Any:
         """Accept the point and step on, or halve the step that led to it."""
         value = self.problem.objective(report, state.w)
         wanted = state.value + SUFFICIENT * state.length * state.slope + NOISE * abs(state.value)
@@ -98,13 +98,17 @@ class Descending(Server):
         if not self.problem.penalised and float(report.mins["margin"]) > 0:
             return replace(following, done="some plane separates the rows, so the loss has no minimiser")
         following = self.aimed(following, report, slope)
-        promised = -float(slope @ following.direction)
-        if promised <= FLAT * abs(value):
-            following = replace(following, done="no step brings the objective down any more")
+        return self.ahead(replace(following, base=state.w, gradient=slope, value=value))
+
+    def ahead(self, state: Any) -> Any:
+        """Return the state with the model a whole step ahead of its point, in its direction."""
+        promised = -float(state.gradient @ state.direction)
+        if promised <= FLAT * abs(state.value):
+            state = replace(state, done="no step brings the objective down any more")
         if self._jumps:
-            following = replace(following, asks={"line": following.direction, "lengths": LENGTHS - 1.0})
-        known = replace(following, base=state.w, gradient=slope, value=value, slope=-promised, length=1.0)
-        return replace(known, model=Dual(read_only(state.w + following.direction)))
+            state = replace(state, asks={"line": state.direction, "lengths": LENGTHS - 1.0})
+        there = Dual(read_only(state.base + state.direction))
+        return replace(state, model=there, slope=-promised, length=1.0)
 
     @property
     def _jumps(self) -> bool:
@@ -126,7 +130,7 @@ class Descending(Server):
         low, fall = (LENGTHS[high + 1], rises[high + 1]) if high + 1 < LENGTHS.size else (0.0, state.slope)
         return float(low + (LENGTHS[high] - low) * fall / (fall - rises[high]))
 
-    def aimed(self, state: DescentState, report: Report, slope: FloatArray) -> DescentState:
+    def aimed(self, state: Any, report: Report, slope: FloatArray) -> Any:
         """Return the state with the direction from its point, where the gradient is `slope`."""
         raise NotImplementedError
 

@@ -36,18 +36,17 @@ def forgotten() -> Report:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Report the largest entry, the largest row norm, the fewest and most columns of any node, and how much it holds.
+    """Report the largest entry, the largest row norm, and the fewest and most columns of any node.
 
     Maxima: ``peak``, ``radius``, ``n_features_max``; minima: ``shortest`` (row that is not 0), ``n_features_min``.
-    Count ``versus``: the nodes whose samples have so many rows each; none if it is 1. Sums: ``stored``, the numbers
-    that its rows hold, and `weights_of`.
+    Count ``versus``: the nodes whose samples have so many rows each; none if it is 1. Sums: `weights_of`.
     """
 
     def schema(self, message: Message) -> Schema:  # noqa: ARG002  the same on any
         """Return the sizes."""
         largest = dict.fromkeys(("peak", "radius", "n_features_max"), Field("max"))
         least = {"n_features_min": Field("min"), "shortest": Field("min")}
-        return {**largest, **least, "versus": Field("count"), "stored": Field("sum"), **WEIGHTED}
+        return {**largest, **least, "versus": Field("count"), **WEIGHTED}
 
     @at_once
     def run(self, message: Message, shard: Shard, state: None) -> tuple[Report, None]:  # noqa: ARG002  needs no message
@@ -56,8 +55,7 @@ class Sizes:
             raise TypeError(_other(shard))
         largest = {"peak": shard.peak, "radius": shard.radius, "n_features_max": shard.n_features}
         least = {"n_features_min": shard.n_features, "shortest": np.minimum(shard.shortest, NO_ROW)}
-        sums = {"stored": float(shard.data.stored), **weights_of(shard)}
-        sizes = more(blank(shard), sums=sums, maxs=largest, mins=least)
+        sizes = more(blank(shard), sums=weights_of(shard), maxs=largest, mins=least)
         return sizes if shard.versus == 1 else sizes + Report(counts={("versus", shard.versus): 1}), state
 
 
@@ -161,7 +159,7 @@ def measured(engine: Engine, n_features: int | None = None, *, zeros: bool = Fal
             f"nodes hold rows of lengths from {shortest:.0e} to {radius:.0e}, more than 1e12 apart; scale the columns"
         )
     weight = total(report) if "total" in report.sums else None
-    return DataSizes(report.n_rows, fewest, radius, versus, weight, float(report.sums["stored"]))
+    return DataSizes(report.n_rows, fewest, radius, versus, weight)
 
 
 @dataclass(frozen=True)
