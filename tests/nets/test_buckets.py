@@ -69,11 +69,7 @@ def test_buckets_make_the_bits_of_one_sum(state, compress, monkeypatch):
     at_once, in_parts = in_both(monkeypatch, optimizer_state=state, compress=compress)
     for one, other in zip(at_once, in_parts, strict=True):
         assert_same_bits(one, other)
-        assert [sync.steps for sync in one[2]] == [sync.steps for sync in other[2]]
-        assert [sync.bytes_up for sync in one[2]] == [sync.bytes_up for sync in other[2]]
-        for word in ("drift", "update", "agreement"):  # lengths are summed in other parts
-            said, again = ([getattr(sync, word) for sync in history] for history in (one[2], other[2]))
-            assert said == pytest.approx(again, rel=1e-4)
+        assert one[2] == other[2]
 
 
 @pytest.mark.parametrize("spoil", ["long", "middle.2.weight", "short", "ema", "middle.1.running_var"])

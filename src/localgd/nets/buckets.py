@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from localgd.nets.ranks import Ranks
@@ -29,22 +29,19 @@ class Buckets:
 
     def __init__(self, ranks: Ranks, vector: Any) -> None:
         self._ranks, self._vector, self.sent = ranks, vector, 0
-        self._on_way: list[tuple[int, Callable[[], object]]] = []
+        self._waits: list[Callable[[], object]] = []
 
     def written(self, end: int) -> None:
         """Send whole buckets of what is written up to there, and never the last of the vector."""
         while min(end, len(self._vector) - BUCKET) >= self.sent + BUCKET:
             self._send(self.sent + BUCKET)
 
-    def arrived(self) -> Iterator[tuple[int, int]]:
-        """Send what is left, and yield where each bucket lies once the sum is in its place, others on their way."""
+    def wait(self) -> None:
+        """Send what is left, and wait until the sum is in the place of every number."""
         self._send(len(self._vector))
-        begin = 0
-        for end, wait in self._on_way:
+        for wait in self._waits:
             wait()
-            yield begin, end
-            begin = end
 
     def _send(self, end: int) -> None:
-        self._on_way.append((end, self._ranks.begin(self._vector[self.sent : end])))
+        self._waits.append(self._ranks.begin(self._vector[self.sent : end]))
         self.sent = end

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from localgd.errors import extra, listing, said
@@ -17,7 +17,7 @@ from localgd.nets.header import Header
 from localgd.nets.layout import Layout
 from localgd.nets.optimizer_state import OptimizerState, Rule
 from localgd.nets.outer import Outer
-from localgd.nets.parameters import Parameters, length_of, lengths_of
+from localgd.nets.parameters import Parameters
 from localgd.nets.ranks import RankError, Ranks
 from localgd.nets.record import Against, Sync, spread
 from localgd.nets.statistics import Statistics
@@ -104,7 +104,6 @@ class Exchange:
         self.coded = CodedSum(compress, ranks, self.parameters.anchor) if compress else None
         self._payload = torch.empty(sum(sizes), dtype=dtype, device=self.parameters.anchor.device)
         self._pieces = torch.split(self._payload, sizes)
-        self._sum_length = 0.0  # length of the sum of updates
         self._apart = [0] * ranks.world  # local steps of each, of which parameters alone were brought together
 
     def state_dict(self) -> dict[str, Any]:
@@ -208,14 +207,9 @@ class Exchange:
 
     def _added(self, way: Buckets) -> list[dict[str, float]]:
         """Wait for the sum, the updates in fewer bits where these are asked for; return what each rank says."""
-        updates = self._pieces[0]
-        if self.coded is None:
-            lengths = [lengths_of(updates[begin:end]) for begin, end in way.arrived()]
-        else:
-            list(way.arrived())
-            self.coded.add(updates)
-            lengths = [lengths_of(updates)]
-        self._sum_length = length_of(list(chain(*lengths)))
+        way.wait()
+        if self.coded is not None:
+            self.coded.add(self._pieces[0])
         rows = self.header.unpack(self._pieces[1])
         self._check(rows)
         return rows
@@ -253,8 +247,7 @@ class Exchange:
         total = math.fsum(weights)
         length = 0.0
         if any(row["steps"] for row in heard):
-            length = self._sum_length * self.scale / total
-            self.parameters.apply(parameters, self.scale / total)
+            length = self.parameters.apply(parameters, self.scale / total)
             if self.coded is not None:
                 self.coded.commit()
         stepped = math.fsum(w for w, row, k in zip(weights, heard, self._apart, strict=True) if row["steps"] or k)

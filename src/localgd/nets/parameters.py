@@ -7,7 +7,7 @@ from typing import Any
 
 from localgd.errors import extra
 from localgd.nets.outer import Outer
-from localgd.nets.places import PIECE, Places
+from localgd.nets.places import Places
 
 with extra("torch", "torch"):
     import torch
@@ -43,11 +43,14 @@ class Parameters:
                 written(end)
         return length_of(lengths)
 
-    def apply(self, total: Any, factor: float) -> None:
-        """Move the anchor, and the model with it, by the outer step of factor times a sum."""
+    def apply(self, total: Any, factor: float) -> float:
+        """Move the anchor, and the model with it, by the outer step of factor times a sum; return the mean's length."""
+        lengths = []
         for tensor, at, anchor, memory in self.places.pieces(total, self.anchor, self.memory):
+            lengths.append(torch.linalg.vector_norm(at))
             self.outer.move(anchor, at, memory, factor)
             tensor.copy_(anchor)
+        return factor * length_of(lengths)
 
     def stay(self) -> None:
         """Put the model back to the anchor."""
@@ -64,11 +67,6 @@ class Parameters:
         if self.memory is not None:
             self.memory.copy_(state["memory"])
         self.stay()
-
-
-def lengths_of(vector: Any) -> list[Any]:
-    """Return the lengths of a vector's parts, each short enough for its float32 sum."""
-    return [torch.linalg.vector_norm(part) for part in vector.split(PIECE)] if len(vector) else []
 
 
 def length_of(parts: list[Any]) -> float:
