@@ -1,11 +1,12 @@
 """What a sync of a network costs beside a bare all-reduce of its parameters, over the ranks of torchrun.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/syncs.py [PARAMETERS] [--passes]
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/syncs.py [PARAMETERS] [--turns N] [--codes]
 
-Seconds are medians of turns, ranks waiting for each other before each; bytes are those a rank gives to sums. With
-`--passes`, the memory that a sync touches beside the sum is counted, in sizes of the parameters: by operator, every one
-of which visits its tensors once; what of that is not in a cache of 2 MiB (simulated, last used last out); and how often
-the parameters themselves come into it.
+Every way takes a turn after a bare all-reduce of its own, ranks waiting for each other before each. The table has
+medians of seconds, and of their ratios turn by turn; ranks send while they pack, so the wire is what is left of a sum
+by then. Bytes are those a rank gives to sums. Then comes the memory that a sync touches beside the sum, in sizes of the
+parameters: by operator, every one of which visits its tensors once; what of that is not in a cache of 2 MiB (simulated,
+last used last out); and how often the parameters themselves come into it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from torch.utils._pytree import tree_leaves
 from localgd import torch_processes
 from localgd.nets import LocalSGD, average, diloco
 
-TURNS = 9
-
 BLOCK, CACHE = 4096, 2**21
 """Bytes of a block of memory, and of the cache."""
+
+PHASES = ("pack", "wire", "apply")
 
 WAYS: dict[str, dict[str, Any]] = {
     "average": {"outer": average()},
@@ -44,25 +45,27 @@ def network(size: int) -> nn.Module:
     return nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(max(1, round(size / 1.001e6)))))
 
 
-def median(do: Callable[[], Any]) -> float:
-    """Return the median of the seconds that it takes, the first turn apart."""
-    seconds = []
-    for _ in range(TURNS + 1):
-        dist.barrier()
-        begin = time.perf_counter()
-        do()
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds[1:]))
+def seconds_of(do: Callable[[], Any]) -> float:
+    """Return how long it takes in this rank, all of them beginning together."""
+    dist.barrier()
+    begin = time.perf_counter()
+    do()
+    return time.perf_counter() - begin
 
 
-def row(name: str, model: nn.Module, bare: float, n_bytes: int) -> str:
-    """Return a line of the table."""
+def begun(name: str, model: nn.Module) -> LocalSGD:
+    """Return what syncs a model after every step, in a way of this name."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    local = LocalSGD(model, optimizer, sync_every=1, optimizer_state="keep", **WAYS[name])
-    seconds = median(lambda: local.step(1))
-    last = local.history[-1]
-    phases = " | ".join(f"{1e3 * last.seconds[phase]:.0f}" for phase in ("pack", "wire", "apply"))
-    return f"| {name} | {1e3 * seconds:.0f} | {seconds / bare:.2f} | {phases} | {last.bytes_up / n_bytes:.4f} |"
+    return LocalSGD(model, optimizer, sync_every=1, optimizer_state="keep", **WAYS[name])
+
+
+def row(name: str, local: LocalSGD, bare: list[float], synced: list[float], n_bytes: int) -> str:
+    """Return a line of the table, of the turns after the first."""
+    ratios = np.divide(synced, bare)[1:]
+    phases = [1e3 * np.median([sync.seconds[phase] for sync in local.history[1:]]) for phase in PHASES]
+    numbers = [1e3 * np.median(bare[1:]), 1e3 * np.median(synced[1:]), *phases]
+    words = [f"{np.median(ratios):.2f}", f"{local.history[-1].bytes_up / n_bytes:.4f}"]
+    return f"| {name} | " + " | ".join([*(f"{number:.0f}" for number in numbers), *words]) + " |"
 
 
 class Traffic(TorchDispatchMode):
@@ -102,8 +105,7 @@ def blocks_of(tensor: torch.Tensor) -> range:
 
 def passes(name: str, model: nn.Module) -> str:
     """Return a line of the table of what operators touch."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    local = LocalSGD(model, optimizer, sync_every=1, optimizer_state="keep", **WAYS[name])
+    local = begun(name, model)
     local.step(1)
     traffic = Traffic([parameter.detach() for parameter in model.parameters()])
     with traffic:
@@ -113,27 +115,30 @@ def passes(name: str, model: nn.Module) -> str:
 
 
 def main() -> None:
-    """Print the table, in rank 0."""
+    """Print the tables, in rank 0."""
     options = argparse.ArgumentParser()
     options.add_argument("parameters", type=float, nargs="?", default=1e7)
-    options.add_argument("--passes", action="store_true")
+    options.add_argument("--turns", type=int, default=20)
+    options.add_argument("--codes", action="store_true")
     given = options.parse_args()
+    names = list(WAYS)[: None if given.codes else 2]
     with torch_processes() as (rank, world):
         model = network(int(given.parameters))
-        flat = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
-        bare = median(lambda: dist.all_reduce(flat))
-        lines = [row(name, model, bare, flat.nbytes) for name in WAYS]
+        flat = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
+        locals_ = {name: begun(name, model) for name in names}
+        bare, synced = ({name: list[float]() for name in names} for _ in range(2))
+        for _ in range(given.turns + 1):
+            for name, local in locals_.items():
+                bare[name].append(seconds_of(lambda: dist.all_reduce(flat)))
+                synced[name].append(seconds_of(lambda local=local: local.step(1)))
+        lines = [row(name, locals_[name], bare[name], synced[name], flat.nbytes) for name in names]
+        lines += ["", "| sync | by operators | not in the cache | the parameters |", "|---|---|---|---|"]
+        lines += [passes(name, model) for name in ("average", "diloco")]
         if rank == 0:
-            print(f"{flat.numel()} parameters, {world} ranks; a bare all-reduce takes {1e3 * bare:.0f} ms")
-            print("| sync | ms | bare ones | pack, ms | wire, ms | apply, ms | bytes of a bare one |")
-            print("|---|---|---|---|---|---|---|")
+            print(f"{flat.numel()} parameters, {world} ranks, {given.turns} turns")
+            print("| sync | bare, ms | sync, ms | pack, ms | wire, ms | apply, ms | bare ones | bytes of a bare one |")
+            print("|---|---|---|---|---|---|---|---|")
             print("\n".join(lines))
-        if given.passes:
-            counted = [passes(name, model) for name in ("average", "diloco")]
-            if rank == 0:
-                print("| sync | by operators | not in the cache | the parameters |")
-                print("|---|---|---|---|")
-                print("\n".join(counted))
 
 
 if __name__ == "__main__":

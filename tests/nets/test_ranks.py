@@ -26,6 +26,8 @@ def pytest_in_ranks(world, *words):
         ("each_rank_peers", 2),
         ("each_rank_schedules", 2),
         ("each_rank_beside", 2),
+        ("each_rank_buckets", 2),
+        ("each_rank_buckets", 4),
         ("each_rank_overlap", 2),
         ("each_rank_head", 2),
     ],

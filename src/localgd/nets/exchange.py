@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from localgd.errors import extra, listing, said
+from localgd.nets.buckets import Buckets
 from localgd.nets.buffers import Buffers
 from localgd.nets.codes import Code, CodedSum
 from localgd.nets.header import Header
@@ -146,20 +147,21 @@ class Exchange:
         """Bring all ranks to one model; return what there is to say of it."""
         self.ranks.doing = f"sync {standing.number}"
         clock = [time.perf_counter()]
-        self._pack(standing)
+        way = self._pack(standing)
+        early = way.sent > 0
         clock.append(time.perf_counter())
-        self._add()
+        rows = self._added(way)
+        if again := early and not all(row["finite"] for row in rows):  # what such a rank had sent is in the sum
+            rows = self._added(self._pack(standing, early=False))
         clock.append(time.perf_counter())
-        rows = self.header.unpack(self._pieces[1])
-        self._check(rows)
         self.buffers.check(rows, self.ranks.everyone)
         weights, heard = weights_of(rows, idle=self.idle), _heard(rows)
         against = beside(self._reached(heard, weights)) if beside else None
         clock.append(time.perf_counter())
         sync = self._apply(rows, heard, weights)
         clock.append(time.perf_counter())
-        seconds = seconds_of(clock, "pack", "wire", "beside", "apply")
-        return replace(sync, number=standing.number, against_synchronous=against, seconds=seconds)
+        seconds, n_bytes = seconds_of(clock, "pack", "wire", "beside", "apply"), self.n_bytes * (1 + again)
+        return replace(sync, number=standing.number, against_synchronous=against, seconds=seconds, bytes_up=n_bytes)
 
     def pass_on(self, standing: Standing, beside: Beside | None = None) -> Sync | None:
         """Do what a sync among local steps does: here, all of it."""
@@ -174,21 +176,27 @@ class Exchange:
         steps, total = tuple(int(row["steps"]) for row in heard), math.fsum(weights)
         return Reached(steps, [w / total for w in weights], self._pieces[0], self.scale / total)
 
-    def _pack(self, standing: Standing) -> None:
-        """Write this rank's part of the sum: nothing but its row, if a number is not finite, or has no place in it."""
+    def _pack(self, standing: Standing, *, early: bool = True) -> Buckets:
+        """Write this rank's part of the sum: nothing but its row, if a number is not finite, or has no place in it.
+
+        Buckets are sent off `early`, as soon as they are written: of such a rank, too, before it knows.
+        """
         parameters, _, state, statistics, buffers = self._pieces
+        way = Buckets(self.ranks, self._payload if self.coded is None else self._payload[self.parameters.size :])
+        written = way.written if early and self.coded is None else None
         share, length = (standing.weight or self.scale) / self.scale, math.nan
         self._changed = self.layout.changed()
         if not self._changed:
-            length = self.parameters.pack(parameters, share)
+            length = self.parameters.pack(parameters, share, written)
             self.state.pack(state, share if standing.steps or self._apart[self.ranks.rank] else 0.0)
             self.buffers.pack(buffers, share)
         sound = math.isfinite(length) and all(bool(torch.isfinite(piece.sum())) for piece in (state, buffers))
         sound = sound and self.statistics.finite()
         if not sound:
-            self._payload.zero_()
+            self._payload[way.sent :].zero_()
         self.statistics.pack(statistics, sound=sound)
         self._write_row(standing, length, sound=sound)
+        return way
 
     def _write_row(self, standing: Standing, length: float, *, sound: bool) -> None:
         """Say where this rank stands, in its row of the header."""
@@ -197,13 +205,14 @@ class Exchange:
         row = [*map(float, words), *self.statistics.words(), *self.buffers.words()]
         self.header.pack(self._pieces[1], row)
 
-    def _add(self) -> None:
-        """Sum over the ranks: the updates in fewer bits, where these are asked for."""
-        if self.coded is None:
-            self.ranks.add(self._payload)
-        else:
-            self.ranks.add(self._payload[self.parameters.size :])
+    def _added(self, way: Buckets) -> list[dict[str, float]]:
+        """Wait for the sum, the updates in fewer bits where these are asked for; return what each rank says."""
+        way.wait()
+        if self.coded is not None:
             self.coded.add(self._pieces[0])
+        rows = self.header.unpack(self._pieces[1])
+        self._check(rows)
+        return rows
 
     @property
     def n_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from localgd.errors import extra
@@ -25,15 +26,21 @@ class Parameters:
             at.copy_(tensor)
         self.memory = torch.zeros_like(self.anchor) if outer.momentum else None
 
-    def pack(self, out: Any, share: float) -> float:
-        """Write ``share·(x − anchor)``; return the length of the update, NaN or infinite where it is not finite."""
-        lengths = []
+    def pack(self, out: Any, share: float, written: Callable[[int], object] | None = None) -> float:
+        """Write ``share·(x − anchor)``; return the length of the update, NaN or infinite where it is not finite.
+
+        ``written(end)`` is told how far `out` is written.
+        """
+        lengths, end = [], 0
         for tensor, at, anchor in self.places.pieces(out, self.anchor):
             begin = anchor if tensor.dtype == anchor.dtype else anchor.to(tensor.dtype)  # as the model rounded it
             torch.sub(tensor.to(at.dtype), begin, out=at)
             lengths.append(torch.linalg.vector_norm(at))
             if share != 1.0:
                 at.mul_(share)
+            end += at.numel()
+            if written is not None:
+                written(end)
         return length_of(lengths)
 
     def apply(self, total: Any, factor: float) -> float:

@@ -101,7 +101,7 @@ class Sync:
     left_out : tuple of int
         Ranks whose update was not finite.
     bytes_up : int
-        That this rank gave to the sum, and got back of it.
+        That this rank gave to the sum, and got back of it; twice as many where it was made again.
     lr : float
         Largest step size of any rank's optimizer.
     last : bool
@@ -111,7 +111,8 @@ class Sync:
     distance : Distance, optional
         How far the run was from its shadow after this sync, if it has one.
     seconds : dict
-        Of ``pack``, ``wire`` (with waiting for other ranks), ``beside`` (comparison and shadow) and ``apply``.
+        Of ``pack`` (while a large model's first buckets are on their way), ``wire`` (what is left of the sum by then,
+        with waiting for other ranks), ``beside`` (comparison and shadow) and ``apply``.
     """
 
     number: int
