@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from localgd.errors import extra
-from localgd.nets.local_sgd import examples_in
+from localgd.nets.steps import examples_in
 
 with extra("torch", "torch"):
     import torch
