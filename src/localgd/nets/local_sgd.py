@@ -203,18 +203,22 @@ class LocalSGD:
         """
         self._steps.add(batch)
         self._beside.keep(batch)
-        return self._sync(finished=False) if self._steps.number >= self._left else None
+        if self._steps.number < self._left:
+            return None
+        self._ranks.tell("in local steps, or step()")
+        return self._sync(finished=False)
 
     def finish(self) -> None:
         """Sync until all ranks have come here: a rank with less data answers the others until they are done, too.
 
         Call it at the end of every epoch, in all ranks.
         """
-        while (sync := self._sync(finished=True)) is None or not sync.last:
-            pass
-        if self._exchange.is_behind:
-            self._exchange.sync(self._standing(finished=True))
-            self._steps.begin()
+        with self._ranks.calling("finish()"):
+            while (sync := self._sync(finished=True)) is None or not sync.last:
+                pass
+            if self._exchange.is_behind:
+                self._exchange.sync(self._standing(finished=True))
+                self._steps.begin()
 
     def _standing(self, *, finished: bool) -> Standing:
         """Return where this rank stands, and count a sync."""
@@ -259,7 +263,8 @@ class LocalSGD:
         """
         if self._steps.number:
             raise RuntimeError(f"{self._steps.number} local steps came since the last sync, and ranks may stand apart")
-        found = self._beside.distance(full=True)
+        with self._ranks.calling("distance()"):
+            found = self._beside.distance(full=True)
         if found is None:
             raise RuntimeError("there is no synchronous run to compare with; ask for it with shadow=True")
         return found
@@ -340,7 +345,8 @@ class LocalSGD:
         RankError
             If there are some, but none that all ranks have whole, or of different runs, or of more or fewer ranks.
         """
-        state, self._folder = read(Path(folder), self._ranks), Path(folder)
+        with self._ranks.calling("resume()"):
+            state, self._folder = read(Path(folder), self._ranks), Path(folder)
         if state is None:
             return None
         self.load_state_dict(state)
