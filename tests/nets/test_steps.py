@@ -133,3 +133,29 @@ def test_the_optimizer_is_left_without_hooks(monkeypatch):
         return len(optimizer._optimizer_step_post_hooks), len(optimizer._optimizer_step_pre_hooks)
 
     assert program(monkeypatch, train, **METERS["shadow"]) == [(0, 0)] * 2
+
+
+def test_two_runs_of_unlike_size_go_side_by_side_as_each_would_alone(monkeypatch):
+    def train(rank, widths):
+        runs = []
+        for width in widths:
+            torch.manual_seed(width)
+            model = nn.Linear(width, 1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            runs.append((model, optimizer, LocalSGD(model, optimizer, sync_every=2)))
+        for k in range(6):
+            for (model, optimizer, local), width in zip(runs, widths, strict=True):
+                model(torch.full((4, width), 0.1 * (k + rank))).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                local.step(4)
+        for _, _, local in runs:
+            local.finish()
+        return [model.weight.detach() for model, _, _ in runs]
+
+    def own(widths):
+        return in_threads(monkeypatch, 2, lambda rank: train(rank, widths))
+
+    alone = [[*each, *other] for each, other in zip(own([2]), own([50]), strict=True)]
+    for beside, apart in zip(own([2, 50]), alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(beside, apart, strict=True))
