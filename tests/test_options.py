@@ -92,3 +92,13 @@ def test_an_estimator_takes_what_a_command_takes(settings, method):
         LocalGDClassifier("newton", C=1.0, **settings).fit(X, y, groups=groups)
     with pytest.raises(ValueError, match=f"{min(settings)} is a setting of the method"):
         LocalGDClassifier(method, **settings).fit(X, y, groups=groups)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "compress" in taken(name)])
+def test_an_option_of_the_method_is_not_one_of_its_function_and_that_is_told(name):
+    function = METHODS[name]
+    with pytest.raises(
+        TypeError, match=rf"compress is .* that {function.__name__} returns: .*\.compressed\(localgd.Int8"
+    ):
+        function(compress="int8")
+    assert function().compressed(Int8()).task.compressor == Int8()

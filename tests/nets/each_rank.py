@@ -265,13 +265,14 @@ def test_in_fewer_bits_ranks_still_hold_the_same_and_nothing_is_lost_for_good(co
     rank, world = dist.get_rank(), dist.get_world_size()
     model = made("mlp", torch.float32)
     start, made_so_far = flat(model.parameters()), 0
-    with LocalSGD(model, OPTIMIZERS["sgd"](model.parameters()), sync_every=1, compress=code) as local:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with LocalSGD(model, optimizer, sync_every=1, compress=code) as local:
         for k in range(20):
             before = flat(model.parameters())
-            with torch.no_grad():
-                draws = torch.Generator().manual_seed(k + 50 * rank)
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.01)
+            draws = torch.Generator().manual_seed(k + 50 * rank)
+            for parameter in model.parameters():
+                parameter.grad = -torch.randn(parameter.shape, generator=draws)
+            optimizer.step()
             update = flat(model.parameters()) - before
             local.step(4)
             made_so_far = made_so_far + update

@@ -66,6 +66,46 @@ def test_ranks_with_other_numbers_are_refused_by_name_in_all_of_them():
         certify_head(model, "head", own())
 
 
+class Scaled(nn.Module):
+    """A network whose features depend on attributes that no state_dict has."""
+
+    def __init__(self, temperature=1.0, bend=torch.tanh, **own):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(40, 8), nn.Linear(8, 3)
+        self.temperature, self.bend = temperature, bend
+        self.own = own
+
+    def forward(self, x, mask=None):
+        if self.own.get("picky") and len(x) < 16:
+            raise ValueError("16 or none")
+        features = self.bend(self.body(x) / self.temperature)
+        return self.head(features if mask is None else features * mask[:, None])
+
+
+UNLIKE = {
+    "temperature": (lambda rank: Scaled(temperature=1.0 + rank), "look at temperature, unlike over the ranks; give"),
+    "function": (lambda rank: Scaled(bend=torch.relu if rank else torch.tanh), "look at what else their modules hold"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+@pytest.mark.parametrize("form", ["tensor", "dict"])
+def test_ranks_whose_features_depend_on_unlike_attributes_are_refused_in_all_of_them(name, form):
+    make, words = UNLIKE[name]
+    data = [(x if form == "tensor" else {"x": x, "mask": torch.ones(len(x), dtype=torch.int64)}, y) for x, y in own()]
+    with pytest.raises(ValueError, match=f"other features of the same inputs, though .* same numbers: {words}"):
+        certify_head(make(dist.get_rank()).double(), "head", {f"site {dist.get_rank()}": data})
+
+
+@pytest.mark.parametrize("unlike", [{"place": "north"}, {"picky": True}])
+def test_attributes_without_a_part_in_features_may_differ_and_inputs_that_cannot_be_made_up_are_left(unlike):
+    rank = dist.get_rank()
+    own_attributes = {key: value if key == "picky" else f"{value} {rank}" for key, value in unlike.items()}
+    model = Scaled(**own_attributes).double()
+    assert certify_head(model, "head", own()) == certify_head(Scaled().double(), "head", own())
+
+
 def test_what_is_wrong_in_one_rank_ends_all_of_them():
     data = [(x, y + 7 * dist.get_rank()) for x, y in own()]
     words = "node 'site 1': its labels are not all whole numbers from 0 to 2"

@@ -186,10 +186,17 @@ def test_accuracy_is_that_of_the_examples():
     assert run.history[-1].accuracy == right / 1797
 
 
-def test_the_programs_of_the_page_run(capsys):
+def test_the_programs_of_the_page_run(capsys, monkeypatch, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
     section = page[page.index("## Fifty nodes on a laptop") :]
-    program = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    assert len(program.strip().splitlines()) <= 20
-    exec(compile(program, "networks.md", "exec"), {"__name__": "page"})  # noqa: S102
+    first, second = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(first.strip().splitlines()) <= 20
+    names = {"__name__": "page"}
+    exec(compile(first, "networks.md", "exec"), names)  # noqa: S102
     assert float(re.search(r"([\d.]+)% right", capsys.readouterr().out)[1]) > 90
+    monkeypatch.chdir(tmp_path)
+    exec(compile(second, "networks.md", "exec"), names)  # noqa: S102
+    for name, tensor in names["model"].state_dict().items():
+        assert torch.equal(names["again"].state_dict()[name], tensor)
+    assert names["run"].n_rounds == 40
+    assert len(names["run"].history) == 41

@@ -12,8 +12,8 @@ from torch import nn
 from localgd.nets import LocalSGD, average, qsr, slowmo, until_drift
 from localgd.nets.buffers import Buffers
 from localgd.nets.codes import CodedSum, coded, read
-from localgd.nets.local_sgd import examples_in
 from localgd.nets.optimizer_state import KEYS, OptimizerState
+from localgd.nets.steps import examples_in
 from localgd.nets.survey import parts_of
 from nets.models import MODELS, made
 

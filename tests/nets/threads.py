@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import torch
 
@@ -45,6 +46,12 @@ class ThreadRanks:
     def first(self, tensors):
         for tensor in tensors:
             tensor.copy_(self._told(tensor.clone())[0])
+
+    def tell(self, where):
+        pass
+
+    def calling(self, call):  # noqa: ARG002
+        return nullcontext()
 
     def leave(self, error):  # noqa: ARG002
         self._barrier.abort()

@@ -46,6 +46,11 @@ def forgetful():
     return model, torch.optim.SGD(model.parameters(), lr=0.05)
 
 
+def decayed():
+    model = plain()[0]
+    return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
+
+
 def adam():
     model = plain()[0]
     return model, torch.optim.Adam(model.parameters(), lr=0.01)
@@ -153,6 +158,19 @@ def added(model, optimizer, data):
             parameter.data.copy_(old + update)
 
 
+def added_with_momentum_averaged(model, optimizer, data):
+    for batch in data:
+        added(model, optimizer, [batch])
+        mean(states(optimizer))
+
+
+def every(steps, model, optimizer, data, *, momentum=True):
+    for place, batch in enumerate(data, start=1):
+        step(model, optimizer, batch)
+        if place % steps == 0:
+            mean([*(parameter.data for parameter in model.parameters()), *(states(optimizer) if momentum else ())])
+
+
 def reset(model, optimizer, data):
     for batch in data:
         step(model, optimizer, batch)
@@ -206,6 +224,43 @@ CASES = {
     "a copy": (of_a_copy, plain, batches, {}, r"It looks like this: train leaves the model as it was"),
     "once": (once, plain, batches, {}, r"It looks like this: ranks are averaged once, at the end"),
     "added": (added, plain, batches, {}, r"of the ranks are added up, where they should be averaged"),
+    "added, with decay": (added, decayed, batches, {}, r"updates .* added up, where .* averaged: divide by the number"),
+    "added, with decay, momentum averaged": (
+        added_with_momentum_averaged,
+        decayed,
+        batches,
+        {},
+        r"updates of the ranks are added up, where they should be averaged: divide by the number of ranks",
+    ),
+    "added, momentum averaged": (added_with_momentum_averaged, plain, batches, {}, r"of the ranks are added up, where"),
+    "every 3": (
+        partial(every, 3),
+        plain,
+        batches,
+        {},
+        r"the same in all ranks. It looks like this: ranks are averaged after every 3 steps only \(momentum averaged",
+    ),
+    "every 3, momentum kept": (
+        partial(every, 3, momentum=False),
+        plain,
+        batches,
+        {},
+        r"ranks are averaged after every 3 steps only \(momentum kept in each\), and not after every step",
+    ),
+    "every 4, and 2 more": (
+        partial(every, 4),
+        plain,
+        batches,
+        {},
+        r"other numbers there. It looks like this: ranks are averaged after every 4 steps only .*, nor after the last",
+    ),
+    "every 2, of adam": (
+        partial(every, 2, momentum=False),
+        adam,
+        batches,
+        {},
+        r"ranks are averaged after every 2 steps only \(momentum kept in each\)",
+    ),
     "reset": (reset, plain, batches, {}, r"the optimizer's state is reset at every sync"),
     "mean of unlike batches": (
         parameters_and_momentum,

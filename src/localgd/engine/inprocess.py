@@ -111,6 +111,11 @@ class InProcess(Federation):
         try:
             mapped._begin(lambda: (self.nodes.map(encode), self.policy))  # noqa: SLF001  its own kind
         except NodeError as error:
+            if self.policy.on_failure == "skip":
+                error.add_note(
+                    f"what nodes hold for the rounds is made before them, at every node: on_failure='skip' is about "
+                    f"rounds, and cannot go on without {error.node_id!r}; leave that node out, or mend it"
+                )
             if not (self.policy.debug and isinstance(error.__cause__, Exception)):
                 raise
             node, bare = error.node_id, error.__cause__

@@ -12,6 +12,7 @@ from localgd.core import Merge
 from localgd.losses import Loss, loss_named
 from localgd.many.by_node import by_node
 from localgd.methods.method import Method
+from localgd.methods.options import makes
 from localgd.rules.late import Late
 from localgd.rules.local import GradientSteps
 from localgd.rules.normalised import Normalised
@@ -33,6 +34,7 @@ def _averaging(name: str, merge: Merge, loss: AnyLoss, **fields: Any) -> Method:
     return Method(name, steps, merge, remedy="lower lr")
 
 
+@makes
 def local_gd(
     *,
     local_steps: LocalSteps = 100,
@@ -80,6 +82,7 @@ def local_gd(
     )
 
 
+@makes
 def local_sgd(
     *,
     local_steps: LocalSteps = 100,
@@ -122,6 +125,7 @@ def local_sgd(
     )
 
 
+@makes
 def modified_local_gd(
     *,
     form: Literal["projection", "proximal"] = "projection",
@@ -183,6 +187,7 @@ def modified_local_gd(
     )
 
 
+@makes
 def fedexp(
     *,
     local_steps: LocalSteps = 100,
@@ -219,6 +224,7 @@ def fedexp(
     )
 
 
+@makes
 def normalised_local_gd(
     *,
     local_steps: LocalSteps = 100,
@@ -260,6 +266,7 @@ def normalised_local_gd(
     )
 
 
+@makes
 def fedprox(
     *,
     prox: float = 0.01,
@@ -299,6 +306,7 @@ def fedprox(
     )
 
 
+@makes
 def slowmo(
     *,
     momentum: float = 0.7,

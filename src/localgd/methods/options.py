@@ -6,9 +6,11 @@ It imports nothing that takes time, so that whoever only wants to say what there
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,35 @@ class ByNodeOption(Option):
 @dataclass(frozen=True)
 class OfMethod(Option):
     """An option of the method that a function returns, not of the function: ``local_gd().compressed(Int8())``."""
+
+
+ON_METHOD = {"compress": "compressed(localgd.Int8())", "late": "late()"}
+"""How an `OfMethod` is given to the method that a function returned."""
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def makes(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Have a function that makes a method say where options go that it has not, and the method has.
+
+    Examples
+    --------
+    >>> makes(lambda *, lr=1.0: lr)(compress="int8")
+    Traceback (most recent call last):
+    TypeError: compress is an option of the method that <lambda> returns: <lambda>(…).compressed(localgd.Int8())
+    """
+    own = signature(function).parameters
+
+    @wraps(function)
+    def checked(*args: Given.args, **options: Given.kwargs) -> Made:
+        for option, call in ON_METHOD.items():
+            if option in options and option not in own:
+                name = getattr(function, "__name__", "it")
+                raise TypeError(f"{option} is an option of the method that {name} returns: {name}(…).{call}")
+        return function(*args, **options)
+
+    return checked
 
 
 def _all(default: str, *methods: str, **others: str) -> dict[str, str]:

@@ -91,7 +91,10 @@ class Stacked:
         if not task.at_once:
             return task.run(self.message, shard, None)[0]
         said = f"{self.error}".partition("\n")[0]
-        raise ValueError(f"at_once=True: this network cannot be trained at once ({said:.200}); leave it out")
+        raise ValueError(
+            f"at_once=True: this network cannot be trained at once ({said:.200}); leave it out, also to have a node "
+            "named, and skipped, whose examples do not fit: trained at once, all of them fail"
+        )
 
     def tried(self) -> dict[str, float]:
         """Return the seconds that a few steps take both ways; nothing, if they cannot be taken at once."""

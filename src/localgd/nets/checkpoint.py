@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from localgd.errors import extra, listing, plain
+from localgd.errors import extra, listing, shown
 from localgd.nets.ranks import RankError, Ranks
 from localgd.run.whole import whole
 
@@ -47,20 +47,42 @@ def check_plain(extra_state: Any) -> None:
     Examples
     --------
     >>> check_plain({"epoch": 3, "sampler": torch.Generator().get_state()})
-    >>> check_plain(random.Random())
+    >>> check_plain({"epoch": 3, "draws": [random.Random()]})
     Traceback (most recent call last):
-    TypeError: extra_state must be made of plain values and tensors, as nothing else is read again; got Random ...
+    TypeError: extra_state must be made of plain values and tensors, as nothing else is read again: leave out
+    extra_state['draws'][0], a Random
     """
+    if (error := _unread(extra_state)) is None:
+        return
+    where, odd = _odd("extra_state", extra_state)
+    held = hasattr(odd, "state_dict") and not isinstance(odd, type)
+    remedy = f"give the state_dict() of {where}" if held else f"leave out {where}"
+    raise TypeError(
+        "extra_state must be made of plain values and tensors, as nothing else is read again: "
+        f"{remedy}, a {type(odd).__name__}"
+    ) from error
+
+
+def _unread(value: Any) -> Exception | None:
+    """Return why a value cannot be read again, once it is written; None if it can."""
     held = io.BytesIO()
     try:
-        torch.save(extra_state, held)
+        torch.save(value, held)
         held.seek(0)
         torch.load(held, weights_only=True)
-    except Exception as error:
-        raise TypeError(
-            "extra_state must be made of plain values and tensors, as nothing else is read again; "
-            f"got {type(extra_state).__name__} ({plain(str(error).splitlines()[0])})"
-        ) from error
+    except Exception as error:  # noqa: BLE001  of any kind; what torch says is of its own pickles
+        return error
+    return None
+
+
+def _odd(where: str, value: Any) -> tuple[str, Any]:
+    """Return the innermost part of a value that cannot be read again, and where it is."""
+    parts: list[tuple[str, Any]] = []
+    if type(value) is dict:
+        parts = [(f"a key of {where}", key) for key in value] + [(f"{where}[{shown(k)}]", v) for k, v in value.items()]
+    elif type(value) in {list, tuple}:
+        parts = [(f"{where}[{place}]", part) for place, part in enumerate(value)]
+    return next((_odd(name, part) for name, part in parts if _unread(part) is not None), (where, value))
 
 
 def check_free(folder: Path, ranks: Ranks) -> None:

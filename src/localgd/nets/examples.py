@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localgd.data.partition import ByFeature, ByLabel, Dirichlet, Partitioner, dealt, partitioner
-from localgd.errors import check_kind, extra
+from localgd.errors import check_kind, extra, said
 from localgd.limits import Limits
 
 with extra("torch", "torch"):
@@ -63,13 +63,18 @@ class Examples:
             raise ValueError(f"node_id must be a text, got {self.node_id!r}")  # noqa: TRY004  a bad value
         for name in ("__len__", "__getitem__"):
             check_kind(f"data of node {self.node_id!r}", self.data, name, "a torch Dataset with a length")
-        if not len(self.data):
+        if not self.n_samples:
             raise ValueError(f"node {self.node_id!r} has no example; give it at least one or drop it")
 
     @cached_property
     def n_samples(self) -> int:
-        """Number of examples."""
-        return len(self.data)
+        """Number of examples, asked for once: a dataset that is lost later fails in the rounds that read it."""
+        try:
+            return len(self.data)
+        except Exception as error:
+            raise ValueError(
+                f"node {self.node_id!r}: its data has no length that can be known: {said(error)}"
+            ) from error
 
     @property
     def n_rows(self) -> int:

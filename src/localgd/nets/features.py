@@ -110,6 +110,16 @@ class Body:
     def _others(self) -> str:
         return f"the features before {self.name!r} are others"
 
+    @property
+    def first(self) -> Any:
+        """What the model took of the first batch of a node, None if there was none yet."""
+        return self._first[0][0] if self._first else None
+
+    def asked(self, x: Any) -> Any:
+        """Return the features of one input more, which nothing is counted of."""
+        with self._alone, _at_rest(self.model), _still(self.model):
+            return self._met("an input that is made up", x)
+
     def depends(self) -> bool:
         """Return whether features that were taken here are others now: the layer's own numbers may be in them."""
         with self._alone, _at_rest(self.model):

@@ -18,6 +18,7 @@ from localgd.errors import check_whole, extra, listing
 from localgd.limits import RefusedError
 from localgd.methods.auto import auto
 from localgd.nets.features import Body, Pick, numbers_of
+from localgd.nets.same_features import check_same_features
 from localgd.problems.certificate import Certificate
 from localgd.problems.hard_margin import HardMargin
 from localgd.problems.least_squares import LeastSquares
@@ -239,6 +240,7 @@ def _rows(body: Body, data: Any, problem: Problem) -> Engine:
         engine = InProcess(made(*one) for one in _named(data, "node"))
     if isinstance(engine, TorchDistributed):
         _check_alike(body.model, engine)
+        check_same_features(body, engine)
     return engine
 
 

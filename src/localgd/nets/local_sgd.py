@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from localgd.errors import check_flag, check_kind, check_whole
 from localgd.nets.beside import Beside, Loss
 from localgd.nets.checkpoint import check_free, check_plain, read, rng_state, set_rng_state, write
 from localgd.nets.codes import Code
@@ -22,6 +21,8 @@ from localgd.nets.plots import write as write_report
 from localgd.nets.ranks import Ranks
 from localgd.nets.record import Distance, Sync
 from localgd.nets.schedule import Every, Period
+from localgd.nets.settings import check_settings
+from localgd.nets.steps import Steps
 
 
 class LocalSGD:
@@ -136,13 +137,9 @@ class LocalSGD:
         probe: Any = None,
         other: Iterable[Any] | None = None,
     ) -> None:
-        check_whole("warmup", warmup, 0)
-        check_flag("overlap", overlap)
         period = Every(sync_every) if isinstance(sync_every, int) else sync_every
-        check_kind("sync_every", period, "next", "a number of steps, or a rule such as qsr(4, 0.02)")
         outer = average() if outer is None else outer
-        check_kind("outer", outer, Outer, "average(), slowmo(…) or diloco(…)")
-        _check_settings(weights, compress, on_failure, overlap=overlap, looks=compare_every or shadow)
+        check_settings(locals())
         self._ranks = Ranks(timeout)
         self._beside = Beside(
             model,
@@ -173,7 +170,7 @@ class LocalSGD:
         self._number, self._folder = 0, Path()
         self._session = self._ranks.everyone(secrets.token_hex(8))[0]
         self._done = 0
-        self._steps, self._examples, self._batch = 0, 0, 0.0
+        self._steps = Steps(optimizer)
         self._left = self._next(0, self._exchange.lr, 0.0)
         self._beside.start(self._exchange.parameters.anchor, self._number)
 
@@ -183,6 +180,9 @@ class LocalSGD:
 
     def step(self, batch: Any = None) -> Sync | None:
         """Count a step of the optimizer, and sync if it is time.
+
+        Call it once after each ``optimizer.step()``: every call counts as a step, in `sync_every` and `Sync.steps`,
+        even if the optimizer made none. Where gradients of several batches add up to a step, give these as one.
 
         Parameters
         ----------
@@ -194,36 +194,44 @@ class LocalSGD:
         -------
         Sync or None
             What the sync said, if there was one; with `overlap` the one before, if there was.
+
+        Raises
+        ------
+        ValueError
+            If the batch is none; another optimizer than `optimizer` makes the steps; or, with `compare_every` or
+            `shadow`, the optimizer made no step or several since the last call.
         """
+        self._steps.add(batch)
         self._beside.keep(batch)
-        self._examples += 0 if batch is None else examples_in(batch)
-        self._steps += 1
-        return self._sync(finished=False) if self._steps >= self._left else None
+        if self._steps.number < self._left:
+            return None
+        self._ranks.tell("in local steps, or step()")
+        return self._sync(finished=False)
 
     def finish(self) -> None:
         """Sync until all ranks have come here: a rank with less data answers the others until they are done, too.
 
         Call it at the end of every epoch, in all ranks.
         """
-        while (sync := self._sync(finished=True)) is None or not sync.last:
-            pass
-        if self._exchange.is_behind:
-            self._exchange.sync(self._standing(finished=True))
+        with self._ranks.calling("finish()"):
+            while (sync := self._sync(finished=True)) is None or not sync.last:
+                pass
+            if self._exchange.is_behind:
+                self._exchange.sync(self._standing(finished=True))
+                self._steps.begin()
 
     def _standing(self, *, finished: bool) -> Standing:
         """Return where this rank stands, and count a sync."""
-        steps, examples = self._steps, self._examples
-        if steps:
-            self._batch = examples / steps
-        weight = {"batch": self._batch, "examples": float(examples), "equal": 0.0}[self._weights]
-        standing = Standing(self._number, steps, weight, finished=finished)
+        steps = self._steps
+        weight = {"batch": steps.mean_batch(), "examples": float(steps.examples), "equal": 0.0}[self._weights]
+        standing = Standing(self._number, steps.number, weight, finished=finished)
         self._number += 1
-        self._steps, self._examples = 0, 0
         return standing
 
     def _sync(self, *, finished: bool) -> Sync | None:
         bring = self._exchange.sync if self._done < self._warmup else self._exchange.pass_on
         sync = bring(self._standing(finished=finished), self._beside.meanwhile)
+        self._steps.begin()
         if sync is not None and any(sync.steps):
             sync = self._measured(sync)
             self._done += max(sync.steps)
@@ -253,9 +261,10 @@ class LocalSGD:
         RuntimeError
             If there is no shadow, or there were local steps since the last sync.
         """
-        if self._steps:
-            raise RuntimeError(f"{self._steps} local steps came since the last sync, and ranks may stand apart")
-        found = self._beside.distance(full=True)
+        if self._steps.number:
+            raise RuntimeError(f"{self._steps.number} local steps came since the last sync, and ranks may stand apart")
+        with self._ranks.calling("distance()"):
+            found = self._beside.distance(full=True)
         if found is None:
             raise RuntimeError("there is no synchronous run to compare with; ask for it with shadow=True")
         return found
@@ -279,12 +288,12 @@ class LocalSGD:
         RuntimeError
             If there were local steps since the last sync: ranks may stand at different points.
         """
-        if self._steps:
+        if self._steps.number:
             raise RuntimeError(
-                f"{self._steps} local steps came since the last sync, and a checkpoint is of a sync; "
+                f"{self._steps.number} local steps came since the last sync, and a checkpoint is of a sync; "
                 "save where step() returned one, or after finish()"
             )
-        counters = {"number": self._number, "done": self._done, "left": self._left, "batch": self._batch}
+        counters = {"number": self._number, "done": self._done, "left": self._left, "batch": self._steps.batch}
         generators = {"generators": rng_state(self._exchange.device)}
         beside = {"beside": self._beside.state(), "session": self._session}
         return {**self._exchange.state_dict(), **counters, **generators, **beside}
@@ -293,8 +302,8 @@ class LocalSGD:
         """Go on from what `state_dict` returned in this rank, in all ranks alike."""
         self._exchange.load_state_dict(dict(state))
         self._number, self._done, self._left = state["number"], state["done"], state["left"]
-        self._batch, self._session = state["batch"], state["session"]
-        self._steps, self._examples = 0, 0
+        self._steps.batch, self._session = state["batch"], state["session"]
+        self._steps.begin()
         set_rng_state(state["generators"], self._exchange.device)
         self._beside.load(state["beside"], self._number)
 
@@ -336,7 +345,8 @@ class LocalSGD:
         RankError
             If there are some, but none that all ranks have whole, or of different runs, or of more or fewer ranks.
         """
-        state, self._folder = read(Path(folder), self._ranks), Path(folder)
+        with self._ranks.calling("resume()"):
+            state, self._folder = read(Path(folder), self._ranks), Path(folder)
         if state is None:
             return None
         self.load_state_dict(state)
@@ -354,44 +364,4 @@ class LocalSGD:
             self.finish()  # whatever this rank has done: others may have steps that wait for it
             self._exchange.close()
             self._beside.close()
-
-
-def examples_in(batch: Any) -> int:
-    """Return how many examples a batch holds.
-
-    Examples
-    --------
-    >>> import torch
-    >>> examples_in(3), examples_in({"x": torch.zeros(5, 2), "y": torch.zeros(5)})
-    (3, 5)
-    """
-    if isinstance(batch, int):
-        return batch
-    if getattr(batch, "ndim", 0):
-        return int(batch.shape[0])
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    for part in parts:
-        if not isinstance(part, int) and (found := examples_in(part)):
-            return found
-    raise ValueError(
-        f"step() takes a number of examples, or tensors, the first with a row for each; got {type(batch).__name__}"
-    )
-
-
-def _check_settings(weights: Any, compress: Any, on_failure: Any, *, overlap: bool, looks: Any) -> None:
-    if weights not in {"batch", "examples", "equal"}:
-        raise ValueError(f"weights must be 'batch', 'examples' or 'equal', got {weights!r}")
-    if compress not in {None, "bf16", "int8", "int4"}:
-        raise ValueError(f"compress must be None, 'bf16', 'int8' or 'int4', got {compress!r}")
-    if overlap and looks:
-        raise ValueError(
-            "overlap=True goes without compare_every and shadow, which look at ranks where they are together; leave "
-            "one of them out"
-        )
-    if overlap and compress:
-        raise ValueError(
-            f"overlap=True goes with compress=None, got {compress!r}: codes are made, summed and made again, which "
-            "local steps cannot go on beside"
-        )
-    if on_failure not in {"raise", "skip"}:
-        raise ValueError(f"on_failure must be 'raise' or 'skip', got {on_failure!r}")
+            self._steps.close()

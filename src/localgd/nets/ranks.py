@@ -6,8 +6,8 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
 from typing import Any
@@ -24,6 +24,11 @@ PATIENCE = 10.0
 """Seconds, at most, in which the ranks that noticed a failure tell each other so."""
 
 STORE = "the rank that keeps torch's store ended, or hangs (rank 0, unless torchrun keeps it)"
+
+LATE = 0.9
+"""Part of the timeout from which a rank that is missing may just take longer."""
+
+MORE = "; where a rank may need longer, as to evaluate, give LocalSGD a larger timeout"
 
 _RUNS = itertools.count()
 
@@ -52,6 +57,7 @@ class Ranks:
         self.timeout, (self.rank, self.world) = timeout, self._processes.place
         self.doing, self._patience = "start", min(PATIENCE, timeout)
         self._store = PrefixStore(f"localgd/nets/{next(_RUNS)}", _get_default_store())
+        self._where = ""
         self._group = self._call(_group, timeout, dist.group.WORLD)
 
     def add(self, numbers: Any) -> None:
@@ -95,34 +101,81 @@ class Ranks:
 
         _within(self._patience, tell)
 
+    def tell(self, where: str) -> None:
+        """Keep where this rank is in torch's store, for others who miss it; once for as long as it is there."""
+        if where != self._where:
+            self._where = where
+            with suppress(RuntimeError):  # of a lost store the next sum will tell
+                self._store.set(f"where/{self.rank}", where)
+
+    @contextmanager
+    def calling(self, call: str) -> Iterator[None]:
+        """Have others know that this rank is in a call, and that it came out of it."""
+        self.doing = call
+        self.tell(f"in {call}")
+        yield
+        self.tell(f"past {call}")
+
     def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> Any:
         begin = time.monotonic()
         try:
             return collective(*args, **options)
         except RuntimeError as error:  # what gloo, NCCL and the store raise
-            waited = f"after {time.monotonic() - begin:.2g} s, of {self.timeout:g} at most"
-            why = _within(2 * self._patience, self._missing) or STORE
-            raise RankError(f"{self.doing}: {why} ({waited}); go on from the last checkpoint") from error
+            waited = time.monotonic() - begin
+            late = waited >= LATE * self.timeout
+            why = _within(2 * self._patience, lambda: self._missing(late=late)) or STORE
+            took = f"after {waited:.2g} s, of {self.timeout:g} at most"
+            raise RankError(f"{self.doing}: {why} ({took}); go on from the last checkpoint") from error
 
-    def _missing(self) -> str:
-        """Return who does not say in time that the sync failed there, too."""
+    def _missing(self, *, late: bool) -> str:
+        """Return who does not say in time that the sync failed there, too, and where it was last."""
         end, missing = time.monotonic() + self._patience, list[int]()
         try:
-            self._store.set(f"failed/{self.doing}/{self.rank}", "")
+            self._store.set(f"failed/{self.doing}/{self.rank}", f"{late:d}")
+            self._store.set(f"failed/{self.rank}", self.doing)
             while time.monotonic() < end:
                 missing = [r for r in range(self.world) if not self._store.check([f"failed/{self.doing}/{r}"])]
                 left = [r for r in missing if self._store.check([f"left/{r}"])]
-                if len(missing) == len(left):
+                elsewhere = [r for r in missing if r not in left and self._store.check([f"failed/{r}"])]
+                if len(missing) == len(left) + len(elsewhere):
                     break
                 time.sleep(0.02)
             if left:
                 return "; ".join(f"rank {r} left: {self._store.get(f'left/{r}').decode()}" for r in left)
+            if elsewhere:
+                others = [f"rank {r} is {self._told(r)}" for r in elsewhere]
+                return f"{listing(others)}, and this rank is {self._where}: call these alike in all ranks"
+            if not missing:
+                return self._all_there()
+            where = [f"rank {r} was last known {self._told(r)}" for r in missing]
         except RuntimeError:
             return STORE
-        if not missing:
+        several = len(missing) > 1
+        ended = f"{_named(missing)} ended, or hang{'' if several else 's'}"
+        if not late:
+            return ended
+        finish = "; finish() lasts until every rank calls it" if self._where == "in finish()" else ""
+        busy = f"{'are' if several else 'is'} at work elsewhere, as in an evaluation"
+        return f"{ended}, or {busy}; {listing(where)}{finish}{MORE}"
+
+    def _told(self, rank: int) -> str:
+        """Return where a rank said that it was."""
+        key = f"where/{rank}"
+        return self._store.get(key).decode() if self._store.check([key]) else "at the start"
+
+    def _all_there(self) -> str:
+        """Return why all ranks failed at the same place: some may have come when others had given up."""
+        late = [self._store.get(f"failed/{self.doing}/{r}") == b"1" for r in range(self.world)]
+        if all(late) or not any(late):
             return "the connection between ranks failed, though all of them are there"
-        who = listing([f"{rank}" for rank in missing])
-        return f"rank {who} ended, or hangs" if len(missing) == 1 else f"ranks {who} ended, or hang"
+        first, slow = ([r for r in range(self.world) if late[r] == had] for had in (True, False))
+        return (
+            f"{_named(slow)} came only after {_named(first)} had waited as long as timeout={self.timeout:g} lets{MORE}"
+        )
+
+
+def _named(ranks: list[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {listing([f'{rank}' for rank in ranks])}"
 
 
 def _within(seconds: float, ask: Callable[[], str]) -> str:

@@ -20,7 +20,7 @@ from localgd.nets.ranks import Ranks
 from localgd.nets.record import Apart, Distance
 from localgd.nets.statistics import Statistics
 from localgd.nets.survey import parts_of
-from localgd.nets.twin import Step, Twin, aside, tensors_of
+from localgd.nets.twin import Step, Twin, aside, mean_loss, tensors_of
 
 with extra("torch", "torch"):
     import torch
@@ -198,7 +198,7 @@ class Shadow:
         if not self.n_own:
             return 0.0
         with evaluating(scratch):
-            return self.loss(scratch, self.probe) * (self.n_own / self.n_probes)
+            return mean_loss(self.loss, scratch, self.probe) * (self.n_own / self.n_probes)
 
     def _gradient(self, scratch: Any, model: Any) -> float:
         _put_between(scratch, model, model, 0.0)

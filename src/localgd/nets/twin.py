@@ -140,7 +140,7 @@ class Twin:
             set_rng_state(step.generators, out.device)
         self.optimizer.zero_grad()
         with torch.enable_grad():
-            self.loss(self.model, step.batch).backward()
+            mean_loss(self.loss, self.model, step.batch).backward()
         for place, (_, tensor, begin, end) in enumerate(self.places):
             if tensor.grad is not None:
                 torch.mul(tensor.grad.to(out.dtype), weight, out=out[begin:end].view(tensor.shape))
@@ -162,6 +162,29 @@ class Twin:
         """Go on from what a checkpoint kept."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def mean_loss(loss: Callable[[Any, Any], Any], model: Any, batch: Any) -> Any:
+    """Return the loss of a batch, a tensor of one number; that of a training model has a gradient.
+
+    Examples
+    --------
+    >>> mean_loss(lambda model, batch: 0.5, torch.nn.Linear(1, 1), None)
+    Traceback (most recent call last):
+    TypeError: loss(model, batch) must return the mean loss, a tensor of one number with a gradient; got 0.5
+    """
+    try:
+        value = loss(model, batch)
+    except Exception as error:
+        error.add_note("this came of loss(model, batch), which compare_every and shadow call with a copy of the model")
+        raise
+    lone = isinstance(value, torch.Tensor) and value.numel() == 1
+    if not lone or (torch.is_grad_enabled() and not value.requires_grad):
+        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) and not lone else repr(value)
+        raise TypeError(
+            f"loss(model, batch) must return the mean loss, a tensor of one number with a gradient; got {got}"
+        )
+    return value
 
 
 def tensors_of(model: Any) -> list[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from localgd.errors import extra
-from localgd.nets.local_sgd import examples_in
+from localgd.nets.steps import examples_in
 
 with extra("torch", "torch"):
     import torch
@@ -19,6 +20,12 @@ RTOL = {torch.float64: 1e-10, torch.float32: 1e-4}
 """By dtype; what fewer bits hold is known to `COARSE`."""
 
 COARSE = 2e-2
+
+PERIODS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 50, 64, 100)
+"""Steps between two syncs, where there is to be one: it is told how many, if they are so many."""
+
+Way = Callable[..., None]
+"""Of training a model, given its optimizer."""
 
 
 def compared(
@@ -41,9 +48,12 @@ def compared(
     ranks, ddp = over_ranks(tensors, size), most(apart(tensors, reference, size))
     state = _of_states(tested, theirs)
     looks = ""
-    if max(ranks.values()) <= rtol < max(ddp.values()):
+    if min(ranks.values()) > rtol:
+        looks = case.looks_like(tensors, rtol, case.periods())
+    elif max(ranks.values()) <= rtol < max(ddp.values()):
         moved = most(apart(tensors, trained(start), 0.0))
-        looks = case.looks_like(tensors, rtol) if max(moved.values()) > 0 else "still"
+        ways = {**case.mistakes(), **case.periods()}
+        looks = case.looks_like(tensors, rtol, ways) if max(moved.values()) > 0 else "still"
     return {
         "world": world,
         "steps": len(case.batches),
@@ -93,27 +103,46 @@ class Case:
         if not twice:
             raise ValueError("build makes a model without a parameter that is trained")
 
-    def trained_by(self, way: Callable[[Any, Any], None]) -> tuple[Any, Any]:
+    def trained_by(self, way: Way) -> tuple[Any, Any]:
         """Return a fresh model and its optimizer, after one way of training."""
         model, optimizer = built(self.build)
         seed()
         way(model, optimizer)
         return model, optimizer
 
-    def looks_like(self, tensors: dict[str, Any], rtol: float) -> str:
-        """Return the mistake that leads to these numbers, "" if none does of those that are tried."""
-        ways: dict[str, Callable[[Any, Any], None]] = {
-            "weights": lambda *fresh: self.summed(fresh, self.other),
-            "added": lambda *fresh: self.summed(fresh, [1.0] * len(self.batches)),
-            "reset": lambda *fresh: self.summed(fresh, self.own, forget=True),
-            "once": lambda *fresh: self.averaged(*fresh, every=len(self.batches)),
-            "models": lambda *fresh: self.averaged(*fresh, every=1),
-        }
+    def looks_like(self, tensors: dict[str, Any], rtol: float, ways: dict[str, Way]) -> str:
+        """Return which of these ways leads to these numbers in every rank, "" if none does."""
         for name, way in ways.items():
             found = trained(self.trained_by(way)[0])
             if max(most(apart(tensors, found, rms(found.values()))).values()) <= 10 * rtol:
                 return name
         return ""
+
+    def mistakes(self) -> dict[str, Way]:
+        """Return the mistakes that others have made, by name; an update is a multiple of a gradient in SGD only."""
+        each, ones = len(self.batches), [1.0] * len(self.batches)
+        return {
+            "weights": lambda *fresh: self.summed(fresh, self.other),
+            "added": lambda *fresh: self.summed(fresh, ones),
+            "updates": lambda *fresh: self.averaged(fresh, ones, every=1),
+            "updates, momentum averaged": lambda *fresh: self.averaged(fresh, ones, every=1, momentum=True),
+            "reset": lambda *fresh: self.summed(fresh, self.own, forget=True),
+            "once": lambda *fresh: self.averaged(fresh, self.own, every=each),
+            "models": lambda *fresh: self.averaged(fresh, self.own, every=1),
+        }
+
+    def periods(self) -> dict[str, Way]:
+        """Return syncs after several steps, with momentum kept or averaged, under the number of steps."""
+        each = len(self.batches)
+        return {
+            f"every {k}{', momentum averaged' * momentum}": partial(self._every, k, momentum)
+            for k in PERIODS
+            if k < each
+            for momentum in (False, True)
+        }
+
+    def _every(self, steps: int, momentum: bool, *fresh: Any) -> None:
+        self.averaged(fresh, self.own, every=steps, momentum=momentum)
 
     def ddp(self, model: Any, optimizer: Any) -> None:
         """Train by torch's own wrapper."""
@@ -143,10 +172,14 @@ class Case:
             if forget:
                 optimizer.state.clear()
 
-    def averaged(self, model: Any, optimizer: Any, *, every: int) -> None:
-        """Step in every rank alone, and move to the mean model after so many steps."""
+    def averaged(self, fresh: tuple[Any, Any], shares: list[float], *, every: int, momentum: bool = False) -> None:
+        """Step in every rank alone; after so many steps add the ranks' updates, by their shares, and average momentum.
+
+        In the mean of momentum, unlike in the sum of updates, a rank always counts as was asked for.
+        """
+        model, optimizer = fresh
         shared = [parameter.detach().clone() for parameter in model.parameters()]
-        for place, (batch, share) in enumerate(zip(self.batches, self.own, strict=True), start=1):
+        for place, (batch, share) in enumerate(zip(self.batches, shares, strict=True), start=1):
             optimizer.zero_grad()
             self.loss(model, batch).backward()
             optimizer.step()
@@ -157,6 +190,9 @@ class Case:
                 dist.all_reduce(update)
                 old.add_(update)
                 parameter.data.copy_(old)
+            for _, held in _state(model, optimizer) if momentum else ():
+                held.mul_(self.own[place - 1])
+                dist.all_reduce(held)
 
 
 def built(build: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:

@@ -13,9 +13,14 @@ Facts = dict[str, Any]
 MISTAKES = {
     "still": "train leaves the model as it was; it is to train the one that it is given, and not a copy",
     "added": "updates (or gradients) of the ranks are added up, where they should be averaged",
+    "updates": (
+        "updates of the ranks are added up, where they should be averaged: divide by the number of ranks; what the "
+        "optimizer adds to a gradient by itself, as weight decay, counts once a rank"
+    ),
     "weights": "ranks count by {theirs}, where {ours} was asked for (weights={other!r} if that is what is meant)",
     "reset": "the optimizer's state is reset at every sync; average it, as it is the momentum of the mean model",
     "once": "ranks are averaged once, at the end, and not after every step",
+    "every": "ranks are averaged after every {every} steps only (momentum {momentum}), and not after every step",
     "models": (
         "models are averaged after steps of {optimizer}, whose update is not linear in the gradient: no averaging of "
         "models makes that DistributedDataParallel. Test with SGD"
@@ -123,7 +128,9 @@ def _faults(facts: Facts, weights: str, *, buffers: bool, optimizer_state: bool)
     if local:
         n_trained = len(facts["parameters"]["ranks"])
         what = f"{_worst(local)}: after the last sync ranks hold other numbers there. "
-        if len(local) == n_trained:
+        if facts["looks"]:
+            what += f"It looks like this: {_mistake(facts, weights)}, nor after the last"
+        elif len(local) == n_trained:
             what += "No parameter is the same in all ranks: train does not sync after its last step, or not at all"
         else:
             what += (
@@ -132,14 +139,8 @@ def _faults(facts: Facts, weights: str, *, buffers: bool, optimizer_state: bool)
             )
         out.append(what)
     elif off:
-        looks = facts["looks"] or ("" if facts["optimizer"] == "SGD" else "models")
-        other = "batch" if weights == "equal" else "equal"
-        filled = {"theirs": COUNTED[other], "ours": COUNTED[weights], "other": other, "optimizer": facts["optimizer"]}
-        like = (
-            f"It looks like this: {MISTAKES[looks].format(**filled)}"
-            if looks
-            else "It is no mistake that is known here"
-        )
+        known = _mistake(facts, weights)
+        like = f"It looks like this: {known}" if known else "It is no mistake that is known here"
         out.append(f"{_worst(off)}: off from DistributedDataParallel, the same in all ranks. {like}")
     if buffers and (apart := _above(facts["buffers"], rtol)):
         out.append(
@@ -153,6 +154,22 @@ def _faults(facts: Facts, weights: str, *, buffers: bool, optimizer_state: bool)
         elif state and not (local or off):
             out.append(f"{_worst(state)}: off from DistributedDataParallel's, though parameters are not")
     return out
+
+
+def _mistake(facts: Facts, weights: str) -> str:
+    """Return in words the mistake that a training looks like, "" if it is none that is known."""
+    looks, _, averaged = str(facts["looks"] or ("" if facts["optimizer"] == "SGD" else "models")).partition(", ")
+    kind, _, every = looks.partition(" ")
+    other = "batch" if weights == "equal" else "equal"
+    filled = {
+        "theirs": COUNTED[other],
+        "ours": COUNTED[weights],
+        "other": other,
+        "optimizer": facts["optimizer"],
+        "every": every,
+        "momentum": "averaged, too" if averaged else "kept in each",
+    }
+    return MISTAKES[kind].format(**filled) if kind else ""
 
 
 def _above(apart: dict[str, float], rtol: float) -> dict[str, float]:
