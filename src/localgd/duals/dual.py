@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +218,11 @@ class Dual:
         """Whether it is the combination of no row."""
         return self._mass == 0 and not self.vector.any()
 
+    @property
+    def _blank(self) -> bool:
+        """Whether it is empty to the bit: no rounding to count, nothing kept back, so that no share changes it."""
+        return self.empty and self._error == 0 and not self.kept
+
     def _with(self, other: Dual) -> tuple[bool, Any]:
         """Return whether both are of the same rows, a node's own or what nodes have reported, and which these are."""
         if self.empty or other.empty:
@@ -225,13 +230,25 @@ class Dual:
         return self.of is other.of or (isinstance(self.of, str) and self.of == other.of), self.of
 
     def __add__(self, other: Dual) -> Dual:
+        if self._blank and other._blank:
+            return self if other.of is None else other
         vector, (kept, lost), (same, of) = self.vector + other.vector, self.kept.plus(other.kept), self._with(other)
         if not same:
             return Dual(read_only(vector))
         error = self.own_error + other.own_error + 4 * UNIT_ROUNDOFF * (self.length + norm(vector)) + lost
         return Dual.proved(vector, below(self.mass + other.mass, 2), error, of=of, kept=kept)
 
+    def __sub__(self, other: Any) -> Never:
+        raise TypeError(
+            "a difference of duals is no combination of rows with coefficients >= 0; take that of their vectors, "
+            "a.vector - b.vector, which proves nothing, or -1.0 * b"
+        )
+
     def __rmul__(self, share: float) -> Dual:
+        if np.ndim(share):
+            raise TypeError("a dual times an array is no multiple of it; take its vector, which proves nothing then")
+        if self._blank and 0 <= share < math.inf:
+            return self  # and stays known as such, so that what it is added to loses nothing
         vector = share * self.vector
         if not share >= 0:
             return Dual(read_only(vector))
@@ -241,6 +258,8 @@ class Dual:
 
     def mixed(self, share: float, other: Dual) -> Dual:
         """Return ``share·self + other``, in one go; nothing is proved with a share below 0, or of unlike rows."""
+        if self._blank and other._blank and 0 <= share < math.inf:
+            return self + other
         vector, (same, of) = share * self.vector + other.vector, self._with(other)
         if not (share >= 0 and same):
             return Dual(read_only(vector))

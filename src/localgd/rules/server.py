@@ -184,7 +184,11 @@ class Chain(Additive):
         """Return the state after the update."""
         update, kept = mean_update(report), []
         for part, before in zip(self.parts, state.kept, strict=True):
-            update, after = part(update, before, report)
+            made = part(update, before, report)
+            if not (isinstance(made, tuple) and len(made) == 2 and all(isinstance(one, Dual) for one in made)):
+                what = f"of a chain must return two duals, the update and what to keep, got {made!r:.80}"
+                raise TypeError(f"{part!r} {what}; a vector of which nothing is proved is Dual(vector)")
+            update, after = made
             kept.append(after)
         return added(state, update, kept=tuple(kept))
 

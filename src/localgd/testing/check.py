@@ -172,7 +172,7 @@ class Trial:
     def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem = method, problem
         self.bound = method
-        self.unproved, self.unheard = "", ""
+        self.unproved, self.unheard, self.lost = "", "", ""
 
     def names(self) -> Iterator[str]:
         """Ask whether task and merge have what they must, and can be told apart and remembered."""
@@ -275,6 +275,8 @@ class Trial:
                 return
             claimed = any(dual.known and dual.of != MARK for dual in (state.readout, following.readout))
             self.unheard = name if claimed and not ours(self.method) else self.unheard
+            if place and following.w.any() and not following.model.known and not ours(self.method):
+                self.lost = name
             state = following
 
     def runs(self) -> Iterator[str]:
@@ -305,6 +307,12 @@ class Trial:
                 f"no certificate of its updates, as the {self.unproved}: the last model is certified by a dual "
                 "vector of its own, in one more round"
             )
+        elif self.lost:
+            reason = (
+                f"its updates are combinations of rows, which certify every round, but the model that {self.lost} "
+                "makes of them is none: make it by sums and multiples >= 0 of the duals that nodes report (number * "
+                "dual + dual, .over), and more will be proved"
+            )
         if self.unheard:
             reason += (
                 f"; what {self.unheard} vouches for itself is not believed: make the model by sums and multiples >= 0 "
@@ -333,7 +341,15 @@ def _untold(part: Any) -> Iterator[tuple[str, str]]:
 def _unkept(state: Any, task: Any, name: str) -> Iterator[str]:
     """Yield why a state cannot be written to disk and read back."""
     kind = state_type(task, state)
-    back = serialize.unpack(serialize.pack(state, kind), kind)
+    try:
+        back = serialize.unpack(serialize.pack(state, kind), kind)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        why = f"its state, {state!r:.80}, cannot be written and read back as {kind!r:.80} ({error})"
+        yield (
+            f"{name}: {why}: no checkpoint, and no node of Flower, could keep it; make it of numbers, texts, arrays, "
+            "tuples, dicts and frozen dataclasses of those, and say so in state_type"
+        )
+        return
     if not _alike(back, state):
         yield f"{name}.state_type = {kind!r} reads its state back as another one: {back!r:.80}"
 
