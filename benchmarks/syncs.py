@@ -15,6 +15,7 @@ import argparse
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ def blocks_of(tensor: torch.Tensor) -> range:
 
 def passes(name: str, model: nn.Module) -> str:
     """Return a line of the table of what operators touch."""
+    model = deepcopy(model)
     local = begun(name, model)
     local.step(1)
     traffic = Traffic([parameter.detach() for parameter in model.parameters()])
@@ -125,7 +127,7 @@ def main() -> None:
     with torch_processes() as (rank, world):
         model = network(int(given.parameters))
         flat = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
-        locals_ = {name: begun(name, model) for name in names}
+        locals_ = {name: begun(name, deepcopy(model)) for name in names}  # each with what only it moves
         bare, synced = ({name: list[float]() for name in names} for _ in range(2))
         for _ in range(given.turns + 1):
             for name, local in locals_.items():

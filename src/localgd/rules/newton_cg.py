@@ -86,6 +86,8 @@ class InnerState(DescentState):
 class NewtonCG(Descending):
     """Truncated Newton steps with backtracking: conjugate gradients, preconditioned by the diagonal, a round each.
 
+    Of many classes, a column has one scale for all of them.
+
     Notes
     -----
     Dembo & Steihaug (1983), *Truncated-Newton algorithms for large-scale unconstrained optimization*.
@@ -121,7 +123,12 @@ class NewtonCG(Descending):
     def aimed(self, state: Any, report: Report, slope: FloatArray) -> Any:
         """Return the state with the system of the step from its point, of which nothing is solved yet."""
         n = total(report)
-        scales = report.sums["diagonal"] / n + self.problem.strength(n) * self.problem.pull(np.ones(slope.size))
+        # one scale for a column of all classes: else directions leave the space where classes add up to 0, and beside
+        # which only the penalty bends the objective
+        each = report.sums["diagonal"].reshape(self.problem.n_blocks, -1).mean(axis=0)
+        scales = np.tile(each, self.problem.n_blocks) / n + self.problem.strength(n) * self.problem.pull(
+            np.ones(slope.size)
+        )
         scales = np.where(scales > 0, scales, 1.0)  # a column of zeros, which nothing pulls at
         reduced = -slope / scales
         power = -float(slope @ reduced)
