@@ -118,6 +118,11 @@ class Stage:
         self.start = self.server.w if self.server.w.any() else None
         self.session = self.context.engine.shared(secrets.token_hex(8).encode()).decode()
 
+    @cached_property
+    def own_model(self) -> OwnModel | None:
+        """The problem, if it is one of a model of its own: found out once, as a protocol is long to compare with."""
+        return self.problem if isinstance(self.problem, OwnModel) else None
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
         context, loop = self.context, checkpoint.loop
@@ -201,7 +206,7 @@ class Stage:
             asked = self.problem.beginning(state)
         elif final and not is_about(server.readout.vector, asked, task.schema(asked)):
             asked = Message(asked.round, server.readout.vector)
-        message = asked.within(self.session, self.problem.dtype if isinstance(self.problem, OwnModel) else "float64")
+        message = asked.within(self.session, "float64" if self.own_model is None else self.own_model.dtype)
         for _ in range(LAST_LOOKS if final else 1):
             report = engine.round(task, message, chosen)
             whole = report.n_nodes == len(engine.node_ids)
@@ -250,8 +255,8 @@ class Stage:
                     marked = {name: dual.marked(self.loop.mark) for name, dual in report.duals.items()}
                     report = replace(report, duals=marked)
                 following = self.method.merge.step(self.server, report)
-                if isinstance(self.problem, OwnModel):
-                    following = self.problem.settled(following, report)
+                if self.own_model is not None:
+                    following = self.own_model.settled(following, report)
                 why = spent(self.method.task, following.round) if self.own and not following.done else ""
                 return replace(following, done=why) if why else following
             except (KeyError, TypeError, ValueError) as error:  # a sole survivor has nobody to be compared with
@@ -304,7 +309,7 @@ class Stage:
             true_angle_deg=math.nan if reference is None else angle_deg(self.server.readout.vector, reference),
             gap=self.shown.gap,
             n_nodes=report.n_nodes,
-            drift=drift(report) if isinstance(self.problem, OwnModel) else math.nan,
+            drift=drift(report) if self.own_model is not None else math.nan,
             **context.log.entries(context.engine),
         )
 
