@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from localgd.rounding import FloatArray
+
+SHOWN = 5
+"""Columns that a refusal names."""
 
 NEARLY = 1 - 1e-9
 """So many rows of equal share are that many, whatever the rounding."""
@@ -111,11 +114,13 @@ class Limits:
                 "min_rows",
             )
 
-    def enough(self, n_present: FloatArray) -> None:
+    def enough(self, names: Sequence[str], n_present: FloatArray) -> None:
         """Refuse sums of columns over so many rows each, if some row has a value there, but too few have."""
-        if ((n_present > 0) & (n_present < self.min_rows)).any():
+        few = [f"{name!r}" for name, n in zip(names, n_present, strict=True) if 0 < n < self.min_rows]
+        if few:
+            which = f"{', '.join(few[:SHOWN])}{' and more' * (len(few) > SHOWN)}".replace("{", "{{").replace("}", "}}")
             raise self._refused(
-                "sums no column that fewer than min-rows={} of its rows have a value in; drop the column", "min_rows"
+                f"sums no column that fewer than min-rows={{}} of its rows have a value in: drop {which}", "min_rows"
             )
 
     def bear(self, n_numbers: float, what: str) -> None:

@@ -162,7 +162,7 @@ def test_columns_that_few_rows_have_are_not_summed():
     table = Table("a", frame, np.arange(20) % 2, limits=GUARD)
     scale = {"exponent": np.zeros(1), "center": np.zeros(1)}
     for task, message in ((Tally(("x",), (), ()), Message()), (Moments(("x",)), Message(extra=scale))):
-        with pytest.raises(RefusedError, match="no column that fewer than min-rows=8 of its rows have a value in"):
+        with pytest.raises(RefusedError, match="fewer than min-rows=8 of its rows have a value in: drop 'x'"):
             task.run(message, table, None)
         other = replace(task, numbers=("y",))
         assert other.run(message, table, None)[0].n_rows == 20

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ class Tally:
         else:
             present = (~np.isnan(x)).sum(axis=0, dtype=np.float64)
             peak = np.abs(np.nan_to_num(x)).max(axis=0, initial=0.0)
-        _check_enough(shard, present)
+        _check_enough(shard, self.numbers, present)
         return Report(1, shard.n_rows, {"present": present}, {"peak": peak}, counts=counts), None
 
 
@@ -152,7 +152,7 @@ class Moments:
             first = deviation.sum(axis=0) - zeros * center
             second = deviation.power(2).sum(axis=0) + zeros * center**2
         else:
-            _check_enough(shard, (~np.isnan(x)).sum(axis=0, dtype=np.float64))
+            _check_enough(shard, self.numbers, (~np.isnan(x)).sum(axis=0, dtype=np.float64))
             dense = np.nan_to_num(np.ldexp(x, -exponent) - center)
             first, second = dense.sum(axis=0), (dense**2).sum(axis=0)
         return Report(1, shard.n_rows, {"first": first, "second": second}), None
@@ -246,10 +246,10 @@ def _refuse_labels(table: Table, labels: Any, refused: Collection[str]) -> None:
         )
 
 
-def _check_enough(table: Table, n_present: Any) -> None:
-    """Hold the number of values that columns have against the limits."""
+def _check_enough(table: Table, names: Sequence[str], n_present: Any) -> None:
+    """Hold the number of values that columns of these names have against the limits."""
     if table.limits is not None:
-        table.limits.enough(n_present)
+        table.limits.enough(names, n_present)
 
 
 def _document_frequencies(texts: pl.Series) -> dict[str, int]:
