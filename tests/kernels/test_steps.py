@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from localgd.kernels import CACHED_ENTRIES, COMPILED_FROM, csr, dense, gram, pick, reference
+from localgd.kernels import CACHED_ENTRIES, COSTLY_FROM, csr, dense, gram, pick, reference
 from localgd.losses import Exponential, Logistic
 from localgd.rows import Shard
 
@@ -76,10 +76,12 @@ def test_the_table_picks_by_size_only():
     assert pick(wide, 1) is reference.coefficients
     assert pick(wide_csr, 100) is gram.coefficients
     assert pick(tall, 100) is reference.coefficients
-    long = -(-COMPILED_FROM // tall_csr.rows.nnz)
+    long = -(-COSTLY_FROM // tall_csr.rows.nnz)
     assert pick(tall_csr, long) is csr.coefficients
-    assert pick(tall_csr, long, batch_size=100) is reference.coefficients
+    assert pick(tall_csr, long, batch_size=40) is reference.coefficients
+    assert pick(tall_csr, 10 * long, batch_size=40) is csr.coefficients
     assert pick(tall, long) is reference.coefficients
+    assert pick(tall, 10 * long, batch_size=40) is dense.coefficients
     large = Shard("large", np.ones((CACHED_ENTRIES // 5 + 1, 5)))
     assert pick(large, 10) is dense.coefficients
 

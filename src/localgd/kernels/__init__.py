@@ -23,8 +23,12 @@ from localgd.rows import Shard
 MOST_GRAM_ROWS = 2048
 """Largest Gram matrix kept on a node: 2048² float64 are 32 MB."""
 
-COMPILED_FROM = 10_000_000
-"""Entries touched in one round from which a compiled kernel is worth seconds of compiling (about 10 ms in NumPy)."""
+COMPILED_FROM, COSTLY_FROM, STEP = 10_000_000, 500_000, 2_000
+"""Entries touched in one round from which a compiled kernel is worth seconds of compiling, once on a machine.
+
+About 10 ms in NumPy. Of sparse rows, and of mini-batches, an entry takes several times as long, and a mini-batch as long
+as `STEP` more entries, however small it is.
+"""
 
 CACHED_ENTRIES = 1_000_000
 """Dense rows up to here (8 MB) stay in cache, where two BLAS passes a step beat one compiled pass (`benchmarks/`)."""
@@ -49,14 +53,16 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     True
     """
     data, stored = shard.data, shard.data.stored
-    share = 1.0 if batch_size is None else min(1.0, batch_size / shard.n_samples)
+    drawn = batch_size is not None and batch_size < shard.n_samples
+    touched = stored * (batch_size or 0) / shard.n_samples + STEP if drawn else stored
     if local_steps == 1:
         return reference.coefficients
     if shard.n_samples**2 <= 2 * stored and shard.n_samples <= MOST_GRAM_ROWS:
         return gram.coefficients
     plain = versus == 1 and shard.weights is None and isinstance(data, Dense | Float32 | Csr)
-    cached = not isinstance(data, Csr) and stored <= CACHED_ENTRIES
-    if not plain or cached or local_steps * stored * share < COMPILED_FROM:
+    costly = drawn or isinstance(data, Csr)
+    cached = not costly and stored <= CACHED_ENTRIES
+    if not plain or cached or local_steps * touched < (COSTLY_FROM if costly else COMPILED_FROM):
         return reference.coefficients
     alone(shard, "compiled kernels take one node")
     from localgd.kernels import csr, dense  # noqa: PLC0415  the compiler, which few shards are large enough for

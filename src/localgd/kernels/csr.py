@@ -18,12 +18,28 @@ from localgd.rounding import FloatArray
 from localgd.rows import Shard
 
 
+@njit(cache=True, nogil=True, inline="always")
+def product(data: FloatArray, columns: NDArray[np.uint32], v: FloatArray, begin: int, end: int) -> float:
+    """Return the inner product of v with the row whose entries are those from `begin` to `end`."""
+    s0 = s1 = s2 = s3 = 0.0
+    quads = begin + (end - begin) // 4 * 4
+    for p in range(begin, quads, 4):
+        s0 += data[p] * v[columns[p]]
+        s1 += data[p + 1] * v[columns[p + 1]]
+        s2 += data[p + 2] * v[columns[p + 2]]
+        s3 += data[p + 3] * v[columns[p + 3]]
+    for p in range(quads, end):
+        s0 += data[p] * v[columns[p]]
+    return (s0 + s1) + (s2 + s3)
+
+
 @njit(cache=True, nogil=True)
 def _steps(
     data: FloatArray,
     columns: NDArray[np.uint32],
     starts: NDArray[np.int64],
     w: FloatArray,
+    margins: FloatArray,
     batches: Batches,
     local_steps: int,
     lr: float,
@@ -39,17 +55,8 @@ def _steps(
     for step in range(local_steps):
         for k in range(size):
             i = k if full else batches[step, k]
-            begin, end = starts[i], starts[i + 1]
-            s0 = s1 = s2 = s3 = 0.0
-            quads = begin + (end - begin) // 4 * 4
-            for p in range(begin, quads, 4):
-                s0 += data[p] * v[columns[p]]
-                s1 += data[p + 1] * v[columns[p + 1]]
-                s2 += data[p + 2] * v[columns[p + 2]]
-                s3 += data[p + 3] * v[columns[p + 3]]
-            for p in range(quads, end):
-                s0 += data[p] * v[columns[p]]
-            c[k] = slope(loss_id, (s0 + s1) + (s2 + s3)) * (lr / size)
+            margin = margins[i] if step == 0 else product(data, columns, v, starts[i], starts[i + 1])
+            c[k] = slope(loss_id, margin) * (lr / size)
         if shrink != 1.0:
             for i in range(n):
                 a[i] *= shrink
@@ -63,9 +70,9 @@ def _steps(
     return a
 
 
-def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:  # noqa: ARG001
+def coefficients(shard: Shard, w: FloatArray, margins: FloatArray, steps: Steps) -> FloatArray:
     """Return the coefficients a >= 0, shape (n,), of the rows in v − w; see `localgd.kernels.reference`."""
     rows: Any = shard.data.x
     columns = rows.indices.astype(np.uint32)
     starts = rows.indptr.astype(np.int64)
-    return np.asarray(_steps(rows.data, columns, starts, w, *compiled(steps)))
+    return np.asarray(_steps(rows.data, columns, starts, w, margins, *compiled(steps)))
