@@ -26,8 +26,8 @@ MOST_GRAM_ROWS = 2048
 COMPILED_FROM, COSTLY_FROM, STEP = 10_000_000, 500_000, 2_000
 """Entries touched in one round from which a compiled kernel is worth seconds of compiling, once on a machine.
 
-About 10 ms in NumPy. Of sparse rows, and of mini-batches, an entry takes several times as long, and a mini-batch as long
-as `STEP` more entries, however small it is.
+About 10 ms in NumPy. Of sparse rows, and of mini-batches, an entry takes several times as long, and a mini-batch as
+long as `STEP` more entries, however small it is.
 """
 
 CACHED_ENTRIES = 1_000_000
