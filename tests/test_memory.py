@@ -24,7 +24,6 @@ from localgd import (
 )
 from localgd.data.table import numbered
 from localgd.engine.policy import LARGE, in_order
-from localgd.methods.auto import ROOM
 from localgd.problems.regularised import Appraise
 
 N, D, ENTRIES, NODES = 4000, 5000, 100, 10
@@ -65,7 +64,6 @@ def wide():
 def in_proportion(monkeypatch):
     """What is large, and what is no burden, is a part of what it is for rows of the size that the claim is about."""
     monkeypatch.setattr("localgd.engine.policy.LARGE", LARGE // PART)
-    monkeypatch.setattr("localgd.methods.auto.ROOM", ROOM / PART)
 
 
 def fitted(**settings):

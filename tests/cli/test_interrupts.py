@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 from command import LOCALGD, localgd, outcome
+from common import random_rows
+from localgd import InProcess, local_gd, train
 from localgd.report.interrupts import INTERRUPTS
 from localgd.report.progress import Progress
 from localgd.run.whole import whole
@@ -83,6 +85,25 @@ def test_a_round_is_finished_but_there_is_none_before_the_first():
         progress.begin(10)
         signal.raise_signal(signal.SIGINT)
         assert progress.interrupted == signal.SIGINT
+
+
+def test_a_signal_in_the_middle_of_a_line_is_said_after_the_round(monkeypatch):
+    """Python refuses to write to a stream that is being written to: that must not end the run."""
+    said = []
+
+    def print_(line, **_):
+        said.append(line)
+        if len(said) == 1:
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    with Progress() as progress:
+        progress.begin(10)
+        monkeypatch.setattr(progress._console, "print", print_)
+        signal.raise_signal(signal.SIGINT)
+        assert progress.interrupted == signal.SIGINT
+        run = train(InProcess(random_rows(1)), local_gd(), n_rounds=9, on_round=progress.on_round)
+    assert run.n_rounds == 1
+    assert [line.partition(":")[0] for line in said] == ["interrupted"] * 2
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

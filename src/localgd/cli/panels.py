@@ -36,7 +36,7 @@ PANELS = {
         "holdout leave_one_node_out cv scoring threshold by_node",
     ),
     "Output": (
-        "out to force proba row_id as_json",
+        "out to force plot proba row_id as_json",
         "checkpoint_seconds checkpoint_rounds",
     ),
     "Running": (

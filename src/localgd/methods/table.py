@@ -44,7 +44,8 @@ def method_named(name: str, **options: Any) -> Method | Choice:
     known = taken(name)
     for option in options:
         if option not in known:
-            raise ValueError(f"{option} has no meaning for method {name!r}; its options are {', '.join(known)}")
+            which = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"{option} has no meaning for method {name!r}; {which}")
     given = {option: known[option].parsed(value) for option, value in options.items()}
     code, late = given.pop("compress", None), given.pop("late", None)
     method = METHODS[named(name)](**given)

@@ -81,6 +81,7 @@ class Progress(Listener):
         self._next = 1
         self._n_rounds: int | None = None
         self._since: tuple[int, float] | None = None
+        self._unsaid = ""
 
     def __enter__(self) -> Self:
         """Listen, and show what is going on if there is a terminal."""
@@ -117,6 +118,9 @@ class Progress(Listener):
     def on_round(self, info: RoundInfo) -> bool:
         """Show the round; return whether the user wants to stop."""
         row = info.row
+        if self._unsaid:
+            self.say(self._unsaid)
+            self._unsaid = ""
         line = text.progress(row, info.certificate)
         if self._status is not None:
             self._status.update(line + self._left(row.round))
@@ -143,5 +147,9 @@ class Progress(Listener):
         first = self.interrupted is None
         orderly = super()._asked_to_end(number)
         if first:
-            self.say("interrupted: finishing this round (press again to stop at once)")
+            line = "interrupted: finishing this round (press again to stop at once)"
+            try:
+                self.say(line)
+            except RuntimeError:  # the signal came in the middle of a line
+                self._unsaid = line
         return orderly
