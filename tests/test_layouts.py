@@ -16,7 +16,7 @@ from localgd import ClassRows, Csr, Dense, InProcess, Prepared, Shard, local_gd,
 from localgd.data.table import Table
 from localgd.engine.nodes import fingerprint
 from localgd.kernels import pick, reference
-from localgd.layouts import laid
+from localgd.layouts import Float32, laid
 from localgd.layouts.blocks import BLOCK
 from localgd.layouts.csr import biased, sealed_csr
 from localgd.rounding import norms_above
@@ -83,6 +83,22 @@ def test_it_answers_as_the_rows_written_out_do(name, seed):
     assert (lengths <= data.norms).all()
     close(data.norms, lengths)
     assert laid(data) is data
+
+
+@pytest.mark.parametrize(
+    "make", [Dense, lambda x: Float32(x.astype(np.float32)), Prepared], ids=["f64", "f32", "mapped"]
+)
+def test_of_many_rows_only_those_are_added_up_that_have_a_coefficient(make):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5000, 300)).astype(np.float32).astype(np.float64)
+    rows, c = make(x), np.zeros(5000)
+    touched = rng.choice(5000, size=900, replace=False)
+    c[touched] = rng.random(900)
+    assert rows.few(c) is not None
+    assert rows.few(np.ones(5000)) is None
+    assert make(x[:100]).few(np.zeros(100)) is None
+    np.testing.assert_allclose(rows.sum(c), x.T @ c, rtol=1e-12, atol=1e-12)
+    assert rows.sum(np.zeros(5000)).tolist() == [0.0] * 300
 
 
 @layouts

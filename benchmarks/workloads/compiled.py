@@ -107,6 +107,19 @@ def sgd_round(own: Any, batches: Any, w: Any, lr: float) -> Any:
     return v
 
 
+@njit(fastmath=FAST)
+def seen(own: Any, w: Any) -> Any:
+    """Return the least margin of the rows at w, and the sum of their losses."""
+    least, loss = np.inf, 0.0
+    for row in own:
+        z = 0.0
+        for j in range(w.size):
+            z += row[j] * w[j]
+        least = min(least, z)
+        loss += np.log1p(np.exp(-z))
+    return least, loss
+
+
 @njit
 def csr_steps(data: Any, columns: Any, starts: Any, v: Any, local_steps: int, lr: float) -> Any:
     """Take a node's steps on sparse rows: margins first, then what is added to the columns."""

@@ -94,6 +94,9 @@ class Blocks(Single):
         return out
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
+        touched = self.few(coefficients)
+        if touched is not None:
+            return self.take(touched).sum(coefficients[touched])
         return self._added(lambda some, block: block.sum(coefficients[some]), (self.row_length,))
 
     def sums(self, coefficients: FloatArray) -> FloatArray:

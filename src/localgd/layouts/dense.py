@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from localgd.layouts.layout import BLOCK, Index, Single
+from localgd.layouts.layout import BLOCK, Index, Single, times
 from localgd.rounding import FloatArray, norms_above, read_only, real_array
 
 
@@ -84,6 +84,10 @@ class Dense(Single):
         for x, gram in zip(self.x, out, strict=True):  # one by one it is known to be symmetric
             np.matmul(x, x.T, out=gram)
         return read_only(out)
+
+    def sum(self, coefficients: FloatArray) -> FloatArray:
+        some = self.few(coefficients)
+        return super().sum(coefficients) if some is None else times(self.x[some].T, coefficients[some])
 
     def moment(self, coefficients: FloatArray) -> FloatArray:
         return np.asarray(self.x.T @ (self.x * coefficients[:, None]))

@@ -21,6 +21,9 @@ Index: TypeAlias = NDArray[np.intp]
 BLOCK = 2**16
 """Entries that are written out at a time, 512 KB: a cache holds them until they have been used."""
 
+LARGE, FEW = 2**20, 4
+"""Entries from which rows lie in memory, not in a cache; a fourth of the rows is not few of them."""
+
 
 class Layout(ABC):
     """Rows z_1 … z_n of d columns, read-only: margins, sums, second moments and Gram matrix of them.
@@ -178,6 +181,16 @@ class Single(Layout):
 
     def sum(self, coefficients: FloatArray) -> FloatArray:
         return times(self.columns, coefficients)
+
+    def few(self, coefficients: FloatArray) -> Index | None:
+        """Return the rows whose coefficients are not 0, if rows are many and these so few that others are passed over.
+
+        As after mini-batches, which touch few rows of a large node.
+        """
+        if coefficients.ndim > 1 or self.stored < LARGE:
+            return None
+        touched = np.flatnonzero(coefficients)
+        return touched if FEW * touched.size < coefficients.size else None
 
     def products(self, matrix: FloatArray) -> FloatArray:
         """Return z_i·w for each column w of a (d, k) matrix, (n, k)."""
