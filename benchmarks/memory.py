@@ -3,27 +3,24 @@
     OMP_NUM_THREADS=1 python benchmarks/memory.py
 
 20,000 rows of 100 entries on 10 nodes, 24 MB as a CSR array; the largest of all moments counts (tracemalloc), in 8
-rounds and in 40, as L-BFGS holds more with every step that it remembers. Nodes hold the rows once more, signed.
+rounds and in 40. Nodes hold the rows once more, signed.
 
-A vector takes 8·d·C bytes for d columns and C classes, 8·d for two. Between rounds L-BFGS holds 4 of them, the model,
-the last point, and the gradient and the direction there, and 2 for each step that it remembers; for a moment 7 more:
-the two sums of the report, and the gradient, step, change, direction and model that come next. `auto` remembers up to
-30 steps, which take no more than two thirds of the rows, but at least 5. With 5 that is 21 vectors, and three times the
-rows are enough as long as these take less than twice the rows: here up to 270,000 columns times classes.
+A vector takes 8·d·C bytes for d columns and C classes, 8·d for two. Between rounds `newton-cg`, which `auto` takes,
+holds 7 of them: the model, the last point, the gradient and the direction there, what is left of the step's system,
+its scales and what it asks next. For a moment there are as many again, of the report and of what comes next. `lbfgs`
+remembers 30 steps, of two vectors each.
 
-===================  ======  ==========  =========  ==========================================
+===================  ======  ==========  =========  ============
 times the rows, of   50,000  200,000     1,000,000  columns
-===================  ======  ==========  =========  ==========================================
-two classes          1.9     2.5         8.1        1.3, 2.4 and 8.1 in 8 rounds
-five classes         2.9     8.1         36         2.6, 7.4 and 34 in 8 rounds
+===================  ======  ==========  =========  ============
+two classes          1.4     2.0         6.0
+five classes         2.4     6.1         26
 numbers              1.4     2.0         6.0
-NPZ, svmlight files  2.5     3.5 and 3.7            tables beside the rows that are made of them
-===================  ======  ==========  =========  ==========================================
+NPZ, svmlight files  2.5     3.4 and 3.2            tables beside the rows that are made of them
+===================  ======  ==========  =========  ============
 
-With 1,000,000 columns a vector is a third of the rows: model, gradient, direction and 5 steps alone would be 13, so 5.3
-times the rows is the least that L-BFGS can do, and it does with 8.1. Of files a column takes some 160 bytes more, for
-its name and how it is prepared. `scaffold` remembers 30 moves, of two vectors each, unless told otherwise
-(`--memory 5`).
+With 1,000,000 columns a vector is a third of the rows. Of files a column takes some 160 bytes more, for its name and
+how it is prepared. `scaffold` remembers 30 moves, of two vectors each, unless told otherwise (`--memory 5`).
 """
 
 from __future__ import annotations
