@@ -76,6 +76,9 @@ def test_the_table_picks_by_size_only():
     assert pick(wide, 1) is reference.coefficients
     assert pick(wide_csr, 100) is gram.coefficients
     assert pick(tall, 100) is reference.coefficients
+    assert pick(Shard("small", np.ones((300, 200))), 100) is gram.coefficients
+    assert pick(Shard("as large as the rows", np.ones((700, 700))), 100) is gram.coefficients
+    assert pick(Shard("larger than the rows", np.ones((800, 700))), 100) is reference.coefficients
     long = -(-COSTLY_FROM // tall_csr.rows.nnz)
     assert pick(tall_csr, long) is csr.coefficients
     assert pick(tall_csr, long, batch_size=40) is reference.coefficients

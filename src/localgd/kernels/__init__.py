@@ -23,6 +23,9 @@ from localgd.rows import Shard
 MOST_GRAM_ROWS = 2048
 """Largest Gram matrix kept on a node: 2048² float64 are 32 MB."""
 
+SMALL_GRAM = 2**17
+"""Entries of a Gram matrix, 1 MB, that are no burden: a larger one must not take more room than the rows."""
+
 COMPILED_FROM, COSTLY_FROM, STEP = 10_000_000, 500_000, 2_000
 """Entries touched in one round from which a compiled kernel is worth seconds of compiling, once on a machine.
 
@@ -57,7 +60,8 @@ def pick(shard: Shard, local_steps: int, batch_size: int | None = None, *, versu
     touched = stored * (batch_size or 0) / shard.n_samples + STEP if drawn else stored
     if local_steps == 1:
         return reference.coefficients
-    if shard.n_samples**2 <= 2 * stored and shard.n_samples <= MOST_GRAM_ROWS:
+    room = max(stored, min(2 * stored, SMALL_GRAM))
+    if shard.n_samples**2 <= room and shard.n_samples <= MOST_GRAM_ROWS:
         return gram.coefficients
     plain = versus == 1 and shard.weights is None and isinstance(data, Dense | Float32 | Csr)
     costly = drawn or isinstance(data, Csr)
