@@ -64,7 +64,7 @@ class DescentState(ServerState):
 
 @dataclass(frozen=True)
 class Descending(Server):
-    """What Newton's method and L-BFGS share: a direction from every accepted point, and backtracking. One round a step.
+    """What Newton's methods and L-BFGS share: a direction from every accepted point, and backtracking.
 
     They go down the problem, which `bound` sets.
     """

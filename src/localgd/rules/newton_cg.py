@@ -10,7 +10,7 @@ import numpy as np
 from localgd.core import Field, Message, Report, Schema
 from localgd.losses import Loss, bend
 from localgd.problems.metrics import METRICS, standing, total, values
-from localgd.problems.regularised import Appraise
+from localgd.problems.regularised import Appraise, appraisal, with_turning
 from localgd.rounding import FloatArray, read_only
 from localgd.rows import Shard
 from localgd.rules.descent import Descending, DescentState
@@ -44,7 +44,7 @@ class Along(Appraise):
             here = standing(shard, message.w, margins, values(loss, margins), shard.total)
             turned = _curved(loss, margins, shard.margins(message.extra["along"]))
             return here + Report(sums={"curved": shard.combine(shard.weigh(turned))}), state
-        report, _ = super().run(message, shard, state)
+        report = with_turning(appraisal(shard, message.w, margins, self.problem), message, shard, margins, loss)
         slopes = loss.slope(margins)
         bends = bend(loss, margins) if loss.versus == 1 else slopes * (1.0 - slopes)
         return report + Report(sums={"diagonal": shard.diagonal(shard.weigh(bends))}), state
